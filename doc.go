@@ -1,0 +1,2 @@
+// Package caisson lets any Go program run Linux containers itself.
+package caisson

@@ -1,0 +1,3 @@
+module github.com/caisson-go/caisson
+
+go 1.26.0
