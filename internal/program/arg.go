@@ -1,0 +1,88 @@
+//go:build linux
+
+package program
+
+// Arg is one argument of a system call.
+type Arg struct {
+	kind  argKind
+	val   uint64   // immediate value, input index, op index or word index
+	text  string   // string content, or the rendering where set
+	data  []byte   // bytes content
+	list  []string // string vector
+	parts []reloc  // pointers inside data
+	names []Flag   // flag names, for rendering
+}
+
+type argKind uint8
+
+const (
+	kindInt argKind = iota
+	kindHex
+	kindFlags
+	kindInput  // number of a file the host passes
+	kindResult // what operation val returned
+	kindStr
+	kindBytes
+	kindStrv
+	kindNull
+	kindWord    // address of word val
+	kindWordVal // content of word val
+)
+
+// reloc is a pointer stored inside bytes, at offset off.
+type reloc struct {
+	off int
+	to  Arg
+}
+
+// Flag gives a flag bit, or a group of bits, its name.
+type Flag struct {
+	Bit  uint64
+	Name string
+}
+
+// Int is a number, shown in decimal.
+func Int[T ~int | ~int32 | ~int64 | ~uint | ~uint16 | ~uint32 | ~uint64 | ~uintptr](v T) Arg {
+	return Arg{kind: kindInt, val: uint64(v)}
+}
+
+// Named is a number shown by its name, such as a prctl option.
+func Named[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](v T, name string) Arg {
+	return Arg{kind: kindInt, val: uint64(v), text: name}
+}
+
+// Octal is a file mode.
+func Octal(v uint32) Arg { return Arg{kind: kindHex, val: uint64(v)} }
+
+// Flags is a bit mask, shown by the names of its bits.
+func Flags[T ~int | ~uint | ~uint32 | ~uint64 | ~uintptr](v T, names []Flag) Arg {
+	return Arg{kind: kindFlags, val: uint64(v), names: names}
+}
+
+// Str is a pointer to a NUL-terminated string.
+func Str(s string) Arg { return Arg{kind: kindStr, text: s} }
+
+// Bytes is a pointer to bytes, shown as the given text.
+func Bytes(b []byte, shown string) Arg { return Arg{kind: kindBytes, data: b, text: shown} }
+
+// Strv is a pointer to a NULL-terminated vector of strings: argv or envp.
+func Strv(v []string) Arg { return Arg{kind: kindStrv, list: v} }
+
+// Null is a null pointer.
+func Null() Arg { return Arg{kind: kindNull} }
+
+// With returns bytes argument a with the address of b stored at offset off: a pointer inside a struct.
+func (a Arg) With(off int, b Arg) Arg {
+	a.parts = append(a.parts[:len(a.parts):len(a.parts)], reloc{off, b})
+	return a
+}
+
+// Word is a 64-bit variable of the program, zero at the start.
+type Word int
+
+// Addr is the address of the word.
+func (w Word) Addr() Arg { return Arg{kind: kindWord, val: uint64(w)} }
+
+// Value is the content of the word at the time of the call.
+func (w Word) Value() Arg { return Arg{kind: kindWordVal, val: uint64(w)} }
+

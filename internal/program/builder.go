@@ -1,0 +1,146 @@
+//go:build linux
+
+package program
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+)
+
+// Builder collects operations into a Program. Its methods never fail: a fault of the caller (a label that is
+// never placed, an unknown input) is reported by Build.
+type Builder struct {
+	p      Program
+	labels []int // label-1 -> op index, or -1
+	trace  bool
+	faults []error
+}
+
+// NewBuilder returns an empty builder. With trace, every step reports its start time to the input
+// "trace" (see TraceRecord); Explain is meant for programs without.
+func NewBuilder(trace bool) *Builder { return &Builder{trace: trace} }
+
+// Step begins a step; operations that follow belong to it.
+func (b *Builder) Step(name, object string) {
+	b.p.steps = append(b.p.steps, Step{Name: name, Object: object, First: len(b.p.ops)})
+	if b.trace {
+		b.emitTrace(len(b.p.steps) - 1)
+	}
+}
+
+// Input declares a file that the host passes, and returns the argument that stands for its number. Declaring
+// a name again returns the same input.
+func (b *Builder) Input(name string) Arg {
+	i := slices.Index(b.p.inputs, name)
+	if i < 0 {
+		i = len(b.p.inputs)
+		b.p.inputs = append(b.p.inputs, name)
+	}
+	return Arg{kind: kindInput, val: uint64(i), text: name}
+}
+
+// Words makes variables that follow one another in memory, with their initial values, and returns the first.
+func (b *Builder) Words(init ...uint64) Word {
+	b.p.words = append(b.p.words, init...)
+	return Word(len(b.p.words) - len(init))
+}
+
+// OpRef is an operation already in the program.
+type OpRef struct {
+	b *Builder
+	i int
+}
+
+// Call adds a system call.
+func (b *Builder) Call(nr uintptr, name string, args ...Arg) OpRef {
+	return b.add(Op{Nr: int64(nr), Name: name, Args: args})
+}
+
+func (b *Builder) add(o Op) OpRef {
+	if len(b.p.steps) == 0 {
+		b.p.steps = append(b.p.steps, Step{Name: "begin"})
+	}
+	if len(o.Args) > 6 {
+		b.faults = append(b.faults, fmt.Errorf("program: %s has %d arguments", o.Name, len(o.Args)))
+	}
+	o.step = len(b.p.steps) - 1
+	b.p.ops = append(b.p.ops, o)
+	return OpRef{b, len(b.p.ops) - 1}
+}
+
+// Result is the value that the operation returned, as an argument of a later one.
+func (o OpRef) Result() Arg { return Arg{kind: kindResult, val: uint64(o.i)} }
+
+// Ignore makes the given errnos no failure: the program goes on with the next operation. An operation can
+// ignore three errnos.
+func (o OpRef) Ignore(e ...syscall.Errno) OpRef { return o.IgnoreTo(0, e...) }
+
+// IgnoreTo makes the given errnos no failure: the program goes on at l.
+func (o OpRef) IgnoreTo(l Label, e ...syscall.Errno) OpRef {
+	op := &o.b.p.ops[o.i]
+	op.Ignored = append(op.Ignored, e...)
+	op.ignTo = l
+	if len(op.Ignored) > 3 {
+		o.b.faults = append(o.b.faults, fmt.Errorf("program: %s ignores more than three errnos", op.Name))
+	}
+	return o
+}
+
+// Then makes the program go on at l when the operation succeeds.
+func (o OpRef) Then(l Label) OpRef { o.b.p.ops[o.i].okTo = l; return o }
+
+// NewLabel makes a label, to be placed by Mark.
+func (b *Builder) NewLabel() Label { b.labels = append(b.labels, -1); return Label(len(b.labels)) }
+
+// Mark places l before the next operation.
+func (b *Builder) Mark(l Label) { b.labels[l-1] = len(b.p.ops) }
+
+// JumpZero jumps to l if the result of o, so far, is zero.
+func (b *Builder) JumpZero(o OpRef, l Label) { b.add(Op{Nr: opJumpZero, Args: []Arg{o.addr()}, okTo: l}) }
+
+// FailZero fails with errno if the result of o is zero.
+func (b *Builder) FailZero(o OpRef, e syscall.Errno) {
+	r := b.add(Op{Nr: opFailZero, Args: []Arg{o.addr(), Int(uintptr(e))}})
+	b.p.ops[r.i].Name = b.p.ops[o.i].Name
+}
+
+// JumpBelow jumps to l if w < limit.
+func (b *Builder) JumpBelow(w Word, limit Arg, l Label) {
+	b.add(Op{Nr: opJumpBelow, Args: []Arg{w.Addr(), limit}, okTo: l})
+}
+
+// Add adds n to w.
+func (b *Builder) Add(w Word, n uint64) { b.add(Op{Nr: opAdd, Args: []Arg{w.Addr(), Int(n)}}) }
+
+// Copy stores the result of o in w.
+func (b *Builder) Copy(o OpRef, w Word) { b.add(Op{Nr: opCopy, Args: []Arg{o.addr(), w.Addr()}}) }
+
+// CopyWord stores from in to.
+func (b *Builder) CopyWord(from, to Word) {
+	b.add(Op{Nr: opCopy, Args: []Arg{from.Addr(), to.Addr()}})
+}
+
+func (o OpRef) addr() Arg { return Arg{kind: kindResult, val: uint64(o.i), text: "addr"} }
+
+// Build returns the program. The builder must not be used afterwards.
+func (b *Builder) Build() (*Program, error) {
+	for i := range b.p.ops {
+		o := &b.p.ops[i]
+		for _, l := range []*Label{&o.okTo, &o.ignTo} {
+			if *l == 0 {
+				continue
+			}
+			if int(*l) > len(b.labels) || b.labels[*l-1] < 0 {
+				b.faults = append(b.faults, fmt.Errorf("program: label %d of %s is not placed", *l, o.Name))
+				continue
+			}
+			// From here on a label holds the index of its target plus one.
+			*l = Label(b.labels[*l-1] + 1)
+		}
+	}
+	if len(b.faults) > 0 {
+		return nil, b.faults[0]
+	}
+	return &b.p, nil
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package program
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Explain prints the program: a comment line for each step, and its system calls in the form strace uses.
+// Descriptors that exist only once the program runs are shown by name.
+func (p *Program) Explain(w io.Writer) error {
+	var b strings.Builder
+	step := -1
+	for i := range p.ops {
+		if p.ops[i].step != step {
+			step = p.ops[i].step
+			fmt.Fprintf(&b, "# %s\n", p.steps[step])
+		}
+		if p.ops[i].Nr >= 0 {
+			b.WriteString(p.render(i))
+			b.WriteString(p.note(i))
+			b.WriteByte('\n')
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// Render returns operation i as "mount("proc", "/proc", "proc", MS_NOSUID, NULL)".
+func (p *Program) Render(i int) string { return p.render(i) }
+
+func (p *Program) render(i int) string {
+	o := &p.ops[i]
+	args := make([]string, len(o.Args))
+	for k, a := range o.Args {
+		args[k] = p.shown(a)
+	}
+	return o.Name + "(" + strings.Join(args, ", ") + ")"
+}
+
+// note says which errnos are tolerated.
+func (p *Program) note(i int) string {
+	if len(p.ops[i].Ignored) == 0 {
+		return ""
+	}
+	var names []string
+	for _, e := range p.ops[i].Ignored {
+		names = append(names, errnoName(e))
+	}
+	return "  # tolerates " + strings.Join(names, ", ")
+}
+
+func errnoName(e syscall.Errno) string {
+	if n := unix.ErrnoName(e); n != "" {
+		return n
+	}
+	return "errno " + strconv.Itoa(int(e))
+}
+
+func (p *Program) shown(a Arg) string {
+	switch a.kind {
+	case kindNull:
+		return "NULL"
+	case kindInput:
+		return "<" + a.text + ">"
+	case kindResult:
+		return "<" + p.resultName(int(a.val)) + ">"
+	case kindWordVal, kindWord:
+		return "<word " + strconv.FormatUint(a.val, 10) + ">"
+	case kindStr:
+		return quote(a.text)
+	case kindStrv:
+		return strv(a.list)
+	case kindBytes:
+		return a.text
+	case kindHex:
+		return "0" + strconv.FormatUint(a.val, 8)
+	case kindFlags:
+		return flagNames(a.val, a.names)
+	}
+	if a.text != "" {
+		return a.text
+	}
+	if int64(a.val) == int64(unix.AT_FDCWD) {
+		return "AT_FDCWD"
+	}
+	return strconv.FormatInt(int64(a.val), 10)
+}
+
+// resultName names what an operation returned: "fsmount proc" for a descriptor made in step "mount proc".
+func (p *Program) resultName(i int) string {
+	s := p.Step(i)
+	if s.Object != "" {
+		return p.ops[i].Name + " " + s.Object
+	}
+	return p.ops[i].Name
+}
+
+func quote(s string) string {
+	const most = 256
+	if len(s) > most {
+		return strconv.Quote(s[:most]) + "..."
+	}
+	return strconv.Quote(s)
+}
+
+func strv(v []string) string {
+	q := make([]string, len(v))
+	for i, s := range v {
+		q[i] = quote(s)
+	}
+	return "[" + strings.Join(q, ", ") + "]"
+}
+
+func flagNames(v uint64, names []Flag) string {
+	if v == 0 {
+		return "0"
+	}
+	var out []string
+	for _, n := range names {
+		if n.Bit != 0 && v&n.Bit == n.Bit {
+			out = append(out, n.Name)
+			v &^= n.Bit
+		}
+	}
+	if v != 0 {
+		out = append(out, "0x"+strconv.FormatUint(v, 16))
+	}
+	return strings.Join(out, "|")
+}
