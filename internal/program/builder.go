@@ -144,3 +144,6 @@ func (b *Builder) Build() (*Program, error) {
 	}
 	return &b.p, nil
 }
+
+// Index returns the operation's index.
+func (o OpRef) Index() int { return o.i }

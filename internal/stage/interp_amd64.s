@@ -1,3 +1,5 @@
+//go:build linux
+
 #include "textflag.h"
 
 // The interpreter performs an encoded program (see program.Encode for the layout). It is position

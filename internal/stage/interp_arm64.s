@@ -1,3 +1,5 @@
+//go:build linux
+
 #include "textflag.h"
 
 // See interp_amd64.s. R19 next operation, R21 program base (failure record), R22 argument mask.

@@ -1,0 +1,96 @@
+//go:build linux
+
+package stage
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// cloneArgs is struct clone_args of clone3(2), up to its cgroup member (Linux 5.7).
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+// noClone3 is set where clone3 answers ENOSYS: Docker's seccomp profile does so, to make callers fall back.
+var noClone3 atomic.Bool
+
+// cloneRun makes a child with the given CLONE_ flags that performs program p, which must end in an exec or an
+// exit: it runs in this process's memory while the calling thread waits. cgroup is a directory descriptor for
+// CLONE_INTO_CGROUP, or -1.
+//
+// The memory handed to the child is in the Go heap, which does not move, and is kept alive until the child has
+// left it. The collector may wait for this thread; the child therefore must not block.
+func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) {
+	base := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
+	defer runtime.KeepAlive(mem)
+	flags |= unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD
+	if !noClone3.Load() {
+		pid, pidfd, err = clone3(flags, cgroup, base)
+		if err != unix.ENOSYS {
+			return pid, pidfd, os.NewSyscallError("clone3", err)
+		}
+		noClone3.Store(true)
+	}
+	if cgroup >= 0 {
+		return -1, -1, errNoIntoCgroup
+	}
+	pid, pidfd, err = clone(flags, base)
+	return pid, pidfd, os.NewSyscallError("clone", err)
+}
+
+// cloneCall is what the kernel reads and writes during a clone. It is always taken from the pool, hence in the
+// heap: its address is passed as a number, and a goroutine's stack could move meanwhile.
+type cloneCall struct {
+	args  cloneArgs
+	pidfd int32
+	mask  [2]uint64
+}
+
+var cloneCalls = sync.Pool{New: func() any { return new(cloneCall) }}
+
+//go:norace
+func clone3(flags uint64, cgroup int, base uintptr) (int, int, error) {
+	c := cloneCalls.Get().(*cloneCall)
+	defer cloneCalls.Put(c)
+	c.pidfd = -1
+	c.args = cloneArgs{flags: flags | unix.CLONE_CLEAR_SIGHAND, pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))), exitSignal: uint64(unix.SIGCHLD)}
+	if cgroup >= 0 {
+		c.args.flags |= unix.CLONE_INTO_CGROUP
+		c.args.cgroup = uint64(cgroup)
+	}
+	r := cloneInterp(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args), 0, 0, 0, program.Entry(base), base)
+	if e := -int(r); e > 0 && e < 4096 {
+		return -1, -1, unix.Errno(e)
+	}
+	return int(r), int(c.pidfd), nil
+}
+
+// clone is the fallback. Without CLONE_CLEAR_SIGHAND the child has the host's signal handlers, which must not
+// run in it: signals stay blocked until exec has reset them. The stage clears the mask that it inherits.
+//
+//go:norace
+func clone(flags uint64, base uintptr) (int, int, error) {
+	c := cloneCalls.Get().(*cloneCall)
+	defer cloneCalls.Put(c)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	c.pidfd, c.mask = -1, [2]uint64{^uint64(0), 0}
+	all, old := uintptr(unsafe.Pointer(&c.mask[0])), uintptr(unsafe.Pointer(&c.mask[1]))
+	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, all, old, 8, 0, 0); e != 0 {
+		return -1, -1, e
+	}
+	r := cloneInterp(unix.SYS_CLONE, uintptr(flags)|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&c.pidfd)), 0, 0, program.Entry(base), base)
+	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, old, 0, 8, 0, 0)
+	if e := -int(r); e > 0 && e < 4096 {
+		return -1, -1, unix.Errno(e)
+	}
+	return int(r), int(c.pidfd), nil
+}

@@ -1,0 +1,275 @@
+//go:build linux
+
+package stage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// HostInput is the name of the input that stands for the stage's end of its socket to the host. Every program
+// for a stage may use it; Start supplies it.
+const HostInput = "host"
+
+// Config says how to make a stage.
+type Config struct {
+	// Program is what the stage performs. It must end in an exec or an exit.
+	Program *program.Program
+	// Files are the program's inputs by name, except HostInput. They stay open in the host; the stage has
+	// them under the same numbers.
+	Files map[string]int
+	// Namespaces are the CLONE_NEW flags of the first clone.
+	Namespaces uint64
+	// Cgroup is a cgroup v2 directory into which the stage is born (CLONE_INTO_CGROUP, Linux 5.7), or -1.
+	Cgroup int
+	// UIDMap and GIDMap are id maps that the new process writes for itself before anything else, in the form
+	// of /proc/PID/uid_map; used with CLONE_NEWUSER, for maps of the caller's own ids only.
+	UIDMap, GIDMap string
+}
+
+// Child is a process made by Start: first the stage, later the command.
+type Child struct {
+	Pid   int // in the host program's pid namespace
+	Pidfd int // the caller closes it
+	// Conn is the host's end of the socket. Start hands it over with the Child; the caller closes it.
+	Conn *Conn
+}
+
+// Errors of Start.
+var (
+	// ErrExecForbidden: no way was found to execute code that stands in no directory.
+	ErrExecForbidden = errors.New("executing an anonymous file is forbidden here")
+	errNoIntoCgroup  = errors.New("clone3 is not available, so a process cannot be born in a cgroup")
+)
+
+// NeedsJoin reports whether err means that the process cannot be born in its cgroup (clone3 answers ENOSYS, as
+// older seccomp profiles of outer containers make it): the program must join by itself.
+func NeedsJoin(err error) bool { return errors.Is(err, errNoIntoCgroup) }
+
+// CanCloneInto reports whether, as far as known, a process can be born in a cgroup.
+func CanCloneInto() bool { return !noClone3.Load() }
+
+// Start makes a stage and returns when it has left the host's memory. The program then runs concurrently.
+func Start(c Config) (*Child, error) {
+	host, theirs, err := socketpair()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(theirs)
+	fds := make([]int, len(c.Program.Inputs()))
+	for i, name := range c.Program.Inputs() {
+		fd, ok := c.Files[name]
+		if name == HostInput {
+			fd, ok = theirs, true
+		}
+		if !ok {
+			unix.Close(host)
+			return nil, fmt.Errorf("%w: no file for %q", program.ErrInputs, name)
+		}
+		fds[i] = fd
+	}
+	child, err := startWith(c, fds, theirs)
+	if err != nil {
+		unix.Close(host)
+		return nil, err
+	}
+	child.Conn = &Conn{fd: host, p: c.Program}
+	return child, nil
+}
+
+// startWith tries the ways to make an executable, beginning with the one that worked last.
+func startWith(c Config, fds []int, report int) (*Child, error) {
+	var errs []error
+	for i := int(exeMode.Load()); i < len(exeMakers); i++ {
+		exe, err := writeExe(exeMakers[i], c.Program, fds, report)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		child, err := hop(c, exe, fds, report)
+		unix.Close(exe)
+		if err == nil || !errors.Is(err, errHopExec) {
+			return child, err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", exeMakers[i].name, err))
+		exeMode.CompareAndSwap(int32(i), int32(i+1))
+	}
+	exeMode.Store(0) // nothing is remembered as hopeless: the restriction may be lifted
+	return nil, fmt.Errorf("%w: %w (allow one of them: vm.memfd_noexec below 2, or /dev/shm or /tmp mounted without noexec)", ErrExecForbidden, errors.Join(errs...))
+}
+
+// errHopExec marks a refused execveat.
+var errHopExec = errors.New("execveat refused")
+
+// hop makes the child that borrows the host's memory just long enough to execute the stage.
+func hop(c Config, exe int, fds []int, report int) (*Child, error) {
+	b := program.NewBuilder(false)
+	if c.UIDMap != "" {
+		b.Step("write id maps of", "the new user namespace")
+		b.WriteFile(program.Cwd(), "/proc/self/setgroups", "deny")
+		b.WriteFile(program.Cwd(), "/proc/self/uid_map", c.UIDMap)
+		b.WriteFile(program.Cwd(), "/proc/self/gid_map", c.GIDMap)
+	}
+	b.Step("keep descriptors for", "the stage")
+	keep := slices.Clone(fds)
+	keep = append(keep, report)
+	slices.Sort(keep)
+	for _, fd := range slices.Compact(keep) {
+		if fd > 2 {
+			b.Fcntl(program.Int(fd), unix.F_SETFD, "F_SETFD", 0)
+		}
+	}
+	b.Step("execute", "the stage")
+	ref := b.Execveat(program.Int(exe), []string{"caisson-stage"}, nil)
+	p, err := b.Build()
+	if err != nil {
+		return nil, err
+	}
+	buf := imagePool.Get().(*[]byte)
+	defer imagePool.Put(buf)
+	mem, err := encodeInPlace(p, buf, report)
+	if err != nil {
+		return nil, err
+	}
+	pid, pidfd, err := cloneRun(mem, c.Namespaces, c.Cgroup)
+	if err != nil {
+		return nil, err
+	}
+	// The failure record lies in memory that was shared: no message needs to be read.
+	if addr := binary.NativeEndian.Uint64(mem); addr != 0 {
+		Reap(pidfd)
+		unix.Close(pidfd)
+		i := program.OpIndex(addressOf(mem), addr)
+		err := p.Error(i, unix.Errno(binary.NativeEndian.Uint64(mem[8:])))
+		if i == ref.Index() && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.E2BIG) {
+			return nil, fmt.Errorf("%w: %w", errHopExec, err)
+		}
+		return nil, err
+	}
+	return &Child{Pid: pid, Pidfd: pidfd}, nil
+}
+
+// Reap waits for the process behind pidfd and collects it, so that no zombie stays. It is for processes that
+// are about to exit or are already dead.
+func Reap(pidfd int) {
+	for {
+		err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WALL, nil)
+		if err != unix.EINTR {
+			return
+		}
+	}
+}
+
+// Kill ends the process and collects it.
+func (c *Child) Kill() {
+	_ = unix.PidfdSendSignal(c.Pidfd, unix.SIGKILL, nil, 0)
+	Reap(c.Pidfd)
+}
+
+func socketpair() (host, theirs int, err error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, -1, os.NewSyscallError("socketpair", err)
+	}
+	return p[0], p[1], nil
+}
+
+// Conn is the host's end of the socket to a stage.
+type Conn struct {
+	fd int
+	p  *program.Program
+}
+
+// Message is what a stage says at a sync point.
+type Message struct {
+	Tag   uint64 // which sync point; below 4096
+	Value uint64
+	FD    int // a descriptor that came with it, or -1
+}
+
+// MessageSize is the size of a message and of a failure record: two 64-bit words.
+const MessageSize = 16
+
+// Recv returns the next message of the stage. It returns io.EOF when the stage has executed the command or has
+// died without a word, and a *program.StepError when a step failed.
+func (c *Conn) Recv() (Message, error) {
+	m := Message{FD: -1}
+	var buf [MessageSize]byte
+	var oob [32]byte
+	for {
+		n, oobn, _, _, err := unix.Recvmsg(c.fd, buf[:], oob[:], unix.MSG_CMSG_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil && err != unix.ECONNRESET {
+			return m, os.NewSyscallError("recvmsg", err)
+		}
+		if err != nil || n == 0 {
+			return m, io.EOF
+		}
+		if n != MessageSize {
+			return m, fmt.Errorf("message of %d bytes from the stage", n)
+		}
+		m.FD = passedFD(oob[:oobn])
+		m.Tag, m.Value = binary.NativeEndian.Uint64(buf[:]), binary.NativeEndian.Uint64(buf[8:])
+		if m.Tag < 4096 {
+			return m, nil
+		}
+		return m, c.p.Error(program.OpIndex(dataBase, m.Tag), unix.Errno(m.Value))
+	}
+}
+
+func passedFD(oob []byte) int {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) == 0 {
+		return -1
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) == 0 {
+		return -1
+	}
+	for _, fd := range fds[1:] {
+		unix.Close(fd)
+	}
+	return fds[0]
+}
+
+// Release lets the stage go on from a sync point.
+func (c *Conn) Release() error {
+	for {
+		err := unix.Send(c.fd, []byte{1}, unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return os.NewSyscallError("send", err)
+		}
+	}
+}
+
+// Close closes the host's end. A stage that waits at a sync point then ends itself.
+func (c *Conn) Close() { unix.Close(c.fd) }
+
+// Fd returns the descriptor, for polling.
+func (c *Conn) Fd() int { return c.fd }
+
+// EmitSync emits a sync point: the stage says tag and waits to be released. The program ends if the host is
+// gone.
+func EmitSync(b *program.Builder, tag uint64) {
+	msg := make([]byte, MessageSize)
+	binary.NativeEndian.PutUint64(msg, tag)
+	b.Call(unix.SYS_WRITE, "write", b.Input(HostInput), program.Bytes(msg, "sync "+strconv.FormatUint(tag, 10)), program.Int(MessageSize))
+	EmitWait(b)
+}
+
+// EmitWait emits a silent sync point: the stage waits to be released.
+func EmitWait(b *program.Builder) {
+	r := b.Read(b.Input(HostInput), 8)
+	b.FailZero(r, unix.ESRCH)
+}
