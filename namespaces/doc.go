@@ -1,0 +1,2 @@
+// Package namespaces makes, joins, keeps and inspects Linux namespaces.
+package namespaces
