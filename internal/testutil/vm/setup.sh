@@ -18,7 +18,8 @@ need() {
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || [ -e "${pair%%:*}" ] || missing+=("${pair#*:}")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
-  [ $install = 1 ] || die "missing programs; run: apt-get install --no-install-recommends ${missing[*]} (or vmrun --install)"
+  [ "$install" = 1 ] || die "missing programs; run: apt-get install --no-install-recommends ${missing[*]} (or vmrun --install)"
+  apt-get -qq update >&2 || die "apt-get update failed"
   apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 || die "apt-get install ${missing[*]} failed"
 }
 
@@ -83,27 +84,28 @@ elfimage() {
     02214c) filter='lz4 -dc' ;; 1f8b08) filter='gzip -dc' ;;
     *) die "$1: unknown compression (magic $magic)" ;;
   esac
-  tail -c +$((off + 1)) "$1" | head -c $((len - 4)) | $filter
+  (set +o pipefail; tail -c +$((off + 1)) "$1" | head -c $((len - 4)) | $filter) # tail dies of head's early end
 }
 
 makekernel() {
   local t=$kernel.new; rm -rf "$t"; mkdir -p "$t/usr"
-  unpack $arch $suite "$t" "$(kernelname $arch $suite)"
+  local name; name=$(kernelname "$arch" $suite)
+  unpack "$arch" $suite "$t" "$name"
   [ -d "$t/lib" ] || ln -s usr/lib "$t/lib"
   depmod -b "$t" "$(ls "$t/lib/modules")"
   case $arch in
     arm64) mv "$t"/boot/vmlinuz-* "$t/image" ;; # is not compressed
     amd64) elfimage "$t"/boot/vmlinuz-* > "$t/image" ;;
   esac
-  rm -rf "$t/boot" "$t/usr/share"; mv "$t" "$kernel"
+  rm -rf "${t:?}/boot" "${t:?}/usr/share"; mv "$t" "$kernel"
 }
 
 # makeroot: unpacked packages, never configured: their scripts would have to run as programs of a foreign architecture.
 makeroot() {
   local t=$rootimg.new d; rm -rf "$t"*; mkdir -p "$t/usr/bin" "$t/usr/sbin" "$t/usr/lib" "$t/usr/lib64"
   for d in bin sbin lib lib64; do ln -s usr/$d "$t/$d"; done
-  unpack $arch bookworm "$t" --deps $guestpackages
-  [ $arch = amd64 ] || rmdir --ignore-fail-on-non-empty "$t/usr/lib64"
+  unpack "$arch" bookworm "$t" --deps $guestpackages
+  [ "$arch" = amd64 ] || rmdir --ignore-fail-on-non-empty "$t/usr/lib64"
   ln -s bash "$t/usr/bin/sh"
   mkdir -p "$t"/{dev,proc,sys,run,tmp,mnt,root,home/tester,lib/modules,var/tmp}
   cat > "$t/etc/passwd" <<'FILE'
