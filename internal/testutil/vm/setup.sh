@@ -153,7 +153,7 @@ makeqemu() {
 prepare() {
   local program; PATH=$PATH:/usr/sbin:/sbin
   need
-  mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] || die "$cache: cannot write; set CAISSON_VM_CACHE to a directory of yours"
+  mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] || die "$cache: cannot write; set CAISSON_VM_CACHE to another directory"
   kernel=$cache/kernel-$arch-$suite backport=$cache/qemu-backport
   rootimg=$cache/root-$arch-$({ echo "$guestpackages"; declare -f makeroot; } | hash)
   initrd=$kernel.initrd-$({ echo "$modules"; declare -f makeinitrd; cat "$here/guest/init" "$here/guest/run"; } | hash)
@@ -161,6 +161,8 @@ prepare() {
   [ -e "$kernel" ] || makekernel
   [ -e "$rootimg" ] || makeroot
   [ -e "$initrd" ] || makeinitrd
+  touch -c "$rootimg" "$rootimg.busybox" "$initrd" # what was not used for a month goes
+  find "$cache" -maxdepth 1 -type f \( -name 'root-*' -o -name '*.initrd-*' \) -mtime +30 -delete
   case $arch in arm64) program=qemu-system-aarch64 ;; amd64) program=qemu-system-x86_64 ;; esac
   qemu=($program)
   if [ "$($program --version | sed -n 's/.* version \([0-9]*\).*/\1/p')" -lt 8 ]; then

@@ -23,6 +23,9 @@ func vmrun(t *testing.T, arch string) (run func(args ...string) *exec.Cmd, cache
 	if testing.Short() {
 		t.Skip("boots virtual machines; not with -short")
 	}
+	if os.Getuid() != 0 {
+		t.Skip("vmrun needs root")
+	}
 	filled := os.Getenv("CAISSON_VM_CACHE")
 	if filled == "" {
 		filled = "/var/cache/caisson-vm"
@@ -34,6 +37,9 @@ func vmrun(t *testing.T, arch string) (run func(args ...string) *exec.Cmd, cache
 		if _, err := os.ReadFile(script); err != nil { // also lets go test see when its cached result is stale
 			t.Fatal(err)
 		}
+	}
+	if _, stderr, code := result(t, exec.Command("./vmrun", "--arch", arch, "--setup")); code != 0 {
+		t.Fatalf("vmrun --setup: exit code %d: %s", code, stderr) // what a change of the scripts asks for is made here, once
 	}
 	cache = t.TempDir()
 	files, err := filepath.Glob(filepath.Join(filled, "*-*"))
