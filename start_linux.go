@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +28,10 @@ type running struct {
 	undo    undoList
 	m       *machine
 	prog    *program.Program
-	files   map[string]int
+	files   map[string]int // inputs of the program
+	fds     map[string]int // of those, the ones that are not the root filesystem's
+	layout  *rootfs.Layout
+	env     rootfs.Env
 	streams *streams
 	group   *cgroups.Group
 	maps    namespaces.IDMaps
@@ -170,12 +172,8 @@ func (r *running) joinInstead() error {
 		return err
 	}
 	r.cgroup, r.m.cgroupFD = -1, true
-	r.files["cgroup.procs"] = fd
-	if r.m.plan, err = r.m.plan.Again(); err != nil {
-		return err
-	}
-	r.prog, err = compile(r.c.spec, r.m)
-	return err
+	r.fds["cgroup.procs"] = fd
+	return r.compile()
 }
 
 // follow talks with the stage until it has executed the command, or waits to.
@@ -327,5 +325,3 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 	r.watchContext(ctx, c.proc)
 	return c.proc, nil
 }
-
-var startSerial atomic.Uint64
