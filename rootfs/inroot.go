@@ -143,7 +143,8 @@ func (r *Root) wrap(op, path string, err error) error {
 		return nil
 	}
 	var inner *PathError
-	if errors.As(err, &inner) {
+	var copying *CopyError
+	if errors.As(err, &inner) || errors.As(err, &copying) {
 		return err
 	}
 	var osErr *fs.PathError
