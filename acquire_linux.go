@@ -223,9 +223,12 @@ func describeMaps(m namespaces.IDMaps) string {
 // user resolves the user in the root filesystem, and requires its ids to be mapped.
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.c.spec.process.user
-	u, err := lookupUser(desc, spec)
-	if err != nil {
-		return fmt.Errorf("user %q: %w", spec, err)
+	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
+	if spec != "0:0" {
+		var err error
+		if u, err = lookupUser(desc, spec); err != nil {
+			return fmt.Errorf("user %q: %w", spec, err)
+		}
 	}
 	r.m.user = u
 	if r.m.userns == usernsNone {
@@ -420,7 +423,7 @@ var groupSerial atomic.Uint64
 func (r *running) limits(ctx context.Context) error {
 	s := r.c.spec
 	res := s.resources
-	asked := s.memorySet || s.cpusSet || s.pidsSet || res != (cgroups.Resources{}) && !isZero(res)
+	asked := !isZero(res)
 	if !s.pidsSet {
 		res.Pids.Max = defaultPids
 	}
@@ -455,7 +458,8 @@ func (r *running) limits(ctx context.Context) error {
 }
 
 func isZero(r cgroups.Resources) bool {
-	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.Pids.Max == 0
+	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

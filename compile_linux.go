@@ -29,10 +29,10 @@ const (
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
 	userns    usernsMode
-	template  bool         // a template mount namespace is there (input "template")
-	joins     int          // inputs "cgroup 0".. : v1 tasks files
-	cgroupV2  bool         // the stage is born in its cgroup
-	cgroupFD  bool         // input "cgroup.procs": clone3 cannot place it
+	template  bool // a template mount namespace is there (input "template")
+	joins     int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupV2  bool // the stage is born in its cgroup
+	cgroupFD  bool // input "cgroup.procs": clone3 cannot place it
 	nullStdio bool
 	user      rootfs.User
 	caps      caps.Set

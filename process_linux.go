@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -138,36 +136,49 @@ func (c *Container) ended(p *Process) {
 // collect reaps the process. Where someone else has done so, such as a wait4(-1) loop of the host program, the
 // kernel is asked (PIDFD_GET_INFO).
 func (r *running) collect() (*Result, error) {
-	var info unix.Siginfo
-	var usage unix.Rusage
-	var err error
-	for {
-		err = unix.Waitid(unix.P_PIDFD, r.pidfd.Fd(), &info, unix.WEXITED|unix.WALL, &usage)
-		if err != unix.EINTR {
-			break
-		}
-	}
 	res := &Result{ExitCode: -1}
+	exit, err := linux.Waitid(r.pidfd.File(), unix.WALL)
 	if err == nil {
-		code := *(*int32)(unsafe.Pointer(uintptr(unsafe.Pointer(&info)) + 8))
-		status := *(*int32)(unsafe.Pointer(uintptr(unsafe.Pointer(&info)) + 24))
-		res.setStatus(code, status)
-		res.CPU = cgroups.ValueOf(time.Duration(usage.Utime.Nano() + usage.Stime.Nano()))
+		res.setStatus(exit.Status)
+		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
 		return res, nil
 	}
-	f := os.NewFile(uintptr(r.pidfd.Fd()), "pidfd")
-	defer func() { f = nil }()
-	return res, r.askKernel(res, f)
+	// The pidfd says that the process has been reaped a moment after it says that it has ended.
+	for range 100 {
+		info, ierr := linux.PidfdInfo(r.pidfd.File())
+		if ierr == nil && info.Ended {
+			res.setStatus(info.Status)
+			return res, nil
+		}
+		if ierr != nil && !errors.Is(ierr, unix.ESRCH) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return res, &Error{Op: "wait", ID: r.c.spec.id, Err: ErrStatusUnknown,
+		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
 }
 
-func (res *Result) setStatus(code, status int32) {
-	const exited, dumped = 1, 3 // CLD_EXITED, CLD_DUMPED
-	if code == exited {
-		res.ExitCode = int(status)
-		res.Reason = ReasonExited
+func (res *Result) setStatus(st unix.WaitStatus) {
+	if st.Exited() {
+		res.ExitCode, res.Reason = st.ExitStatus(), ReasonExited
 		return
 	}
-	res.Signal, res.Core, res.Reason = syscall.Signal(status), code == dumped, ReasonSignaled
+	res.Signal, res.Core, res.Reason = st.Signal(), st.CoreDump(), ReasonSignaled
+}
+
+// diskUsed reads how much of the throw-away layer in memory is in use: an overlay answers statfs(2) for its
+// upper layer.
+func (r *running) diskUsed(res *Result) {
+	if r.root == nil || r.layout.Root.Kind == rootfs.KindBind || r.layout.Root.Upper.Dir != "" {
+		return
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(r.root.Fd()), &st); err != nil || st.Blocks == 0 || st.Blocks > 1<<40 {
+		return
+	}
+	res.DiskUsed = cgroups.ValueOf((st.Blocks - st.Bfree) * uint64(st.Bsize))
+	r.full = st.Bavail == 0
 }
 
 // judge decides why the command ended.
@@ -182,7 +193,7 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = ReasonOOM
 	case res.Signal == syscall.SIGXCPU && r.c.spec.cpuTime > 0:
 		res.Reason = ReasonCPUTime
-	case !res.Success() && r.diskFull(res):
+	case !res.Success() && r.full:
 		res.Reason = ReasonDiskLimit
 	}
 }
@@ -291,11 +302,10 @@ func (s *streams) attach(tty *os.File) {
 		out = io.Discard
 	}
 	s.copies = append(s.copies, func() error {
-		err := s.copyLimited(out, tty)
+		err := s.copyOut(out, tty)
 		if errors.Is(err, unix.EIO) {
 			return nil
 		}
 		return err
 	})
 }
-

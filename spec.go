@@ -100,7 +100,7 @@ func newSpec(opts []Option) (*spec, error) {
 		}
 	}
 	if s.rootfs == nil {
-		s.rootfs = rootfs.Host()
+		s.rootfs = defaultRootfs()
 	}
 	if s.hostname == "" {
 		s.hostname = s.id
@@ -122,10 +122,11 @@ func (s *spec) validate() error {
 	add(s.process.validate())
 	add(s.validateIdentity())
 	add(s.validateLimits())
-	for i := range s.mounts {
-		if err := s.mounts[i].Validate(); err != nil {
-			add(&OptionError{"WithMount", err})
-		}
+	// A layout with any root tells what is wrong with mounts and devices.
+	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
+	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
+	if err := l.Validate(); err != nil {
+		add(&OptionError{"WithMount or WithDevice", err})
 	}
 	for _, l := range [][]string{s.masked, s.readOnlyPaths} {
 		for _, p := range l {

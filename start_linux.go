@@ -44,6 +44,7 @@ type running struct {
 	keep  func() // tells the keeper that the process is gone
 	tty   *os.File
 	root  *os.File
+	full  bool // the throw-away layer had no space left at the end
 	began time.Time
 
 	rootMu   sync.Mutex

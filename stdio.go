@@ -18,6 +18,9 @@ type streams struct {
 	copies []func() error
 	feed   func() // copies the input; not waited for, since its reader may never end
 
+	terminalIn  io.Reader
+	terminalOut io.Writer
+
 	limit   int64 // 0: none
 	written atomic.Int64
 	onLimit func()

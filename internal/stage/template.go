@@ -13,12 +13,17 @@ import (
 	"github.com/caisson-go/caisson/internal/program"
 )
 
+// rootDirs are the directories of the template. A start mounts its scratch space on one of them: the one that the
+// host's own root has too, since the same program may run without a template.
+var rootDirs = []string{"mnt", "srv", "media", "opt", "home", "usr"}
+
 var template struct {
 	mu sync.Mutex
 	fd int // 0: not made yet
 }
 
-// Template returns the descriptor of a mount namespace that holds nothing but an empty read-only tmpfs. A stage
+// Template returns the descriptor of a mount namespace that holds nothing but a read-only tmpfs with a
+// few empty directories. A stage
 // that enters it and then makes its own copy does not pay for the mounts of the host: copying them costs a
 // microsecond each. It is made once for the host program and belongs to it for good. It needs CAP_SYS_ADMIN.
 func Template() (int, error) {
@@ -44,12 +49,16 @@ func makeTemplate() (int, error) {
 	b.FsconfigString(fs.Result(), "mode", "0555")
 	b.FsconfigString(fs.Result(), "size", "4k")
 	b.FsconfigCreate(fs.Result())
-	m := b.Fsmount(fs.Result(), unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	m := b.Fsmount(fs.Result(), unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	for _, dir := range rootDirs {
+		b.Mkdirat(m.Result(), dir, 0o755)
+	}
 	b.Step("make", "an empty root")
 	b.MoveMount(m.Result(), program.Cwd(), "/")
 	b.Fchdir(m.Result())
 	b.PivotRoot(".", ".")
 	b.Umount2(".", unix.MNT_DETACH)
+	b.Mount("", ".", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	EmitSync(b, 1)
 	b.ExitGroup(0)
 	p, err := b.Build()
