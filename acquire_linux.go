@@ -99,8 +99,8 @@ func (r *running) joinWishes() error {
 	for _, k := range namespaces.All() {
 		n := set.Get(k)
 		switch {
-		case k == namespaces.User:
-			// decided by userNamespace
+		case k == namespaces.User, k == namespaces.Time && set.TimeOffsets == (namespaces.TimeOffsets{}) && !n.IsJoin():
+			// The first is decided by userNamespace; the second would isolate nothing without offsets.
 		case n.IsHost():
 			r.note(Measure{Name: k.String() + " namespace", Reason: "the host's is used, as asked for"})
 			if k == namespaces.PID {
@@ -121,8 +121,6 @@ func (r *running) joinWishes() error {
 			}
 		case k == namespaces.PID:
 			r.applied("pid namespace", "own processes only")
-		case k == namespaces.Time && set.TimeOffsets == (namespaces.TimeOffsets{}):
-			// without offsets it would isolate nothing
 		default:
 			r.m.newNS |= uint64(k.CloneFlag())
 			r.applied(k.String()+" namespace", "new")

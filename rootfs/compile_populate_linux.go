@@ -187,7 +187,7 @@ func (m *Mount) tmpfsOptions() (out [][2]string) {
 }
 
 // octalMode prints permission, set-ID and sticky bits as the kernel reads them.
-func octalMode(m fs.FileMode) string { return fmt.Sprintf("0%o", unixMode(m)) }
+func octalMode(m fs.FileMode) string { return fmt.Sprintf("0%o", modeBits(m)) }
 
 func joinOptions(opts [][2]string) string {
 	var out []string
@@ -242,7 +242,7 @@ func (p *Plan) rootMountFlags() uintptr {
 }
 
 // unixMode converts permission, set-ID and sticky bits.
-func unixMode(m fs.FileMode) uint32 {
+func modeBits(m fs.FileMode) uint32 {
 	out := uint32(m.Perm())
 	for _, t := range []struct {
 		mode fs.FileMode

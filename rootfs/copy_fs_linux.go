@@ -16,7 +16,7 @@ func (c *copier) copyFS(fsys fs.FS, rel string, dir int, name string, depth int)
 	if err != nil {
 		return c.fail(rel, err)
 	}
-	a := attrs{mode: unixMode(info.Mode()), mtime: mtimeOf(info.ModTime())}
+	a := attrs{mode: modeBits(info.Mode()), mtime: mtimeOf(info.ModTime())}
 	switch info.Mode().Type() {
 	case fs.ModeDir:
 		err = c.putDir(dir, name, a, nil, func(dst int) error { return c.copyFSDir(fsys, rel, dst, depth) })

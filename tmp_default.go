@@ -1,5 +1,0 @@
-package caisson
-
-import "github.com/caisson-go/caisson/rootfs"
-
-func defaultRootfs() rootfs.Source { return rootfs.Dir("/var/cache/debroot") }
