@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -174,5 +175,34 @@ func TestRootAfterTheEnd(t *testing.T) {
 	b, err := root.ReadFile("/tmp/result", 1<<10)
 	if err != nil || string(b) != "result\n" {
 		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+func TestTrace(t *testing.T) {
+	var begun, done []string
+	c := newContainer(t, WithCommand("true"), WithTrace(&Trace{
+		StepStart: func(step, object string) { begun = append(begun, step+" "+object) },
+		StepDone: func(step, object string, took time.Duration) {
+			done = append(done, step+" "+object)
+			if took < 0 || took > 20*time.Second {
+				t.Errorf("%s %s took %v", step, object, took)
+			}
+		},
+	}))
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if len(begun) < 20 || !slices.Equal(begun, done) || begun[len(begun)-1] != "execute true" {
+		t.Fatalf("begun %q\ndone %q", begun, done)
+	}
+}
+
+func TestTraceEndsAtTheFailedStep(t *testing.T) {
+	var last string
+	c := newContainer(t, WithCommand("true"), WithDir("/no/such/dir"), WithTrace(&Trace{
+		StepStart: func(step, object string) { last = step + " " + object },
+	}))
+	if err := c.Run(testContext(t)); !errors.Is(err, os.ErrNotExist) || last != "change to /no/such/dir" {
+		t.Fatalf("%v, last step %q", err, last)
 	}
 }
