@@ -168,29 +168,40 @@ func TestDefaultAgainstReference(t *testing.T) {
 	}
 }
 
-// A filter grown past what conditional jumps reach.
-func TestLongJumps(t *testing.T) {
-	p := &specs.LinuxSeccomp{DefaultAction: specs.ActErrno, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32}}
+// longProfile needs a filter grown past what conditional jumps reach.
+func longProfile() *specs.LinuxSeccomp {
+	p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.ArchX86, specs.ArchX32, specs.ArchARM}}
 	for i := range 120 {
+		name := nameAt(i * 4)
 		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{
-			Names: []string{nameAt(i * 4), "read"}, Action: refActions[i%8],
+			Names: []string{"getppid", "personality"}, Action: specs.ActErrno, ErrnoRet: errno(uint(i)),
 			Args: []specs.LinuxSeccompArg{
 				{Index: 0, Value: uint64(i) << 31, Op: specs.OpGreaterThan},
 				{Index: 3, Value: 0xf0f0 << 16, ValueTwo: 0x1010 << 16, Op: specs.OpMaskedEqual},
 				{Index: 5, Value: uint64(i), Op: specs.OpNotEqual},
 			},
+		}, specs.LinuxSyscall{
+			Names: []string{name}, Action: refActions[i%9],
+			Args: []specs.LinuxSeccompArg{{Index: 5, Value: 1 << 60 / uint64(i+1), Op: specs.OpGreaterThan}},
 		})
 	}
-	prog, err := Compile(p, AMD64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !slices.ContainsFunc(prog.Filter, func(i Insn) bool { return i.Code == opJump && i.K > maxSkip }) {
-		t.Errorf("%d instructions and no long jump: this tests nothing", len(prog.Filter))
-	}
-	r := rand.New(rand.NewPCG(3, 3))
-	for range 10 {
-		compareAll(t, p, AMD64, callsFor(r, p, everyNumber()))
+	return p
+}
+
+func TestLongJumps(t *testing.T) {
+	p := longProfile()
+	for _, native := range []Arch{AMD64, ARM64} {
+		prog, err := Compile(p, native)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(prog.Filter, func(i Insn) bool { return i.Code == opJump && i.K > maxSkip }) {
+			t.Errorf("%d instructions and no long jump: this tests nothing", len(prog.Filter))
+		}
+		r := rand.New(rand.NewPCG(3, 3))
+		for range 4 {
+			compareAll(t, p, native, callsFor(r, p, everyNumber()))
+		}
 	}
 }
 
