@@ -104,6 +104,26 @@ func TestDefaultAnswers(t *testing.T) {
 	}
 }
 
+// What was compiled when the package was generated is what Compile makes now.
+func TestReadyIsWhatCompileMakes(t *testing.T) {
+	if len(ready) != len(nativeArches) {
+		t.Errorf("%d filters ready; run go generate", len(ready))
+	}
+	for _, r := range ready {
+		spec, err := Default(r.native, caps.Default)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := Compile(spec, r.native)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readyProgram(r.native, r.filter); !reflect.DeepEqual(got, want) {
+			t.Errorf("%v: the filter in zfilter.go is old; run go generate", r.native)
+		}
+	}
+}
+
 func TestDefaultProgramIsShared(t *testing.T) {
 	a, err := DefaultProgram(AMD64, caps.Default)
 	if err != nil {
