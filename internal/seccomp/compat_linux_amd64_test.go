@@ -57,6 +57,7 @@ func TestKernelOtherABIs(t *testing.T) {
 		{"i386 socketcall for bind", "sockets", int80(102, 2), 14},
 		{"i386 ipc for shmget", "sockets", int80(117, 23), 77},
 		{"i386 ipc for shmget, with a version", "sockets", int80(117, 1<<16|23), 77},
+		{"i386 ipc for nothing known", "sockets", int80(117, 0x100|23), 38},
 		{"x32 mount", "default", syscall64(x32Bit | 165), 1},
 		{"x32 beyond the tables", "default", syscall64(x32Bit | 600), 38},
 		{"x32 not listed", "native only", syscall64(x32Bit | 39), killed},

@@ -3,6 +3,7 @@ package seccomp
 import (
 	"reflect"
 	"runtime"
+	"sync"
 	"testing"
 
 	moby "github.com/moby/profiles/seccomp"
@@ -139,5 +140,21 @@ func TestDefaultProgramIsShared(t *testing.T) {
 	*spec.DefaultErrnoRet = 7
 	if again, _ := Default(AMD64, caps.Default); again.Syscalls[0].Names[0] == "changed" || *again.DefaultErrnoRet == 7 {
 		t.Error("callers share the profile's memory")
+	}
+}
+
+// Starts come from many goroutines at once.
+func TestDefaultProgramConcurrently(t *testing.T) {
+	set := caps.Default.Add(caps.SysPtrace, caps.Syslog)
+	found := make([]*Program, 8)
+	var all sync.WaitGroup
+	for i := range found {
+		all.Go(func() { found[i], _ = DefaultProgram(ARM64, set) })
+	}
+	all.Wait()
+	for _, p := range found {
+		if p == nil || p != found[0] {
+			t.Errorf("%p, %p", p, found[0])
+		}
 	}
 }
