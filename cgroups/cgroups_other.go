@@ -22,6 +22,7 @@ func Open(string) (*Group, error)                            { return nil, errOS
 func OpenPaths(Paths) (*Group, error)                        { return nil, errOS }
 func (*Manager) Close() error                                { return nil }
 func (*Manager) Layout() Layout                              { return Layout{} }
+func (*Manager) Vacate(string) error                         { return errOS }
 func (*Manager) Mode() Mode                                  { return ModeNone }
 func (*Manager) Check() []Availability                       { return nil }
 func (*Manager) Open(string) (*Group, error)                 { return nil, errOS }

@@ -13,7 +13,7 @@ const (
 		"or have an administrator delegate a group"
 	remedyV1 = "run as root, have an administrator hand over a group of each controller, " +
 		"or boot with cgroup v2, which can be delegated"
-	remedyLeaf = "move the processes of that group into a child group first (the rule of no internal processes)"
+	remedyLeaf = "move the processes of that group into a child group first, as Manager.Vacate does for the own group"
 )
 
 // parent returns the default parent for groups with the controllers given, from memory where possible.

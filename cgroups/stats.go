@@ -33,7 +33,8 @@ type MemoryStats struct {
 	Kernel       Value[uint64] // v2, Linux 5.18
 	InactiveFile Value[uint64] // page cache that is first to go; Current without it is the "working set"
 
-	// LimitHits counts how often usage met Max: v2 "max" of memory.events, v1 memory.failcnt.
+	// LimitHits counts how often usage met Max: v2 "max" of memory.events, v1 memory.failcnt and
+	// memory.memsw.failcnt.
 	LimitHits Value[uint64]
 	// OOMKills counts processes of the group or below that an OOM killer ended: "oom_kill" of memory.events (v2)
 	// or memory.oom_control (v1).

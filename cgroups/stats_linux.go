@@ -179,6 +179,8 @@ func (r *reader) memoryV1() {
 	m.Current = r.single("memory.usage_in_bytes")
 	m.Peak = r.single("memory.max_usage_in_bytes")
 	m.LimitHits = r.single("memory.failcnt")
+	// Where swap is limited too, what fails is the charge to both together.
+	m.LimitHits.n += r.single("memory.memsw.failcnt").n
 	m.OOMKills = flatValue(r.text("memory.oom_control"), "oom_kill")
 	if !r.full {
 		return

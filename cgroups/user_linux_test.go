@@ -1,0 +1,130 @@
+package cgroups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const nobody = 65534
+
+// TestUserIsRefused: without delegation an ordinary user gets a typed refusal with a remedy, and the same as data.
+func TestUserIsRefused(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("needs an ordinary user")
+	}
+	if text, _ := os.ReadFile("/proc/self/cgroup"); strings.Contains(string(text), "user@") {
+		t.Skip("this user may have a delegated group")
+	}
+	_, err := New(name(t), Resources{Pids: PidsResources{Max: 5}}, Config{})
+	var u *UnsupportedError
+	if !errors.As(err, &u) || u.Remedy == "" || u.Controller != Pids || !errors.Is(err, unix.EACCES) {
+		t.Fatalf("got %v", err)
+	}
+	if !errors.Is(err, ErrNotSupported) {
+		t.Error("is not ErrNotSupported")
+	}
+	m, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range m.Check() {
+		if a.Usable || a.Reason == "" {
+			t.Errorf("%+v", a)
+		}
+	}
+	if _, err := New(name(t), Resources{}, Config{Optional: all}); !errors.Is(err, ErrNotSupported) {
+		t.Errorf("with nothing but optional controllers: %v", err)
+	}
+	if _, err := New(name(t), Resources{}, Config{Parent: "/", Controllers: Pids}); !errors.Is(err, unix.EACCES) {
+		t.Errorf("below the root: %v", err)
+	}
+}
+
+// TestDelegation gives a group to an ordinary user, as an administrator or systemd does, and uses it as that user.
+func TestDelegation(t *testing.T) {
+	g := newGroup(t, Resources{}, Config{Controllers: Memory | Pids})
+	for _, dir := range g.Paths() {
+		for _, f := range []string{"", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"} {
+			if err := os.Chown(filepath.Join(dir, f), nobody, nobody); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	p := &proc{Cmd: exec.Command("/proc/self/exe")}
+	p.Env = append(os.Environ(), actVar+"=delegated")
+	p.Stdout, p.Stderr = &p.out, &p.out
+	j, err := g.JoinFDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody},
+		UseCgroupFD: j.CloneInto >= 0, CgroupFD: max(j.CloneInto, 0)}
+	if p.in, err = p.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if len(j.Tasks) > 0 {
+		if err := g.AddProc(p.Process.Pid); err != nil {
+			t.Error(err)
+		}
+	}
+	p.run()
+	if err := p.Wait(); err != nil || !strings.Contains(p.out.String(), "all good") {
+		t.Errorf("%v: %s", err, p.out.String())
+	}
+}
+
+// delegated is what the user does in TestDelegation.
+func delegated() {
+	fail := func(what string, err error) {
+		if err != nil {
+			fmt.Println(what, err)
+			os.Exit(1)
+		}
+	}
+	m, err := NewManager()
+	fail("manager", err)
+	r := Resources{Pids: PidsResources{Max: 10}, Memory: MemoryResources{Max: 64 << 20}}
+	if m.Mode() == ModeV2 {
+		_, err := m.New("job", r, Config{})
+		if u := (*UnsupportedError)(nil); !errors.As(err, &u) || u.Remedy != remedyLeaf {
+			fail("before Vacate", fmt.Errorf("got %v", err))
+		}
+		fail("vacate", m.Vacate("leaf"))
+		fail("vacate again", m.Vacate("leaf"))
+	}
+	g, err := m.New("job", r, Config{Optional: Freezer})
+	fail("new", err)
+	j, err := g.JoinFDs()
+	fail("join", err)
+	cmd := exec.Command("sleep", "100")
+	if j.CloneInto >= 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: j.CloneInto}
+	}
+	fail("start", cmd.Start())
+	fail("add", g.AddProc(cmd.Process.Pid))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	fail("freeze", g.Freeze(ctx))
+	fail("kill", g.Kill(ctx))
+	_ = cmd.Wait()
+	s, err := g.Summary()
+	fail("summary", err)
+	if s.Pids.Peak.Or(1) != 1 {
+		fail("peak", fmt.Errorf("%v", s.Pids))
+	}
+	fail("delete", g.Delete(ctx))
+	fmt.Println("all good")
+}
