@@ -2,7 +2,10 @@
 
 package cgroups
 
-import "context"
+import (
+	"context"
+	"iter"
+)
 
 // Control groups are Linux's. Elsewhere every call answers an [*UnsupportedError], which Is errors.ErrUnsupported;
 // translating and judging limits works everywhere.
@@ -49,4 +52,7 @@ func (*Group) StatsOf(Controllers) (Stats, error)            { return Stats{}, e
 func (*Group) New(string, Resources, Config) (*Group, error) { return nil, errOS }
 func (*Manager) New(string, Resources, Config) (*Group, error) {
 	return nil, errOS
+}
+func (*Group) Watch(context.Context) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
 }

@@ -63,7 +63,7 @@ func (n *node) empty() bool {
 		b := newBuffer()
 		defer b.free()
 		text, err := b.readAt(n.fd, "cgroup.events")
-		return err == unix.ENODEV || err == nil && flatValue(text, "populated").n == 0
+		return isGone(err) || err == nil && flatValue(text, "populated").n == 0
 	}
 	return len(n.procsBelow()) == 0
 }

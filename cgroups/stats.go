@@ -34,7 +34,8 @@ type MemoryStats struct {
 	InactiveFile Value[uint64] // page cache that is first to go; Current without it is the "working set"
 
 	// LimitHits counts how often usage met Max: v2 "max" of memory.events, v1 memory.failcnt and
-	// memory.memsw.failcnt.
+	// memory.memsw.failcnt; of these Linux 6.18 does not count the second, so that with swap forbidden a 0 proves
+	// nothing there.
 	LimitHits Value[uint64]
 	// OOMKills counts processes of the group or below that an OOM killer ended: "oom_kill" of memory.events (v2)
 	// or memory.oom_control (v1).

@@ -179,9 +179,11 @@ func (r *reader) memoryV1() {
 	m.Current = r.single("memory.usage_in_bytes")
 	m.Peak = r.single("memory.max_usage_in_bytes")
 	m.LimitHits = r.single("memory.failcnt")
-	// Where swap is limited too, what fails is the charge to both together.
 	m.LimitHits.n += r.single("memory.memsw.failcnt").n
 	m.OOMKills = flatValue(r.text("memory.oom_control"), "oom_kill")
+	if m.LimitHits.n == 0 && m.OOMKills.n > 0 {
+		m.LimitHits = Value[uint64]{} // recent kernels do not count where memory and swap together are limited
+	}
 	if !r.full {
 		return
 	}

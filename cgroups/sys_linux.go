@@ -142,3 +142,6 @@ func onCgroupFS(fd, version int) error {
 	}
 	return nil
 }
+
+// isGone knows the answers about a group that was removed while its directory or file was open.
+func isGone(err error) bool { return err == unix.ENOENT || err == unix.ENODEV }
