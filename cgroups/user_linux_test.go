@@ -86,6 +86,70 @@ func TestDelegation(t *testing.T) {
 	}
 }
 
+// TestSystemdUser runs where systemd gave the user a delegated group:
+// systemd-run --user --scope -p Delegate=yes cgroups.test -test.run TestSystemdUser
+func TestSystemdUser(t *testing.T) {
+	if text, _ := os.ReadFile("/proc/self/cgroup"); os.Getuid() == 0 || !strings.Contains(string(text), "user@") {
+		t.Skip("needs an ordinary user in a group that systemd delegated")
+	}
+	g, err := New(name(t), Resources{Pids: PidsResources{Max: 50}, Memory: MemoryResources{Max: 64 << 20}},
+		Config{Optional: CPU})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer destroy(t, g)
+	t.Log(g.Paths(), g.Controllers())
+	p := start(t, g, "hog")
+	p.run()
+	_ = p.Wait()
+	s, err := g.Summary()
+	if err != nil || s.Memory.OOMKills.Or(0) == 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestGoneParent: a parent that was removed is looked for anew.
+func TestGoneParent(t *testing.T) {
+	needRoot(t)
+	m, err := NewManager()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	own := newGroup(t, Resources{}, Config{Controllers: Pids})
+	for i := range m.layout.Hierarchies { // as if this process were in the group
+		h := &m.layout.Hierarchies[i]
+		h.Root, h.Own = "/", strings.TrimPrefix(own.Paths()[h.Name], h.Mountpoint)
+	}
+	g, err := m.New("x", Resources{}, Config{Controllers: Pids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	paths := own.Paths()
+	if err := own.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.New("x", Resources{}, Config{Controllers: Pids}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("New below what is gone: %v", err)
+	}
+	for _, dir := range paths {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Remove(dir)
+	}
+	g, err = m.New("x", Resources{}, Config{Controllers: Pids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Delete(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // delegated is what the user does in TestDelegation.
 func delegated() {
 	fail := func(what string, err error) {
