@@ -2,7 +2,10 @@ package cgroups
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -202,4 +205,50 @@ func TestExisting(t *testing.T) {
 	if got := cat(t, g, Pids, "pids.max"); got != "5" {
 		t.Errorf("the first group was touched: pids.max = %s", got)
 	}
+}
+
+// TestIO limits a real disk and reads the kernel's answer.
+func TestIO(t *testing.T) {
+	needRoot(t)
+	major, minor := disk(t)
+	dev := IODevice{Major: major, Minor: minor, ReadBPS: 1 << 20, WriteIOPS: 100}
+	g := newGroup(t, Resources{IO: IOResources{Devices: []IODevice{dev}}}, Config{})
+	read := func() string {
+		if mode(t) == ModeV2 {
+			return cat(t, g, IO, "io.max")
+		}
+		return cat(t, g, IO, "blkio.throttle.read_bps_device")
+	}
+	want := dev.number() + " 1048576"
+	if mode(t) == ModeV2 {
+		want = dev.number() + " rbps=1048576 wbps=max riops=max wiops=100"
+	}
+	if got := read(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	dev.ReadBPS, dev.WriteIOPS = Max, Max
+	if err := g.Update(Resources{IO: IOResources{Devices: []IODevice{dev}}}); err != nil || read() != "" {
+		t.Errorf("after lifting: %q, %v", read(), err)
+	}
+	if s, err := g.StatsOf(IO); err != nil || !s.IO.ReadBytes.ok {
+		t.Errorf("%+v, %v", s.IO, err)
+	}
+	err := g.Update(Resources{IO: IOResources{Devices: []IODevice{{Major: 4000, Minor: 1, ReadBPS: 1 << 20}}}})
+	if !errors.Is(err, unix.ENODEV) {
+		t.Errorf("limit for no device: %v", err)
+	}
+}
+
+// disk finds a block device.
+func disk(t *testing.T) (major, minor uint32) {
+	t.Helper()
+	names, _ := filepath.Glob("/sys/block/*/dev")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if _, scanErr := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err == nil && scanErr == nil {
+			return major, minor
+		}
+	}
+	t.Skip("no block device here")
+	return 0, 0
 }

@@ -86,6 +86,58 @@ func TestDelegation(t *testing.T) {
 	}
 }
 
+// TestContainerRoot is root in a cgroup namespace with its own mount, as in a container: the group at the mount point
+// is not the real root and has processes.
+func TestContainerRoot(t *testing.T) {
+	if mode(t) != ModeV2 {
+		t.Skip("v1 groups have no rule against internal processes")
+	}
+	g := newGroup(t, Resources{}, Config{Controllers: Memory | Pids})
+	j, err := g.JoinFDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proc{Cmd: exec.Command("/proc/self/exe")}
+	p.Env = append(os.Environ(), actVar+"=container")
+	p.Stdout, p.Stderr = &p.out, &p.out
+	p.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: j.CloneInto,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP}
+	if p.in, err = p.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	if err := p.Wait(); err != nil || !strings.Contains(p.out.String(), "all good") {
+		t.Errorf("%v: %s", err, p.out.String())
+	}
+}
+
+// container is what happens inside in TestContainerRoot.
+func container() {
+	m, err := NewManager()
+	if err == nil { // the mount of the outer namespace still covers what the inner one calls root
+		_, err = m.New("job", Resources{}, Config{Controllers: Pids})
+	}
+	if !errors.Is(err, ErrNotSupported) || !strings.Contains(err.Error(), "outside") {
+		fmt.Println("before the mount:", err)
+		os.Exit(1)
+	}
+	err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == nil {
+		err = unix.Unmount("/sys/fs/cgroup", unix.MNT_DETACH)
+	}
+	if err == nil {
+		err = unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, "")
+	}
+	if err != nil {
+		fmt.Println("mount:", err)
+		os.Exit(1)
+	}
+	delegated()
+}
+
 // TestSystemdUser runs where systemd gave the user a delegated group:
 // systemd-run --user --scope -p Delegate=yes cgroups.test -test.run TestSystemdUser
 func TestSystemdUser(t *testing.T) {
