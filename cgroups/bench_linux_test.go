@@ -22,14 +22,18 @@ func BenchmarkNewDelete(b *testing.B) {
 	}
 }
 
-func BenchmarkSummary(b *testing.B) {
+func BenchmarkStats(b *testing.B) {
 	g := benchGroup(b, Config{})
 	defer g.Delete(b.Context())
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := g.Summary(); err != nil {
-			b.Fatal(err)
-		}
+	for name, read := range map[string]func() (Stats, error){"final": g.Final, "summary": g.Summary, "full": g.Stats} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := read(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

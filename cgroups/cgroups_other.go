@@ -46,6 +46,7 @@ func (*Group) Thaw(context.Context) error                    { return errOS }
 func (*Group) Frozen() (bool, error)                         { return false, errOS }
 func (*Group) Kill(context.Context) error                    { return errOS }
 func (*Group) Delete(context.Context) error                  { return errOS }
+func (*Group) Final() (Stats, error)                         { return Stats{}, errOS }
 func (*Group) Summary() (Stats, error)                       { return Stats{}, errOS }
 func (*Group) Stats() (Stats, error)                         { return Stats{}, errOS }
 func (*Group) StatsOf(Controllers) (Stats, error)            { return Stats{}, errOS }

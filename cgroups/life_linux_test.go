@@ -138,6 +138,34 @@ func TestForkStorm(t *testing.T) {
 	}
 }
 
+// TestKillStray: on a hybrid machine a process may be in a v1 directory only, out of reach of cgroup.kill.
+func TestKillStray(t *testing.T) {
+	if mode(t) != ModeHybrid {
+		t.Skip("needs a hybrid machine")
+	}
+	g := newGroup(t, Resources{}, Config{Controllers: Pids})
+	cmd := exec.Command("sleep", "100")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if err := g.node(Pids).write("cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Kill(within(t, 5*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := g.Procs(); err != nil || len(pids) > 0 {
+		t.Errorf("left: %v %v", pids, err)
+	}
+}
+
+func TestUnknownControllers(t *testing.T) {
+	if _, err := New(name(t), Resources{}, Config{Controllers: 1 << 15}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDeleteWaits(t *testing.T) {
 	g := newGroup(t, Resources{Pids: PidsResources{Max: 50}}, Config{})
 	p := start(t, g, "sleep")

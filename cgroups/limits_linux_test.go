@@ -35,6 +35,13 @@ func TestMemoryHogIsKilled(t *testing.T) {
 	if n, ok := s.Memory.Peak.Get(); ok && (n < 60<<20 || n > 65<<20) {
 		t.Errorf("Peak = %d", n)
 	}
+	f, err := g.Final()
+	if err != nil || f.Memory.OOMKills != s.Memory.OOMKills || f.Memory.Peak != s.Memory.Peak {
+		t.Errorf("Final %+v, %v; Summary %+v", f, err, s)
+	}
+	if f.Memory.Current.ok {
+		t.Error("Final read more than it says")
+	}
 	if mode(t) == ModeHybrid && !s.Memory.Peak.ok {
 		t.Error("no peak on v1")
 	}
