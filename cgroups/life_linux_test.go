@@ -109,13 +109,13 @@ func TestForkStorm(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGroup(t, Resources{}, c)
 			if c.Controllers.Has(Pids) { // spare the machine; the storm goes on at the limit
-				if err := g.Update(Resources{Pids: PidsResources{Max: 300}}); err != nil {
+				if err := g.Update(Resources{Pids: PidsResources{Max: 600}}); err != nil {
 					t.Fatal(err)
 				}
 			} else {
 				t.Skip("a storm without limit is no test to run beside others")
 			}
-			for range 4 {
+			for range 24 {
 				start(t, g, "storm").run()
 			}
 			time.Sleep(200 * time.Millisecond)
@@ -128,7 +128,7 @@ func TestForkStorm(t *testing.T) {
 			if pids, err := g.Procs(); err != nil || len(pids) > 0 {
 				t.Errorf("left: %v %v", pids, err)
 			}
-			if got := cat(t, g, Pids, "pids.max"); got != "300" {
+			if got := cat(t, g, Pids, "pids.max"); got != "600" {
 				t.Errorf("Kill left pids.max at %s", got)
 			}
 			if took > 10*time.Second {
