@@ -85,4 +85,3 @@ func (w Word) Addr() Arg { return Arg{kind: kindWord, val: uint64(w)} }
 
 // Value is the content of the word at the time of the call.
 func (w Word) Value() Arg { return Arg{kind: kindWordVal, val: uint64(w)} }
-

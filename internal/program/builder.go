@@ -46,6 +46,9 @@ func (b *Builder) Words(init ...uint64) Word {
 	return Word(len(b.p.words) - len(init))
 }
 
+// Point makes the initial value of w the address that a stands for.
+func (b *Builder) Point(w Word, a Arg) { b.p.points = append(b.p.points, point{w, a}) }
+
 // OpRef is an operation already in the program.
 type OpRef struct {
 	b *Builder
@@ -97,7 +100,9 @@ func (b *Builder) NewLabel() Label { b.labels = append(b.labels, -1); return Lab
 func (b *Builder) Mark(l Label) { b.labels[l-1] = len(b.p.ops) }
 
 // JumpZero jumps to l if the result of o, so far, is zero.
-func (b *Builder) JumpZero(o OpRef, l Label) { b.add(Op{Nr: opJumpZero, Args: []Arg{o.addr()}, okTo: l}) }
+func (b *Builder) JumpZero(o OpRef, l Label) {
+	b.add(Op{Nr: opJumpZero, Args: []Arg{o.addr()}, okTo: l})
+}
 
 // FailZero fails with errno if the result of o is zero.
 func (b *Builder) FailZero(o OpRef, e syscall.Errno) {

@@ -60,6 +60,13 @@ func (p *Program) Encode(buf []byte, base uintptr, fds []int, report int) ([]byt
 			return nil, err
 		}
 	}
+	for _, pt := range p.points {
+		v, _, err := im.arg(pt.arg)
+		if err != nil {
+			return nil, err
+		}
+		native.PutUint64(im.mem[off+8*int(pt.word):], v)
+	}
 	return im.mem, nil
 }
 

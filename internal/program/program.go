@@ -15,6 +15,12 @@ type Program struct {
 	steps  []Step
 	inputs []string
 	words  []uint64 // variables, with their initial values
+	points []point  // variables that begin as addresses
+}
+
+type point struct {
+	word Word
+	arg  Arg
 }
 
 // Step is a group of operations that belong together and have one readable name.

@@ -104,6 +104,9 @@ func (p *Program) sizeHint() int {
 			n += a.size()
 		}
 	}
+	for _, pt := range p.points {
+		n += pt.arg.size()
+	}
 	return n + 64
 }
 

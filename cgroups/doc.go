@@ -1,0 +1,56 @@
+// Package cgroups limits, measures, stops and kills groups of processes by Linux control groups: one API over
+// cgroup v1, hybrid and v2, with no dependency but golang.org/x/sys.
+//
+// # What a control group is
+//
+// A control group is a directory in a file system of the kernel's. Processes are in groups; a child process begins
+// in the group of its parent. Controllers (memory, cpu, pids, …) act on groups: what is written into a file such as
+// memory.max limits all processes of the group and of the groups below together, and files such as memory.peak tell
+// what they used. Making a group is mkdir, removing it rmdir, entering it a write or a flag of clone3(2).
+//
+//	g, err := cgroups.New("job-1", cgroups.Resources{
+//		Memory: cgroups.MemoryResources{Max: 64 << 20, Swap: cgroups.Zero},
+//		CPU:    cgroups.CPUResources{CPUs: 0.5},
+//		Pids:   cgroups.PidsResources{Max: 100},
+//	}, cgroups.Config{})
+//	if err != nil { … }
+//	defer g.Delete(ctx)
+//	err = g.AddProc(pid)
+//
+// # Three layouts
+//
+// v2: one tree. A group hands controllers on to its children (cgroup.subtree_control), and a group that does so has
+// no processes itself, except the root ("no internal processes"). Mounted on /sys/fs/cgroup.
+//
+// v1: a tree for each controller, each with its own groups; a process has a place in every one. Mounted on
+// /sys/fs/cgroup/memory and so on. Deprecated, and still met.
+//
+// hybrid: v1 with a v2 tree beside it, usually without controllers, on /sys/fs/cgroup/unified.
+//
+// The fields of [Resources] have the meaning of v2; on v1 they are translated where v1 has an equivalent, and
+// otherwise refused with an [*UnsupportedError] that names controller and file.
+//
+// On a hybrid machine a group has a directory in the v2 tree too, unless [Config] says otherwise. It costs some
+// 20 µs for its mkdir and as much for its rmdir, and saves the freezer and cpuacct directories, which cost the same
+// each; and only with it can a group be killed without missing a process that forks, and be entered at clone.
+//
+// # Who may do what
+//
+//	                             v1, hybrid              v2
+//	root                         everything              everything
+//	user with delegation         nothing; v1 groups      what is delegated: usually memory and pids, often cpu
+//	                             handed over by chown
+//	user without                 reading                 reading
+//	root in a container          its subtree, if its     as a user with delegation; a group that has processes
+//	                             mounts are writable     cannot hand on controllers: they move to a leaf first
+//
+// [Manager.Check] tells for this machine and user, with reasons and remedies. On v2 an ordinary user gets a
+// delegated group from systemd: systemd-run --user --scope -p Delegate=yes PROGRAM.
+//
+// # What it does not do
+//
+// It does not move the calling process, does not mount or unmount anything, and does not watch: counters are read
+// when asked for. Device rules, systemd units and pressure triggers are not part of it.
+//
+// Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel, cgroups(7), clone(2).
+package cgroups

@@ -1,0 +1,119 @@
+package cgroups
+
+import (
+	"path"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Group is one control group: a directory in the v2 hierarchy, or one in each of several v1 hierarchies, or both.
+// It is safe for use by many goroutines. Close lets go of it, Delete removes it.
+type Group struct {
+	m    *Manager
+	name string
+
+	mu     sync.RWMutex // guards the descriptors below against Close
+	closed bool
+	nodes  []node // v2 first
+}
+
+// A node is the directory of a group in one hierarchy.
+type node struct {
+	h       *Hierarchy
+	bits    Controllers // what the group can do by this directory
+	path    string
+	fd      int // O_PATH
+	procsFD int // cgroup.procs for v2, tasks for v1; -1 until asked for
+}
+
+// Name returns the last element of the group's path.
+func (g *Group) Name() string { return g.name }
+
+// Controllers returns what the group can limit, measure and do.
+func (g *Group) Controllers() (c Controllers) {
+	for i := range g.nodes {
+		c |= g.nodes[i].bits
+	}
+	return c
+}
+
+// Paths returns the group's directory in each hierarchy.
+func (g *Group) Paths() Paths {
+	p := Paths{}
+	for i := range g.nodes {
+		p[g.nodes[i].h.Name] = g.nodes[i].path
+	}
+	return p
+}
+
+// Close lets go of the group, which stays on the machine. A second Close does nothing.
+func (g *Group) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return nil
+	}
+	g.closed = true
+	for i := range g.nodes {
+		g.nodes[i].close()
+	}
+	return nil
+}
+
+func (n *node) close() {
+	unix.Close(n.fd)
+	if n.procsFD >= 0 {
+		unix.Close(n.procsFD)
+	}
+	n.fd, n.procsFD = -1, -1
+}
+
+// hold keeps the descriptors open until release; false after Close.
+func (g *Group) hold() bool {
+	g.mu.RLock()
+	if g.closed {
+		g.mu.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (g *Group) release() { g.mu.RUnlock() }
+
+// node returns the directory by which the group does one thing; nil if it has none.
+func (g *Group) node(c Controllers) *node {
+	for i := range g.nodes {
+		if g.nodes[i].bits.Has(c) {
+			return &g.nodes[i]
+		}
+	}
+	return nil
+}
+
+// unified returns the group's v2 directory; nil if it has none.
+func (g *Group) unified() *node {
+	if len(g.nodes) > 0 && g.nodes[0].h.Version == 2 {
+		return &g.nodes[0]
+	}
+	return nil
+}
+
+func (n *node) write(file, value string) error {
+	if err := writeAt(n.fd, file, value); err != nil {
+		return n.fail("write "+value+" to", file, err)
+	}
+	return nil
+}
+
+func (n *node) fail(op, file string, err error) error {
+	e := &Error{Op: op, Path: path.Join(n.path, file), Err: err}
+	switch err {
+	case unix.EACCES, unix.EPERM, unix.EROFS:
+		e.Remedy = remedyDelegate
+		if n.h.Version == 1 {
+			e.Remedy = remedyV1
+		}
+	}
+	return e
+}

@@ -1,0 +1,141 @@
+package cgroups
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kill ends all processes of the group and of groups below with SIGKILL, and returns when none is left, or ctx ends
+// (then with a [*BusyError]). Zombies do not count: who started them reaps them. Frozen processes die too.
+//
+// With a v2 directory (hybrid machines too) it is one write to cgroup.kill (Linux 5.14), which no fork escapes.
+// Otherwise, and for processes that are in a v1 directory only: no new process is let in where the group has the
+// pids controller, they are stopped where it has the freezer, and killed until none is left.
+func (g *Group) Kill(ctx context.Context) error {
+	if !g.hold() {
+		return ErrClosed
+	}
+	defer g.release()
+	if n := g.unified(); n != nil {
+		if err := n.write("cgroup.kill", "1"); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	var undo func()
+	defer func() {
+		if undo != nil {
+			undo()
+		}
+	}()
+	err := until(ctx, func() (bool, error) {
+		if g.empty() {
+			return true, nil
+		}
+		if g.killsAlone() {
+			return false, nil
+		}
+		if undo == nil {
+			undo = g.stopForks()
+		}
+		return false, g.killRound()
+	})
+	if err != nil && err == context.Cause(ctx) {
+		return g.nodes[0].busy(err)
+	}
+	return err
+}
+
+// empty says whether no living process is in the group or below, in any hierarchy.
+func (g *Group) empty() bool {
+	for i := range g.nodes {
+		if !g.nodes[i].empty() {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *node) empty() bool {
+	if n.h.Version == 2 {
+		b := newBuffer()
+		defer b.free()
+		text, err := b.readAt(n.fd, "cgroup.events")
+		return err == unix.ENODEV || err == nil && flatValue(text, "populated").n == 0
+	}
+	return len(n.procsBelow()) == 0
+}
+
+// procsBelow lists the processes of the directory and those below.
+func (n *node) procsBelow() (all []int) {
+	_ = postorder(n.fd, n.path, func(fd int, _ string) error {
+		pids, _ := readPids(fd, "cgroup.procs")
+		all = append(all, pids...)
+		return nil
+	})
+	return all
+}
+
+// killsAlone says whether cgroup.kill has reached everything: there is one, and the v1 directories hold nothing else.
+func (g *Group) killsAlone() bool {
+	n := g.unified()
+	if n == nil || unix.Faccessat(n.fd, "cgroup.kill", unix.F_OK, 0) != nil {
+		return false
+	}
+	for i := range g.nodes {
+		if g.nodes[i].h.Version == 1 && !g.nodes[i].empty() {
+			return false
+		}
+	}
+	return true
+}
+
+// stopForks closes the group to new processes where it can, and says how to open it again.
+func (g *Group) stopForks() (undo func()) {
+	n := g.node(Pids)
+	if n == nil {
+		return func() {}
+	}
+	before, err := readText(n.fd, "pids.max")
+	if err != nil || n.write("pids.max", "0") != nil {
+		return func() {}
+	}
+	return func() { _ = n.write("pids.max", before) }
+}
+
+// killRound stops what it can, kills what it sees, and lets go.
+func (g *Group) killRound() error {
+	fr := g.node(Freezer)
+	if fr != nil && fr.askFreeze(true) == nil {
+		defer fr.askFreeze(false)
+	}
+	var hidden error
+	for i := range g.nodes {
+		n := &g.nodes[i]
+		for _, pid := range n.procsBelow() {
+			if pid == 0 {
+				hidden = &BusyError{Path: n.path, Pids: []int{0}, Err: errHidden}
+				continue
+			}
+			n.kill(pid)
+		}
+	}
+	return hidden
+}
+
+var errHidden = errors.New("a process belongs to a pid namespace that this one cannot see")
+
+// kill ends one process. Between the reading of its number and now it may have ended and the number been given to
+// another: the process is held by pidfd and must still be in the group then.
+func (n *node) kill(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if slices.Contains(n.procsBelow(), pid) {
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+}

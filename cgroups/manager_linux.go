@@ -1,0 +1,144 @@
+package cgroups
+
+import (
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Manager knows the layout of control groups on this machine and makes groups in it. It is safe for use by many
+// goroutines. Most programs need only [Default] and the functions of this package that use it.
+type Manager struct {
+	layout Layout
+
+	mu      sync.Mutex
+	parents map[parentKey]parentDir // default parents found so far
+}
+
+type parentKey struct {
+	hierarchy int
+	need      Controllers
+}
+
+type parentDir struct {
+	path string
+	fd   int
+}
+
+var defaultManager = sync.OnceValues(NewManager)
+
+// Default returns the Manager of the process, made at the first call. Where groups are mounted and which group the
+// process is in are looked up then and remembered: a program that is moved to another group, or enters another mount
+// namespace, uses [NewManager] afterwards.
+func Default() (*Manager, error) { return defaultManager() }
+
+// NewManager looks at the machine afresh: /proc/self/mountinfo, /proc/self/cgroup and, on v2, the list of
+// controllers. It needs no privilege. A machine without control groups is no error: its [Manager.Layout] has
+// [ModeNone], and New answers an [*UnsupportedError].
+func NewManager() (*Manager, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	self, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil && !os.IsNotExist(err) { // a kernel without cgroups has no such file
+		return nil, err
+	}
+	l := layoutFrom(string(mounts), string(self), func(mountpoint string) string {
+		text, _ := readText(unix.AT_FDCWD, mountpoint+"/cgroup.controllers")
+		return text
+	})
+	return &Manager{layout: l, parents: map[parentKey]parentDir{}}, nil
+}
+
+// Close frees what the Manager keeps open. Groups made by it live on. The Manager of [Default] needs no Close.
+func (m *Manager) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.parents {
+		unix.Close(p.fd)
+	}
+	clear(m.parents)
+	return nil
+}
+
+// Layout returns what was found.
+func (m *Manager) Layout() Layout {
+	l := m.layout
+	l.Hierarchies = slices.Clone(l.Hierarchies)
+	return l
+}
+
+// Mode returns the mode of the layout.
+func (m *Manager) Mode() Mode { return m.layout.Mode }
+
+// homes returns the hierarchies a controller can be had from, best first. What every v2 group does by itself is
+// taken from there before a v1 controller is asked.
+func (m *Manager) homes(c Controllers) (list []int) {
+	for i := range m.layout.Hierarchies {
+		if m.layout.Hierarchies[i].Controllers.Has(c) {
+			list = append(list, i) // v2 comes first
+		}
+	}
+	return list
+}
+
+// Check asks for every controller whether this process can use it, and where. It creates nothing.
+func (m *Manager) Check() []Availability {
+	var list []Availability
+	all := Controllers(all)
+	all.each(func(c Controllers) { list = append(list, m.check(c)) })
+	return list
+}
+
+func (m *Manager) check(c Controllers) Availability {
+	a := Availability{Controller: c}
+	h, dir, err := m.find(c)
+	if h >= 0 {
+		a.Version = m.layout.Hierarchies[h].Version
+	}
+	if err == nil {
+		a.Parent, a.Usable = dir, true
+		return a
+	}
+	if u, ok := err.(*UnsupportedError); ok {
+		a.Reason, a.Remedy = u.Reason, u.Remedy
+		if u.Err != nil {
+			a.Reason += ": " + u.Err.Error()
+		}
+	} else {
+		a.Reason = err.Error()
+	}
+	return a
+}
+
+// find looks for the hierarchy and default parent of one controller; h is -1 when it is in no hierarchy.
+func (m *Manager) find(c Controllers) (h int, dir string, err error) {
+	homes := m.homes(c)
+	if len(homes) == 0 {
+		return -1, "", m.missing(c)
+	}
+	for _, h = range homes {
+		if dir, err = m.searchParent(h, c); err == nil {
+			return h, dir, nil
+		}
+	}
+	return h, "", err
+}
+
+// missing says that a controller is in no hierarchy.
+func (m *Manager) missing(c Controllers) error {
+	u := &UnsupportedError{Controller: c, Mode: m.layout.Mode,
+		Reason: "the kernel lacks it, or it is in no mounted hierarchy"}
+	switch m.layout.Mode {
+	case ModeNone:
+		u.Reason = "no cgroup file system is mounted here"
+		u.Remedy = "mount cgroup2 on /sys/fs/cgroup"
+	case ModeV2:
+		u.Reason = "the group at the mount point does not have it (cgroup.controllers)"
+		u.Remedy = "in a container: have its engine delegate it; else enable it in the kernel"
+	}
+	return u
+}

@@ -1,0 +1,165 @@
+package cgroups
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open opens a group with the default Manager; see [Manager.Open].
+func Open(name string) (*Group, error) {
+	m, err := Default()
+	if err != nil {
+		return nil, err
+	}
+	return m.Open(name)
+}
+
+// OpenPaths opens a group with the default Manager; see [Manager.OpenPaths].
+func OpenPaths(p Paths) (*Group, error) {
+	m, err := Default()
+	if err != nil {
+		return nil, err
+	}
+	return m.OpenPaths(p)
+}
+
+// Open opens an existing group, in every hierarchy that has it: a path from the root of each hierarchy ("/a/b"), or a
+// name that New was given with the default parent. One that is nowhere is an error that Is [io/fs.ErrNotExist].
+func (m *Manager) Open(name string) (*Group, error) {
+	p := Paths{}
+	if strings.HasPrefix(name, "/") {
+		if err := checkParent(name); err != nil || name == "/" {
+			return nil, errors.Join(err, &ResourceError{Field: "Name", Value: name, Reason: "is not the path of a group"})
+		}
+	} else if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	for i := range m.layout.Hierarchies {
+		h := &m.layout.Hierarchies[i]
+		if dir := m.lookup(h, name); dir != "" {
+			p[h.Name] = dir
+		}
+	}
+	if len(p) == 0 {
+		return nil, &Error{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return m.OpenPaths(p)
+}
+
+// lookup finds the directory of a group; a name without path where New would have made it.
+func (m *Manager) lookup(h *Hierarchy, name string) string {
+	if name[0] == '/' {
+		return existing(h.dirOf(name))
+	}
+	for dir := h.Dir(); dir != ""; dir = path.Dir(dir) {
+		if found := existing(path.Join(dir, name)); found != "" {
+			return found
+		}
+		if h.Version == 1 || dir == h.Mountpoint {
+			return ""
+		}
+	}
+	return ""
+}
+
+func existing(dir string) string {
+	if dir == "" || unix.Access(dir+"/cgroup.procs", unix.F_OK) != nil {
+		return ""
+	}
+	return dir
+}
+
+// OpenPaths opens the group that [Group.Paths] described, perhaps in another process. Directories that are gone are
+// passed over, so that what is left can be deleted; when all are, the error Is [io/fs.ErrNotExist]. Paths that are
+// not below a hierarchy of this machine are refused.
+func (m *Manager) OpenPaths(p Paths) (*Group, error) {
+	g := &Group{m: m}
+	for _, name := range slices.Sorted(maps.Keys(p)) {
+		n, err := m.openNode(name, p[name])
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			_ = g.Close()
+			return nil, err
+		}
+		g.name = path.Base(n.path)
+		g.nodes = append(g.nodes, n)
+	}
+	if len(g.nodes) == 0 {
+		return nil, &Error{Op: "open", Path: strings.Join(slices.Sorted(maps.Values(p)), " "), Err: fs.ErrNotExist}
+	}
+	slices.SortStableFunc(g.nodes, func(a, b node) int { return b.h.Version - a.h.Version })
+	return g, nil
+}
+
+func (m *Manager) openNode(name, dir string) (node, error) {
+	refuse := func(why string) (node, error) {
+		return node{}, &ResourceError{Field: "Paths[" + name + "]", Value: dir, Reason: why}
+	}
+	i := slices.IndexFunc(m.layout.Hierarchies, func(h Hierarchy) bool { return h.Name == name })
+	if i < 0 {
+		return refuse("is in a hierarchy that this machine does not have")
+	}
+	h := &m.layout.Hierarchies[i]
+	if path.Clean(dir) != dir || !strings.HasPrefix(dir, strings.TrimSuffix(h.Mountpoint, "/")+"/") {
+		return refuse("is not below " + h.Mountpoint)
+	}
+	if err := CheckName(path.Base(dir)); err != nil {
+		return node{}, err
+	}
+	fd, err := openDir(unix.AT_FDCWD, dir)
+	if err != nil {
+		return node{}, &Error{Op: "open", Path: dir, Err: err}
+	}
+	n := node{h: h, bits: h.Controllers, path: dir, fd: fd, procsFD: -1}
+	if err := onCgroupFS(fd, h.Version); err != nil {
+		unix.Close(fd)
+		return refuse("is not on a cgroup file system")
+	}
+	if h.Version == 2 {
+		text, err := readText(fd, "cgroup.controllers")
+		if err != nil {
+			unix.Close(fd)
+			return node{}, n.fail("read", "cgroup.controllers", err)
+		}
+		n.bits = core | controllersOf(text)
+	}
+	return n, nil
+}
+
+// Children returns the names of the groups directly below, in order.
+func (g *Group) Children() ([]string, error) {
+	if !g.hold() {
+		return nil, ErrClosed
+	}
+	defer g.release()
+	var all []string
+	for i := range g.nodes {
+		names, err := childNames(g.nodes[i].fd)
+		if err != nil {
+			return nil, g.nodes[i].fail("list", "", err)
+		}
+		all = append(all, names...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+// Child opens a group directly below, wherever g has it.
+func (g *Group) Child(name string) (*Group, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	p := g.Paths()
+	for h, dir := range p {
+		p[h] = dir + "/" + name
+	}
+	return g.m.OpenPaths(p)
+}

@@ -1,0 +1,122 @@
+package cgroups
+
+import (
+	"errors"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A place is where the directory of a new group goes in one hierarchy.
+type place struct {
+	h        int         // index in the layout
+	bits     Controllers // what it is made for
+	parent   parentDir
+	borrowed bool // parent.fd is someone else's to close
+}
+
+// A chooser finds the parent directory in a hierarchy for a set of controllers.
+type chooser func(h int, need Controllers) (place, error)
+
+// fromDefault chooses the default parents.
+func (m *Manager) fromDefault(h int, need Controllers) (place, error) {
+	p, err := m.parent(h, need)
+	return place{h: h, bits: need, parent: p, borrowed: true}, err
+}
+
+// fromPath chooses a parent named by the caller.
+func (m *Manager) fromPath(group string) chooser {
+	return func(h int, need Controllers) (place, error) {
+		dir := m.layout.Hierarchies[h].dirOf(path.Clean(group))
+		if dir == "" {
+			return place{}, &UnsupportedError{Controller: need, Mode: m.layout.Mode,
+				Reason: "the parent " + group + " is outside of what is mounted on " + m.layout.Hierarchies[h].Mountpoint}
+		}
+		fd, err := openDir(unix.AT_FDCWD, dir)
+		if err != nil {
+			return place{}, &Error{Op: "open parent", Path: dir, Err: err}
+		}
+		return place{h: h, bits: need, parent: parentDir{dir, fd}}, nil
+	}
+}
+
+func checkParent(p string) error {
+	if p != "" && (p[0] != '/' || strings.ContainsRune(p, 0) || path.Clean(p) != p) {
+		return &ResourceError{Field: "Parent", Value: p, Reason: "is not a clean path from the root of the hierarchy"}
+	}
+	return nil
+}
+
+// places decides which hierarchies the group is made in. Faults of controllers that must be had are joined.
+func (m *Manager) places(need Controllers, c *Config, choose chooser) ([]place, error) {
+	var list []place
+	var faults []error
+	bits := make([]Controllers, len(m.layout.Hierarchies))
+	need.each(func(one Controllers) {
+		if err := m.assign(one, bits, c, choose); err != nil {
+			faults = append(faults, err)
+		}
+	})
+	(c.Optional &^ need).each(func(one Controllers) { _ = m.assign(one, bits, c, choose) })
+	for h, b := range bits {
+		// On a v2 machine the group is there even if nothing is asked of it, on a hybrid one beside the others.
+		beside := m.layout.Hierarchies[h].Version == 2 && !(c.NoUnified && m.layout.Mode == ModeHybrid)
+		if b == 0 && !beside {
+			continue
+		}
+		p, err := choose(h, b)
+		switch {
+		case err == nil:
+			list = append(list, p)
+		case b != 0 || m.layout.Mode == ModeV2:
+			faults = append(faults, err)
+		}
+	}
+	if len(list) == 0 && len(faults) == 0 { // v1 with no wish: something must hold the processes
+		p, err := m.anyPlace(choose)
+		list, faults = append(list, p), append(faults, err)
+	}
+	if err := errors.Join(faults...); err != nil {
+		closePlaces(list)
+		return nil, err
+	}
+	return list, nil
+}
+
+// assign finds a hierarchy for one controller that goes together with what is assigned already.
+func (m *Manager) assign(one Controllers, bits []Controllers, c *Config, choose chooser) error {
+	err := m.missing(one)
+	for _, h := range m.homes(one) {
+		if c.NoUnified && m.layout.Mode == ModeHybrid && m.layout.Hierarchies[h].Version == 2 && core.Has(one) {
+			continue
+		}
+		var p place
+		if p, err = choose(h, bits[h]|one); err == nil {
+			closePlaces([]place{p})
+			bits[h] |= one
+			return nil
+		}
+	}
+	return err
+}
+
+func (m *Manager) anyPlace(choose chooser) (p place, err error) {
+	err = m.missing(Freezer)
+	for _, c := range []Controllers{Freezer, Pids, CPUAcct, CPU, Memory} {
+		for _, h := range m.homes(c) {
+			if p, err = choose(h, c); err == nil {
+				return p, nil
+			}
+		}
+	}
+	return place{}, err
+}
+
+func closePlaces(list []place) {
+	for _, p := range list {
+		if !p.borrowed && p.parent.fd > 0 {
+			unix.Close(p.parent.fd)
+		}
+	}
+}

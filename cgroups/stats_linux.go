@@ -1,0 +1,216 @@
+package cgroups
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Summary reads the few numbers that a run is judged by, and little else: CPU time, current and peak memory, hits of
+// its limit, OOM kills, processes, I/O. Cheap enough for every exit. What the group has no controller for is not
+// available.
+func (g *Group) Summary() (Stats, error) { return g.stats(g.Controllers(), false) }
+
+// Stats reads all counters of all controllers of the group.
+func (g *Group) Stats() (Stats, error) { return g.stats(g.Controllers(), true) }
+
+// StatsOf reads all counters of the controllers given. What the group has no controller for is not available.
+func (g *Group) StatsOf(c Controllers) (Stats, error) { return g.stats(c, true) }
+
+func (g *Group) stats(c Controllers, full bool) (s Stats, err error) {
+	if !g.hold() {
+		return s, ErrClosed
+	}
+	defer g.release()
+	b := newBuffer()
+	defer b.free()
+	r := reader{b: b, full: full, s: &s}
+	// The v1 directories last: where both count CPU time, cpuacct is read only for want of v2.
+	for i := range g.nodes {
+		n := &g.nodes[i]
+		r.n = n
+		if n.h.Version == 2 {
+			r.readV2(c & n.bits)
+		} else {
+			r.readV1(c & n.bits)
+		}
+	}
+	return s, r.err
+}
+
+// A reader fills Stats from the files of one directory after the other. A file that is not there leaves its values
+// not available; any other failure is kept.
+type reader struct {
+	n    *node
+	b    *buffer
+	full bool
+	s    *Stats
+	err  error
+}
+
+func (r *reader) text(file string) []byte {
+	text, err := r.b.readAt(r.n.fd, file)
+	switch err {
+	case nil:
+		return text
+	case unix.ENOENT, unix.EOPNOTSUPP:
+	default:
+		if r.err == nil {
+			r.err = r.n.fail("read", file, err)
+		}
+	}
+	return nil
+}
+
+func (r *reader) single(file string) Value[uint64] { return single(r.text(file)) }
+
+func (r *reader) readV2(c Controllers) {
+	s := r.s
+	if c&(CPU|CPUAcct) != 0 {
+		r.cpuStat()
+	}
+	if c.Has(Memory) {
+		s.Memory.Current = r.single("memory.current")
+		s.Memory.Peak = r.single("memory.peak")
+		flatKeyed(r.text("memory.events"), func(k []byte, v uint64) {
+			switch string(k) {
+			case "max":
+				s.Memory.LimitHits = ValueOf(v)
+			case "oom_kill":
+				s.Memory.OOMKills = ValueOf(v)
+			}
+		})
+		if r.full {
+			s.Memory.Swap = r.single("memory.swap.current")
+			r.memoryStat("anon", "file", "kernel", "inactive_file")
+		}
+	}
+	r.pids(c)
+	if c.Has(IO) {
+		if text := r.text("io.stat"); text != nil {
+			s.IO = ioTotals(text)
+		}
+	}
+	r.others(c, ".current")
+}
+
+// cpuStat reads cpu.stat of v2, which every group has, with more lines where the cpu controller is on.
+func (r *reader) cpuStat() {
+	c := &r.s.CPU
+	flatKeyed(r.text("cpu.stat"), func(k []byte, v uint64) {
+		n := ValueOf(v)
+		switch string(k) {
+		case "usage_usec":
+			c.Usage = duration(n, time.Microsecond)
+		case "user_usec":
+			c.User = duration(n, time.Microsecond)
+		case "system_usec":
+			c.System = duration(n, time.Microsecond)
+		case "nr_periods":
+			c.Periods = n
+		case "nr_throttled":
+			c.Throttled = n
+		case "throttled_usec":
+			c.Waited = duration(n, time.Microsecond)
+		}
+	})
+}
+
+// memoryStat picks lines of memory.stat by the names they have in this version.
+func (r *reader) memoryStat(anon, file, kernel, inactive string) {
+	m := &r.s.Memory
+	flatKeyed(r.text("memory.stat"), func(k []byte, v uint64) {
+		switch string(k) {
+		case anon:
+			m.Anon = ValueOf(v)
+		case file:
+			m.File = ValueOf(v)
+		case kernel:
+			m.Kernel = ValueOf(v)
+		case inactive:
+			m.InactiveFile = ValueOf(v)
+		}
+	})
+}
+
+func (r *reader) pids(c Controllers) {
+	if !c.Has(Pids) {
+		return
+	}
+	r.s.Pids.Current = r.single("pids.current")
+	r.s.Pids.Peak = r.single("pids.peak")
+	if r.full {
+		r.s.Pids.Refused = flatValue(r.text("pids.events"), "max")
+	}
+}
+
+func (r *reader) readV1(c Controllers) {
+	s := r.s
+	if c.Has(CPUAcct) && !s.CPU.Usage.ok {
+		s.CPU.Usage = duration(r.single("cpuacct.usage"), 1)
+		s.CPU.User = duration(r.single("cpuacct.usage_user"), 1)
+		s.CPU.System = duration(r.single("cpuacct.usage_sys"), 1)
+	}
+	if c.Has(CPU) {
+		flatKeyed(r.text("cpu.stat"), func(k []byte, v uint64) {
+			switch string(k) {
+			case "nr_periods":
+				s.CPU.Periods = ValueOf(v)
+			case "nr_throttled":
+				s.CPU.Throttled = ValueOf(v)
+			case "throttled_time":
+				s.CPU.Waited = duration(ValueOf(v), 1)
+			}
+		})
+	}
+	if c.Has(Memory) {
+		r.memoryV1()
+	}
+	r.pids(c)
+	if c.Has(IO) {
+		s.IO.ReadBytes, s.IO.WriteBytes = r.blkio("blkio.throttle.io_service_bytes_recursive")
+		s.IO.ReadOps, s.IO.WriteOps = r.blkio("blkio.throttle.io_serviced_recursive")
+	}
+	r.others(c, ".usage_in_bytes")
+}
+
+func (r *reader) memoryV1() {
+	m := &r.s.Memory
+	m.Current = r.single("memory.usage_in_bytes")
+	m.Peak = r.single("memory.max_usage_in_bytes")
+	m.LimitHits = r.single("memory.failcnt")
+	m.OOMKills = flatValue(r.text("memory.oom_control"), "oom_kill")
+	if !r.full {
+		return
+	}
+	flatKeyed(r.text("memory.stat"), func(k []byte, v uint64) {
+		if string(k) == "total_swap" {
+			m.Swap = ValueOf(v)
+		}
+	})
+	r.memoryStat("total_rss", "total_cache", "", "total_inactive_file")
+}
+
+func (r *reader) blkio(file string) (read, write Value[uint64]) {
+	if text := r.text(file); text != nil {
+		return blkioTotals(text)
+	}
+	return read, write
+}
+
+// others reads huge pages and misc, whose files or lines depend on the machine.
+func (r *reader) others(c Controllers, suffix string) {
+	if !r.full {
+		return
+	}
+	if c.Has(HugeTLB) {
+		r.s.HugeTLB = map[string]Value[uint64]{}
+		for _, size := range pageSizes() {
+			r.s.HugeTLB[size] = r.single("hugetlb." + size + suffix)
+		}
+	}
+	if c.Has(Misc) {
+		r.s.Misc = map[string]Value[uint64]{}
+		flatKeyed(r.text("misc.current"), func(k []byte, v uint64) { r.s.Misc[string(k)] = ValueOf(v) })
+	}
+}
