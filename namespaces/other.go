@@ -26,3 +26,65 @@ func IDMapsOf(int) (IDMaps, error) { return IDMaps{}, unsupported("read id maps"
 
 // WriteMaps needs Linux.
 func WriteMaps(context.Context, int, *os.File, IDMaps) error { return unsupported("write id maps") }
+
+// Open needs Linux.
+func Open(Kind, string) (*os.File, error) { return nil, unsupported("open namespace") }
+
+// Of needs Linux.
+func Of(Kind, int) (*os.File, error) { return nil, unsupported("open namespace") }
+
+// OfPIDFD needs Linux.
+func OfPIDFD(Kind, *os.File) (*os.File, error) { return nil, unsupported("open namespace") }
+
+// Current needs Linux.
+func Current(Kind) (*os.File, error) { return nil, unsupported("open namespace") }
+
+// ForChildren needs Linux.
+func ForChildren(Kind, int) (*os.File, error) { return nil, unsupported("open namespace") }
+
+// KindOf needs Linux.
+func KindOf(*os.File) (Kind, error) { return 0, unsupported("inspect namespace") }
+
+// IDOf needs Linux.
+func IDOf(*os.File) (ID, error) { return ID{}, unsupported("inspect namespace") }
+
+// IDOfProcess needs Linux.
+func IDOfProcess(Kind, int) (ID, error) { return ID{}, unsupported("inspect namespace") }
+
+// Same needs Linux.
+func Same(_, _ *os.File) (bool, error) { return false, unsupported("inspect namespace") }
+
+// OwnerUID needs Linux.
+func OwnerUID(*os.File) (uint32, error) { return 0, unsupported("inspect namespace") }
+
+// Parent needs Linux.
+func Parent(*os.File) (*os.File, error) { return nil, unsupported("inspect namespace") }
+
+// OwningUser needs Linux.
+func OwningUser(*os.File) (*os.File, error) { return nil, unsupported("inspect namespace") }
+
+// Do needs Linux.
+func Do(func() error, ...Target) error { return unsupported("run a function in namespaces") }
+
+// DoWithChildrenInPID needs Linux.
+func DoWithChildrenInPID(Namespace, func() error) error {
+	return unsupported("start children in a pid namespace")
+}
+
+// Pinned is a namespace that Pin mounted on a path.
+type Pinned struct{}
+
+// Path returns the path that the namespace is mounted on.
+func (p *Pinned) Path() string { return "" }
+
+// Unpin needs Linux.
+func (p *Pinned) Unpin() error { return unsupported("unpin namespace") }
+
+// Pin needs Linux.
+func Pin(*os.File, string, Journal) (*Pinned, error) { return nil, unsupported("pin namespace") }
+
+// Unpin needs Linux.
+func Unpin(string) error { return unsupported("unpin namespace") }
+
+// UndoPin needs Linux.
+func UndoPin(context.Context, int, []byte) error { return unsupported("unpin namespace") }
