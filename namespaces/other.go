@@ -88,3 +88,13 @@ func Unpin(string) error { return unsupported("unpin namespace") }
 
 // UndoPin needs Linux.
 func UndoPin(context.Context, int, []byte) error { return unsupported("unpin namespace") }
+
+// Probe needs Linux: elsewhere the answers are no.
+func Probe(context.Context) Report {
+	var r Report
+	for _, k := range All() {
+		v := Verdict{Answer: No, Err: unsupported("make " + k.String() + " namespace"), Remedy: "namespaces exist on Linux only"}
+		r = append(r, Probed{k, v, v})
+	}
+	return r
+}
