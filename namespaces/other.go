@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 )
@@ -98,3 +99,23 @@ func Probe(context.Context) Report {
 	}
 	return r
 }
+
+type running struct{}
+
+// Start needs Linux.
+func (c *Cmd) Start() error { return unsupported("start process in namespaces") }
+
+// Wait needs Linux.
+func (c *Cmd) Wait() error { return unsupported("wait for process in namespaces") }
+
+// Explain needs Linux.
+func (c *Cmd) Explain(io.Writer) error { return unsupported("explain process in namespaces") }
+
+// Pid returns 0.
+func (c *Cmd) Pid() int { return 0 }
+
+// Signal needs Linux.
+func (c *Cmd) Signal(os.Signal) error { return unsupported("signal process in namespaces") }
+
+// Namespace needs Linux.
+func (c *Cmd) Namespace(Kind) (*os.File, error) { return nil, unsupported("open namespace") }
