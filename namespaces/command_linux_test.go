@@ -260,3 +260,70 @@ func TestCommandLeaksNothing(t *testing.T) {
 	}
 	noForeignThreads(t)
 }
+
+const hostEnv = "CAISSON_NAMESPACES_TEST_HOST"
+
+// hostProgram starts two processes, one of which is to survive, says their pids and waits to be killed.
+func hostProgram() {
+	for _, survive := range []bool{false, true} {
+		c := Command("/bin/sleep", "1000")
+		c.Survive = survive
+		if err := c.Start(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println(c.Pid())
+	}
+	time.Sleep(time.Minute)
+}
+
+func TestCommandEndsWithTheProgram(t *testing.T) {
+	host := exec.Command("/proc/self/exe")
+	host.Env = append(os.Environ(), hostEnv+"=1")
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var attached, survivor int
+	if _, err := fmt.Fscan(out, &attached, &survivor); err != nil {
+		t.Fatal(err)
+	}
+	a, err := unix.PidfdOpen(attached, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(a)
+	s, err := unix.PidfdOpen(survivor, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	host.Process.Kill()
+	host.Wait()
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(a), Events: unix.POLLIN}}, 5000); n != 1 {
+		t.Error("the process lives on")
+		unix.PidfdSendSignal(a, unix.SIGKILL, nil, 0)
+	}
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(s), Events: unix.POLLIN}}, 200); n != 0 {
+		t.Error("the survivor is dead")
+	}
+	unix.PidfdSendSignal(s, unix.SIGKILL, nil, 0)
+}
+
+// A host that ignores SIGCHLD loses the status and must not hang.
+func TestCommandWhenTheStatusIsLost(t *testing.T) {
+	c := sh("exit 3")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var ws unix.WaitStatus
+	if _, err := unix.Wait4(c.Pid(), &ws, unix.WALL, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(); !errors.Is(err, ErrStatusLost) {
+		t.Errorf("err = %v", err)
+	}
+}

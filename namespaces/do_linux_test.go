@@ -122,6 +122,9 @@ func TestMain(m *testing.M) {
 	}, &mainThread.out, done)
 	<-done
 	runtime.UnlockOSThread()
+	if os.Getenv(hostEnv) != "" {
+		hostProgram()
+	}
 	os.Exit(m.Run())
 }
 
