@@ -110,12 +110,13 @@ func (r *running) start(c *Cmd, p *program.Program, joined []Joined, maps IDMaps
 	return err
 }
 
-// hangUpAfter closes the conversation when ctx ends, at which the stage ends itself. The returned function ends the
+// hangUpAfter ends our half of the conversation when ctx ends, at which the stage ends itself. What the stage says is still
+// heard: it may just have made a process that nobody else knows of. The returned function ends the
 // watch, and returns when the descriptor is certainly not used any more.
 func hangUpAfter(ctx context.Context, conn *stage.Conn) func() {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		_ = unix.Shutdown(conn.Fd(), unix.SHUT_RDWR)
+		_ = unix.Shutdown(conn.Fd(), unix.SHUT_WR)
 		close(done)
 	})
 	return func() {
@@ -160,11 +161,30 @@ func (r *running) converse(c *Cmd, child *stage.Child, maps IDMaps) (pid, pidfd 
 	if err == io.EOF && c.ctx.Err() == nil {
 		return pid, pidfd, nil
 	}
+	if pid == child.Pid && needsChild(&c.Set) {
+		killUnknownChild(child.Conn)
+	}
 	_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	stage.Reap(pidfd)
 	r.release()
 	unix.Close(pidfd)
 	return -1, -1, err
+}
+
+// killUnknownChild hangs up and hears the stage out: killed at once, it could leave a child of ours whose pid it did not
+// come to tell.
+func killUnknownChild(conn *stage.Conn) {
+	_ = unix.Shutdown(conn.Fd(), unix.SHUT_WR)
+	for {
+		m, err := conn.Recv()
+		if err != nil {
+			return
+		}
+		if m.Tag == tagChild {
+			killByNumber(int(m.Value))
+			return
+		}
+	}
 }
 
 // keep makes sure that the process ends with this program, unless it is to survive.
