@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // Run performs the program on the calling thread and returns at its end, or at the first failure with a
@@ -13,7 +15,27 @@ import (
 //
 // It is the Go counterpart of the assembly in package stage, for primitives that need no new process and for
 // tests; a program that clones or executes must not be run this way.
-func (p *Program) Run(fds []int) error {
+func (p *Program) Run(fds []int) error { return p.run(fds, func(int64, [6]uint64, uintptr) {}) }
+
+// RunClosing is Run that leaves no descriptor open besides those in fds.
+func (p *Program) RunClosing(fds []int) error {
+	open := map[int]bool{}
+	err := p.run(fds, func(nr int64, a [6]uint64, res uintptr) {
+		switch nr {
+		case unix.SYS_OPENAT, unix.SYS_OPENAT2, unix.SYS_OPEN_TREE, unix.SYS_FSOPEN, unix.SYS_FSMOUNT:
+			open[int(res)] = true
+		case unix.SYS_CLOSE:
+			delete(open, int(a[0]))
+		}
+	})
+	for fd := range open {
+		_ = unix.Close(fd)
+	}
+	return err
+}
+
+// run calls done after every system call that succeeded.
+func (p *Program) run(fds []int, done func(nr int64, a [6]uint64, res uintptr)) error {
 	// The program is encoded for the address at which the buffer already stands: the Go heap does not move,
 	// and the buffer is made large enough not to be replaced.
 	buf := make([]byte, p.sizeHint())
@@ -46,6 +68,7 @@ func (p *Program) Run(fds []int) error {
 			}
 		case errno == 0:
 			native.PutUint64(op[offResult:], uint64(res.value))
+			done(int64(native.Uint64(op)), a, res.value)
 			next += jumpOps(op[offOK:])
 		case p.ops[pc].ignores(errno):
 			next += jumpOps(op[offIgnTo:])
@@ -103,9 +126,6 @@ func (p *Program) sizeHint() int {
 		for _, a := range o.Args {
 			n += a.size()
 		}
-	}
-	for _, pt := range p.points {
-		n += pt.arg.size()
 	}
 	return n + 64
 }

@@ -49,6 +49,9 @@ func (p *Pidfd) AwaitExit() error {
 // Fd returns the descriptor's number, valid until Close.
 func (p *Pidfd) Fd() int { return p.fd }
 
+// File returns the descriptor as a file, which stays the Pidfd's.
+func (p *Pidfd) File() *os.File { return p.f }
+
 // Signal sends a signal.
 func (p *Pidfd) Signal(sig syscall.Signal) error {
 	err := os.ErrClosed

@@ -1,0 +1,483 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/seccomp"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// acquire takes what the start needs, each thing with its undo, and compiles the program.
+func (r *running) acquire(ctx context.Context, stop bool) error {
+	r.m = &machine{create: stop, newPID: true, trace: r.c.spec.trace != nil}
+	r.files, r.fds = map[string]int{}, map[string]int{}
+	if err := r.plan(ctx); err != nil {
+		return err
+	}
+	if err := r.limits(ctx); err != nil {
+		return err
+	}
+	if err := r.stdio(); err != nil {
+		return err
+	}
+	if r.m.template {
+		fd, err := stage.Template()
+		if err != nil {
+			return fmt.Errorf("make the empty mount namespace: %w", err)
+		}
+		r.fds["template"] = fd
+	}
+	return r.compile()
+}
+
+// plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
+func (r *running) plan(ctx context.Context) error {
+	s := r.c.spec
+	m := r.m
+	priv := privileged()
+	if err := r.joinWishes(); err != nil {
+		return err
+	}
+	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(), HostNetwork: s.namespaces.Net.IsHost()}
+	if s.resources.Memory.Max > 0 {
+		r.env.MemoryMax = s.resources.Memory.Max
+	}
+	hide := false
+	if h, ok := s.rootfs.(interface{ HideOwners() bool }); ok {
+		hide = h.HideOwners()
+	}
+	if err := r.userNamespace(priv, hide); err != nil {
+		return err
+	}
+	m.template = priv && m.newNS&unix.CLONE_NEWNS != 0
+	desc, err := s.rootfs.Describe(ctx, r.env)
+	if err != nil {
+		return fmt.Errorf("root filesystem: %w", err)
+	}
+	r.undo.add(desc.Close)
+	for _, n := range desc.Notes {
+		r.note(Measure{Name: "root filesystem", Reason: n})
+	}
+	if err := r.user(desc); err != nil {
+		return err
+	}
+	if err := r.capabilities(); err != nil {
+		return err
+	}
+	return r.makeLayout(ctx, desc)
+}
+
+// privileged reports whether this process may mount in its own mount namespace.
+func privileged() bool {
+	eff, _, _, err := caps.Held()
+	return err == nil && eff.Has(caps.SysAdmin)
+}
+
+func (r *running) note(m Measure) { r.iso = append(r.iso, m) }
+
+func (r *running) applied(name, detail string) {
+	r.note(Measure{Name: name, Applied: true, Detail: detail})
+}
+
+// joinWishes sorts the namespaces into new and joined ones and opens the latter.
+func (r *running) joinWishes() error {
+	set := &r.c.spec.namespaces
+	for _, k := range namespaces.All() {
+		n := set.Get(k)
+		switch {
+		case k == namespaces.User, k == namespaces.Time && set.TimeOffsets == (namespaces.TimeOffsets{}) && !n.IsJoin():
+			// The first is decided by userNamespace; the second would isolate nothing without offsets.
+		case n.IsHost():
+			r.note(Measure{Name: k.String() + " namespace", Reason: "the host's is used, as asked for"})
+			if k == namespaces.PID {
+				r.m.newPID = false
+			}
+		case n.IsJoin():
+			f, err := openNamespace(k, n)
+			if err != nil {
+				return err
+			}
+			r.undo.add(f.Close)
+			name := k.String() + " namespace"
+			r.m.joined = append(r.m.joined, joinedNS{uint64(k.CloneFlag()), name})
+			r.fds[name] = int(f.Fd())
+			r.applied(name, n.String())
+			if k == namespaces.PID {
+				return fmt.Errorf("%w: joining a pid namespace: use Exec of the container that owns it", ErrUnsupported)
+			}
+		case k == namespaces.PID:
+			r.applied("pid namespace", "own processes only")
+		default:
+			r.m.newNS |= uint64(k.CloneFlag())
+			r.applied(k.String()+" namespace", "new")
+		}
+	}
+	r.m.netUp = r.m.newNS&unix.CLONE_NEWNET != 0
+	return nil
+}
+
+// userNamespace decides about the user namespace. Without privilege there is always a new one. With privilege
+// there is one if it was asked for or if the root filesystem needs it so that the permissions of the host's files
+// hold inside.
+func (r *running) userNamespace(priv, hide bool) error {
+	s, want := r.c.spec, r.c.spec.namespaces.User
+	switch {
+	case want.IsJoin():
+		return fmt.Errorf("%w: joining a user namespace", ErrUnsupported)
+	case want.IsHost() && !priv:
+		return fmt.Errorf("%w: without CAP_SYS_ADMIN a container needs a user namespace of its own", ErrPrivilege)
+	case want.IsHost() && hide:
+		return fmt.Errorf("%w: this root filesystem needs a user namespace, so that the container cannot read what only the host's root may", ErrInvalid)
+	case want.IsHost(), priv && !hide && want.IsDefault() && s.idmaps == nil:
+		reason := "the host's is used, as asked for"
+		if !want.IsHost() {
+			reason = "the caller is privileged and the container's root user is the host's, bounded by capabilities and seccomp"
+		}
+		r.note(Measure{Name: "user namespace", Reason: reason, Remedy: "WithIDMaps, or a namespaces.Set with User: namespaces.New()"})
+		return nil
+	}
+	r.env.UserNamespace = true
+	if err := r.chooseMaps(priv, hide); err != nil {
+		return err
+	}
+	_, r.env.TTYGroup = namespaces.ToHost(r.maps.GID, 5)
+	if u, ok := namespaces.ToHost(r.maps.UID, 0); ok {
+		r.env.RootUID = int(u)
+	}
+	if g, ok := namespaces.ToHost(r.maps.GID, 0); ok {
+		r.env.RootGID = int(g)
+	}
+	if r.m.userns == usernsSelf {
+		r.env.OwnIDs = true
+	}
+	r.applied("user namespace", describeMaps(r.maps))
+	if priv && !hide {
+		f, err := idmapNamespace(r.maps)
+		if err != nil {
+			return fmt.Errorf("id-map the root filesystem: %w", err)
+		}
+		r.env.IDMap = f
+	}
+	return nil
+}
+
+func (r *running) chooseMaps(priv, hide bool) error {
+	r.m.userns = usernsRanges
+	if m := r.c.spec.idmaps; m != nil {
+		r.maps = *m
+		if !priv && m.Equal(namespaces.SingleIDMaps()) {
+			r.m.userns = usernsSelf
+		}
+		return nil
+	}
+	style := namespaces.RootIsCaller
+	if hide {
+		style = namespaces.Subordinate
+	}
+	auto, err := namespaces.AutoIDMaps(style)
+	if err != nil {
+		return err
+	}
+	r.maps = auto.IDMaps
+	if auto.Style == namespaces.SingleID {
+		r.m.userns = usernsSelf
+		r.note(Measure{Name: "several user ids", Reason: "only the caller's own id is mapped: " + auto.Shortfall.Error()})
+	}
+	return nil
+}
+
+func describeMaps(m namespaces.IDMaps) string {
+	d := ""
+	for i, u := range m.UID {
+		if i > 0 {
+			d += ", "
+		}
+		d += fmt.Sprintf("uid %d", u.ContainerID)
+		if u.Size > 1 {
+			d += fmt.Sprintf("-%d", u.ContainerID+u.Size-1)
+		}
+		d += fmt.Sprintf(" is %d", u.HostID)
+		if u.Size > 1 {
+			d += fmt.Sprintf("-%d", u.HostID+u.Size-1)
+		}
+	}
+	return d + " outside"
+}
+
+// user resolves the user in the root filesystem, and requires its ids to be mapped.
+func (r *running) user(desc *rootfs.Description) error {
+	spec := r.c.spec.process.user
+	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
+	if spec != "0:0" {
+		var err error
+		if u, err = lookupUser(desc, spec); err != nil {
+			return fmt.Errorf("user %q: %w", spec, err)
+		}
+	}
+	r.m.user = u
+	if r.m.userns == usernsNone {
+		return nil
+	}
+	_, uok := namespaces.ToHost(r.maps.UID, u.UID)
+	_, gok := namespaces.ToHost(r.maps.GID, u.GID)
+	if !uok || !gok {
+		return fmt.Errorf("%w: user %d:%d is not among the ids of the user namespace (%s)", ErrInvalid, u.UID, u.GID, describeMaps(r.maps))
+	}
+	r.m.user.Groups = slices.DeleteFunc(u.Groups, func(g uint32) bool { _, ok := namespaces.ToHost(r.maps.GID, g); return !ok })
+	return nil
+}
+
+// capabilities computes the set and the filter that goes with it. What the host program itself lacks cannot be
+// given without a user namespace.
+func (r *running) capabilities() error {
+	last, err := caps.Last()
+	if err != nil {
+		return err
+	}
+	all := caps.UpTo(last)
+	set, err := r.c.spec.process.capabilities(all)
+	if err != nil {
+		return err
+	}
+	set &= all
+	if r.m.userns == usernsNone {
+		bound, err := caps.Bounding()
+		if err != nil {
+			return err
+		}
+		if lacking := set &^ bound; lacking != 0 {
+			if explicit, _ := r.c.spec.process.explicitCaps(all); explicit&lacking != 0 {
+				return fmt.Errorf("%w: the host program itself lacks %s", ErrPrivilege, explicit&lacking)
+			}
+			set &= bound
+		}
+	}
+	r.m.caps, r.m.lastCap = set, last
+	r.applied("capabilities", fmt.Sprintf("%d of %d", set.Len(), all.Len()))
+	return r.seccomp(set)
+}
+
+// explicitCaps are those that were named; "ALL" means those that can be had.
+func (p *processSpec) explicitCaps(all caps.Set) (caps.Set, error) {
+	var names []string
+	for _, n := range slices.Concat(p.caps.replace, p.caps.add) {
+		if n != "ALL" && n != "all" {
+			names = append(names, n)
+		}
+	}
+	return caps.ParseNames(names, all)
+}
+
+func (r *running) seccomp(set caps.Set) error {
+	s := r.c.spec
+	if s.seccompOff {
+		r.note(Measure{Name: "seccomp", Reason: "left out, as asked for"})
+		return nil
+	}
+	arch, err := seccomp.Native()
+	if err != nil {
+		return err
+	}
+	if s.seccomp == nil {
+		r.m.filter, err = seccomp.DefaultProgram(arch, set)
+	} else {
+		r.m.filter, err = seccomp.Compile(s.seccomp, arch)
+	}
+	if err != nil {
+		return err
+	}
+	if r.m.filter.Notify {
+		return fmt.Errorf("%w: a seccomp profile with SCMP_ACT_NOTIFY needs a listener", ErrUnsupported)
+	}
+	r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(r.m.filter.Filter)))
+	if !s.process.allowNewPrivs {
+		r.applied("no new privileges", "set-user-ID programs gain nothing")
+	} else {
+		r.note(Measure{Name: "no new privileges", Reason: "left out, as asked for"})
+	}
+	return nil
+}
+
+// makeLayout puts together what the container sees as its filesystem.
+func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
+	s := r.c.spec
+	l := rootfs.DefaultLayout(desc)
+	l.Mounts = append(l.Mounts, s.mounts...)
+	l.Devices = append(l.Devices, s.devices...)
+	if s.masked != nil {
+		l.MaskedPaths = s.masked
+	}
+	l.MaskedPaths = append(slices.Clone(l.MaskedPaths), desc.Masked...)
+	if s.readOnlyPaths != nil {
+		l.ReadOnlyPaths = s.readOnlyPaths
+	}
+	l.ReadOnly = s.readOnlyRoot
+	l.Files = slices.Clone(s.files)
+	budget := int64(maxTreeBytes)
+	for _, t := range s.trees {
+		files, err := treeFiles(ctx, t, &budget)
+		if err != nil {
+			return &OptionError{"WithFS", err}
+		}
+		l.Files = append(l.Files, files...)
+	}
+	r.layout = l
+	r.applied("masked paths", fmt.Sprintf("%d hidden, %d read-only", len(l.MaskedPaths), len(l.ReadOnlyPaths)))
+	return nil
+}
+
+// compile makes the program. It is called once more when the process cannot be born in its cgroup.
+func (r *running) compile() error {
+	plan, err := r.layout.Compile(r.env)
+	if err != nil {
+		return err
+	}
+	r.m.plan = plan
+	if r.prog, err = compile(r.c.spec, r.m); err != nil {
+		return err
+	}
+	clear(r.files)
+	maps.Copy(r.files, r.fds)
+	for name, f := range plan.Files() {
+		r.files[name] = int(f.Fd())
+	}
+	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
+	r.ns = 0
+	if r.m.newPID && r.m.userns != usernsRanges {
+		r.ns |= unix.CLONE_NEWPID
+	}
+	if r.m.userns == usernsSelf {
+		r.ns |= unix.CLONE_NEWUSER
+	}
+	return nil
+}
+
+// stdio opens the standard streams and passes all files with numbers above the places they go to.
+func (r *running) stdio() error {
+	s := r.c.spec
+	p := &s.process
+	var err error
+	if p.terminal {
+		r.streams = terminalStreams(p, s.outputLimit)
+	} else if r.streams, err = openStreams(p, s.outputLimit); err != nil {
+		return err
+	}
+	r.undo.add(func() error { r.streams.abort(); return nil })
+	if !p.terminal {
+		for i, f := range r.streams.child {
+			if err := r.pass(streamNames[i], f); err != nil {
+				return err
+			}
+		}
+	}
+	for i, f := range p.extraFiles {
+		if err := r.pass(extraName(i), f); err != nil {
+			return err
+		}
+	}
+	if p.commandFile != nil {
+		return r.pass("command file", p.commandFile)
+	}
+	return nil
+}
+
+// pass makes f an input of the program. A file whose number is one of the places that files are put in is
+// duplicated to a higher one, so that the order of putting does not matter.
+func (r *running) pass(name string, f *os.File) error {
+	fd := int(f.Fd())
+	if fd < 0 {
+		return fmt.Errorf("%s: %w", name, os.ErrClosed)
+	}
+	if places := 3 + len(r.c.spec.process.extraFiles); fd < places {
+		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, places)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		r.streams.close = append(r.streams.close, os.NewFile(uintptr(high), f.Name()))
+		fd = high
+	}
+	r.fds[name] = fd
+	return nil
+}
+
+var groupSerial atomic.Uint64
+
+// limits makes the container's cgroup. Limits that were asked for and cannot be had are an error; the default
+// for the number of processes and the counting of what is used are not.
+func (r *running) limits(ctx context.Context) error {
+	s := r.c.spec
+	res := s.resources
+	asked := !isZero(res)
+	if !s.pidsSet {
+		res.Pids.Max = defaultPids
+	}
+	name := "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
+	if s.id != "" {
+		name = "caisson-" + s.id + "-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
+	}
+	cfg := cgroups.Config{Parent: s.cgroupParent, Optional: cgroups.Memory | cgroups.CPUAcct}
+	g, err := r.makeGroup(name, res, cfg)
+	if err != nil && !asked || err != nil && s.bestEffort {
+		r.note(Measure{Name: "cgroup", Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	r.group = g
+	if frozen, err := g.Frozen(); err == nil && frozen {
+		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
+	}
+	join, err := g.JoinFDs()
+	if err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	r.cgroup = join.CloneInto
+	r.m.joins = len(join.Tasks)
+	for i, fd := range join.Tasks {
+		r.fds["cgroup "+strconv.Itoa(i)] = fd
+	}
+	r.describeLimits(res)
+	return nil
+}
+
+func isZero(r cgroups.Resources) bool {
+	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
+}
+
+// lookupUser finds a user in the layers of a root filesystem.
+func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
+	var firstErr error
+	for _, l := range layersOf(desc) {
+		root, err := openLayer(l)
+		if err != nil {
+			firstErr = errors.Join(firstErr, err)
+			continue
+		}
+		u, err := rootfs.LookupUser(root, spec)
+		root.Close()
+		if err == nil {
+			return u, nil
+		}
+		firstErr = errors.Join(firstErr, err)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, rootfs.ErrUnknownUser) {
+			break
+		}
+	}
+	return rootfs.User{}, firstErr
+}

@@ -1,0 +1,450 @@
+package caisson
+
+import (
+	"encoding/binary"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/seccomp"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// Sync points of the program. The stage says the tag; where it waits, the host releases it.
+const (
+	syncMaps    = 1 // waits: the user namespace exists, its id maps are to be written
+	syncChild   = 2 // the container's first process has been made; its pidfd comes along
+	syncNetwork = 3 // waits: the network namespace exists
+	syncTTY     = 4 // the terminal's master side comes along
+	syncRoot    = 5 // the root directory comes along
+	syncCreated = 6 // waits: everything is set up, only the command remains
+)
+
+// machine is what the compiler needs to know beyond the spec: what this start has acquired.
+type machine struct {
+	userns    usernsMode
+	template  bool // a template mount namespace is there (input "template")
+	joins     int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupV2  bool // the stage is born in its cgroup
+	cgroupFD  bool // input "cgroup.procs": clone3 cannot place it
+	nullStdio bool
+	user      rootfs.User
+	caps      caps.Set
+	lastCap   caps.Cap
+	filter    *seccomp.Program
+	create    bool // stop in "created"
+	trace     bool
+	plan      *rootfs.Plan
+	joined    []joinedNS
+	newNS     uint64 // CLONE_NEW flags, without user and pid
+	newPID    bool
+	netUp     bool // a new network namespace: raise its loopback device
+}
+
+type joinedNS struct {
+	flag uint64
+	name string // input
+}
+
+// usernsMode is how the container's user namespace comes about.
+type usernsMode int
+
+const (
+	usernsNone   usernsMode = iota
+	usernsSelf              // made by clone; the child maps the caller's own id itself
+	usernsRanges            // made by the stage, mapped by the host or by newuidmap, then entered by a second process
+	usernsJoin              // an existing one
+)
+
+// compile turns spec and machine into the program of the container's first process.
+//
+// The order is forced in many places; the reasons stand with the steps. Privileged: sources are opened in the
+// host's mount namespace, then the template is entered, so that the start does not pay for the host's mounts.
+// Unprivileged: the mount namespace comes first, since only there something can be opened as a mount.
+func compile(s *spec, m *machine) (*program.Program, error) {
+	b := program.NewBuilder(m.trace)
+	c := &compiler{Builder: b, s: s, m: m}
+	c.Step("start a new", "session")
+	c.Setsid()
+	c.joinCgroups()
+	if m.userns == usernsRanges {
+		c.userNamespaceWithRanges()
+	} else {
+		if m.userns == usernsSelf {
+			c.becomeRoot()
+		}
+		if m.privilegedMounts() {
+			c.openSources()
+		}
+		c.enterNamespaces()
+		if !m.privilegedMounts() {
+			c.openSources()
+		}
+	}
+	c.network()
+	m.plan.Assemble(b)
+	m.plan.Pivot(b)
+	m.plan.Populate(b)
+	c.identity()
+	c.process()
+	return b.Build()
+}
+
+// privilegedMounts reports whether mounts are opened with the host's privileges.
+func (m *machine) privilegedMounts() bool { return m.userns == usernsNone || m.template }
+
+type compiler struct {
+	*program.Builder
+	s *spec
+	m *machine
+}
+
+// joinCgroups enters the v1 groups: "0" written to tasks moves the calling thread, and does not wait for the
+// RCU grace period that cgroup.procs waits for.
+func (c *compiler) joinCgroups() {
+	for i := range c.m.joins {
+		if i == 0 {
+			c.Step("join", "cgroup (tasks)")
+		}
+		c.Write(c.Input("cgroup "+strconv.Itoa(i)), "0")
+	}
+	if c.m.cgroupFD {
+		c.Step("join", "cgroup (cgroup.procs)")
+		c.Write(c.Input("cgroup.procs"), "0")
+	}
+	if adj := c.s.process.oomScoreAdj; adj != nil {
+		c.Step("set", "oom_score_adj")
+		c.WriteFile(program.Cwd(), "/proc/self/oom_score_adj", strconv.Itoa(*adj))
+	}
+}
+
+// becomeRoot takes on uid and gid 0 of the new user namespace. Before that every file creation fails with
+// EOVERFLOW, since the ids are not mapped.
+func (c *compiler) becomeRoot() {
+	c.Step("become root of", "the user namespace")
+	c.Setresgid(0)
+	c.Setresuid(0)
+}
+
+func (c *compiler) openSources() {
+	c.m.plan.Sources(c.Builder)
+}
+
+// enterNamespaces joins and makes namespaces, except those that clone made.
+func (c *compiler) enterNamespaces() {
+	for _, j := range c.m.joined {
+		c.Step("join", j.name)
+		c.Setns(c.Input(j.name), j.flag)
+	}
+	flags := c.m.newNS
+	if c.m.template {
+		c.Step("enter", "an empty mount namespace")
+		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
+	}
+	if flags != 0 {
+		c.Step("make namespaces", program.CloneFlagNames(flags))
+		c.Unshare(flags)
+	}
+	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
+		c.Step("keep mounts from", "the host")
+		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+// userNamespaceWithRanges makes the user namespace, waits until its maps are written, and has the rest done by
+// a second process, which becomes a child of the host program (CLONE_PARENT) and init of the pid namespace.
+func (c *compiler) userNamespaceWithRanges() {
+	if c.m.template {
+		c.openSources()
+		c.Step("enter", "an empty mount namespace")
+		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
+	}
+	c.Step("make", "user namespace")
+	c.Unshare(unix.CLONE_NEWUSER)
+	stage.EmitSync(c.Builder, syncMaps)
+	c.becomeRoot()
+	flags := c.m.newNS
+	for _, j := range c.m.joined {
+		c.Step("join", j.name)
+		c.Setns(c.Input(j.name), j.flag)
+	}
+	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
+	c.Unshare(flags | pidFlag(c.m))
+	c.Step("make", "the container's first process")
+	control := c.Words(20, uint64(unix.SOL_SOCKET)|uint64(unix.SCM_RIGHTS)<<32, 0)
+	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT|unix.CLONE_PIDFD), cloneParentNames), program.Int(0),
+		(control + 2).Addr(), program.Int(0), program.Int(0))
+	child := c.NewLabel()
+	c.JumpZero(r, child)
+	c.sendFD(syncChild, control)
+	c.ExitGroup(0)
+	c.Mark(child)
+	c.Step("keep mounts from", "the host")
+	c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if !c.m.template {
+		c.openSources()
+	}
+}
+
+var cloneParentNames = []program.Flag{{Bit: unix.CLONE_PARENT, Name: "CLONE_PARENT"}, {Bit: unix.CLONE_PIDFD, Name: "CLONE_PIDFD"}}
+
+func pidFlag(m *machine) uint64 {
+	if m.newPID {
+		return unix.CLONE_NEWPID
+	}
+	return 0
+}
+
+// sendFD sends a tag and the descriptor in the third word of control.
+func (c *compiler) sendFD(tag uint64, control program.Word) {
+	msg := c.Words(tag, 0)
+	iov := make([]byte, 16)
+	binary.NativeEndian.PutUint64(iov[8:], stage.MessageSize)
+	hdr := make([]byte, 56)
+	binary.NativeEndian.PutUint64(hdr[24:], 1)
+	binary.NativeEndian.PutUint64(hdr[40:], 24)
+	arg := program.Bytes(hdr, "descriptor").With(16, program.Bytes(iov, "").With(0, msg.Addr())).With(32, control.Addr())
+	c.Call(unix.SYS_SENDMSG, "sendmsg", c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL"))
+}
+
+// sendResult sends a tag and the descriptor that an operation returned.
+func (c *compiler) sendResult(tag uint64, fd program.OpRef) {
+	control := c.Words(20, uint64(unix.SOL_SOCKET)|uint64(unix.SCM_RIGHTS)<<32, 0)
+	c.Copy(fd, control+2)
+	c.sendFD(tag, control)
+}
+
+// network raises the loopback device of a new network namespace and lets the host attach it.
+func (c *compiler) network() {
+	if c.m.netUp {
+		c.Step("raise", "loopback device")
+		s := c.Call(unix.SYS_SOCKET, "socket", program.Named(unix.AF_INET, "AF_INET"), program.Named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), program.Int(0))
+		ifr := make([]byte, 40)
+		copy(ifr, "lo")
+		binary.NativeEndian.PutUint16(ifr[16:], unix.IFF_UP|unix.IFF_RUNNING)
+		c.Ioctl(s.Result(), unix.SIOCSIFFLAGS, "SIOCSIFFLAGS", program.Bytes(ifr, `{ifr_name="lo", ifr_flags=IFF_UP|IFF_RUNNING}`))
+		c.Close(s.Result())
+	}
+	if c.s.network != nil {
+		c.Step("wait for", "the network")
+		stage.EmitSync(c.Builder, syncNetwork)
+	}
+}
+
+// identity sets what belongs to the new namespaces.
+func (c *compiler) identity() {
+	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
+		c.Step("set hostname", c.s.hostname)
+		c.Sethostname(c.s.hostname)
+		if d := c.s.namespaces.Domainname; d != "" {
+			c.Setdomainname(d)
+		}
+	}
+	for _, kv := range c.s.sysctls {
+		c.Step("set", kv[0])
+		c.WriteFile(program.Cwd(), "/proc/sys/"+sysctlPath(kv[0]), kv[1])
+	}
+	c.Step("show the host", "the root directory")
+	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
+}
+
+// process makes the calling process what the command is to be, and executes it.
+func (c *compiler) process() {
+	p := &c.s.process
+	c.stdio(p)
+	c.workingDirectory(p.dir)
+	for _, r := range p.rlimits {
+		c.Step("limit", rlimitName(r.resource))
+		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+	}
+	if p.allowNewPrivs {
+		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
+	}
+	c.credentials(p)
+	c.Step("close", "all other descriptors at exec")
+	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
+	c.Step("unblock", "signals")
+	c.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
+	umask := uint32(0o022)
+	if p.umask != nil {
+		umask = *p.umask
+	}
+	c.Umask(umask)
+	// The last wait: the host knows the process by now, and it will be killed when the host ends.
+	if c.m.create {
+		c.Step("wait in", `state "created"`)
+		stage.EmitSync(c.Builder, syncCreated)
+	} else {
+		c.Step("wait for", "the keeper")
+		stage.EmitWait(c.Builder)
+	}
+	if !p.allowNewPrivs {
+		c.Step("set", "no_new_privs")
+		c.Prctl(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", program.Int(1))
+		c.seccomp()
+	}
+	c.exec(p)
+}
+
+// stdio puts the streams and extra files in their places. The inputs have numbers above all places (the host sees
+// to it), so no place is overwritten before it is read.
+func (c *compiler) stdio(p *processSpec) {
+	if p.terminal {
+		c.terminal(p)
+	} else {
+		c.Step("connect", "standard streams")
+		for i, name := range streamNames {
+			c.Dup3(c.Input(name), i, 0)
+		}
+	}
+	for i := range p.extraFiles {
+		c.Dup3(c.Input(extraName(i)), 3+i, 0)
+	}
+}
+
+var streamNames = [3]string{"stdin", "stdout", "stderr"}
+
+func extraName(i int) string { return "extra file " + strconv.Itoa(i) }
+
+// terminal opens a pseudo-terminal in the container's own devpts and makes it the controlling terminal. The
+// slave side is opened through the master (TIOCGPTPEER), not by a path that could be exchanged.
+func (c *compiler) terminal(p *processSpec) {
+	c.Step("open", "a terminal")
+	m := c.Openat(program.Cwd(), "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	c.Ioctl(m.Result(), unix.TIOCSPTLCK, "TIOCSPTLCK", program.Bytes(make([]byte, 4), "[0]"))
+	if p.rows != 0 || p.cols != 0 {
+		ws := make([]byte, 8)
+		binary.NativeEndian.PutUint16(ws, p.rows)
+		binary.NativeEndian.PutUint16(ws[2:], p.cols)
+		c.Ioctl(m.Result(), unix.TIOCSWINSZ, "TIOCSWINSZ", program.Bytes(ws, fmt.Sprintf("{ws_row=%d, ws_col=%d}", p.rows, p.cols)))
+	}
+	s := c.Ioctl(m.Result(), unix.TIOCGPTPEER, "TIOCGPTPEER", program.Named(unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, "O_RDWR|O_NOCTTY|O_CLOEXEC"))
+	if u := c.m.user; u.UID != 0 {
+		c.Call(unix.SYS_FCHOWN, "fchown", s.Result(), program.Int(u.UID), program.Int(int64(-1)))
+	}
+	c.Ioctl(s.Result(), unix.TIOCSCTTY, "TIOCSCTTY", program.Int(0))
+	for i := range 3 {
+		c.Dup3(s.Result(), i, 0)
+	}
+	c.sendResult(syncTTY, m)
+}
+
+// workingDirectory changes into dir without following the links of /proc, through which a hostile image could
+// lead to a descriptor of ours (CVE-2024-21626).
+func (c *compiler) workingDirectory(dir string) {
+	if dir = path.Clean("/" + dir); dir == "/" {
+		return
+	}
+	c.Step("change to", dir)
+	d := c.Openat2(program.Cwd(), dir, unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_IN_ROOT)
+	c.Fchdir(d.Result())
+	c.Close(d.Result())
+}
+
+// credentials drops to the final user and capabilities. The order is forced: the bounding set needs
+// CAP_SETPCAP, groups need CAP_SETGID, and changing the user id clears capabilities unless KEEPCAPS is set.
+func (c *compiler) credentials(p *processSpec) {
+	m, u := c.m, c.m.user
+	c.Step("bound", "capabilities")
+	for n := caps.Cap(0); n <= m.lastCap; n++ {
+		if !m.caps.Has(n) {
+			c.Prctl(unix.PR_CAPBSET_DROP, "PR_CAPBSET_DROP", program.Named(int(n), n.String()))
+		}
+	}
+	c.Step("become", "user "+strconv.Itoa(int(u.UID)))
+	if u.UID != 0 {
+		c.Prctl(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", program.Int(1))
+	}
+	if m.userns != usernsSelf { // with a map of one id setgroups(2) is denied, as it must be
+		c.Setgroups(u.Groups)
+	}
+	c.Setresgid(u.GID)
+	c.Setresuid(u.UID)
+	c.Step("set", "capabilities")
+	set := m.caps
+	if u.UID != 0 {
+		set = 0 // as execve does it for an ordinary user
+	}
+	data := caps.Encode(set, set, 0)
+	buf := make([]byte, 0, 24)
+	for _, d := range data {
+		buf = binary.NativeEndian.AppendUint32(buf, d.Effective)
+		buf = binary.NativeEndian.AppendUint32(buf, d.Permitted)
+		buf = binary.NativeEndian.AppendUint32(buf, d.Inheritable)
+	}
+	hdr := binary.NativeEndian.AppendUint32(nil, caps.Version3)
+	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
+	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
+		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=0}", uint64(set))))
+}
+
+func (c *compiler) seccomp() {
+	f := c.m.filter
+	if f == nil {
+		return
+	}
+	c.Step("filter", "system calls")
+	prog := make([]byte, 16)
+	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
+	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
+	flags := program.Int(f.Flags)
+	if f.Flags == 0 {
+		flags = program.Int(0)
+	}
+	c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), flags, arg)
+}
+
+// exec executes the command. A name without a slash is tried in every directory of the container's PATH; the
+// search ends where a file exists.
+func (c *compiler) exec(p *processSpec) {
+	env := p.environment(c.m.home())
+	c.Step("execute", p.args[0])
+	if p.commandFile != nil {
+		c.Execveat(c.Input("command file"), p.args, env)
+		return
+	}
+	if strings.Contains(p.args[0], "/") {
+		c.Execve(p.args[0], p.args, env)
+		return
+	}
+	dirs := strings.Split(pathOf(env), ":")
+	for i, d := range dirs {
+		if d == "" {
+			d = "."
+		}
+		r := c.Execve(path.Join(d, p.args[0]), p.args, env)
+		if i < len(dirs)-1 {
+			r.Ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
+		}
+	}
+}
+
+func (m *machine) home() string {
+	if m.user.Home != "" {
+		return m.user.Home
+	}
+	if m.user.UID == 0 {
+		return "/root"
+	}
+	return "/"
+}
+
+func pathOf(env []string) string {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			return v
+		}
+	}
+	return defaultPath
+}
+
+var rlimitNames = [...]string{"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
+	"MSGQUEUE", "NICE", "RTPRIO", "RTTIME"}
+
+func rlimitName(r int) string { return "RLIMIT_" + rlimitNames[r] }

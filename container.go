@@ -1,0 +1,300 @@
+package caisson
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// State is where a container is in its life.
+type State int
+
+// States, in the order in which they are passed. A stopped container can be started again.
+const (
+	// StateNew: nothing exists on the machine yet.
+	StateNew State = iota
+	// StateCreated: the container is set up and its command waits to be released by Start.
+	StateCreated
+	// StateRunning: the command runs.
+	StateRunning
+	// StateStopped: the command has ended; its root filesystem can still be read.
+	StateStopped
+	// StateClosed: everything is released.
+	StateClosed
+)
+
+var stateNames = [...]string{"new", "created", "running", "stopped", "closed"}
+
+// String returns "running" and the like.
+func (s State) String() string {
+	if s < 0 || int(s) >= len(stateNames) {
+		return fmt.Sprintf("State(%d)", int(s))
+	}
+	return stateNames[s]
+}
+
+// Container is a contained process with its root filesystem, namespaces and limits. Its methods can be called
+// from any number of goroutines. The zero Container is not usable: see [New].
+type Container struct {
+	spec *spec
+
+	mu    sync.Mutex
+	state State
+	proc  *Process
+	iso   Isolation
+	run   *running // what the current or last start owns; nil in StateNew and StateClosed
+}
+
+// New makes a container from options. It checks the options themselves and reports all their faults at once, as
+// errors that match [ErrInvalid]; it neither asks the machine for anything nor creates anything, and it works on
+// every operating system. The container must be closed.
+func New(opts ...Option) (*Container, error) {
+	s, err := newSpec(opts)
+	if err != nil {
+		return nil, &Error{Op: "new", ID: s.id, Err: err}
+	}
+	return &Container{spec: s}, nil
+}
+
+// ID returns the id given by [WithID], or "".
+func (c *Container) ID() string { return c.spec.id }
+
+// State returns where the container is in its life.
+func (c *Container) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// Isolation lists what contains the container and what could not be applied on this machine. It is complete
+// once the container has been created or started, and nil before.
+func (c *Container) Isolation() Isolation {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.iso
+}
+
+// Process returns the process of the current or last start, or nil.
+func (c *Container) Process() *Process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.proc
+}
+
+// Check asks this machine whether the container can be started here: kernel, privileges, root filesystem,
+// cgroups. It creates nothing. Start does the same first. Faults that only mounting can reveal come from Start.
+func (c *Container) Check(ctx context.Context) error { return c.fail("check", c.check(ctx)) }
+
+// Explain prints what a start will do, step by step and system call by system call, in the form of strace,
+// before anything is done. Descriptors that do not exist yet are shown by name.
+func (c *Container) Explain(w io.Writer) error { return c.fail("explain", c.explain(w)) }
+
+// Create sets the container up and stops just before its command is executed: the state "created" of the OCI
+// runtime specification. Start releases it; Close gives it up.
+func (c *Container) Create(ctx context.Context) (*Process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.may("create", StateNew, StateStopped); err != nil {
+		return nil, err
+	}
+	p, err := c.create(ctx, true)
+	return p, c.fail("create", err)
+}
+
+// Start starts the command and returns when it has been executed. If the context ends before that, the start is
+// undone. If it ends later, the container is killed, or what [WithCancel] says is done.
+//
+// A stopped container can be started again: it then gets a new throw-away layer.
+func (c *Container) Start(ctx context.Context) (*Process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.may("start", StateNew, StateCreated, StateStopped); err != nil {
+		return nil, err
+	}
+	if c.state == StateCreated {
+		p, err := c.release(ctx)
+		return p, c.fail("start", err)
+	}
+	p, err := c.create(ctx, false)
+	return p, c.fail("start", err)
+}
+
+// may checks the state. The caller holds the lock.
+func (c *Container) may(op string, states ...State) error {
+	for _, s := range states {
+		if c.state == s {
+			return nil
+		}
+	}
+	if c.state == StateClosed {
+		return c.fail(op, ErrClosed)
+	}
+	return c.fail(op, fmt.Errorf("%w: the container is %s", ErrState, c.state))
+}
+
+// fail wraps an error with the operation and the container's name, and adds the remedy if one is known.
+func (c *Container) fail(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) && e.Op == op {
+		return err
+	}
+	return &Error{Op: op, ID: c.spec.id, Err: err, Remedy: remedy(err)}
+}
+
+// Run starts the command and waits for its end. A command that does not succeed is an *[ExitError].
+func (c *Container) Run(ctx context.Context) error {
+	p, err := c.Start(ctx)
+	if err != nil {
+		return err
+	}
+	// The context ends the command itself; its result is wanted all the same.
+	r, err := p.Wait(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	if !r.Success() {
+		return &ExitError{Result: r}
+	}
+	return nil
+}
+
+// Output runs the command and returns what it wrote to its standard output. If the standard error was not
+// redirected, its last part is kept in the *[ExitError].
+func (c *Container) Output(ctx context.Context) ([]byte, error) {
+	if c.spec.process.stdout != nil {
+		return nil, c.fail("output", fmt.Errorf("%w: WithStdout is set already", ErrInvalid))
+	}
+	var out bytes.Buffer
+	tail := &tailWriter{limit: 32 << 10}
+	with := *c.spec
+	with.process.stdout = &out
+	if with.process.stderr == nil && !with.process.terminal {
+		with.process.stderr = tail
+	}
+	err := c.runWith(ctx, &with, tail)
+	return out.Bytes(), err
+}
+
+// CombinedOutput runs the command and returns what it wrote to standard output and standard error.
+func (c *Container) CombinedOutput(ctx context.Context) ([]byte, error) {
+	if c.spec.process.stdout != nil || c.spec.process.stderr != nil {
+		return nil, c.fail("output", fmt.Errorf("%w: WithStdout or WithStderr is set already", ErrInvalid))
+	}
+	var out bytes.Buffer
+	with := *c.spec
+	with.process.stdout, with.process.stderr = &out, &out
+	err := c.runWith(ctx, &with, nil)
+	return out.Bytes(), err
+}
+
+// runWith runs the container with a changed spec.
+func (c *Container) runWith(ctx context.Context, s *spec, tail *tailWriter) error {
+	c.mu.Lock()
+	keep := c.spec
+	c.spec = s
+	c.mu.Unlock()
+	err := c.Run(ctx)
+	c.mu.Lock()
+	c.spec = keep
+	c.mu.Unlock()
+	var exit *ExitError
+	if tail != nil && errors.As(err, &exit) {
+		exit.Stderr = tail.Bytes()
+	}
+	return err
+}
+
+// Wait waits for the end of the command and returns its result. The error is that of ctx, or that there is
+// nothing to wait for. Any number of callers can wait, also after the end.
+func (c *Container) Wait(ctx context.Context) (*Result, error) {
+	p := c.Process()
+	if p == nil {
+		return nil, c.fail("wait", fmt.Errorf("%w: the container was never started", ErrState))
+	}
+	return p.Wait(ctx)
+}
+
+// Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended.
+func (c *Container) Signal(sig syscall.Signal) error {
+	p := c.Process()
+	if p == nil {
+		return c.fail("signal", fmt.Errorf("%w: the container was never started", ErrState))
+	}
+	return p.Signal(sig)
+}
+
+// Stop ends the command: it sends the stop signal, waits for grace, then kills every process of the container.
+// It returns when all are gone. If ctx ends first, the kill comes at once.
+func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
+	p := c.Process()
+	if p == nil {
+		return nil
+	}
+	return c.fail("stop", p.stop(ctx, c.spec.stopSignal, grace))
+}
+
+// Root returns the root filesystem as the container sees it, mounts inside it excluded, for a running or
+// stopped container. Paths are resolved as if chrooted into it; the container may be hostile and running. It is
+// valid until Close or the next start.
+func (c *Container) Root() (*rootfs.Root, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.may("root", StateCreated, StateRunning, StateStopped); err != nil {
+		return nil, err
+	}
+	return c.run.rootView()
+}
+
+// FS returns the root filesystem as an [fs.FS]; see [Container.Root].
+func (c *Container) FS() (fs.FS, error) {
+	r, err := c.Root()
+	if err != nil {
+		return nil, err
+	}
+	return r.FS(), nil
+}
+
+// Close kills the container if it runs, waits for its end and releases everything it holds on the machine. It
+// returns what could not be released. Closing twice is harmless.
+func (c *Container) Close() error {
+	if p := c.Process(); p != nil {
+		p.kill(ReasonStopped)
+		<-p.done
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == StateClosed {
+		return nil
+	}
+	c.state = StateClosed
+	err := c.run.close()
+	c.run = nil
+	return c.fail("close", err)
+}
+
+// tailWriter keeps the last bytes written to it.
+type tailWriter struct {
+	buf   []byte
+	limit int
+}
+
+func (w *tailWriter) Write(p []byte) (int, error) {
+	w.buf = append(w.buf, p...)
+	if n := len(w.buf) - w.limit; n > 0 {
+		w.buf = append(w.buf[:0], w.buf[n:]...)
+	}
+	return len(p), nil
+}
+
+func (w *tailWriter) Bytes() []byte { return w.buf }

@@ -1,0 +1,112 @@
+//go:build linux
+
+package stage
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// rootDirs are the directories of the template. A start mounts its scratch space on one of them: the one that the
+// host's own root has too, since the same program may run without a template.
+var rootDirs = []string{"mnt", "srv", "media", "opt", "home", "usr"}
+
+var template struct {
+	mu sync.Mutex
+	fd int // 0: not made yet
+}
+
+// Template returns the descriptor of a mount namespace that holds nothing but a read-only tmpfs with a
+// few empty directories. A stage
+// that enters it and then makes its own copy does not pay for the mounts of the host: copying them costs a
+// microsecond each. It is made once for the host program and belongs to it for good. It needs CAP_SYS_ADMIN.
+func Template() (int, error) {
+	template.mu.Lock()
+	defer template.mu.Unlock()
+	if template.fd != 0 {
+		return template.fd, nil
+	}
+	fd, err := makeTemplate()
+	if err != nil {
+		return -1, err
+	}
+	template.fd = fd
+	return fd, nil
+}
+
+func makeTemplate() (int, error) {
+	b := program.NewBuilder(false)
+	b.Step("make", "mount namespace")
+	b.Unshare(unix.CLONE_NEWNS)
+	b.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	fs := b.Fsopen("tmpfs")
+	b.FsconfigString(fs.Result(), "mode", "0555")
+	b.FsconfigString(fs.Result(), "size", "4k")
+	b.FsconfigCreate(fs.Result())
+	m := b.Fsmount(fs.Result(), unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	for _, dir := range rootDirs {
+		b.Mkdirat(m.Result(), dir, 0o755)
+	}
+	b.Step("make", "an empty root")
+	b.MoveMount(m.Result(), program.Cwd(), "/")
+	b.Fchdir(m.Result())
+	b.PivotRoot(".", ".")
+	b.Umount2(".", unix.MNT_DETACH)
+	b.Mount("", ".", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	EmitSync(b, 1)
+	b.ExitGroup(0)
+	p, err := b.Build()
+	if err != nil {
+		return -1, err
+	}
+	return namespaceOf(p, "mnt", nil)
+}
+
+// namespaceOf starts p, which stops at a sync point, and opens one of its namespaces; then the process ends.
+func namespaceOf(p *program.Program, name string, prepare func(pid int) error) (int, error) {
+	c, err := Start(Config{Program: p, Cgroup: -1})
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(c.Pidfd)
+	defer c.Kill()
+	defer c.Conn.Close()
+	if _, err := c.Conn.Recv(); err != nil {
+		return -1, err
+	}
+	if prepare != nil {
+		if err := prepare(c.Pid); err != nil {
+			return -1, err
+		}
+	}
+	path := "/proc/" + strconv.Itoa(c.Pid) + "/ns/" + name
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+// UserNamespace makes a user namespace that nobody lives in, for id-mapped mounts. writeMaps writes its id maps.
+func UserNamespace(writeMaps func(pid int) error) (*os.File, error) {
+	b := program.NewBuilder(false)
+	b.Step("make", "user namespace")
+	b.Unshare(unix.CLONE_NEWUSER)
+	EmitSync(b, 1)
+	b.ExitGroup(0)
+	p, err := b.Build()
+	if err != nil {
+		return nil, err
+	}
+	fd, err := namespaceOf(p, "user", writeMaps)
+	if err != nil {
+		return nil, fmt.Errorf("make user namespace: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "user namespace"), nil
+}

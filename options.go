@@ -1,0 +1,330 @@
+package caisson
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// Option is one wish about a container, to be given to [New]. Options only note the wish; New judges all of them
+// together. Where two set the same thing the later one wins; where an option adds instead, its comment says so.
+type Option interface{ apply(*spec) }
+
+// ProcessOption is a wish about a process: its command, environment, user and so on.
+type ProcessOption interface {
+	Option
+	applyProcess(*processSpec)
+}
+
+type option func(*spec)
+
+func (o option) apply(s *spec) { o(s) }
+
+type processOption func(*processSpec)
+
+func (o processOption) apply(s *spec)               { o(&s.process) }
+func (o processOption) applyProcess(p *processSpec) { o(p) }
+
+// Options joins several options into one, so that a set of wishes can be named and passed around.
+func Options(opts ...Option) Option {
+	return option(func(s *spec) {
+		for _, o := range opts {
+			if o != nil {
+				o.apply(s)
+			}
+		}
+	})
+}
+
+// --- the root filesystem
+
+// WithRootfs sets what the process sees as its root filesystem. Default: [rootfs.Host], the host's own programs
+// under a throw-away writable layer.
+func WithRootfs(src rootfs.Source) Option { return option(func(s *spec) { s.rootfs = src }) }
+
+// WithReadOnlyRoot makes the root filesystem read-only. Default: writable, into a layer that vanishes with the
+// container unless the source says otherwise.
+func WithReadOnlyRoot(on bool) Option { return option(func(s *spec) { s.readOnlyRoot = on }) }
+
+// WithMount adds mounts, made in the given order after the default ones.
+func WithMount(m ...rootfs.Mount) Option {
+	return option(func(s *spec) { s.mounts = append(s.mounts, m...) })
+}
+
+// WithDevice adds device nodes to /dev. Giving a device to a container means trusting it with the device.
+func WithDevice(d ...rootfs.Device) Option {
+	return option(func(s *spec) { s.devices = append(s.devices, d...) })
+}
+
+// WithMaskedPaths replaces the list of paths whose content is hidden. Default: [rootfs.DefaultMaskedPaths].
+// Without arguments nothing is masked.
+func WithMaskedPaths(paths ...string) Option {
+	return option(func(s *spec) { s.masked = append([]string{}, paths...) })
+}
+
+// WithReadOnlyPaths replaces the list of paths that cannot be written. Default: [rootfs.DefaultReadOnlyPaths].
+func WithReadOnlyPaths(paths ...string) Option {
+	return option(func(s *spec) { s.readOnlyPaths = append([]string{}, paths...) })
+}
+
+// WithFile adds a regular file with the given content and permission bits, owned by the container's root user,
+// before the command starts. Missing parent directories are made. Nothing is written to the host's directory
+// unless the root filesystem is a writable one.
+func WithFile(path string, data []byte, mode fs.FileMode) Option {
+	return option(func(s *spec) {
+		s.files = append(s.files, rootfs.File{Path: path, Data: data, Mode: mode.Perm()})
+	})
+}
+
+// WithFS adds all directories, regular files and symbolic links of fsys below path. It is read when the
+// container starts; at most 64 MiB and 100000 files.
+func WithFS(path string, fsys fs.FS) Option {
+	return option(func(s *spec) { s.trees = append(s.trees, tree{path, fsys}) })
+}
+
+type tree struct {
+	path string
+	fsys fs.FS
+}
+
+// --- the process
+
+// WithCommand sets the command and its arguments. A name without a slash is looked up in the container's PATH.
+// There is no default: a container without a command is refused.
+func WithCommand(name string, args ...string) ProcessOption {
+	return processOption(func(p *processSpec) { p.args = append([]string{name}, args...) })
+}
+
+// WithCommandFile executes an open file instead of a file inside the root filesystem, such as a static program
+// that the root filesystem lacks. The name given to WithCommand becomes argv[0] only. The caller keeps f open
+// until the container has started. A dynamically linked program finds its libraries inside the container.
+func WithCommandFile(f *os.File) ProcessOption {
+	return processOption(func(p *processSpec) { p.commandFile = f })
+}
+
+// WithEnv sets environment variables from "KEY=value" strings; they add to those set before, and the last of
+// equal keys wins. The host program's environment is never passed on. Default: PATH, HOME of the user, and TERM
+// with a terminal.
+func WithEnv(env ...string) ProcessOption {
+	return processOption(func(p *processSpec) { p.env = append(p.env, env...) })
+}
+
+// WithDir sets the working directory, an absolute path in the container. It must exist. Default: "/".
+func WithDir(dir string) ProcessOption { return processOption(func(p *processSpec) { p.dir = dir }) }
+
+// WithUser sets the user and optionally the group: "1000", "1000:1000", "www-data", "www-data:adm". Names are
+// looked up in the /etc/passwd and /etc/group of the root filesystem; numbers never are. Supplementary groups
+// come from /etc/group. Default: "0:0", the container's root user.
+func WithUser(user string) ProcessOption {
+	return processOption(func(p *processSpec) { p.user = user })
+}
+
+// WithStdin sets the standard input, as [os/exec.Cmd] does: an *os.File is used directly, other readers are
+// copied. Default: nothing (/dev/null).
+func WithStdin(r io.Reader) ProcessOption { return processOption(func(p *processSpec) { p.stdin = r }) }
+
+// WithStdout sets the standard output, as [os/exec.Cmd] does: an *os.File is used directly, others are copied
+// to. If stdout and stderr are the same comparable writer, it is written to by one goroutine at a time.
+// Default: discarded.
+func WithStdout(w io.Writer) ProcessOption {
+	return processOption(func(p *processSpec) { p.stdout = w })
+}
+
+// WithStderr sets the standard error; see [WithStdout].
+func WithStderr(w io.Writer) ProcessOption {
+	return processOption(func(p *processSpec) { p.stderr = w })
+}
+
+// WithStdio sets all three standard streams to those of the host program.
+func WithStdio() ProcessOption {
+	return processOption(func(p *processSpec) { p.stdin, p.stdout, p.stderr = os.Stdin, os.Stdout, os.Stderr })
+}
+
+// WithExtraFiles passes open files on; the first becomes descriptor 3. The caller keeps them open until the
+// container has started. What a file leads to is not contained.
+func WithExtraFiles(f ...*os.File) ProcessOption {
+	return processOption(func(p *processSpec) { p.extraFiles = append(p.extraFiles, f...) })
+}
+
+// WithTerminal gives the process a pseudo-terminal of the container's own as standard streams and controlling
+// terminal, of the given size (0,0: the kernel's default). Stdin is copied to it and its output to stdout;
+// stderr cannot be set apart. See [Process.Resize].
+func WithTerminal(rows, cols uint16) ProcessOption {
+	return processOption(func(p *processSpec) { p.terminal, p.rows, p.cols = true, rows, cols })
+}
+
+// WithCapabilities replaces the set of capabilities: names such as "CAP_NET_ADMIN" or "net_admin", or "ALL". No
+// arguments: none at all. Default: the 14 that Docker gives. Inheritable capabilities are never set.
+func WithCapabilities(names ...string) ProcessOption {
+	return processOption(func(p *processSpec) {
+		p.caps.replace, p.caps.add, p.caps.drop = append([]string{}, names...), nil, nil
+	})
+}
+
+// WithAddedCapabilities adds capabilities to the set.
+func WithAddedCapabilities(names ...string) ProcessOption {
+	return processOption(func(p *processSpec) { p.caps.add = append(p.caps.add, names...) })
+}
+
+// WithDroppedCapabilities removes capabilities from the set, after all additions.
+func WithDroppedCapabilities(names ...string) ProcessOption {
+	return processOption(func(p *processSpec) { p.caps.drop = append(p.caps.drop, names...) })
+}
+
+// WithNoNewPrivileges says whether executing a set-user-ID program gains nothing (prctl(2),
+// PR_SET_NO_NEW_PRIVS). Default: true. Without a terminal-bound reason leave it on: sudo and ping inside need it
+// off.
+func WithNoNewPrivileges(on bool) ProcessOption {
+	return processOption(func(p *processSpec) { p.allowNewPrivs = !on })
+}
+
+// WithRlimit sets a resource limit (setrlimit(2)); resource is a constant such as unix.RLIMIT_NOFILE. Default:
+// the host program's limits, except that the soft limit on open files is the one the host program was started
+// with.
+func WithRlimit(resource int, soft, hard uint64) ProcessOption {
+	return processOption(func(p *processSpec) { p.rlimits = append(p.rlimits, rlimit{resource, soft, hard}) })
+}
+
+// WithUmask sets the file mode creation mask. Default: 022.
+func WithUmask(mask fs.FileMode) ProcessOption {
+	return processOption(func(p *processSpec) { m := uint32(mask.Perm()); p.umask = &m })
+}
+
+// WithOOMScoreAdj sets how readily the OOM killer chooses the process, -1000 to 1000 (proc(5)). Lowering it
+// below the host program's needs CAP_SYS_RESOURCE. Default: the host program's.
+func WithOOMScoreAdj(adj int) ProcessOption {
+	return processOption(func(p *processSpec) { p.oomScoreAdj = &adj })
+}
+
+// --- namespaces and identity
+
+// WithNamespaces sets which namespaces the container has: by default new ones of every kind (a time namespace
+// only with offsets). A kind left out of the set stays new; sharing the host's must be said: namespaces.Host().
+func WithNamespaces(set namespaces.Set) Option { return option(func(s *spec) { s.namespaces = set }) }
+
+// WithIDMaps sets the id maps of the user namespace, and thereby asks for one. Default: chosen automatically,
+// see the package documentation.
+func WithIDMaps(maps namespaces.IDMaps) Option { return option(func(s *spec) { s.idmaps = &maps }) }
+
+// WithHostname sets the hostname in the container's UTS namespace. Default: the id, or "caisson".
+func WithHostname(name string) Option { return option(func(s *spec) { s.hostname = name }) }
+
+// WithID names the container: it appears in errors and in cgroup paths, and becomes the default hostname. 1 to
+// 63 letters, digits, '-', '_' and '.', beginning with a letter or digit. Default: none.
+func WithID(id string) Option { return option(func(s *spec) { s.id = id }) }
+
+// --- limits
+
+// WithMemory limits memory and swap together, in bytes; at least 1 MiB. When it is reached and nothing can be
+// reclaimed, the OOM killer ends a process inside. Default: no limit. Needs a cgroup that can be written.
+func WithMemory(bytes int64) Option {
+	return option(func(s *spec) { s.resources.Memory.Max, s.memorySet = bytes, true })
+}
+
+// WithCPUs limits CPU time, in CPUs: 0.5 is half of one. Default: no limit. Needs a cgroup.
+func WithCPUs(n float64) Option {
+	return option(func(s *spec) { s.resources.CPU.CPUs, s.cpusSet = n, true })
+}
+
+// WithPids limits the number of processes and threads. [cgroups.Max] means no limit. Default: 4096 where a
+// cgroup can be written. Needs a cgroup.
+func WithPids(n int64) Option {
+	return option(func(s *spec) { s.resources.Pids.Max, s.pidsSet = n, true })
+}
+
+// WithResources replaces all limits of the cgroup. A limit that this machine or user cannot apply is an error at
+// start, unless WithBestEffort allows to go on.
+func WithResources(r cgroups.Resources) Option {
+	return option(func(s *spec) {
+		s.resources, s.memorySet, s.cpusSet = r, false, false
+		s.pidsSet = r.Pids.Max != 0
+	})
+}
+
+// WithCgroupParent sets the cgroup below which the container's is made, as a path from the root of the
+// hierarchy. Default: see [cgroups.Config].
+func WithCgroupParent(path string) Option { return option(func(s *spec) { s.cgroupParent = path }) }
+
+// WithBestEffort lets a start go on when limits that were asked for cannot be applied; they are then listed by
+// [Container.Isolation]. Default: false.
+func WithBestEffort(on bool) Option { return option(func(s *spec) { s.bestEffort = on }) }
+
+// WithTimeout ends the container when it has run for d. Zero means no limit, the default.
+func WithTimeout(d time.Duration) Option { return option(func(s *spec) { s.timeout = d }) }
+
+// WithCPUTime ends the container when its processes have used d of CPU time together, checked about ten times a
+// second; without a cgroup it limits each process by itself (RLIMIT_CPU, whole seconds). Zero means no limit,
+// the default.
+func WithCPUTime(d time.Duration) Option { return option(func(s *spec) { s.cpuTime = d }) }
+
+// WithOutputLimit ends the container when it has written more than n bytes to standard output and standard
+// error together. The streams are then copied even if they are files. Zero means no limit, the default.
+func WithOutputLimit(n int64) Option { return option(func(s *spec) { s.outputLimit = n }) }
+
+// --- security
+
+// WithSeccomp replaces the seccomp profile. Default: the one Docker uses, for the container's capabilities.
+func WithSeccomp(p *specs.LinuxSeccomp) Option {
+	return option(func(s *spec) { s.seccomp, s.seccompOff = p, false })
+}
+
+// WithoutSeccomp leaves all system calls allowed. It weakens the container.
+func WithoutSeccomp() Option { return option(func(s *spec) { s.seccomp, s.seccompOff = nil, true }) }
+
+// WithSysctl sets a kernel parameter that belongs to one of the container's own namespaces, such as
+// "net.ipv4.ip_forward" or "kernel.shmmax". Others are refused.
+func WithSysctl(name, value string) Option {
+	return option(func(s *spec) { s.sysctls = append(s.sysctls, [2]string{name, value}) })
+}
+
+// --- life
+
+// WithStopSignal sets the signal that Stop sends first. Default: SIGTERM. Note that the first process of a pid
+// namespace ignores signals it has no handler for.
+func WithStopSignal(sig syscall.Signal) Option { return option(func(s *spec) { s.stopSignal = sig }) }
+
+// WithCancel sets what happens when the context given to Start or Run ends while the command runs, as
+// [os/exec.Cmd.Cancel] does. Default: the container is killed.
+func WithCancel(f func(*Process) error) Option { return option(func(s *spec) { s.cancel = f }) }
+
+// WithWaitDelay bounds how long Wait waits, after the command has ended or the context was canceled, for streams
+// that are still being copied; see [os/exec.Cmd.WaitDelay]. Default: 0, which waits for all output: all
+// processes of the container are gone then, so only files it passed elsewhere can delay it.
+func WithWaitDelay(d time.Duration) Option { return option(func(s *spec) { s.waitDelay = d }) }
+
+// WithLogger makes the container log what it does, at debug level, and what it could not clean up, at warn
+// level. Default: silence.
+func WithLogger(l *slog.Logger) Option { return option(func(s *spec) { s.logger = l }) }
+
+// WithTrace reports each step of the start. It slows the start down a little.
+func WithTrace(t *Trace) Option { return option(func(s *spec) { s.trace = t }) }
+
+// WithNetwork gives the container a network. Default: a network namespace with only the loopback device.
+func WithNetwork(n Network) Option { return option(func(s *spec) { s.network = n }) }
+
+// Network attaches a container to a network. Package netns supplies implementations.
+type Network interface {
+	// Attach is called when the container's network namespace exists and before its command runs. netns is
+	// the open namespace file; pid is the first process, in the host program's pid namespace. It returns a
+	// function that undoes everything; that one is called once, when the container has ended or its start
+	// has failed.
+	Attach(ctx context.Context, netns *os.File, pid int) (detach func() error, err error)
+}
+
+// Trace receives the steps of a start. Its functions may be nil; they are called from one goroutine, in order.
+type Trace struct {
+	// StepStart is called when a step begins.
+	StepStart func(step, object string)
+	// StepDone is called when it is over, with the time it took.
+	StepDone func(step, object string, took time.Duration)
+}

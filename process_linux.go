@@ -1,0 +1,311 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
+func (r *running) process(ctx context.Context) (*Process, error) {
+	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
+	pidfd, err := stage.NewPidfd(r.child.Pidfd)
+	if err != nil {
+		return nil, err
+	}
+	r.pidfd = pidfd
+	r.startStreams(p)
+	go r.supervise(p)
+	r.watchContext(ctx, p)
+	r.watchLimits(p)
+	return p, nil
+}
+
+func (r *running) startStreams(p *Process) {
+	if r.tty != nil {
+		r.streams.attach(r.tty)
+	}
+	r.streams.started(func() { _ = p.kill(ReasonOutputLimit) })
+}
+
+// watchContext ends the container when ctx ends.
+func (r *running) watchContext(ctx context.Context, p *Process) {
+	if ctx.Done() == nil {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() {
+		if cancel := r.c.spec.cancel; cancel != nil {
+			p.mu.Lock()
+			if p.reason == ReasonUnknown {
+				p.reason = ReasonCanceled
+			}
+			p.mu.Unlock()
+			if err := cancel(p); err == nil || errors.Is(err, os.ErrProcessDone) {
+				return
+			}
+		}
+		_ = p.kill(ReasonCanceled)
+	})
+	go func() { <-p.done; stop() }()
+}
+
+// watchLimits ends the container when its time is over.
+func (r *running) watchLimits(p *Process) {
+	s := r.c.spec
+	if s.timeout > 0 {
+		t := time.AfterFunc(s.timeout, func() { _ = p.kill(ReasonTimeout) })
+		go func() { <-p.done; t.Stop() }()
+	}
+	if s.cpuTime > 0 && r.group != nil {
+		go r.watchCPU(p, s.cpuTime)
+	}
+}
+
+// watchCPU looks at the CPU time used, more often as the limit comes nearer.
+func (r *running) watchCPU(p *Process, limit time.Duration) {
+	for {
+		st, err := r.group.StatsOf(cgroups.CPUAcct)
+		used, ok := st.CPU.Usage.Get()
+		if err != nil || !ok {
+			return
+		}
+		if used >= limit {
+			_ = p.kill(ReasonCPUTime)
+			return
+		}
+		t := time.NewTimer(min(max((limit-used)/4, 5*time.Millisecond), 100*time.Millisecond))
+		select {
+		case <-p.done:
+			t.Stop()
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// supervise waits for the end, collects status and figures, and releases what belongs to the processes. The root
+// filesystem stays readable until Close.
+func (r *running) supervise(p *Process) {
+	_ = r.pidfd.AwaitExit()
+	wall := time.Since(r.began)
+	res, err := r.collect()
+	res.Wall = wall
+	r.keep()
+	if !r.m.newPID || r.group != nil && !r.m.newPID {
+		_ = r.killGroup()
+	}
+	serr := r.streams.wait(r.c.spec.waitDelay)
+	r.figures(res)
+	p.mu.Lock()
+	why := p.reason
+	p.mu.Unlock()
+	r.judge(res, why)
+	r.pidfd.Close()
+	if cerr := r.removeGroup(); cerr != nil {
+		r.warn("remove cgroup", cerr)
+	}
+	p.mu.Lock()
+	p.result, p.err = res, errors.Join(err, serr)
+	p.mu.Unlock()
+	r.c.ended(p)
+	close(p.done)
+}
+
+// ended notes the end, unless another start has taken the place.
+func (c *Container) ended(p *Process) {
+	go func() { // the lock may be held by a caller that waits for p
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.proc == p && (c.state == StateRunning || c.state == StateCreated) {
+			c.state = StateStopped
+		}
+	}()
+}
+
+// collect reaps the process. Where someone else has done so, such as a wait4(-1) loop of the host program, the
+// kernel is asked (PIDFD_GET_INFO).
+func (r *running) collect() (*Result, error) {
+	res := &Result{ExitCode: -1}
+	exit, err := linux.Waitid(r.pidfd.File(), unix.WALL)
+	if err == nil {
+		res.setStatus(exit.Status)
+		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
+		return res, nil
+	}
+	// The pidfd says that the process has been reaped a moment after it says that it has ended.
+	for range 100 {
+		info, ierr := linux.PidfdInfo(r.pidfd.File())
+		if ierr == nil && info.Ended {
+			res.setStatus(info.Status)
+			return res, nil
+		}
+		if ierr != nil && !errors.Is(ierr, unix.ESRCH) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return res, &Error{Op: "wait", ID: r.c.spec.id, Err: ErrStatusUnknown,
+		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
+}
+
+func (res *Result) setStatus(st unix.WaitStatus) {
+	if st.Exited() {
+		res.ExitCode, res.Reason = st.ExitStatus(), ReasonExited
+		return
+	}
+	res.Signal, res.Core, res.Reason = st.Signal(), st.CoreDump(), ReasonSignaled
+}
+
+// diskUsed reads how much of the throw-away layer in memory is in use: an overlay answers statfs(2) for its
+// upper layer.
+func (r *running) diskUsed(res *Result) {
+	if r.root == nil || r.layout.Root.Kind == rootfs.KindBind || r.layout.Root.Upper.Dir != "" {
+		return
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(r.root.Fd()), &st); err != nil || st.Blocks == 0 || st.Blocks > 1<<40 {
+		return
+	}
+	res.DiskUsed = cgroups.ValueOf((st.Blocks - st.Bfree) * uint64(st.Bsize))
+	r.full = st.Bavail == 0
+}
+
+// judge decides why the command ended.
+func (r *running) judge(res *Result, why Reason) {
+	oom, _ := res.OOMKills.Get()
+	switch {
+	case why != ReasonUnknown && (res.Signal == syscall.SIGKILL || why == ReasonStopped && res.Signal != 0 || res.Reason == ReasonUnknown):
+		res.Reason = why
+	case why != ReasonUnknown && why != ReasonStopped && !res.Success():
+		res.Reason = why
+	case oom > 0 && !res.Success():
+		res.Reason = ReasonOOM
+	case res.Signal == syscall.SIGXCPU && r.c.spec.cpuTime > 0:
+		res.Reason = ReasonCPUTime
+	case !res.Success() && r.full:
+		res.Reason = ReasonDiskLimit
+	}
+}
+
+// figures reads from the cgroup what was used, before it goes.
+func (r *running) figures(res *Result) {
+	r.diskUsed(res)
+	if r.group == nil {
+		return
+	}
+	st, err := r.group.Summary()
+	if err != nil {
+		r.warn("read statistics", err)
+		return
+	}
+	if _, ok := st.CPU.Usage.Get(); ok {
+		res.CPU = st.CPU.Usage
+	}
+	res.PeakMemory, res.OOMKills = st.Memory.Peak, st.Memory.OOMKills
+	res.PeakPids = st.Pids.Peak
+	res.ReadBytes, res.WriteBytes = st.IO.ReadBytes, st.IO.WriteBytes
+}
+
+func (r *running) warn(what string, err error) {
+	if l := r.c.spec.logger; l != nil {
+		l.Warn("caisson: "+what, "container", r.c.spec.id, "error", err)
+	}
+}
+
+func (r *running) signal(sig syscall.Signal) error { return r.pidfd.Signal(sig) }
+
+// killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
+// of its own the cgroup is killed.
+func (r *running) killAll() error {
+	err := r.pidfd.Signal(unix.SIGKILL)
+	if errors.Is(err, os.ErrProcessDone) {
+		err = nil
+	}
+	if !r.m.newPID {
+		err = errors.Join(err, r.killGroup())
+	}
+	return err
+}
+
+func (r *running) killGroup() error {
+	if r.group == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return r.group.Kill(ctx)
+}
+
+// removeGroup removes the container's cgroup, for which its processes must be gone.
+func (r *running) removeGroup() error {
+	if r.group == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return r.group.Delete(ctx)
+}
+
+func (r *running) resize(rows, cols uint16) error {
+	if r.tty == nil {
+		return fmt.Errorf("%w: the container has no terminal", ErrState)
+	}
+	return linux.Control(r.tty, func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+}
+
+// rootView returns the container's root directory.
+func (r *running) rootView() (*rootfs.Root, error) {
+	r.rootMu.Lock()
+	defer r.rootMu.Unlock()
+	if r.rootRoot != nil {
+		return r.rootRoot, nil
+	}
+	if r.root == nil {
+		return nil, fmt.Errorf("%w: the container has no root directory yet", ErrState)
+	}
+	root, err := rootfs.NewRoot(r.root)
+	if err != nil {
+		return nil, err
+	}
+	r.rootRoot = root
+	return root, nil
+}
+
+// terminalStreams are the streams of a process with a terminal: its master side is copied from and to.
+func terminalStreams(p *processSpec, limit int64) *streams {
+	s := &streams{limit: limit}
+	s.terminalIn, s.terminalOut = p.stdin, p.stdout
+	return s
+}
+
+// attach begins to use the master side of a terminal. Reading it fails with EIO when the last process has closed
+// the other side, which is the end of its output.
+func (s *streams) attach(tty *os.File) {
+	if in := s.terminalIn; in != nil {
+		s.feed = func() { _, _ = io.Copy(tty, in) }
+	}
+	out := s.terminalOut
+	if out == nil {
+		out = io.Discard
+	}
+	s.copies = append(s.copies, func() error {
+		err := s.copyOut(out, tty)
+		if errors.Is(err, unix.EIO) {
+			return nil
+		}
+		return err
+	})
+}

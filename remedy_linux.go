@@ -1,0 +1,95 @@
+package caisson
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/stage"
+)
+
+// explainFailure turns an error of the stage into the public form and adds the sentinel that fits.
+func (r *running) explainFailure(err error) error {
+	var se *program.StepError
+	if !errors.As(err, &se) {
+		return err
+	}
+	out := &StepError{Step: se.Step, Object: se.Object, Syscall: se.Syscall, Call: se.Call, Err: se.Errno}
+	if se.Step != "execute" || se.Object == "the stage" {
+		return out
+	}
+	switch se.Errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		out.Err = fmt.Errorf("%w: %w", ErrCommandNotFound, se.Errno)
+	case unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.EISDIR, unix.ELIBBAD, unix.EINVAL:
+		out.Err = fmt.Errorf("%w: %w", ErrCommandNotExecutable, se.Errno)
+	}
+	return out
+}
+
+// remedy returns what would help against err, as far as that is known.
+func remedy(err error) string {
+	if errors.Is(err, stage.ErrExecForbidden) {
+		return ""
+	}
+	var se *StepError
+	var pe *program.StepError
+	call, errno := "", unix.Errno(0)
+	switch {
+	case errors.As(err, &se):
+		call = se.Syscall
+	case errors.As(err, &pe):
+		call = pe.Syscall
+	}
+	if !errors.As(err, &errno) {
+		return ""
+	}
+	if call == "" && !errors.As(err, new(*os.SyscallError)) {
+		return ""
+	}
+	var sc *os.SyscallError
+	if errors.As(err, &sc) && call == "" {
+		call = sc.Syscall
+	}
+	switch call {
+	case "clone3", "clone", "unshare":
+		return cloneRemedy(errno)
+	case "execve", "execveat":
+		if errno == unix.ENOENT {
+			return "look at the PATH and at what the root filesystem contains; a script's interpreter and a program's dynamic loader must exist too"
+		}
+	case "fsconfig", "fsmount", "mount", "move_mount":
+		if errno == unix.EPERM && os.Getuid() != 0 {
+			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc"
+		}
+	}
+	return ""
+}
+
+// cloneRemedy tells the reasons why namespaces are refused apart.
+func cloneRemedy(e unix.Errno) string {
+	switch {
+	case e == unix.ENOSPC:
+		return "the limit of namespaces is reached: see the sysctls user.max_*_namespaces (0 forbids them)"
+	case e == unix.ENOSYS:
+		return "a seccomp profile of an outer container hides the call: allow clone3 and unshare with namespaces there"
+	case e == unix.EAGAIN:
+		return "the limit of processes is reached: pids.max of the cgroup or RLIMIT_NPROC"
+	case e != unix.EPERM && e != unix.EACCES:
+		return ""
+	case sysctlIs("kernel/unprivileged_userns_clone", "0"):
+		return "unprivileged user namespaces are switched off: sysctl kernel.unprivileged_userns_clone=1"
+	case sysctlIs("kernel/apparmor_restrict_unprivileged_userns", "1"):
+		return "AppArmor restricts unprivileged user namespaces: give the program a profile with \"userns,\", or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+	}
+	return "namespaces need CAP_SYS_ADMIN, or unprivileged user namespaces, which a security policy may forbid here"
+}
+
+func sysctlIs(name, value string) bool {
+	b, err := os.ReadFile("/proc/sys/" + name)
+	return err == nil && strings.TrimSpace(string(b)) == value
+}

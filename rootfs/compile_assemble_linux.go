@@ -1,0 +1,294 @@
+package rootfs
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// Assemble emits phase 2: the root filesystem is put together over "/" and becomes the current directory. It
+// runs in the container's mount namespace, whose mounts must be private already, and needs nothing at any
+// path. Filesystems that the kernel grants to a user namespace only while it still sees the outer ones (proc
+// and sysfs) are made here. It leaves the file creation mask at 0.
+func (p *Plan) Assemble(b *program.Builder) {
+	b.Step("clear file creation mask", "")
+	b.Umask(0)
+	root := p.layout.Root
+	if p.needsScratch() {
+		p.scratch(b)
+		p.overlayMounts(b)
+	}
+	switch root.Kind {
+	case KindBind:
+		b.Step("attach root filesystem", root.Layers[0].name())
+		b.MoveMount(p.rootTree, program.Cwd(), "/")
+		b.Fchdir(p.rootTree)
+		p.lateRootFlags(b)
+	case KindOverlay:
+		p.overlayRoot(b)
+	case KindComposed:
+		p.composedRoot(b)
+	}
+	p.kernelMounts(b)
+}
+
+// Pivot emits the change of the root: the current directory becomes "/", and what was "/" goes.
+func (p *Plan) Pivot(b *program.Builder) {
+	b.Step("make it the root", "")
+	b.PivotRoot(".", ".")
+	b.Step("detach the old root", "")
+	b.Umount2(".", unix.MNT_DETACH)
+	if p.needsScratch() && p.scratchDir() == "/" {
+		// The name "." means the topmost mount at this place: the scratch, which was mounted over the old root.
+		b.Umount2(".", unix.MNT_DETACH)
+	}
+	b.Chdir("/")
+}
+
+func (l Layer) name() string {
+	if l.File != nil {
+		return l.File.Name()
+	}
+	return l.Path
+}
+
+func (p *Plan) needsScratch() bool {
+	if p.layout.Root.Kind != KindBind {
+		return true
+	}
+	for _, m := range p.layout.Mounts {
+		if m.Type == TypeOverlay {
+			return true
+		}
+	}
+	return false
+}
+
+// lateRootFlags is what bindAttrs could not do to the detached tree.
+func (p *Plan) lateRootFlags(b *program.Builder) {
+	if p.env.Features.MountSetattr {
+		return
+	}
+	var locked uintptr
+	if l := p.layout.Root.Layers[0]; l.Path != "" {
+		locked = sourceFlags(l.Path)
+	}
+	b.Mount("", ".", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	b.Mount("", ".", "", unix.MS_REMOUNT|unix.MS_BIND|locked|p.rootFlags().ms(), "")
+}
+
+// scratch mounts the tmpfs in which layers are attached and which holds an upper layer in memory, over "/",
+// and goes there. From here on names are relative, so that the names of 500 layers fit in the one page that
+// mount(2) takes.
+func (p *Plan) scratch(b *program.Builder) {
+	up := p.layout.Root.Upper
+	size, inodes := up.Size, max(up.Size/2048, 1024)
+	if p.layout.Root.Kind == KindBind || up.Dir != "" || up.None {
+		size, inodes = 64<<10, 0
+	}
+	object := ""
+	if inodes > 0 {
+		object = fmt.Sprintf("of at most %d bytes", size)
+	}
+	b.Step("make writable layer", object)
+	fs := b.Fsopen("tmpfs").Result()
+	b.FsconfigString(fs, "size", fmt.Sprint(size))
+	if inodes > 0 {
+		b.FsconfigString(fs, "nr_inodes", fmt.Sprint(inodes))
+	}
+	b.FsconfigString(fs, "mode", "0700")
+	b.FsconfigCreate(fs)
+	mnt := b.Fsmount(fs, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID).Result()
+	b.MoveMount(mnt, program.Cwd(), p.scratchDir())
+	b.Fchdir(mnt)
+}
+
+// scratchDir is where the scratch is mounted meanwhile: some directory that exists, not "/" if possible, since
+// then one more unmount is needed, and an unmount waits for a grace period of the kernel (some 80 µs).
+func (p *Plan) scratchDir() string {
+	if p.env.ScratchDir != "" {
+		return p.env.ScratchDir
+	}
+	return spareDir()
+}
+
+// attachLayers attaches trees at prefix0, prefix1, … and returns these names.
+func attachLayers(b *program.Builder, prefix string, trees []program.Arg) []string {
+	var names []string
+	for i, t := range trees {
+		name := prefix + num(i)
+		b.Mkdirat(program.Cwd(), name, 0o700)
+		b.MoveMount(t, program.Cwd(), name)
+		names = append(names, name)
+	}
+	return names
+}
+
+func attachAt(b *program.Builder, name string, tree program.Arg) {
+	b.Mkdirat(program.Cwd(), name, 0o700)
+	b.MoveMount(tree, program.Cwd(), name)
+}
+
+// detachPeers makes everything in the scratch private: a clone of a shared mount is still in its peer group,
+// and unmounting it later must not reach the host.
+func detachPeers(b *program.Builder) { b.Mount("", ".", "", unix.MS_REC|unix.MS_PRIVATE, "") }
+
+func (p *Plan) overlayRoot(b *program.Builder) {
+	root := p.layout.Root
+	b.Step("attach layers", fmt.Sprint(len(p.trees)))
+	lower := attachLayers(b, "", p.trees)
+	o := overlayOptions{lower: lower, userxattr: p.env.UserNamespace}
+	flags := uintptr(unix.MS_NODEV)
+	switch {
+	case root.Upper.None:
+		flags |= unix.MS_RDONLY
+		b.Mkdirat(program.Cwd(), "e", 0o755)
+		o.lower = append(o.lower, "e")
+	case root.Upper.Dir != "":
+		attachAt(b, "d", p.diskTree)
+		o.upper, o.work, o.volatile = "d/upper", "d/work", root.Upper.Volatile
+	default:
+		b.Mkdirat(program.Cwd(), "u", root.mode())
+		b.Mkdirat(program.Cwd(), "w", 0o700)
+		o.upper, o.work = "u", "w"
+	}
+	b.Mkdirat(program.Cwd(), "m", 0o755)
+	detachPeers(b)
+	b.Step("mount overlay", fmt.Sprintf("of %d layers", len(lower)))
+	b.Mount("overlay", "m", "overlay", flags, o.String())
+	b.Chdir("m")
+}
+
+func (d *Description) mode() uint32 {
+	if d.RootMode == 0 {
+		return 0o755
+	}
+	return d.RootMode
+}
+
+type overlayOptions struct {
+	lower               []string
+	upper, work         string
+	volatile, userxattr bool
+}
+
+func (o overlayOptions) String() string {
+	s := "lowerdir=" + strings.Join(o.lower, ":")
+	if o.upper != "" {
+		s += ",upperdir=" + o.upper + ",workdir=" + o.work
+	}
+	if o.volatile {
+		s += ",volatile"
+	}
+	if o.userxattr {
+		s += ",userxattr"
+	}
+	return s
+}
+
+// composedRoot makes a directory of the scratch the root, so that one size limit holds for all.
+func (p *Plan) composedRoot(b *program.Builder) {
+	root := p.layout.Root
+	b.Step("attach layers", fmt.Sprint(len(root.Parts)))
+	for i, part := range root.Parts {
+		if part.Layer != nil && !part.Bind {
+			attachAt(b, num(i), p.trees[i])
+			b.Mkdirat(program.Cwd(), "u"+num(i), part.mode())
+			b.Mkdirat(program.Cwd(), "w"+num(i), 0o700)
+		}
+	}
+	b.Mkdirat(program.Cwd(), "m", root.mode())
+	detachPeers(b)
+	b.Mount("m", "m", "", unix.MS_BIND, "")
+	for i, part := range root.Parts {
+		b.Step("place", part.Target)
+		p.place(b, i, part)
+	}
+	b.Chdir("m")
+}
+
+func (p *Plan) place(b *program.Builder, i int, part Part) {
+	at := path.Join("m", rel(part.Target))
+	if part.Link != "" {
+		b.Symlinkat(part.Link, program.Cwd(), at)
+		return
+	}
+	b.Mkdirat(program.Cwd(), at, part.mode()).Ignore(unix.EEXIST)
+	switch {
+	case part.Layer == nil:
+	case part.Bind:
+		b.MoveMount(p.trees[i], program.Cwd(), at)
+		if !p.env.Features.MountSetattr {
+			b.Mount("", at, "", unix.MS_REC|unix.MS_PRIVATE, "")
+			b.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|sourceFlags(part.Layer.Path)|(NoDev|NoSuid|ReadOnly).ms(), "")
+		}
+	default:
+		o := overlayOptions{lower: []string{num(i)}, upper: "u" + num(i), work: "w" + num(i), userxattr: p.env.UserNamespace}
+		b.Mount("overlay", at, "overlay", unix.MS_NODEV|unix.MS_NOSUID, o.String())
+	}
+}
+
+func (p Part) mode() uint32 {
+	if p.Mode == 0 {
+		return 0o755
+	}
+	return p.Mode
+}
+
+// overlayMounts makes the overlays of the layout's mounts in the scratch and takes them out as detached mounts.
+func (p *Plan) overlayMounts(b *program.Builder) {
+	for i := range p.layout.Mounts {
+		m, s := &p.layout.Mounts[i], &p.mounts[i]
+		if m.Type != TypeOverlay {
+			continue
+		}
+		b.Step("mount overlay for", m.Target)
+		id := "o" + num(i)
+		o := overlayOptions{lower: attachLayers(b, id+"l", s.layers), userxattr: p.env.UserNamespace, volatile: m.Volatile}
+		if m.Upper != "" {
+			attachAt(b, id+"u", s.upper)
+			o.upper = path.Join(id+"u", strings.TrimPrefix(m.Upper, s.common))
+			o.work = path.Join(id+"u", strings.TrimPrefix(m.Work, s.common))
+		} else {
+			b.Mkdirat(program.Cwd(), id+"e", 0o755)
+			o.lower = append(o.lower, id+"e")
+		}
+		b.Mkdirat(program.Cwd(), id, 0o755)
+		detachPeers(b)
+		b.Mount("overlay", id, "overlay", m.Set.ms(), o.String())
+		s.tree, s.ready = b.OpenTree(program.Cwd(), id, unix.OPEN_TREE_CLONE).Result(), true
+	}
+}
+
+// kernelMounts makes proc and sysfs, detached.
+func (p *Plan) kernelMounts(b *program.Builder) {
+	for i := range p.layout.Mounts {
+		m, s := &p.layout.Mounts[i], &p.mounts[i]
+		if m.Type != TypeProc && m.Type != TypeSysfs || s.ready {
+			continue
+		}
+		b.Step("make "+m.Type.String(), "")
+		s.tree, s.ready = fsmount(b, m.Type.String(), m.Source, m.Set, nil).Result(), true
+	}
+}
+
+// fsmount makes a new filesystem as a detached mount.
+func fsmount(b *program.Builder, fstype, source string, flags MountFlags, options [][2]string) program.OpRef {
+	fs := b.Fsopen(fstype).Result()
+	if source != "" && source != fstype {
+		b.FsconfigString(fs, "source", source)
+	}
+	for _, o := range options {
+		if o[1] == "" {
+			b.FsconfigFlag(fs, o[0])
+		} else {
+			b.FsconfigString(fs, o[0], o[1])
+		}
+	}
+	b.FsconfigCreate(fs)
+	return b.Fsmount(fs, flags.attrs())
+}

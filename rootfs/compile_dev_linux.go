@@ -1,0 +1,84 @@
+package rootfs
+
+import (
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// makeDevices makes nodes and links in our own tmpfs, relative to its descriptor: nothing foreign is there.
+func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
+	made := map[string]bool{}
+	for i, d := range p.layout.Devices {
+		b.Step("make device", d.Path)
+		name := devName(b, dev, d.Path, made)
+		mode := modeBits(d.Mode.Perm())
+		if mode == 0 {
+			mode = 0o666
+		}
+		if p.env.UserNamespace {
+			b.Mknodat(dev, name, unix.S_IFREG|mode, 0, 0)
+			b.MoveMount(p.devices[i], dev, name)
+			continue
+		}
+		typ := uint32(unix.S_IFBLK)
+		if d.Char {
+			typ = unix.S_IFCHR
+		}
+		b.Mknodat(dev, name, typ|mode, d.Major, d.Minor)
+		if d.UID != 0 || d.GID != 0 {
+			chown(b, dev, name, d.UID, d.GID)
+		}
+	}
+	if len(p.layout.Links) > 0 {
+		b.Step("make links in", "/dev")
+	}
+	for _, l := range p.layout.Links {
+		b.Symlinkat(l.Target, dev, devName(b, dev, l.Path, made))
+	}
+}
+
+// devName returns the path relative to /dev and makes its parents.
+func devName(b *program.Builder, dev program.Arg, full string, made map[string]bool) string {
+	name := strings.TrimPrefix(path.Clean(full), "/dev/")
+	for i := range len(name) {
+		if dir := name[:i]; name[i] == '/' && !made[dir] {
+			b.Mkdirat(dev, dir, 0o755)
+			made[dir] = true
+		}
+	}
+	return name
+}
+
+func chown(b *program.Builder, dir program.Arg, name string, uid, gid uint32) {
+	b.Call(unix.SYS_FCHOWNAT, "fchownat", dir, program.Str(name), program.Int(uid), program.Int(gid),
+		program.Named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW"))
+}
+
+// cgroupTrusted shows the cgroup filesystem at a path of our own sysfs.
+func (p *Plan) cgroupTrusted(b *program.Builder, m *Mount, target string) {
+	if p.env.Cgroup.Version == 2 {
+		b.Mount("cgroup", target, "cgroup2", m.Set.ms(), "")
+		return
+	}
+	b.Mount("cgroup", target, "tmpfs", (m.Set &^ ReadOnly).ms(), "mode=0755,size=64k")
+	for _, h := range p.env.Cgroup.Hierarchies {
+		name, opts := strings.TrimPrefix(h, "name="), h
+		if name != h {
+			opts = "none," + h
+		}
+		b.Mkdirat(program.Cwd(), path.Join(target, name), 0o755)
+		b.Mount("cgroup", path.Join(target, name), "cgroup", m.Set.ms(), opts)
+		if single := strings.Split(name, ","); len(single) > 1 {
+			for _, s := range single {
+				b.Symlinkat(name, program.Cwd(), path.Join(target, s))
+			}
+		}
+	}
+	if m.Set&ReadOnly != 0 {
+		b.Mount("", target, "", unix.MS_REMOUNT|unix.MS_BIND|m.Set.ms(), "")
+	}
+}

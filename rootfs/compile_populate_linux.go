@@ -1,0 +1,256 @@
+package rootfs
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// Populate emits phase 3: mounts, devices, links, files, read-only and masked paths, in this order, below the
+// root of the process.
+func (p *Plan) Populate(b *program.Builder) {
+	p.words(b)
+	for i := range p.layout.Mounts {
+		p.attach(b, &p.layout.Mounts[i], &p.mounts[i])
+	}
+	p.writeFiles(b)
+	p.readOnlyPaths(b)
+	p.maskedPaths(b)
+	p.finishRoot(b)
+}
+
+// words declares the variables: the directory last opened, and a constant for unconditional jumps.
+func (p *Plan) words(b *program.Builder) {
+	p.parent = b.Words(0, 0)
+	p.zero = p.parent + 1
+}
+
+func (p *Plan) attach(b *program.Builder, m *Mount, s *mountState) {
+	if m.Type == TypeCgroup && p.env.Cgroup.Version == 0 {
+		return
+	}
+	b.Step("mount "+m.Type.String()+" on", m.Target)
+	switch t := path.Clean(m.Target); {
+	case p.isKernelDir(m, t):
+		p.attachKernelDir(b, m, s, t)
+	case p.trusted(t):
+		p.mountTrusted(b, m, s, t)
+	default:
+		p.attachAnywhere(b, m, s, t)
+	}
+}
+
+// isKernelDir says that the mount is one of the three on which everything else relies: procfs on /proc, sysfs
+// on /sys, tmpfs on /dev.
+func (p *Plan) isKernelDir(m *Mount, target string) bool {
+	return p.inRoot && (m.Type == TypeProc || m.Type == TypeSysfs || m.Type == TypeTmpfs && target == "/dev")
+}
+
+// attachKernelDir attaches without following a link: where the root filesystem has a symbolic link at /proc,
+// the attempt fails with EINVAL.
+func (p *Plan) attachKernelDir(b *program.Builder, m *Mount, s *mountState, target string) {
+	if !s.ready {
+		s.tree = fsmount(b, "tmpfs", m.Source, m.Set, m.tmpfsOptions()).Result()
+	}
+	b.Mkdirat(p.at, rel(target), 0o755).Ignore(unix.EEXIST)
+	b.MoveMount(s.tree, p.at, rel(target))
+	p.own[target] = s.tree
+	if target == "/dev" {
+		p.makeDevices(b, s.tree)
+	}
+}
+
+// trusted says that no link of the root filesystem can be met on the way to path: it leads through mounts of
+// ours alone.
+func (p *Plan) trusted(target string) bool {
+	if !p.inRoot {
+		return false
+	}
+	top, name, _ := strings.Cut(rel(target), "/")
+	if _, ours := p.own["/"+top]; !ours || name == "" {
+		return false
+	}
+	if top == "dev" {
+		return !strings.Contains(name, "/") && !p.isLink(target)
+	}
+	for _, m := range p.layout.Mounts {
+		if (m.Type == TypeBind || m.Type == TypeTmpfs || m.Type == TypeOverlay) && within(target, path.Clean(m.Target)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Plan) isLink(target string) bool {
+	for _, l := range p.layout.Links {
+		if l.Path == target {
+			return true
+		}
+	}
+	return false
+}
+
+// within says that p is dir or below it.
+func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
+// mountTrusted mounts by name in one call, which follows links: there are none.
+func (p *Plan) mountTrusted(b *program.Builder, m *Mount, s *mountState, target string) {
+	if dev, ok := p.own["/dev"]; ok && path.Dir(target) == "/dev" && (s.isDir || m.Type != TypeBind) {
+		b.Mkdirat(dev, path.Base(target), 0o755).Ignore(unix.EEXIST)
+	}
+	switch m.Type {
+	case TypeTmpfs, TypeMqueue, TypeDevpts:
+		b.Mount(m.sourceName(), target, m.Type.String(), m.Set.ms(), joinOptions(p.options(m)))
+	case TypeCgroup:
+		p.cgroupTrusted(b, m, target)
+	default:
+		p.attachAnywhere(b, m, s, target)
+	}
+}
+
+// attachAnywhere attaches to a path of which nothing is known.
+func (p *Plan) attachAnywhere(b *program.Builder, m *Mount, s *mountState, target string) {
+	fstype := m.Type.String()
+	if m.Type == TypeCgroup {
+		fstype = "cgroup2"
+	}
+	if !s.ready {
+		s.tree = fsmount(b, fstype, m.Source, m.Set, p.options(m)).Result()
+	}
+	b.MoveMount(s.tree, p.target(b, rel(target), m.Type != TypeBind || s.isDir), "")
+	if m.Type == TypeBind && !p.env.Features.MountSetattr {
+		p.lateMountFlags(b, m, s)
+	}
+}
+
+// lateMountFlags changes attributes of an attached mount with mount(2), whose target must be a path: the
+// current directory. That works for directories; the attributes of a file's mount are set through its name.
+func (p *Plan) lateMountFlags(b *program.Builder, m *Mount, s *mountState) {
+	name := "."
+	if s.isDir {
+		b.Fchdir(s.tree)
+	} else {
+		// The path was resolved a moment ago, and nothing of the container runs yet.
+		name = m.Target
+	}
+	b.Mount("", name, "", unix.MS_REC|uintptr(unix.MS_PRIVATE), "")
+	if m.Propagation != Private {
+		b.Mount("", name, "", uintptr(m.Propagation.ms()), "")
+	}
+	flags := s.locked | (m.Set | m.SetAll).ms()
+	flags &^= (m.Clear | m.ClearAll).ms()
+	b.Mount("", name, "", unix.MS_REMOUNT|unix.MS_BIND|flags, "")
+	if s.isDir {
+		b.Chdir("/")
+	}
+}
+
+// options are those of the filesystem, in the order of the documentation.
+func (p *Plan) options(m *Mount) [][2]string {
+	switch m.Type {
+	case TypeTmpfs:
+		return m.tmpfsOptions()
+	case TypeDevpts:
+		mode, gid := m.Mode.Perm(), m.GID
+		if mode == 0 {
+			mode = 0o620
+		}
+		out := [][2]string{{"newinstance", ""}, {"ptmxmode", "0666"}, {"mode", octalMode(mode)}}
+		if gid == 0 && p.env.TTYGroup {
+			gid = 5
+		}
+		if gid != 0 {
+			out = append(out, [2]string{"gid", fmt.Sprint(gid)})
+		}
+		return out
+	}
+	return nil
+}
+
+func (m *Mount) tmpfsOptions() (out [][2]string) {
+	add := func(key string, on bool, value string) {
+		if on {
+			out = append(out, [2]string{key, value})
+		}
+	}
+	add("size", m.Size > 0, fmt.Sprint(m.Size))
+	add("nr_inodes", m.Inodes > 0, fmt.Sprint(m.Inodes))
+	add("mode", m.Mode != 0, octalMode(m.Mode))
+	add("uid", m.UID != 0, fmt.Sprint(m.UID))
+	add("gid", m.GID != 0, fmt.Sprint(m.GID))
+	return out
+}
+
+// octalMode prints permission, set-ID and sticky bits as the kernel reads them.
+func octalMode(m fs.FileMode) string { return fmt.Sprintf("0%o", modeBits(m)) }
+
+func joinOptions(opts [][2]string) string {
+	var out []string
+	for _, o := range opts {
+		if o[1] == "" {
+			out = append(out, o[0])
+		} else {
+			out = append(out, o[0]+"="+o[1])
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+func (m *Mount) sourceName() string {
+	if m.Source == "" {
+		return m.Type.String()
+	}
+	return m.Source
+}
+
+// finishRoot makes the root read-only and gives it its propagation, if asked for.
+func (p *Plan) finishRoot(b *program.Builder) {
+	l := p.layout
+	if l.ReadOnly && !(l.Root.Kind == KindBind && !l.Root.Writable) {
+		b.Step("make the root read-only", "")
+		if p.env.Features.MountSetattr {
+			b.MountSetattr(program.Cwd(), "/", false, unix.MOUNT_ATTR_RDONLY, 0, 0, program.Null())
+		} else {
+			flags := p.rootMountFlags()
+			b.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, "")
+		}
+	}
+	if l.Propagation != Private {
+		b.Step("set propagation of the root", "")
+		b.Mount("", "/", "", uintptr(l.Propagation.ms())|unix.MS_REC, "")
+	}
+}
+
+// rootMountFlags are the flags that the root mount has.
+func (p *Plan) rootMountFlags() uintptr {
+	switch p.layout.Root.Kind {
+	case KindBind:
+		f := p.rootFlags().ms()
+		if path := p.layout.Root.Layers[0].Path; path != "" {
+			f |= sourceFlags(path)
+		}
+		return f
+	case KindComposed:
+		return unix.MS_NODEV | unix.MS_NOSUID
+	}
+	return unix.MS_NODEV
+}
+
+// unixMode converts permission, set-ID and sticky bits.
+func modeBits(m fs.FileMode) uint32 {
+	out := uint32(m.Perm())
+	for _, t := range []struct {
+		mode fs.FileMode
+		bit  uint32
+	}{{fs.ModeSetuid, unix.S_ISUID}, {fs.ModeSetgid, unix.S_ISGID}, {fs.ModeSticky, unix.S_ISVTX}} {
+		if m&t.mode != 0 {
+			out |= t.bit
+		}
+	}
+	return out
+}

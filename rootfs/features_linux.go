@@ -1,0 +1,28 @@
+package rootfs
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Probe tries which system calls work here. The answer is kept: a filter cannot be taken off again.
+var Probe = sync.OnceValue(func() Features {
+	return Features{Openat2: haveOpenat2(), MountSetattr: haveMountSetattr()}
+})
+
+func haveOpenat2() bool {
+	fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+	if err != nil {
+		return false
+	}
+	_ = unix.Close(fd)
+	return true
+}
+
+// haveMountSetattr makes a call that changes nothing: a size of zero is answered with EINVAL where the call
+// exists.
+func haveMountSetattr() bool {
+	_, _, e := unix.Syscall6(unix.SYS_MOUNT_SETATTR, ^uintptr(0), 0, 0, 0, 0, 0)
+	return e == unix.EINVAL
+}

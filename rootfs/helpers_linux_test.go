@@ -1,0 +1,80 @@
+package rootfs
+
+import (
+	"os"
+	"syscall"
+	"testing"
+)
+
+// eachWay runs a test with openat2 and with the walk, each in a fresh root.
+func eachWay(t *testing.T, fn func(t *testing.T, r *Root)) {
+	t.Helper()
+	for _, walk := range []bool{false, true} {
+		name := "openat2"
+		if walk {
+			name = "walk"
+		}
+		t.Run(name, func(t *testing.T) {
+			r, err := OpenRoot(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			r.noOpenat2 = walk
+			before := countFDs(t)
+			fn(t, r)
+			if after := countFDs(t); after > before {
+				t.Errorf("%d descriptors leaked", after-before)
+			}
+		})
+	}
+}
+
+func countFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func mkdir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Mkdir(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkfifo(t *testing.T, path string) {
+	t.Helper()
+	if err := syscall.Mkfifo(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(data string) func(t *testing.T, path string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func sparse(size int64) func(t *testing.T, path string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		write("")(t, path)
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func symlink(t *testing.T, text, path string) {
+	t.Helper()
+	if err := os.Symlink(text, path); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package rootfs
+
+import (
+	"context"
+	"errors"
+)
+
+// Plan is a layout ready to be turned into system calls; on Linux only.
+type Plan struct{}
+
+var errLinuxOnly = &Error{Op: "make root filesystem", Err: errors.ErrUnsupported, Remedy: "it needs Linux"}
+
+// Probe answers that nothing works: this is not Linux.
+func Probe() Features { return Features{} }
+
+// Compile answers errors.ErrUnsupported: this is not Linux.
+func (l *Layout) Compile(Env) (*Plan, error) { return nil, errLinuxOnly }
+
+// Enter answers errors.ErrUnsupported: this is not Linux.
+func Enter(context.Context, *Layout, Env) error { return errLinuxOnly }

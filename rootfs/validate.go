@@ -1,0 +1,106 @@
+package rootfs
+
+import (
+	"errors"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Validate reports every fault of the layout that shows without looking at the machine, joined in one error.
+func (l *Layout) Validate() error {
+	var faults []error
+	if err := l.Root.validate(); err != nil {
+		faults = append(faults, err)
+	}
+	for i := range l.Mounts {
+		faults = append(faults, l.Mounts[i].faults()...)
+	}
+	if len(l.Devices)+len(l.Links) > 0 && l.devMount() < 0 {
+		faults = append(faults, invalid("devices", "", "they need a tmpfs mounted on /dev"))
+	}
+	for _, d := range l.Devices {
+		if !below(d.Path, "/dev") {
+			faults = append(faults, invalid("device", quoted(d.Path), "a device node must lie below /dev; other filesystems are mounted nodev"))
+		}
+		if d.HostPath != "" && !cleanPath(d.HostPath) {
+			faults = append(faults, invalid("device", quoted(d.HostPath), "not an absolute clean path"))
+		}
+	}
+	for _, k := range l.Links {
+		if !below(k.Path, "/dev") || k.Target == "" || strings.Contains(k.Target, "\x00") {
+			faults = append(faults, invalid("link", quoted(k.Path), "a link must lie below /dev and have a target"))
+		}
+	}
+	for _, list := range [][]string{l.MaskedPaths, l.ReadOnlyPaths} {
+		for _, p := range list {
+			if !cleanPath(p) || p == "/" {
+				faults = append(faults, invalid("path", quoted(p), "not an absolute clean path below the root"))
+			}
+		}
+	}
+	for _, f := range l.Files {
+		faults = append(faults, f.faults(l)...)
+	}
+	if l.Propagation < Private || l.Propagation > Unbindable {
+		faults = append(faults, invalid("propagation", "", "unknown value"))
+	}
+	return errors.Join(faults...)
+}
+
+func (d *Description) validate() error {
+	switch {
+	case d == nil:
+		return invalid("root filesystem", "", "none given")
+	case d.Kind < KindBind || d.Kind > KindComposed:
+		return invalid("root filesystem", "", "unknown kind")
+	case d.Kind == KindBind && len(d.Layers) != 1:
+		return invalid("root filesystem", "", "a bind has one layer")
+	case d.Kind == KindOverlay && (len(d.Layers) == 0 || len(d.Layers) > MaxLayers):
+		return invalid("root filesystem", "", "an overlay has 1 to 500 layers")
+	case d.Kind == KindComposed && (len(d.Layers) > 0 || d.Upper.Dir != "" || d.Upper.None):
+		return invalid("root filesystem", "", "a composed root has parts and a layer in memory")
+	}
+	return nil
+}
+
+func (f *File) faults(l *Layout) []error {
+	var out []error
+	bad := func(why string) { out = append(out, invalid("file", quoted(f.Path), why)) }
+	switch {
+	case !cleanPath(f.Path) || f.Path == "/":
+		bad("not an absolute clean path below the root")
+	case f.Path == "/proc" || f.Path == "/sys" || below(f.Path, "/proc") || below(f.Path, "/sys"):
+		bad("files cannot be put into /proc or /sys")
+	}
+	if f.Size < 0 || f.Offset < 0 || f.Content == nil && f.Size+f.Offset != 0 {
+		bad("bad size or offset")
+	}
+	if strings.Contains(f.Link, "\x00") {
+		bad("link contains a NUL byte")
+	}
+	if r := l.Root; r != nil && (r.Kind == KindBind && !r.Writable || r.Upper.None) {
+		bad("the root filesystem is read-only")
+	}
+	return out
+}
+
+// devMount returns the index of the tmpfs on /dev, or -1.
+func (l *Layout) devMount() int {
+	return slices.IndexFunc(l.Mounts, func(m Mount) bool { return m.Type == TypeTmpfs && path.Clean(m.Target) == "/dev" })
+}
+
+// plain says that p is absolute, without NUL, "." and "..".
+func cleanPath(p string) bool {
+	return strings.HasPrefix(p, "/") && path.Clean(p) == p && !strings.Contains(p, "\x00") && len(p) < 4096
+}
+
+// below says that p is a clean path below dir.
+func below(p, dir string) bool { return cleanPath(p) && strings.HasPrefix(p, dir+"/") }
+
+func quoted(p string) string {
+	if p == "" {
+		return `""`
+	}
+	return p
+}

@@ -1,0 +1,375 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// spec is everything a container was asked to be. It does not depend on this machine.
+type spec struct {
+	process processSpec
+
+	rootfs        rootfs.Source
+	readOnlyRoot  bool
+	mounts        []rootfs.Mount
+	devices       []rootfs.Device
+	masked        []string // nil: default
+	readOnlyPaths []string // nil: default
+	files         []rootfs.File
+	trees         []tree
+
+	namespaces namespaces.Set
+	idmaps     *namespaces.IDMaps
+	hostname   string
+	id         string
+
+	resources                   cgroups.Resources
+	memorySet, cpusSet, pidsSet bool
+	cgroupParent                string
+	bestEffort                  bool
+	timeout, cpuTime, waitDelay time.Duration
+	outputLimit                 int64
+	seccomp                     *specs.LinuxSeccomp
+	seccompOff                  bool
+	sysctls                     [][2]string
+	stopSignal                  syscall.Signal
+	cancel                      func(*Process) error
+	logger                      *slog.Logger
+	trace                       *Trace
+	network                     Network
+}
+
+// processSpec is what a process was asked to be.
+type processSpec struct {
+	args           []string
+	commandFile    *os.File
+	env            []string
+	dir            string
+	user           string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	extraFiles     []*os.File
+	terminal       bool
+	rows, cols     uint16
+	caps           capsSpec
+	allowNewPrivs  bool
+	rlimits        []rlimit
+	umask          *uint32
+	oomScoreAdj    *int
+}
+
+type capsSpec struct{ replace, add, drop []string } // replace nil: default
+
+type rlimit struct {
+	resource   int
+	soft, hard uint64
+}
+
+const (
+	defaultPids     = 4096
+	minMemory       = 1 << 20
+	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	maxArgs         = 1 << 20 // bytes of arguments and environment; the kernel's own limit depends on the stack
+	maxTreeBytes    = 64 << 20
+	maxTreeEntries  = 100_000
+	rlimitResources = 16
+)
+
+func newSpec(opts []Option) (*spec, error) {
+	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: "0:0"}}
+	for _, o := range opts {
+		if o != nil {
+			o.apply(s)
+		}
+	}
+	if s.rootfs == nil {
+		s.rootfs = defaultRootfs()
+	}
+	if s.hostname == "" {
+		s.hostname = s.id
+		if s.hostname == "" {
+			s.hostname = "caisson"
+		}
+	}
+	return s, s.validate()
+}
+
+// validate reports every fault of the wish.
+func (s *spec) validate() error {
+	var faults []error
+	add := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	add(s.process.validate())
+	add(s.validateIdentity())
+	add(s.validateLimits())
+	// A layout with any root tells what is wrong with mounts and devices.
+	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
+	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
+	if err := l.Validate(); err != nil {
+		add(&OptionError{"WithMount or WithDevice", err})
+	}
+	for _, l := range [][]string{s.masked, s.readOnlyPaths} {
+		for _, p := range l {
+			if !cleanAbs(p) {
+				add(invalid("WithMaskedPaths or WithReadOnlyPaths", "%q is not a clean absolute path", p))
+			}
+		}
+	}
+	for _, f := range s.files {
+		if !cleanAbs(f.Path) || f.Path == "/" {
+			add(invalid("WithFile", "%q is not a clean absolute path", f.Path))
+		}
+	}
+	for _, t := range s.trees {
+		if !cleanAbs(t.path) || t.fsys == nil {
+			add(invalid("WithFS", "%q is not a clean absolute path, or the file system is nil", t.path))
+		}
+	}
+	for _, kv := range s.sysctls {
+		add(checkSysctl(kv[0], kv[1], &s.namespaces))
+	}
+	return errors.Join(faults...)
+}
+
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+func (s *spec) validateIdentity() error {
+	var faults []error
+	if s.id != "" && !idPattern.MatchString(s.id) {
+		faults = append(faults, invalid("WithID", "%q: an id has 1 to 63 letters, digits, '-', '_' or '.', and begins with a letter or digit", s.id))
+	}
+	if len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ") {
+		faults = append(faults, invalid("WithHostname", "%q: a hostname has at most 64 bytes, without spaces and slashes", s.hostname))
+	}
+	if err := s.namespaces.Validate(); err != nil {
+		faults = append(faults, &OptionError{"WithNamespaces", err})
+	}
+	if s.namespaces.Mount.IsHost() || s.namespaces.Mount.IsJoin() {
+		faults = append(faults, invalid("WithNamespaces", "a container needs a mount namespace of its own; to start a process in others use namespaces.Command"))
+	}
+	if s.idmaps != nil {
+		if err := s.idmaps.Validate(); err != nil {
+			faults = append(faults, &OptionError{"WithIDMaps", err})
+		}
+		if s.namespaces.User.IsHost() || s.namespaces.User.IsJoin() {
+			faults = append(faults, invalid("WithIDMaps", "id maps need a new user namespace"))
+		}
+	}
+	if s.network != nil && !s.namespaces.Net.IsNew() {
+		faults = append(faults, invalid("WithNetwork", "a network needs a new network namespace"))
+	}
+	return errors.Join(faults...)
+}
+
+func (s *spec) validateLimits() error {
+	var faults []error
+	if m := s.resources.Memory.Max; s.memorySet && m != cgroups.Max && m < minMemory {
+		faults = append(faults, invalid("WithMemory", "%d bytes: at least %d are needed to execute anything", m, minMemory))
+	}
+	if s.cpusSet && s.resources.CPU.CPUs <= 0 {
+		faults = append(faults, invalid("WithCPUs", "%v: give more than 0", s.resources.CPU.CPUs))
+	}
+	if s.pidsSet && (s.resources.Pids.Max == 0 || s.resources.Pids.Max < cgroups.Max) {
+		faults = append(faults, invalid("WithPids", "%d: give at least 1, or cgroups.Max", s.resources.Pids.Max))
+	}
+	if err := s.resources.Validate(); err != nil && len(faults) == 0 {
+		faults = append(faults, &OptionError{"WithResources", err})
+	}
+	for name, d := range map[string]time.Duration{"WithTimeout": s.timeout, "WithCPUTime": s.cpuTime, "WithWaitDelay": s.waitDelay} {
+		if d < 0 {
+			faults = append(faults, invalid(name, "%v is negative", d))
+		}
+	}
+	if s.outputLimit < 0 {
+		faults = append(faults, invalid("WithOutputLimit", "%d is negative", s.outputLimit))
+	}
+	if s.stopSignal <= 0 || s.stopSignal > 64 {
+		faults = append(faults, invalid("WithStopSignal", "%d is no signal", int(s.stopSignal)))
+	}
+	return errors.Join(faults...)
+}
+
+func (p *processSpec) validate() error {
+	var faults []error
+	if len(p.args) == 0 || p.args[0] == "" {
+		faults = append(faults, invalid("WithCommand", "no command given"))
+	}
+	total := 0
+	for _, a := range p.args {
+		total += len(a) + 9
+		if strings.ContainsRune(a, 0) {
+			faults = append(faults, invalid("WithCommand", "argument %q contains a NUL byte", a))
+		}
+	}
+	for _, e := range p.env {
+		total += len(e) + 9
+		if k, _, ok := strings.Cut(e, "="); !ok || k == "" || strings.ContainsRune(e, 0) {
+			faults = append(faults, invalid("WithEnv", "%q is not of the form KEY=value", e))
+		}
+	}
+	if total > maxArgs {
+		faults = append(faults, invalid("WithCommand", "arguments and environment have %d bytes; at most %d", total, maxArgs))
+	}
+	if p.dir != "" && !cleanAbs(path.Clean(p.dir)) {
+		faults = append(faults, invalid("WithDir", "%q is not an absolute path", p.dir))
+	}
+	if _, err := p.capabilities(caps.Known); err != nil {
+		faults = append(faults, &OptionError{"WithCapabilities", err})
+	}
+	if p.terminal && p.stderr != nil && p.stderr != p.stdout {
+		faults = append(faults, invalid("WithTerminal", "a terminal has no standard error apart from standard output"))
+	}
+	for _, r := range p.rlimits {
+		if r.resource < 0 || r.resource >= rlimitResources || r.soft > r.hard {
+			faults = append(faults, invalid("WithRlimit", "resource %d, soft %d, hard %d: no such resource, or soft above hard", r.resource, r.soft, r.hard))
+		}
+	}
+	for i, f := range p.extraFiles {
+		if f == nil {
+			faults = append(faults, invalid("WithExtraFiles", "file %d is nil", i))
+		}
+	}
+	if a := p.oomScoreAdj; a != nil && (*a < -1000 || *a > 1000) {
+		faults = append(faults, invalid("WithOOMScoreAdj", "%d is not in -1000..1000", *a))
+	}
+	return errors.Join(faults...)
+}
+
+// capabilities computes the set that was asked for; all is what "ALL" means.
+func (p *processSpec) capabilities(all caps.Set) (caps.Set, error) {
+	set := caps.Default
+	var err error
+	if p.caps.replace != nil {
+		if set, err = caps.ParseNames(p.caps.replace, all); err != nil {
+			return 0, err
+		}
+	}
+	add, err := caps.ParseNames(p.caps.add, all)
+	if err != nil {
+		return 0, err
+	}
+	drop, err := caps.ParseNames(p.caps.drop, all)
+	if err != nil {
+		return 0, err
+	}
+	return (set | add) &^ drop, nil
+}
+
+// environment returns the environment of a process: defaults, then what was set, the last of equal keys.
+func (p *processSpec) environment(home string) []string {
+	env := []string{"PATH=" + defaultPath, "HOME=" + home}
+	if p.terminal {
+		env = append(env, "TERM=xterm")
+	}
+	all := append(env, p.env...)
+	at := make(map[string]int, len(all))
+	out := all[:0:0]
+	for _, e := range all {
+		k, _, _ := strings.Cut(e, "=")
+		if i, ok := at[k]; ok {
+			out[i] = e
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+func cleanAbs(p string) bool {
+	return path.IsAbs(p) && path.Clean(p) == p && !strings.ContainsRune(p, 0)
+}
+
+// sysctlNamespace tells which namespace a kernel parameter belongs to (namespaces(7), Documentation/admin-guide/
+// sysctl). Parameters that belong to none would change the host.
+func checkSysctl(name, value string, set *namespaces.Set) error {
+	if strings.ContainsAny(value, "\x00\n") || !sysctlName.MatchString(name) {
+		return invalid("WithSysctl", "%q=%q: not a parameter name, or the value has a line break", name, value)
+	}
+	var ns namespaces.Namespace
+	switch {
+	case strings.HasPrefix(name, "net."):
+		ns = set.Net
+	case strings.HasPrefix(name, "fs.mqueue."), strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "kernel.shm"), name == "kernel.sem":
+		ns = set.IPC
+	case name == "kernel.domainname":
+		ns = set.UTS
+	default:
+		return invalid("WithSysctl", "%s belongs to no namespace: it would change the host", name)
+	}
+	if ns.IsHost() || ns.IsJoin() {
+		return invalid("WithSysctl", "%s needs a new namespace of its kind", name)
+	}
+	return nil
+}
+
+var sysctlName = regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_-]+)+$`)
+
+// sysctlPath returns the path below /proc/sys.
+func sysctlPath(name string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	return strings.ReplaceAll(name, ".", "/")
+}
+
+// treeFiles reads a file system into files to be written.
+func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error) {
+	var out []rootfs.File
+	err := fs.WalkDir(t.fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f := rootfs.File{Path: path.Join(t.path, name), Mode: 0o755}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		f.Mode = info.Mode().Perm()
+		switch {
+		case f.Path == "/":
+			return nil
+		case d.IsDir():
+			f.Dir = true
+		case d.Type() == fs.ModeSymlink:
+			if f.Link, err = fs.ReadLink(t.fsys, name); err != nil {
+				return err
+			}
+		case d.Type().IsRegular():
+			if f.Data, err = fs.ReadFile(t.fsys, name); err != nil {
+				return err
+			}
+		default:
+			return fmt.Errorf("%s: neither a directory, a regular file nor a symbolic link", name)
+		}
+		*budget -= int64(len(f.Data))
+		if out = append(out, f); len(out) > maxTreeEntries || *budget < 0 {
+			return fmt.Errorf("more than %d files or %d bytes", maxTreeEntries, int64(maxTreeBytes))
+		}
+		return nil
+	})
+	return out, err
+}

@@ -1,0 +1,328 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// running is what one start owns. Everything that was made is undone by close, in reverse order.
+type running struct {
+	c       *Container
+	undo    undoList
+	m       *machine
+	prog    *program.Program
+	files   map[string]int // inputs of the program
+	fds     map[string]int // of those, the ones that are not the root filesystem's
+	layout  *rootfs.Layout
+	env     rootfs.Env
+	streams *streams
+	group   *cgroups.Group
+	maps    namespaces.IDMaps
+	ns      uint64 // CLONE_NEW flags of the first clone
+	cgroup  int    // directory for CLONE_INTO_CGROUP, or -1
+	iso     Isolation
+
+	child *stage.Child
+	pidfd *stage.Pidfd
+	keep  func() // tells the keeper that the process is gone
+	tty   *os.File
+	root  *os.File
+	full  bool // the throw-away layer had no space left at the end
+	began time.Time
+
+	rootMu   sync.Mutex
+	rootRoot *rootfs.Root
+}
+
+// undoList is what has to be undone.
+type undoList []func() error
+
+func (l *undoList) add(f func() error) { *l = append(*l, f) }
+
+func (l *undoList) run() error {
+	var errs []error
+	for _, f := range slices.Backward(*l) {
+		errs = append(errs, f())
+	}
+	*l = nil
+	return errors.Join(errs...)
+}
+
+func (r *running) close() error {
+	if r == nil {
+		return nil
+	}
+	r.rootMu.Lock()
+	defer r.rootMu.Unlock()
+	var err error
+	if r.rootRoot != nil {
+		err = r.rootRoot.Close()
+		r.rootRoot = nil
+	}
+	if r.root != nil {
+		err = errors.Join(err, r.root.Close())
+		r.root = nil
+	}
+	return errors.Join(err, r.undo.run())
+}
+
+// create makes the container; with stop it waits in the state "created". The caller holds the lock.
+func (c *Container) create(ctx context.Context, stop bool) (*Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if c.run != nil { // a start after the end of an earlier one
+		if err := c.run.close(); err != nil {
+			return nil, err
+		}
+		c.run = nil
+	}
+	r := &running{c: c, cgroup: -1}
+	p, err := r.start(ctx, stop)
+	if err != nil {
+		if uerr := r.close(); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr))
+		}
+		return nil, err
+	}
+	c.run, c.proc, c.iso = r, p, r.iso
+	c.state = StateRunning
+	if stop {
+		c.state = StateCreated
+	}
+	return p, nil
+}
+
+// start acquires everything, makes the stage and follows it until the command runs, or waits to.
+func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
+	if err := r.acquire(ctx, stop); err != nil {
+		return nil, err
+	}
+	defer r.streams.closeChild()
+	if err := r.launch(); err != nil {
+		return nil, err
+	}
+	// A context that ends during the set-up ends the stage, and the conversation with it.
+	stopWatch := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(r.child.Pidfd, unix.SIGKILL, nil, 0) })
+	err := r.follow(ctx, stop)
+	if !stopWatch() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		r.child.Kill()
+		unix.Close(r.child.Pidfd)
+		r.child.Conn.Close()
+		if r.keep != nil {
+			r.keep()
+		}
+		if cerr := ctx.Err(); cerr != nil {
+			err = cerr
+		}
+		return nil, r.explainFailure(err)
+	}
+	if !stop {
+		r.child.Conn.Close()
+	}
+	return r.process(ctx)
+}
+
+// launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
+func (r *running) launch() error {
+	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
+	if r.m.userns == usernsSelf {
+		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
+	}
+	r.began = time.Now()
+	child, err := stage.Start(cfg)
+	if stage.NeedsJoin(err) {
+		if err := r.joinInstead(); err != nil {
+			return err
+		}
+		cfg.Program, cfg.Cgroup = r.prog, -1
+		child, err = stage.Start(cfg)
+	}
+	if err != nil {
+		return r.explainFailure(err)
+	}
+	r.child = child
+	runtime.KeepAlive(r)
+	return nil
+}
+
+// joinInstead compiles the program again so that it enters the v2 cgroup by cgroup.procs.
+func (r *running) joinInstead() error {
+	fd, err := r.group.ProcsFD()
+	if err != nil {
+		return err
+	}
+	r.cgroup, r.m.cgroupFD = -1, true
+	r.fds["cgroup.procs"] = fd
+	return r.compile()
+}
+
+// follow talks with the stage until it has executed the command, or waits to.
+func (r *running) follow(ctx context.Context, stop bool) error {
+	if r.m.userns != usernsRanges {
+		if err := r.register(stop); err != nil {
+			return err
+		}
+	}
+	for {
+		msg, err := r.child.Conn.Recv()
+		if err == io.EOF && r.m.userns == usernsRanges && r.keep == nil {
+			return errDied
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch msg.Tag {
+		case syncMaps:
+			err = r.writeMaps(ctx)
+		case syncChild:
+			err = r.adopt(msg.FD, stop)
+		case syncNetwork:
+			err = r.attachNetwork(ctx)
+		case syncTTY:
+			err = r.takeTTY(msg.FD)
+		case syncRoot:
+			r.root = os.NewFile(uintptr(msg.FD), "/")
+		case syncCreated:
+			return nil
+		default:
+			err = fmt.Errorf("unknown sync point %d", msg.Tag)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// errDied says that the stage ended without a word.
+var errDied = errors.New("the container's first process ended before it could execute the command")
+
+// register makes the keeper responsible for the container and lets it go on to its command. With stop it
+// remains at its last sync point.
+func (r *running) register(stop bool) error {
+	keep, err := stage.Keep(r.child.Pidfd)
+	if err != nil {
+		return fmt.Errorf("hand over to the keeper: %w", err)
+	}
+	r.keep = keep
+	if stop || r.c.spec.network != nil {
+		return nil
+	}
+	return r.child.Conn.Release()
+}
+
+// writeMaps writes the id maps of the stage's user namespace.
+func (r *running) writeMaps(ctx context.Context) error {
+	if err := namespaces.WriteMaps(ctx, r.child.Pid, nil, r.maps); err != nil {
+		return err
+	}
+	return r.child.Conn.Release()
+}
+
+// adopt replaces the first process, which has done its part, by the one it made.
+func (r *running) adopt(pidfd int, stop bool) error {
+	if pidfd < 0 {
+		return errors.New("no process descriptor came with the container's first process")
+	}
+	stage.Reap(r.child.Pidfd)
+	unix.Close(r.child.Pidfd)
+	r.child.Pidfd = pidfd
+	pid, err := pidOf(pidfd)
+	if err != nil {
+		return err
+	}
+	r.child.Pid = pid
+	return r.register(stop)
+}
+
+// pidOf reads the process id behind a pidfd.
+func pidOf(pidfd int) (int, error) {
+	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(pidfd))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return 0, fmt.Errorf("no Pid in fdinfo of a process descriptor")
+}
+
+func (r *running) attachNetwork(ctx context.Context) error {
+	ns, err := os.Open("/proc/" + strconv.Itoa(r.child.Pid) + "/ns/net")
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	detach, err := r.c.spec.network.Attach(ctx, ns, r.child.Pid)
+	if err != nil {
+		return fmt.Errorf("attach network: %w", err)
+	}
+	if detach != nil {
+		r.undo.add(detach)
+	}
+	if err := r.child.Conn.Release(); err != nil {
+		return err
+	}
+	if r.m.create {
+		return nil
+	}
+	return r.child.Conn.Release() // for the wait before the command
+}
+
+func (r *running) takeTTY(fd int) error {
+	if fd < 0 {
+		return errors.New("no descriptor came with the terminal")
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	r.tty = os.NewFile(uintptr(fd), "/dev/ptmx")
+	r.undo.add(func() error { return ignoreClosed(r.tty.Close()) })
+	return nil
+}
+
+// release lets a created container execute its command. The caller holds the lock.
+func (c *Container) release(ctx context.Context) (*Process, error) {
+	r := c.run
+	if err := r.child.Conn.Release(); err != nil {
+		return nil, err
+	}
+	stopWatch := context.AfterFunc(ctx, func() { _ = c.proc.kill(ReasonCanceled) })
+	_, err := r.child.Conn.Recv()
+	r.child.Conn.Close()
+	stopWatch()
+	if err != nil && err != io.EOF {
+		_ = c.proc.kill(ReasonStopped)
+		<-c.proc.done
+		return nil, r.explainFailure(err)
+	}
+	c.state = StateRunning
+	r.watchContext(ctx, c.proc)
+	return c.proc, nil
+}

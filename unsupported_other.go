@@ -1,0 +1,28 @@
+//go:build !linux
+
+package caisson
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// errOS is what everything answers that would need the Linux kernel.
+var errOS = fmt.Errorf("%w: containers need Linux, this is %s", ErrUnsupported, runtime.GOOS)
+
+type running struct{}
+
+func (r *running) close() error                                { return nil }
+func (r *running) rootView() (*rootfs.Root, error)             { return nil, errOS }
+func (c *Container) check(context.Context) error               { return errOS }
+func (c *Container) explain(io.Writer) error                   { return errOS }
+func (c *Container) release(context.Context) (*Process, error) { return nil, errOS }
+func (c *Container) create(context.Context, bool) (*Process, error) {
+	return nil, errOS
+}
+
+func remedy(error) string { return "" }
