@@ -72,8 +72,9 @@ func child(name string) int {
 	s, dir := scenarios[name], os.Getenv(childDir)
 	m := modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == os.Getenv(childMode) })]
 	_, _ = os.ReadFile("/proc/version") // opens what the runtime keeps for its poller
+	source := s.source(dir)
 	before := openFiles()
-	d, err := s.source(dir).Describe(context.Background(), m.env())
+	d, err := source.Describe(context.Background(), m.env())
 	if err != nil {
 		fmt.Println("describe:", err)
 		return 2

@@ -73,10 +73,7 @@ func (p *Plan) lateRootFlags(b *program.Builder) {
 	if p.env.Features.MountSetattr {
 		return
 	}
-	var locked uintptr
-	if l := p.layout.Root.Layers[0]; l.Path != "" {
-		locked = sourceFlags(l.Path)
-	}
+	locked := sourceFlags(layerPath(p.layout.Root.Layers[0]))
 	b.Mount("", ".", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	b.Mount("", ".", "", unix.MS_REMOUNT|unix.MS_BIND|locked|p.rootFlags().ms(), "")
 }

@@ -230,11 +230,7 @@ func (p *Plan) finishRoot(b *program.Builder) {
 func (p *Plan) rootMountFlags() uintptr {
 	switch p.layout.Root.Kind {
 	case KindBind:
-		f := p.rootFlags().ms()
-		if path := p.layout.Root.Layers[0].Path; path != "" {
-			f |= sourceFlags(path)
-		}
-		return f
+		return p.rootFlags().ms() | sourceFlags(layerPath(p.layout.Root.Layers[0]))
 	case KindComposed:
 		return unix.MS_NODEV | unix.MS_NOSUID
 	}
