@@ -22,7 +22,7 @@ func testDir() rootfs.Source {
 	if dir := os.Getenv("CAISSON_TEST_ROOTFS"); dir != "" {
 		return rootfs.Dir(dir)
 	}
-	return rootfs.Dir("/")
+	return rootfs.Host()
 }
 
 func testContext(t *testing.T) context.Context {
