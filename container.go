@@ -71,7 +71,6 @@ func (c *Container) ID() string { return c.spec.id }
 func (c *Container) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-<<<<<<< HEAD
 	c.refresh()
 	return c.state
 }
@@ -79,16 +78,6 @@ func (c *Container) State() State {
 // refresh notes the end of the process. The caller holds the lock.
 func (c *Container) refresh() {
 	if c.state != StateCreated && c.state != StateRunning {
-=======
-	c.settle()
-	return c.state
-}
-
-// settle notes that the command has ended. It is asked for when the state matters: the goroutine that sees the end
-// must not wait for the lock, which a caller may hold that waits for the end. The caller holds the lock.
-func (c *Container) settle() {
-	if c.state != StateRunning && c.state != StateCreated {
->>>>>>> tests
 		return
 	}
 	select {
@@ -153,11 +142,7 @@ func (c *Container) Start(ctx context.Context) (*Process, error) {
 
 // may checks the state. The caller holds the lock.
 func (c *Container) may(op string, states ...State) error {
-<<<<<<< HEAD
 	c.refresh()
-=======
-	c.settle()
->>>>>>> tests
 	for _, s := range states {
 		if c.state == s {
 			return nil

@@ -141,12 +141,9 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if !stop {
 		r.child.Conn.Close()
-<<<<<<< HEAD
 		r.traced()
-=======
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
->>>>>>> tests
 	}
 	return r.process(ctx)
 }
