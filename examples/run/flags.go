@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -48,7 +49,7 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	c := &config{}
 	f := flag.NewFlagSet("run", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.Usage = func() { fmt.Fprint(stderr, usage); f.PrintDefaults() }
+	f.Usage = func() {}
 
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
 	f.BoolVar(&c.readOnly, "read-only", false, "make the root filesystem read-only")
@@ -58,10 +59,10 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 		func(s string) error { return c.addMount(parseMount(s)) })
 	f.Func("tmpfs", "empty filesystem in memory at `DST[:size=64M]`; may be repeated", func(s string) error { return c.addMount(parseTmpfs(s)) })
 
-	f.Var(&c.memory, "memory", "limit of memory and swap, such as `64M`")
+	f.Var(&c.memory, "memory", "limit of memory and swap together (`SIZE`, such as 64M)")
 	f.Float64Var(&c.cpus, "cpus", 0, "limit of CPU time in `CPUS`: 0.5 is half of one")
 	f.Int64Var(&c.pids, "pids", 0, "limit of processes and threads (`N`); -1 for none; default 4096")
-	f.Var(&c.disk, "disk", "limit of the throw-away layer, such as `64M`; needs -rootfs")
+	f.Var(&c.disk, "disk", "limit of the throw-away layer (`SIZE`); needs -rootfs")
 	f.Var(&c.outputLimit, "output-limit", "end the command when it has written more than this `SIZE`")
 	f.DurationVar(&c.timeout, "timeout", 0, "end the command after this `DURATION`, such as 10s")
 	f.DurationVar(&c.cpuTime, "cpu-time", 0, "end the command when it has used this much CPU time (`DURATION`)")
@@ -74,13 +75,18 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	both(f, "e", "env", "set `KEY=VALUE`, or KEY as it is outside; may be repeated", c.env.Set)
 	f.Var(&c.capAdd, "cap-add", "add the `CAPABILITY`; may be repeated")
 	f.Var(&c.capDrop, "cap-drop", "drop the `CAPABILITY`, or ALL; may be repeated")
-	f.StringVar(&c.net, "net", "none", "network: `none` (loopback only) or host")
+	f.StringVar(&c.net, "net", "none", "`NETWORK`: none (loopback only) or host")
 
 	bothBool(f, &c.tty, "t", "tty", "give the command a terminal")
 	bothBool(f, &c.interactive, "i", "interactive", "keep standard input open; a terminal implies it")
 	f.BoolVar(&c.explain, "explain", false, "print what a start does, call by call, and do not start")
 	bothBool(f, &c.quiet, "q", "quiet", "print nothing but what the command prints")
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stderr, usage)
+		f.PrintDefaults()
+		return nil, err
+	} else if err != nil {
+		fmt.Fprintln(stderr, "-h lists the flags")
 		return nil, err
 	}
 	c.command = f.Args()

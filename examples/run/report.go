@@ -50,7 +50,7 @@ func sortMeasures(iso caisson.Isolation) (namespaces, limits []string, rest cais
 			namespaces = append(namespaces, name)
 		} else if name, ok := strings.CutSuffix(m.Name, " limit"); ok {
 			limits = append(limits, name+" "+m.Detail)
-		} else {
+		} else if m.Name != "capabilities" { // counted above
 			rest = append(rest, m)
 		}
 	}
