@@ -71,7 +71,20 @@ func (c *Container) ID() string { return c.spec.id }
 func (c *Container) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.refresh()
 	return c.state
+}
+
+// refresh notes the end of the process. The caller holds the lock.
+func (c *Container) refresh() {
+	if c.state != StateCreated && c.state != StateRunning {
+		return
+	}
+	select {
+	case <-c.proc.done:
+		c.state = StateStopped
+	default:
+	}
 }
 
 // Isolation lists what contains the container and what could not be applied on this machine. It is complete
@@ -129,6 +142,7 @@ func (c *Container) Start(ctx context.Context) (*Process, error) {
 
 // may checks the state. The caller holds the lock.
 func (c *Container) may(op string, states ...State) error {
+	c.refresh()
 	for _, s := range states {
 		if c.state == s {
 			return nil

@@ -102,7 +102,7 @@ func (r *running) supervise(p *Process) {
 	res, err := r.collect()
 	res.Wall = wall
 	r.keep()
-	if !r.m.newPID || r.group != nil && !r.m.newPID {
+	if !r.m.newPID {
 		_ = r.killGroup()
 	}
 	serr := r.streams.wait(r.c.spec.waitDelay)
@@ -118,19 +118,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
-	r.c.ended(p)
 	close(p.done)
-}
-
-// ended notes the end, unless another start has taken the place.
-func (c *Container) ended(p *Process) {
-	go func() { // the lock may be held by a caller that waits for p
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.proc == p && (c.state == StateRunning || c.state == StateCreated) {
-			c.state = StateStopped
-		}
-	}()
 }
 
 // collect reaps the process. Where someone else has done so, such as a wait4(-1) loop of the host program, the
