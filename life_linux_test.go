@@ -2,7 +2,6 @@ package caisson
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"os"
