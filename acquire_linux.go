@@ -25,6 +25,7 @@ import (
 func (r *running) acquire(ctx context.Context, stop bool) error {
 	r.m = &machine{create: stop, newPID: true, trace: r.c.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
+	recoverFirst()
 	if err := r.plan(ctx); err != nil {
 		return err
 	}
@@ -72,6 +73,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
+	r.m.rlimits = rlimits(&r.c.spec.process)
 	return r.makeLayout(ctx, desc)
 }
 
@@ -329,6 +331,24 @@ func (r *running) seccomp(set caps.Set) error {
 		r.note(Measure{Name: "no new privileges", Reason: "left out, as asked for"})
 	}
 	return nil
+}
+
+// softFiles is the traditional soft limit on open files. The Go runtime has raised that of the host program to the
+// hard one, which programs that close all possible descriptors, or use select(2), do not bear well.
+const softFiles = 1024
+
+// rlimits are the limits asked for, and the default for open files.
+func rlimits(p *processSpec) []rlimit {
+	for _, r := range p.rlimits {
+		if r.resource == unix.RLIMIT_NOFILE {
+			return p.rlimits
+		}
+	}
+	var have unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
+		return p.rlimits
+	}
+	return append([]rlimit{{unix.RLIMIT_NOFILE, min(softFiles, have.Max), have.Max}}, p.rlimits...)
 }
 
 // makeLayout puts together what the container sees as its filesystem.

@@ -40,6 +40,7 @@ type machine struct {
 	filter    *seccomp.Program
 	create    bool // stop in "created"
 	trace     bool
+	rlimits   []rlimit
 	plan      *rootfs.Plan
 	joined    []joinedNS
 	newNS     uint64 // CLONE_NEW flags, without user and pid
@@ -266,7 +267,7 @@ func (c *compiler) process() {
 	p := &c.s.process
 	c.stdio(p)
 	c.workingDirectory(p.dir)
-	for _, r := range p.rlimits {
+	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
 	}

@@ -24,20 +24,21 @@ import (
 
 // running is what one start owns. Everything that was made is undone by close, in reverse order.
 type running struct {
-	c       *Container
-	undo    undoList
-	m       *machine
-	prog    *program.Program
-	files   map[string]int // inputs of the program
-	fds     map[string]int // of those, the ones that are not the root filesystem's
-	layout  *rootfs.Layout
-	env     rootfs.Env
-	streams *streams
-	group   *cgroups.Group
-	maps    namespaces.IDMaps
-	ns      uint64 // CLONE_NEW flags of the first clone
-	cgroup  int    // directory for CLONE_INTO_CGROUP, or -1
-	iso     Isolation
+	c        *Container
+	undo     undoList
+	m        *machine
+	prog     *program.Program
+	files    map[string]int // inputs of the program
+	fds      map[string]int // of those, the ones that are not the root filesystem's
+	layout   *rootfs.Layout
+	env      rootfs.Env
+	streams  *streams
+	unrecord func() // strikes the group out of the journal
+	group    *cgroups.Group
+	maps     namespaces.IDMaps
+	ns       uint64 // CLONE_NEW flags of the first clone
+	cgroup   int    // directory for CLONE_INTO_CGROUP, or -1
+	iso      Isolation
 
 	child  *stage.Child
 	pidfd  *stage.Pidfd
