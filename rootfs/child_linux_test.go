@@ -87,6 +87,7 @@ func child(name string) int {
 	if s.change != nil {
 		s.change(dir, l)
 	}
+	before = max(before, openFiles())
 	err = Enter(context.Background(), l, m.env())
 	if s.wants != nil {
 		if !errors.Is(err, s.wants) {

@@ -36,3 +36,14 @@ func Usage(*os.File) (Space, error) { return Space{}, errLinuxOnly }
 
 // Receive answers errors.ErrUnsupported: this is not Linux.
 func Receive(*os.File) (*Kept, error) { return nil, errLinuxOnly }
+
+// Pivot answers errors.ErrUnsupported: this is not Linux.
+func Pivot(string) error { return errLinuxOnly }
+
+// Chroot answers errors.ErrUnsupported: this is not Linux.
+func Chroot(string) error { return errLinuxOnly }
+
+// Attach answers errors.ErrUnsupported: this is not Linux.
+func Attach(*os.File, Env, ...Mount) error { return errLinuxOnly }
+
+func newContent() (*os.File, error) { return nil, errLinuxOnly }
