@@ -34,6 +34,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	if err := r.stdio(); err != nil {
 		return err
 	}
+	if err := r.openTrace(); err != nil {
+		return err
+	}
 	if r.m.template {
 		fd, err := stage.Template()
 		if err != nil {

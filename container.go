@@ -71,14 +71,13 @@ func (c *Container) ID() string { return c.spec.id }
 func (c *Container) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.settle()
+	c.refresh()
 	return c.state
 }
 
-// settle notes that the command has ended. It is asked for when the state matters: the goroutine that sees the end
-// must not wait for the lock, which a caller may hold that waits for the end. The caller holds the lock.
-func (c *Container) settle() {
-	if c.state != StateRunning && c.state != StateCreated {
+// refresh notes the end of the process. The caller holds the lock.
+func (c *Container) refresh() {
+	if c.state != StateCreated && c.state != StateRunning {
 		return
 	}
 	select {
@@ -143,7 +142,7 @@ func (c *Container) Start(ctx context.Context) (*Process, error) {
 
 // may checks the state. The caller holds the lock.
 func (c *Container) may(op string, states ...State) error {
-	c.settle()
+	c.refresh()
 	for _, s := range states {
 		if c.state == s {
 			return nil

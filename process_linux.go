@@ -102,7 +102,7 @@ func (r *running) supervise(p *Process) {
 	res, err := r.collect()
 	res.Wall = wall
 	r.keep()
-	if !r.m.newPID || r.group != nil && !r.m.newPID {
+	if !r.m.newPID {
 		_ = r.killGroup()
 	}
 	serr := r.streams.wait(r.c.spec.waitDelay)

@@ -39,13 +39,14 @@ type running struct {
 	cgroup  int    // directory for CLONE_INTO_CGROUP, or -1
 	iso     Isolation
 
-	child *stage.Child
-	pidfd *stage.Pidfd
-	keep  func() // tells the keeper that the process is gone
-	tty   *os.File
-	root  *os.File
-	full  bool // the throw-away layer had no space left at the end
-	began time.Time
+	child  *stage.Child
+	pidfd  *stage.Pidfd
+	keep   func() // tells the keeper that the process is gone
+	tty    *os.File
+	tracer *tracer
+	root   *os.File
+	full   bool // the throw-away layer had no space left at the end
+	began  time.Time
 
 	rootMu   sync.Mutex
 	rootRoot *rootfs.Root
@@ -127,6 +128,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if err != nil {
 		r.child.Kill()
+		r.traced()
 		unix.Close(r.child.Pidfd)
 		r.child.Conn.Close()
 		if r.keep != nil {
@@ -139,10 +141,18 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if !stop {
 		r.child.Conn.Close()
+		r.traced()
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
 	return r.process(ctx)
+}
+
+// traced waits until the last step has been reported.
+func (r *running) traced() {
+	if r.tracer != nil {
+		<-r.tracer.done
+	}
 }
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
@@ -164,6 +174,10 @@ func (r *running) launch() error {
 		return r.explainFailure(err)
 	}
 	r.child = child
+	if t := r.tracer; t != nil {
+		t.write.Close()
+		go t.follow(r.prog, r.c.spec.trace)
+	}
 	runtime.KeepAlive(r)
 	return nil
 }
@@ -319,6 +333,7 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 	_, err := r.child.Conn.Recv()
 	r.child.Conn.Close()
 	stopWatch()
+	r.traced()
 	if err != nil && err != io.EOF {
 		_ = c.proc.kill(ReasonStopped)
 		<-c.proc.done

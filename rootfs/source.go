@@ -148,6 +148,10 @@ type Part struct {
 	Layer *Layer
 	// Bind shows Layer read-only and without an overlay.
 	Bind bool
+	// cover hides what the host has at Target.
+	cover bool
+	// file says that Layer is a file.
+	file bool
 	// depth is how many overlays are stacked at Target, this one included.
 	depth int
 }
