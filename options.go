@@ -189,8 +189,7 @@ func WithNoNewPrivileges(on bool) ProcessOption {
 }
 
 // WithRlimit sets a resource limit (setrlimit(2)); resource is a constant such as unix.RLIMIT_NOFILE. Default:
-// the host program's limits, except that the soft limit on open files is the one the host program was started
-// with.
+// the host program's limits, with a soft limit of 1024 on open files.
 func WithRlimit(resource int, soft, hard uint64) ProcessOption {
 	return processOption(func(p *processSpec) { p.rlimits = append(p.rlimits, rlimit{resource, soft, hard}) })
 }

@@ -192,7 +192,7 @@ func (r *running) figures(res *Result) {
 	if r.group == nil {
 		return
 	}
-	st, err := r.group.Summary()
+	st, err := r.group.Final()
 	if err != nil {
 		r.warn("read statistics", err)
 		return
@@ -242,7 +242,11 @@ func (r *running) removeGroup() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return r.group.Delete(ctx)
+	err := r.group.Delete(ctx)
+	if err == nil {
+		r.unrecord()
+	}
+	return err
 }
 
 func (r *running) resize(rows, cols uint16) error {

@@ -26,3 +26,5 @@ func (c *Container) create(context.Context, bool) (*Process, error) {
 }
 
 func remedy(error) string { return "" }
+
+func recoverAll(context.Context, []Owner) (int, error) { return 0, errOS }
