@@ -420,6 +420,10 @@ var groupSerial atomic.Uint64
 // for the number of processes and the counting of what is used are not.
 func (r *running) limits(ctx context.Context) error {
 	s := r.c.spec
+	if s.cgroupOff {
+		r.note(Measure{Name: "cgroup", Reason: "left out, as asked for"})
+		return nil
+	}
 	res := s.resources
 	asked := !isZero(res)
 	if !s.pidsSet {
@@ -453,11 +457,6 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	r.describeLimits(res)
 	return nil
-}
-
-func isZero(r cgroups.Resources) bool {
-	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

@@ -43,7 +43,7 @@ type spec struct {
 	resources                   cgroups.Resources
 	memorySet, cpusSet, pidsSet bool
 	cgroupParent                string
-	bestEffort                  bool
+	bestEffort, cgroupOff       bool
 	timeout, cpuTime, waitDelay time.Duration
 	outputLimit                 int64
 	seccomp                     *specs.LinuxSeccomp
@@ -199,6 +199,9 @@ func (s *spec) validateLimits() error {
 		if d < 0 {
 			faults = append(faults, invalid(name, "%v is negative", d))
 		}
+	}
+	if s.cgroupOff && (s.memorySet || s.cpusSet || s.pidsSet || s.cgroupParent != "" || !isZero(s.resources)) {
+		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroupParent need a cgroup"))
 	}
 	if s.outputLimit < 0 {
 		faults = append(faults, invalid("WithOutputLimit", "%d is negative", s.outputLimit))
@@ -372,4 +375,10 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 		return nil
 	})
 	return out, err
+}
+
+// isZero reports whether no limit is set.
+func isZero(r cgroups.Resources) bool {
+	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }
