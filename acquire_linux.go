@@ -493,6 +493,10 @@ var groupSerial atomic.Uint64
 // for the number of processes and the counting of what is used are not.
 func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
+	if s.cgroupOff {
+		r.declined("cgroup", "left out, as asked for", "")
+		return nil
+	}
 	res := p.resources
 	asked := !isZero(res)
 	if !p.pidsSet {
@@ -543,11 +547,6 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 		r.Memory.Swap = cgroups.Zero
 	}
 	return r
-}
-
-func isZero(r cgroups.Resources) bool {
-	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

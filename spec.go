@@ -49,6 +49,7 @@ type spec struct {
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
+	cgroupOff  bool
 }
 
 // processSpec is what a process was asked to be.
@@ -192,6 +193,9 @@ func (s *spec) validateLimits() error {
 		if err := cgroups.CheckName(n); err != nil {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
+	}
+	if s.cgroupOff && (!isZero(s.process.resources) || s.cgroup != (CgroupConfig{})) {
+		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
 	return errors.Join(append(faults, s.process.validateLimits()...)...)
 }
@@ -384,4 +388,10 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 		return nil
 	})
 	return out, err
+}
+
+// isZero reports whether no limit is set.
+func isZero(r cgroups.Resources) bool {
+	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }
