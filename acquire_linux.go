@@ -50,7 +50,6 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 // plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
 func (r *running) plan(ctx context.Context) error {
 	s := r.c.spec
-	m := r.m
 	priv := privileged()
 	if err := r.joinWishes(); err != nil {
 		return err
@@ -59,17 +58,9 @@ func (r *running) plan(ctx context.Context) error {
 	if s.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.resources.Memory.Max
 	}
-	hide := false
-	if h, ok := s.rootfs.(interface{ HideOwners() bool }); ok {
-		hide = h.HideOwners()
-	}
-	if err := r.userNamespace(priv, hide); err != nil {
-		return err
-	}
-	m.template = priv && m.newNS&unix.CLONE_NEWNS != 0
-	desc, err := s.rootfs.Describe(ctx, r.env)
+	desc, err := r.describe(ctx, priv)
 	if err != nil {
-		return fmt.Errorf("root filesystem: %w", err)
+		return err
 	}
 	r.undo.add(desc.Close)
 	for _, n := range desc.Notes {
@@ -82,6 +73,31 @@ func (r *running) plan(ctx context.Context) error {
 		return err
 	}
 	return r.makeLayout(ctx, desc)
+}
+
+// describe decides about the user namespace and has the root filesystem described for it. A source that must hide
+// the owners of the host's files says so in its description; it is then asked again, for the user namespace that
+// this takes.
+func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description, error) {
+	before, iso := r.env, r.iso
+	h, ok := r.c.spec.rootfs.(rootfs.OwnerHider)
+	for hide := ok && h.HidesOwners(); ; hide = true {
+		r.env, r.iso = before, slices.Clip(iso)
+		if err := r.userNamespace(priv, hide); err != nil {
+			return nil, err
+		}
+		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
+		desc, err := r.c.spec.rootfs.Describe(ctx, r.env)
+		if err != nil {
+			return nil, fmt.Errorf("root filesystem: %w", err)
+		}
+		if !desc.HideOwners || hide {
+			return desc, nil
+		}
+		if err := desc.Close(); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // privileged reports whether this process may mount in its own mount namespace.

@@ -70,12 +70,12 @@ const (
 func compile(s *spec, m *machine) (*program.Program, error) {
 	b := program.NewBuilder(m.trace)
 	c := &compiler{Builder: b, s: s, m: m}
-	c.Step("start a new", "session")
-	c.Setsid()
-	c.joinCgroups()
 	if m.userns == usernsRanges {
+		c.joinCgroups()
 		c.userNamespaceWithRanges()
 	} else {
+		c.session()
+		c.joinCgroups()
 		if m.userns == usernsSelf {
 			c.becomeRoot()
 		}
@@ -103,6 +103,12 @@ type compiler struct {
 	*program.Builder
 	s *spec
 	m *machine
+}
+
+// session makes the process the leader of a session, so that it has no terminal of the host and can get its own.
+func (c *compiler) session() {
+	c.Step("start a new", "session")
+	c.Setsid()
 }
 
 // joinCgroups enters the v1 groups: "0" written to tasks moves the calling thread, and does not wait for the
@@ -185,6 +191,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.sendFD(syncChild, control)
 	c.ExitGroup(0)
 	c.Mark(child)
+	c.session()
 	c.Step("keep mounts from", "the host")
 	c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if !c.m.template {

@@ -192,7 +192,7 @@ func (r *running) figures(res *Result) {
 	if r.group == nil {
 		return
 	}
-	st, err := r.group.Summary()
+	st, err := r.group.Final()
 	if err != nil {
 		r.warn("read statistics", err)
 		return

@@ -142,6 +142,8 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	if !stop {
 		r.child.Conn.Close()
 		r.traced()
+	} else {
+		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
 	return r.process(ctx)
 }

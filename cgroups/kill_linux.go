@@ -127,7 +127,7 @@ func (g *Group) killRound() error {
 var errHidden = errors.New("a process belongs to a pid namespace that this one cannot see")
 
 // killBatch bounds how many descriptors kill holds.
-const killBatch = 64
+const killBatch = 256
 
 // kill ends processes. Between the reading of a number and now its process may have ended and the number been given
 // to another: each is held by pidfd first, and must still be in the group then.

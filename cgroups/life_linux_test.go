@@ -115,8 +115,12 @@ func TestForkStorm(t *testing.T) {
 			} else {
 				t.Skip("a storm without limit is no test to run beside others")
 			}
+			var procs []*proc
 			for range 24 {
-				start(t, g, "storm").run()
+				procs = append(procs, start(t, g, "storm"))
+			}
+			for _, p := range procs {
+				p.run()
 			}
 			time.Sleep(200 * time.Millisecond)
 			began := time.Now()

@@ -119,7 +119,7 @@ func TestCommandStdio(t *testing.T) {
 	if err := c.Run(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("err = %v", err)
 	}
-	c = sh("sleep 100 & echo started")
+	c = sh("sleep 3 & echo started")
 	c.Set.PID = Host() // so that the sleeper lives on and holds the pipe
 	if os.Geteuid() != 0 {
 		c.Set.User = New()

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/journal"
 )
 
 // foreignThreads returns the threads of this process that are in another namespace than the process.
@@ -358,4 +360,49 @@ func pinTest(dir string) error {
 	}
 	check("undo of garbage", UndoPin(context.Background(), 99, entry) != nil && UndoPin(context.Background(), pinVersion, []byte("{")) != nil)
 	return err
+}
+
+// A pin whose program died is undone by whoever recovers its journal.
+func TestPinIsRecovered(t *testing.T) {
+	needRoot(t)
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "pin")
+	d, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	err = Do(func() error {
+		j, err := journal.Open(d)
+		if err != nil {
+			return err
+		}
+		f, err := Current(Net)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := Pin(f, path, j); err != nil {
+			return err
+		}
+		if err := j.Close(); err != nil { // as death does: the entry stays
+			return err
+		}
+		n, err := journal.Recover(t.Context(), d, map[string]journal.Undoer{PinOwner: journal.UndoFunc(UndoPin)})
+		if _, statErr := os.Lstat(path); n != 1 || err != nil || !os.IsNotExist(statErr) {
+			return fmt.Errorf("undone %d, %v; %v", n, err, statErr)
+		}
+		return nil
+	}, In(Mount, New()))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// To join what one is in already takes no privilege.
+func TestDoInOwnNamespaces(t *testing.T) {
+	ran := false
+	err := Do(func() error { ran = true; return nil }, In(Net, JoinPID(os.Getpid())), In(Mount, JoinPath("/proc/self/ns/mnt")))
+	if err != nil || !ran {
+		t.Errorf("ran %v, %v", ran, err)
+	}
 }

@@ -22,8 +22,8 @@ func (j Joined) Close() {
 // OpenJoined opens the namespaces that the set joins, verifies their kinds, and returns them in the order in which a
 // process has to enter them: first those that the joined user namespace does not own, which need the privileges that
 // the process has before; then the user namespace; then those that it owns, or whose owner cannot be seen, which need
-// the privileges gained. A mount namespace comes last of its group. A user namespace that is the caller's own is left
-// out, since the kernel refuses to enter it again.
+// the privileges gained. A mount namespace comes last of its group. Namespaces that the calling program is in already are
+// left out: entering them again changes nothing, needs privileges all the same, and is refused for the user kind.
 //
 // On an error nothing stays open. Otherwise the caller closes each with [Joined.Close].
 func (s *Set) OpenJoined() ([]Joined, error) {
@@ -73,13 +73,10 @@ func (n Namespace) open(k Kind) (Joined, error) {
 	return Joined{k, n.file, false}, nil
 }
 
-// isCurrent reports whether j is the user namespace of the process, in which all its threads always are. For other
-// kinds entering again does no harm, and the calling thread may be in another namespace than the one that will enter.
+// isCurrent reports whether the program is in j already. What counts is its main thread, for the calling one may be in
+// another namespace for a while, and what the children of the program are born in.
 func (j Joined) isCurrent() bool {
-	if j.Kind != User {
-		return false
-	}
-	f, err := Current(User)
+	f, err := openProcNS(j.Kind, "self", true)
 	if err != nil {
 		return false
 	}

@@ -174,7 +174,9 @@ func TestJoinOrder(t *testing.T) {
 	owned, _ := sleeper(t, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS|syscall.CLONE_NEWUTS)
 	s := HostSet()
 	s.Mount, s.UTS, s.User = JoinPID(owned), JoinPID(owned), JoinPID(owned)
-	s.Net = JoinPID(os.Getpid()) // belongs to the caller's user namespace: to be joined before that is left
+	s.IPC = JoinPID(os.Getpid()) // nothing to do
+	foreign, _ := sleeper(t, syscall.CLONE_NEWNET)
+	s.Net = JoinPID(foreign) // of another owner: to be joined before the user namespace
 	l, err := s.OpenJoined()
 	if err != nil {
 		t.Fatal(err)
@@ -188,9 +190,11 @@ func TestJoinOrder(t *testing.T) {
 		t.Errorf("order %v, want %v", got, want)
 	}
 	own := HostSet()
-	own.User = JoinPID(os.Getpid())
+	for _, k := range All() {
+		own.Put(k, JoinPID(os.Getpid()))
+	}
 	if l, err := own.OpenJoined(); len(l) != 0 || err != nil {
-		t.Errorf("one's own user namespace: %v, %v", l, err)
+		t.Errorf("one's own namespaces: %v, %v", l, err)
 	}
 	bad := HostSet()
 	bad.Net, bad.UTS = JoinPath("/proc/self/ns/uts"), JoinFile(os.Stdin)

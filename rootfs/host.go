@@ -35,6 +35,10 @@ func HostAll() HostSource { return HostSource{all: true} }
 // a mount of its own. Default: see [DefaultUpperSize].
 func (h HostSource) UpperSize(bytes int64) HostSource { h.upper.Size = bytes; return h }
 
+// HidesOwners reports that the container needs a user namespace in which the host's ids are not mapped; see
+// [OwnerHider].
+func (h HostSource) HidesOwners() bool { return !h.all }
+
 // Describe implements [Source]. [Host] refuses an env without a user namespace.
 func (h HostSource) Describe(ctx context.Context, env Env) (*Description, error) {
 	if !h.all && !env.UserNamespace {

@@ -15,6 +15,12 @@ type Source interface {
 	Describe(ctx context.Context, env Env) (*Description, error)
 }
 
+// OwnerHider is implemented by sources that can tell, before they are asked to describe themselves, whether their
+// description will have HideOwners set. Others are described twice when it has.
+type OwnerHider interface {
+	HidesOwners() bool
+}
+
 // Env is what is known about a start when its root filesystem is prepared.
 type Env struct {
 	// UserNamespace says that the container has a user namespace of its own.

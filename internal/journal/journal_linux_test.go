@@ -488,3 +488,18 @@ func BenchmarkContainer(b *testing.B) {
 		}
 	}
 }
+
+func TestDefault(t *testing.T) {
+	a, err := Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Default()
+	if a != b || err != nil {
+		t.Errorf("two journals: %v", err)
+	}
+	shared.j = nil
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -253,8 +253,13 @@ func (c *Conn) Release() error {
 	}
 }
 
-// Close closes the host's end. A stage that waits at a sync point then ends itself.
-func (c *Conn) Close() { unix.Close(c.fd) }
+// Close closes the host's end. A stage that waits at a sync point then ends itself. Closing twice is harmless.
+func (c *Conn) Close() {
+	if c.fd >= 0 {
+		unix.Close(c.fd)
+		c.fd = -1
+	}
+}
 
 // Fd returns the descriptor, for polling.
 func (c *Conn) Fd() int { return c.fd }

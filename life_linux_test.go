@@ -1,10 +1,7 @@
-//go:build linux
-
 package caisson
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -22,17 +19,10 @@ func testDir() rootfs.Source {
 	if dir := os.Getenv("CAISSON_TEST_ROOTFS"); dir != "" {
 		return rootfs.Dir(dir)
 	}
-	return rootfs.Dir("/")
+	return rootfs.Host()
 }
 
-func testContext(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-func newContainer(t *testing.T, opts ...Option) *Container {
+func hostContainer(t *testing.T, opts ...Option) *Container {
 	t.Helper()
 	c, err := New(append([]Option{WithRootfs(testDir())}, opts...)...)
 	if err != nil {
@@ -48,7 +38,7 @@ func newContainer(t *testing.T, opts ...Option) *Container {
 
 func TestTerminal(t *testing.T) {
 	var out bytes.Buffer
-	c := newContainer(t, WithCommand("sh", "-c", `stty size; tty; read x; echo "got $x"; test -t 2 && echo yes`),
+	c := hostContainer(t, WithCommand("sh", "-c", `stty size; tty; read x; echo "got $x"; test -t 2 && echo yes`),
 		WithTerminal(31, 97), WithStdin(strings.NewReader("hello\n")), WithStdout(&out))
 	if err := c.Run(testContext(t)); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
@@ -63,7 +53,7 @@ func TestTerminal(t *testing.T) {
 func TestResize(t *testing.T) {
 	pr, pw := io.Pipe()
 	var out bytes.Buffer
-	c := newContainer(t, WithCommand("sh", "-c", `read x; stty size`), WithTerminal(10, 20), WithStdin(pr), WithStdout(&out))
+	c := hostContainer(t, WithCommand("sh", "-c", `read x; stty size`), WithTerminal(10, 20), WithStdin(pr), WithStdout(&out))
 	p, err := c.Start(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +73,7 @@ func TestResize(t *testing.T) {
 
 func TestCreateWaitsForStart(t *testing.T) {
 	var out bytes.Buffer
-	c := newContainer(t, WithCommand("echo", "ran"), WithStdout(&out))
+	c := hostContainer(t, WithCommand("echo", "ran"), WithStdout(&out))
 	if _, err := c.Create(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +106,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 }
 
 func TestCloseGivesUpACreatedContainer(t *testing.T) {
-	c := newContainer(t, WithCommand("echo", "ran"))
+	c := hostContainer(t, WithCommand("echo", "ran"))
 	p, err := c.Create(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +120,7 @@ func TestCloseGivesUpACreatedContainer(t *testing.T) {
 }
 
 func TestCreateThenCommandNotFound(t *testing.T) {
-	c := newContainer(t, WithCommand("/no/such/command"))
+	c := hostContainer(t, WithCommand("/no/such/command"))
 	if _, err := c.Create(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +154,7 @@ func TestPrivilegedUserNamespace(t *testing.T) {
 }
 
 func TestRootAfterTheEnd(t *testing.T) {
-	c := newContainer(t, WithCommand("sh", "-c", "echo result > /tmp/result"))
+	c := hostContainer(t, WithCommand("sh", "-c", "echo result > /tmp/result"))
 	if err := c.Run(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +170,7 @@ func TestRootAfterTheEnd(t *testing.T) {
 
 func TestTrace(t *testing.T) {
 	var begun, done []string
-	c := newContainer(t, WithCommand("true"), WithTrace(&Trace{
+	c := hostContainer(t, WithCommand("true"), WithTrace(&Trace{
 		StepStart: func(step, object string) { begun = append(begun, step+" "+object) },
 		StepDone: func(step, object string, took time.Duration) {
 			done = append(done, step+" "+object)
@@ -199,7 +189,7 @@ func TestTrace(t *testing.T) {
 
 func TestTraceEndsAtTheFailedStep(t *testing.T) {
 	var last string
-	c := newContainer(t, WithCommand("true"), WithDir("/no/such/dir"), WithTrace(&Trace{
+	c := hostContainer(t, WithCommand("true"), WithDir("/no/such/dir"), WithTrace(&Trace{
 		StepStart: func(step, object string) { last = step + " " + object },
 	}))
 	if err := c.Run(testContext(t)); !errors.Is(err, os.ErrNotExist) || last != "change to /no/such/dir" {
