@@ -39,6 +39,7 @@ func TestRunStatus(t *testing.T) {
 		{"bad size", 125, []string{"-memory", "64X", "true"}},
 		{"bad network", 125, []string{"-net", "moon", "true"}},
 		{"unknown mount field", 125, []string{"-mount", "type=bind,src=/etc,dst=/mnt,rw2", "true"}},
+		{"writable host", 125, []string{"-writable", "true"}},
 		{"help", 0, []string{"-h"}},
 		{"explain", 0, []string{"-explain", "no-such-command"}},
 	} {
@@ -80,6 +81,7 @@ func TestRunFlags(t *testing.T) {
 			{"no capabilities", []string{"-cap-drop", "ALL", "grep", "CapEff", "/proc/self/status"}, `CapEff:\s0+$`},
 			{"one capability", []string{"-cap-drop", "all", "-cap-add", "chown", "grep", "CapEff", "/proc/self/status"}, `CapEff:\s0+1$`},
 			{"host network", []string{"-net", "host", "readlink", "/proc/self/ns/net"}, hostNet(t)},
+			{"disk", []string{"-disk", "1M", "sh", "-c", "dd if=/dev/zero of=/big bs=64k 2>&1"}, "No space left"},
 			{"output", []string{"-output-limit", "1k", "sh", "-c", "while :; do echo more; done"}, "^more$"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
