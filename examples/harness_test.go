@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -164,4 +165,34 @@ func needLimits(t *testing.T, c caller) {
 	if r.code != 0 && strings.Contains(r.stderr, "limits:") {
 		t.Skipf("no limits for this user here: %s", r.stderr)
 	}
+}
+
+// lockedBuffer collects the output of a program that still runs.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// await waits until the text has been written.
+func (l *lockedBuffer) await(t *testing.T, text string) {
+	t.Helper()
+	for range 500 {
+		if strings.Contains(l.String(), text) {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatalf("no %q in %q", text, l.String())
 }
