@@ -76,6 +76,7 @@ func judge(ctx context.Context, program []byte, in, want string, more caisson.Op
 		caisson.WithCommand("/solution"),
 		caisson.WithStdin(strings.NewReader(in)),
 		caisson.WithStdout(&out),
+		caisson.WithContext(ctx),
 		limits, more,
 	)
 	if err != nil {

@@ -45,7 +45,7 @@ func (c *config) options() ([]caisson.Option, error) {
 	switch c.net {
 	case "none":
 	case "host":
-		opts = append(opts, caisson.WithNamespaces(namespaces.Set{Net: namespaces.Host()}))
+		opts = append(opts, caisson.WithNamespace(namespaces.Net, namespaces.Host()))
 	default:
 		return nil, errors.New("-net is none or host")
 	}

@@ -48,12 +48,14 @@ func main() {
 	}
 }
 
-// serve runs the container again and again until ctx ends. The context given to Start is another one, which does not
-// end: it would kill the server at once, and Stop is to give it time.
+// serve runs the container again and again until ctx ends. That context bounds the start alone: the server is to be
+// stopped with Stop, which gives it time.
 func serve(ctx context.Context, c *caisson.Container, hup <-chan os.Signal, grace, retry time.Duration) error {
 	for {
-		p, err := c.Start(context.WithoutCancel(ctx))
-		if err != nil {
+		p, err := c.Start(ctx)
+		if ctx.Err() != nil {
+			return nil // told to stop before it ran: nothing is left
+		} else if err != nil {
 			return err
 		}
 		log.Printf("started, process %d", p.Pid())
