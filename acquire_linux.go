@@ -92,6 +92,12 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 		if err := r.userNamespace(priv, hide); err != nil {
 			return nil, err
 		}
+		if r.env.UserNamespace && r.m.newNS&unix.CLONE_NEWCGROUP == 0 {
+			// The kernel mounts it only for the owner of the cgroup namespace.
+			r.env.Cgroup = rootfs.CgroupView{}
+			r.note(Measure{Name: "/sys/fs/cgroup", Status: Unavailable,
+				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
+		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
 		desc, err := r.spec.rootfs.Describe(ctx, r.env)
 		if err != nil {
