@@ -37,9 +37,11 @@ type machine struct {
 	user      rootfs.User
 	caps      caps.Set
 	lastCap   caps.Cap
+	ambient   caps.Set // what another user than root holds
 	filter    *seccomp.Program
 	create    bool // stop in "created"
 	trace     bool
+	rlimits   []rlimit
 	plan      *rootfs.Plan
 	joined    []joinedNS
 	newNS     uint64 // CLONE_NEW flags, without user and pid
@@ -249,7 +251,7 @@ func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
 		c.Step("set hostname", c.s.hostname)
 		c.Sethostname(c.s.hostname)
-		if d := c.s.namespaces.Domainname; d != "" {
+		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
 	}
@@ -266,7 +268,7 @@ func (c *compiler) process() {
 	p := &c.s.process
 	c.stdio(p)
 	c.workingDirectory(p.dir)
-	for _, r := range p.rlimits {
+	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
 	}
@@ -374,11 +376,11 @@ func (c *compiler) credentials(p *processSpec) {
 	c.Setresgid(u.GID)
 	c.Setresuid(u.UID)
 	c.Step("set", "capabilities")
-	set := m.caps
-	if u.UID != 0 {
-		set = 0 // as execve does it for an ordinary user
+	set, inheritable := m.caps, caps.Set(0)
+	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
+		set, inheritable = m.ambient, m.ambient
 	}
-	data := caps.Encode(set, set, 0)
+	data := caps.Encode(set, set, inheritable)
 	buf := make([]byte, 0, 24)
 	for _, d := range data {
 		buf = binary.NativeEndian.AppendUint32(buf, d.Effective)
@@ -388,7 +390,10 @@ func (c *compiler) credentials(p *processSpec) {
 	hdr := binary.NativeEndian.AppendUint32(nil, caps.Version3)
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
-		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=0}", uint64(set))))
+		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=%#x}", uint64(set), uint64(inheritable))))
+	for _, n := range inheritable.Caps() {
+		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
+	}
 }
 
 func (c *compiler) seccomp() {

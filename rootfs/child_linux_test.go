@@ -87,6 +87,7 @@ func child(name string) int {
 	if s.change != nil {
 		s.change(dir, l)
 	}
+	before = max(before, openFiles())
 	err = Enter(context.Background(), l, m.env())
 	if s.wants != nil {
 		if !errors.Is(err, s.wants) {
@@ -123,7 +124,7 @@ func openFiles() (n int) {
 }
 
 // runScenario runs a scenario in a child and returns its complaints.
-func runScenario(t *testing.T, name string, m mode, dir string) {
+func runScenario(t *testing.T, name string, m mode, dir string, files ...*os.File) {
 	t.Helper()
 	cmd := exec.Command(testBinary(t))
 	cmd.Env = []string{childName + "=" + name, childDir + "=" + dir, childMode + "=" + m.name, "GOCOVERDIR=" + os.TempDir()}
@@ -140,6 +141,7 @@ func runScenario(t *testing.T, name string, m mode, dir string) {
 		attr.Credential = &syscall.Credential{NoSetGroups: true}
 	}
 	cmd.SysProcAttr = attr
+	cmd.ExtraFiles = files
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
