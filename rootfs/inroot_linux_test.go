@@ -184,12 +184,16 @@ func compareWays(t *testing.T, r *Root, root int, path string, flags int) {
 	if flags&unix.O_PATH == 0 {
 		flags |= unix.O_NONBLOCK // there is a FIFO in the tree
 	}
+	mode := uint32(0)
+	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
+		mode = 0o600 // what the first makes an ordinary user must be able to open with the second
+	}
 	try := func(walk bool) (res result) {
 		var fd int
 		if walk {
-			fd, res.err = walkOpen(root, path, flags, 0)
+			fd, res.err = walkOpen(root, path, flags, mode)
 		} else {
-			fd, res.err = openat2InRoot(root, path, flags, 0)
+			fd, res.err = openat2InRoot(root, path, flags, mode)
 		}
 		if res.err != nil {
 			return res
