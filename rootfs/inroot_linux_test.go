@@ -211,7 +211,12 @@ func compareWays(t *testing.T, r *Root, root int, path string, flags int) {
 		}
 		return res
 	}
-	if a, b := try(false), try(true); a != b {
+	a, b := try(false), try(true)
+	// The kernel counts the links of a path twice if it has to begin again, so that openat2 may find too many.
+	for n := 0; n < 100 && a != b && a.err == unix.ELOOP; n++ {
+		a = try(false)
+	}
+	if a != b {
 		t.Errorf("%q with flags %#x: openat2 %+v, walk %+v", path, flags, a, b)
 	}
 }

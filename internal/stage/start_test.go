@@ -3,6 +3,7 @@
 package stage
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
@@ -163,5 +164,31 @@ func BenchmarkStart(b *testing.B) {
 	p := build(b, func(b *program.Builder) { b.ExitGroup(0) })
 	for b.Loop() {
 		run(b, p, 0)
+	}
+}
+
+// A stage may fail before it has read a release that was sent early. Its last word must not get lost over that.
+func TestFailureAfterEarlyRelease(t *testing.T) {
+	p := build(t, func(b *program.Builder) { b.Step("do", "something"); b.Fchdir(program.Int(-1)) })
+	host, theirs, err := socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Conn{fd: host, p: p}
+	defer c.Close()
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	rec := binary.NativeEndian.AppendUint64(nil, 5000)
+	rec = binary.NativeEndian.AppendUint64(rec, uint64(unix.EBADF))
+	if _, err := unix.Write(theirs, rec); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(theirs)
+	if _, err := c.Recv(); !errors.Is(err, unix.EBADF) {
+		t.Errorf("the failure was lost: %v", err)
+	}
+	if _, err := c.Recv(); err != io.EOF {
+		t.Errorf("after it: %v", err)
 	}
 }
