@@ -15,6 +15,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
@@ -406,6 +407,9 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 	return out
 }
 
+// testHookProgram lets tests change the program of a start.
+var testHookProgram func(*program.Program) *program.Program
+
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
 func (r *running) compile() error {
 	plan, err := r.layout.Compile(r.env)
@@ -415,6 +419,9 @@ func (r *running) compile() error {
 	r.m.plan = plan
 	if r.prog, err = compile(r.spec, r.m); err != nil {
 		return err
+	}
+	if testHookProgram != nil {
+		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
