@@ -28,25 +28,23 @@ const (
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
-	userns    usernsMode
-	template  bool // a template mount namespace is there (input "template")
-	joins     int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupV2  bool // the stage is born in its cgroup
-	cgroupFD  bool // input "cgroup.procs": clone3 cannot place it
-	nullStdio bool
-	user      rootfs.User
-	caps      caps.Set
-	lastCap   caps.Cap
-	ambient   caps.Set // what another user than root holds
-	filter    *seccomp.Program
-	create    bool // stop in "created"
-	trace     bool
-	rlimits   []rlimit
-	plan      *rootfs.Plan
-	joined    []joinedNS
-	newNS     uint64 // CLONE_NEW flags, without user and pid
-	newPID    bool
-	netUp     bool // a new network namespace: raise its loopback device
+	userns   usernsMode
+	template bool // a template mount namespace is there (input "template")
+	joins    int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupFD bool // input "cgroup.procs": clone3 cannot place it
+	user     rootfs.User
+	caps     caps.Set
+	lastCap  caps.Cap
+	ambient  caps.Set // what another user than root holds
+	filter   *seccomp.Program
+	create   bool // stop in "created"
+	trace    bool
+	rlimits  []rlimit
+	plan     *rootfs.Plan
+	joined   []joinedNS
+	newNS    uint64 // CLONE_NEW flags, without user and pid
+	newPID   bool
+	netUp    bool // a new network namespace: raise its loopback device
 }
 
 type joinedNS struct {

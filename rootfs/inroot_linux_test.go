@@ -184,12 +184,16 @@ func compareWays(t *testing.T, r *Root, root int, path string, flags int) {
 	if flags&unix.O_PATH == 0 {
 		flags |= unix.O_NONBLOCK // there is a FIFO in the tree
 	}
+	mode := uint32(0)
+	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
+		mode = 0o600 // what the first makes an ordinary user must be able to open with the second
+	}
 	try := func(walk bool) (res result) {
 		var fd int
 		if walk {
-			fd, res.err = walkOpen(root, path, flags, 0)
+			fd, res.err = walkOpen(root, path, flags, mode)
 		} else {
-			fd, res.err = openat2InRoot(root, path, flags, 0)
+			fd, res.err = openat2InRoot(root, path, flags, mode)
 		}
 		if res.err != nil {
 			return res
@@ -207,7 +211,12 @@ func compareWays(t *testing.T, r *Root, root int, path string, flags int) {
 		}
 		return res
 	}
-	if a, b := try(false), try(true); a != b {
+	a, b := try(false), try(true)
+	// The kernel counts the links of a path twice if it has to begin again, so that openat2 may find too many.
+	for n := 0; n < 100 && a != b && a.err == unix.ELOOP; n++ {
+		a = try(false)
+	}
+	if a != b {
 		t.Errorf("%q with flags %#x: openat2 %+v, walk %+v", path, flags, a, b)
 	}
 }
