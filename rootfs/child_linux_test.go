@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(childName); name != "" {
 		os.Exit(child(name))
 	}
+	if os.Getenv("ROOTFS_TEST_WAIT") != "" {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -80,9 +84,16 @@ func child(name string) int {
 	s, dir := scenarios[name], os.Getenv(childDir)
 	m := modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == os.Getenv(childMode) })]
 	_, _ = os.ReadFile("/proc/version") // opens what the runtime keeps for its poller
+	env := m.env()
+	if name == "dir-scratch-on-root" {
+		env.ScratchDir = "/"
+	}
+	if strings.HasPrefix(name, "idmap") {
+		env.IDMap = os.NewFile(3, "userns")
+	}
 	source := s.source(dir)
 	before := openFiles()
-	d, err := source.Describe(context.Background(), m.env())
+	d, err := source.Describe(context.Background(), env)
 	if err != nil {
 		fmt.Println("describe:", err)
 		return 2
@@ -93,10 +104,6 @@ func child(name string) int {
 		s.change(dir, l)
 	}
 	before = max(before, openFiles())
-	env := m.env()
-	if name == "dir-scratch-on-root" {
-		env.ScratchDir = "/"
-	}
 	err = Enter(context.Background(), l, env)
 	if s.wants != nil {
 		if !errors.Is(err, s.wants) {

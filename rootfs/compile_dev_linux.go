@@ -15,7 +15,7 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 	for i, d := range p.layout.Devices {
 		b.Step("make device", d.Path)
 		name := devName(b, dev, d.Path, made)
-		mode := unixMode(d.Mode.Perm())
+		mode := modeBits(d.Mode.Perm())
 		if mode == 0 {
 			mode = 0o666
 		}

@@ -19,7 +19,7 @@ func (p *Plan) writeFiles(b *program.Builder) {
 		base := path.Base(name)
 		switch {
 		case f.Dir:
-			b.Mkdirat(dir, base, unixMode(f.Mode)).Ignore(unix.EEXIST)
+			b.Mkdirat(dir, base, modeBits(f.Mode)).Ignore(unix.EEXIST)
 			p.own1(b, f, dir, base)
 		case f.Link != "":
 			unlink(b, dir, base)
@@ -46,7 +46,7 @@ func unlink(b *program.Builder, dir program.Arg, base string) {
 }
 
 func (p *Plan) writeFile(b *program.Builder, i int, f *File, dir program.Arg, base string) {
-	mode := unixMode(f.Mode)
+	mode := modeBits(f.Mode)
 	fd := b.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, mode).Result()
 	size := f.Size
 	if f.Content == nil {

@@ -184,7 +184,7 @@ func (m *Mount) tmpfsOptions() (out [][2]string) {
 }
 
 // octalMode prints permission, set-ID and sticky bits as the kernel reads them.
-func octalMode(m fs.FileMode) string { return fmt.Sprintf("0%o", unixMode(m)) }
+func octalMode(m fs.FileMode) string { return fmt.Sprintf("0%o", modeBits(m)) }
 
 func joinOptions(opts [][2]string) string {
 	var out []string
@@ -234,8 +234,8 @@ func (p *Plan) rootMountFlags() uintptr {
 	return unix.MS_NODEV
 }
 
-// unixMode converts permission, set-ID and sticky bits.
-func unixMode(m fs.FileMode) uint32 {
+// modeBits converts permission, set-ID and sticky bits.
+func modeBits(m fs.FileMode) uint32 {
 	out := uint32(m.Perm())
 	for _, t := range []struct {
 		mode fs.FileMode
