@@ -11,15 +11,15 @@ func FuzzResolve(f *testing.F) {
 	for _, p := range []string{"a/b/../../etc/passwd", "lib/..//libc/", "slash/dot/dotdot/abs", "up/.", "dirslash/../mixed"} {
 		f.Add(p)
 	}
+	r, err := OpenRoot(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer r.Close()
+	makeTree(f, r)
+	needOpenat2(f, r)
 	f.Fuzz(func(t *testing.T, path string) {
-		r, err := OpenRoot(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		makeTree(t, r)
-		needOpenat2(t, r)
-		err = r.do("compare", path, func(root int) error {
+		err := r.do("compare", path, func(root int) error {
 			fast, ferr := openat2InRoot(root, path, unix.O_PATH, 0)
 			slow, serr := r.openWalking(root, path)
 			if fast >= 0 {

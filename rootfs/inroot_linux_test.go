@@ -14,7 +14,7 @@ import (
 )
 
 // makeTree fills a root with everything that resolution meets.
-func makeTree(t *testing.T, r *Root) {
+func makeTree(t testing.TB, r *Root) {
 	t.Helper()
 	at := func(p string) string { return filepath.Join(r.Name(), p) }
 	for _, d := range []string{"etc", "usr", "usr/lib", "a", "a/b", "a/b/c", "a/b/c/d", "empty"} {
@@ -25,7 +25,7 @@ func makeTree(t *testing.T, r *Root) {
 	}
 	mkfifo(t, at("fifo"))
 	for text, p := range map[string]string{
-		"/usr/lib": "lib", "/etc/passwd": "abs", "../../../../etc/passwd": "up", "/": "slash", "..": "dotdot",
+		"/usr/lib": "lib", "/./etc/passwd": "a/b/absdeep", "/etc/passwd": "abs", "../../../../etc/passwd": "up", "/": "slash", "..": "dotdot",
 		"loop": "loop", "loop2": "loop1", "loop1": "loop2", "nowhere": "dangling", "/a/b/new": "danglingabs",
 		"../../../top": "a/b/c/back", "c/": "a/b/dirslash", "b/c/../../b/c/file": "a/mixed", "/proc/self/root/etc": "procroot",
 		"/lib/../lib/libc": "libc", "lib": "liblink", "top/": "fileslash", ".": "dot",
@@ -57,6 +57,7 @@ func TestResolve(t *testing.T) {
 		{path: "a/b/../../etc/passwd", want: "etc/passwd"},
 		{path: "a/b/c/../../../../../../etc/passwd", want: "etc/passwd"},
 		{path: "abs", want: "etc/passwd"},
+		{path: "a/b/absdeep", want: "etc/passwd"},
 		{path: "up", want: "etc/passwd"},
 		{path: "libc", want: "usr/lib/libc"},
 		{path: "lib/libc", want: "usr/lib/libc"},
@@ -149,7 +150,7 @@ func TestWalkAgreesWithOpenat2(t *testing.T) {
 	makeTree(t, r)
 	needOpenat2(t, r)
 	names := []string{"", ".", "..", "a", "b", "c", "lib", "up", "abs", "slash", "dot", "dotdot", "dangling", "danglingabs",
-		"loop", "top", "etc", "file", "back", "dirslash", "chain18", "fileslash", "new", "/", "fifo"}
+		"loop", "top", "etc", "file", "back", "dirslash", "chain18", "fileslash", "new", "/", "fifo", "absdeep"}
 	flags := []int{
 		unix.O_RDONLY, unix.O_RDONLY | unix.O_DIRECTORY, unix.O_RDONLY | unix.O_NOFOLLOW, unix.O_PATH, unix.O_PATH | unix.O_NOFOLLOW,
 		unix.O_PATH | unix.O_DIRECTORY, unix.O_PATH | unix.O_NOFOLLOW | unix.O_DIRECTORY, unix.O_WRONLY,
@@ -230,7 +231,7 @@ func removeNew(t *testing.T, fd int, st *unix.Stat_t) string {
 	return path
 }
 
-func needOpenat2(t *testing.T, r *Root) {
+func needOpenat2(t testing.TB, r *Root) {
 	t.Helper()
 	err := r.do("probe", "", func(root int) error {
 		fd, err := openat2InRoot(root, ".", unix.O_PATH, 0)
