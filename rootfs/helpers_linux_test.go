@@ -43,22 +43,22 @@ func countFDs(t *testing.T) int {
 	return len(entries)
 }
 
-func mkdir(t *testing.T, path string) {
+func mkdir(t testing.TB, path string) {
 	t.Helper()
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mkfifo(t *testing.T, path string) {
+func mkfifo(t testing.TB, path string) {
 	t.Helper()
 	if err := syscall.Mkfifo(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func write(data string) func(t *testing.T, path string) {
-	return func(t *testing.T, path string) {
+func write(data string) func(t testing.TB, path string) {
+	return func(t testing.TB, path string) {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
 			t.Fatal(err)
@@ -66,8 +66,8 @@ func write(data string) func(t *testing.T, path string) {
 	}
 }
 
-func sparse(size int64) func(t *testing.T, path string) {
-	return func(t *testing.T, path string) {
+func sparse(size int64) func(t testing.TB, path string) {
+	return func(t testing.TB, path string) {
 		t.Helper()
 		write("")(t, path)
 		if err := os.Truncate(path, size); err != nil {
@@ -76,7 +76,7 @@ func sparse(size int64) func(t *testing.T, path string) {
 	}
 }
 
-func symlink(t *testing.T, text, path string) {
+func symlink(t testing.TB, text, path string) {
 	t.Helper()
 	if err := os.Symlink(text, path); err != nil {
 		t.Fatal(err)
