@@ -70,7 +70,9 @@ func Flags[T ~int | ~uint | ~uint32 | ~uint64 | ~uintptr](v T, names *[]Flag) Ar
 func Str(s string) Arg { return Arg{kind: kindStr, text: s} }
 
 // Bytes is a pointer to bytes, shown as the given text.
-func Bytes(b []byte, shown string) Arg { return Arg{kind: kindBytes, text: shown, ext: &extra{data: b}} }
+func Bytes(b []byte, shown string) Arg {
+	return Arg{kind: kindBytes, text: shown, ext: &extra{data: b}}
+}
 
 // Strv is a pointer to a NULL-terminated vector of strings: argv or envp.
 func Strv(v []string) Arg { return Arg{kind: kindStrv, ext: &extra{list: v}} }
