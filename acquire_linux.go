@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -467,7 +468,7 @@ var groupSerial atomic.Uint64
 func (r *running) limits(ctx context.Context) error {
 	s := r.c.spec
 	res := s.resources
-	asked := !isZero(res)
+	asked := !isZero(res) || s.cgroupParent != ""
 	if !s.pidsSet {
 		res.Pids.Max = defaultPids
 	}
@@ -478,6 +479,7 @@ func (r *running) limits(ctx context.Context) error {
 	cfg := cgroups.Config{Parent: s.cgroupParent, Optional: cgroups.Memory | cgroups.CPUAcct}
 	g, err := r.makeGroup(name, res, cfg)
 	if err != nil && !asked || err != nil && s.bestEffort {
+		r.limitEachCPU()
 		r.note(Measure{Name: "cgroup", Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
 		return nil
 	}
@@ -499,6 +501,17 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	r.describeLimits(res)
 	return nil
+}
+
+// limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
+func (r *running) limitEachCPU() {
+	d := r.c.spec.cpuTime
+	if d == 0 {
+		return
+	}
+	r.m.cpuSeconds = uint64((d + time.Second - 1) / time.Second)
+	r.note(Measure{Name: "CPU time of all processes together", Reason: "without a cgroup each process is limited by itself",
+		Remedy: "run as root, or with a delegated cgroup"})
 }
 
 func isZero(r cgroups.Resources) bool {

@@ -28,24 +28,25 @@ const (
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
-	userns    usernsMode
-	template  bool // a template mount namespace is there (input "template")
-	joins     int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupV2  bool // the stage is born in its cgroup
-	cgroupFD  bool // input "cgroup.procs": clone3 cannot place it
-	nullStdio bool
-	user      rootfs.User
-	caps      caps.Set
-	lastCap   caps.Cap
-	filter    *seccomp.Program
-	create    bool // stop in "created"
-	trace     bool
-	rlimits   []rlimit
-	plan      *rootfs.Plan
-	joined    []joinedNS
-	newNS     uint64 // CLONE_NEW flags, without user and pid
-	newPID    bool
-	netUp     bool // a new network namespace: raise its loopback device
+	userns     usernsMode
+	template   bool // a template mount namespace is there (input "template")
+	joins      int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupV2   bool // the stage is born in its cgroup
+	cgroupFD   bool // input "cgroup.procs": clone3 cannot place it
+	nullStdio  bool
+	cpuSeconds uint64 // limit of each process's CPU time; 0: none
+	user       rootfs.User
+	caps       caps.Set
+	lastCap    caps.Cap
+	filter     *seccomp.Program
+	create     bool // stop in "created"
+	trace      bool
+	rlimits    []rlimit
+	plan       *rootfs.Plan
+	joined     []joinedNS
+	newNS      uint64 // CLONE_NEW flags, without user and pid
+	newPID     bool
+	netUp      bool // a new network namespace: raise its loopback device
 }
 
 type joinedNS struct {
@@ -283,6 +284,11 @@ func (c *compiler) process() {
 	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+	}
+	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
+	if n := c.m.cpuSeconds; n > 0 {
+		c.Step("limit", "CPU time of each process")
+		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
 	if p.allowNewPrivs {
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go

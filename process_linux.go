@@ -18,7 +18,7 @@ import (
 )
 
 // process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
-func (r *running) process(ctx context.Context) (*Process, error) {
+func (r *running) process(ctx context.Context, stop bool) (*Process, error) {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
 	pidfd, err := stage.NewPidfd(r.child.Pidfd)
 	if err != nil {
@@ -28,7 +28,9 @@ func (r *running) process(ctx context.Context) (*Process, error) {
 	r.startStreams(p)
 	go r.supervise(p)
 	r.watchContext(ctx, p)
-	r.watchLimits(p)
+	if !stop {
+		r.clock(p, r.began)
+	}
 	return p, nil
 }
 
@@ -58,6 +60,14 @@ func (r *running) watchContext(ctx context.Context, p *Process) {
 		_ = p.kill(ReasonCanceled)
 	})
 	go func() { <-p.done; stop() }()
+}
+
+// clock begins to count the time of the command.
+func (r *running) clock(p *Process, began time.Time) {
+	p.mu.Lock()
+	p.began = began
+	p.mu.Unlock()
+	r.watchLimits(p)
 }
 
 // watchLimits ends the container when its time is over.
@@ -98,9 +108,8 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 // filesystem stays readable until Close.
 func (r *running) supervise(p *Process) {
 	_ = r.pidfd.AwaitExit()
-	wall := time.Since(r.began)
+	ended := time.Now()
 	res, err := r.collect()
-	res.Wall = wall
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()
@@ -109,6 +118,9 @@ func (r *running) supervise(p *Process) {
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
+	if !p.began.IsZero() {
+		res.Wall = ended.Sub(p.began)
+	}
 	p.mu.Unlock()
 	r.judge(res, why)
 	r.pidfd.Close()
@@ -179,7 +191,8 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = why
 	case oom > 0 && !res.Success():
 		res.Reason = ReasonOOM
-	case res.Signal == syscall.SIGXCPU && r.c.spec.cpuTime > 0:
+	case r.m.cpuSeconds > 0 && res.Signal == syscall.SIGKILL && res.CPU.Or(0) >= time.Duration(r.m.cpuSeconds)*time.Second*9/10:
+		// The kernel counts the time for the limit and for the figures apart from each other.
 		res.Reason = ReasonCPUTime
 	case !res.Success() && r.full:
 		res.Reason = ReasonDiskLimit
