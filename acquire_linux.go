@@ -57,7 +57,8 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.joinWishes(); err != nil {
 		return err
 	}
-	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(), HostNetwork: s.namespaces.Net.IsHost()}
+	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
+		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
 	if s.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.resources.Memory.Max
 	}
@@ -353,10 +354,21 @@ func rlimits(p *processSpec) []rlimit {
 	return append([]rlimit{{unix.RLIMIT_NOFILE, min(softFiles, have.Max), have.Max}}, p.rlimits...)
 }
 
+// foreign reports whether a namespace is one that was not made for the container.
+func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
+
 // makeLayout puts together what the container sees as its filesystem.
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.c.spec
 	l := rootfs.DefaultLayout(desc)
+	if r.env.UserNamespace { // in a user namespace only what belongs to its own namespaces can be mounted
+		if foreign(s.namespaces.IPC) {
+			l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
+		}
+		if foreign(s.namespaces.Cgroup) {
+			r.env.Cgroup = rootfs.CgroupView{}
+		}
+	}
 	l.Mounts = append(l.Mounts, s.mounts...)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
