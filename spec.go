@@ -323,12 +323,12 @@ func checkSysctl(name, value string, set *namespaces.Set) error {
 		return invalid("WithSysctl", "%q=%q: not a parameter name, or the value has a line break", name, value)
 	}
 	var ns namespaces.Namespace
-	switch {
-	case strings.HasPrefix(name, "net."):
+	switch dotted := strings.ReplaceAll(name, "/", "."); {
+	case strings.HasPrefix(dotted, "net."):
 		ns = set.Net
-	case strings.HasPrefix(name, "fs.mqueue."), strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "kernel.shm"), name == "kernel.sem":
+	case strings.HasPrefix(dotted, "fs.mqueue."), strings.HasPrefix(dotted, "kernel.msg"), strings.HasPrefix(dotted, "kernel.shm"), dotted == "kernel.sem":
 		ns = set.IPC
-	case name == "kernel.domainname":
+	case dotted == "kernel.domainname":
 		ns = set.UTS
 	default:
 		return invalid("WithSysctl", "%s belongs to no namespace: it would change the host", name)
