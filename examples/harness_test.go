@@ -80,10 +80,12 @@ func ownDir(t *testing.T, uid int) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	err = os.Chmod(dir, 0o755) // a container's root may be another user outside
 	if os.Getuid() == 0 {
-		if err := os.Chown(dir, uid, uid); err != nil {
-			t.Fatal(err)
-		}
+		err = errors.Join(err, os.Chown(dir, uid, uid))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
