@@ -15,6 +15,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
@@ -412,6 +413,9 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 	return out
 }
 
+// testHookProgram lets tests change the program of a start.
+var testHookProgram func(*program.Program) *program.Program
+
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
 func (r *running) compile() error {
 	plan, err := r.layout.Compile(r.env)
@@ -421,6 +425,9 @@ func (r *running) compile() error {
 	r.m.plan = plan
 	if r.prog, err = compile(r.spec, r.m); err != nil {
 		return err
+	}
+	if testHookProgram != nil {
+		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
@@ -492,6 +499,10 @@ var groupSerial atomic.Uint64
 // for the number of processes and the counting of what is used are not.
 func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
+	if s.cgroupOff {
+		r.declined("cgroup", "left out, as asked for", "")
+		return nil
+	}
 	res := p.resources
 	asked := !isZero(res)
 	if !p.pidsSet {
@@ -542,11 +553,6 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 		r.Memory.Swap = cgroups.Zero
 	}
 	return r
-}
-
-func isZero(r cgroups.Resources) bool {
-	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

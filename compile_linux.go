@@ -28,25 +28,23 @@ const (
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
-	userns    usernsMode
-	template  bool // a template mount namespace is there (input "template")
-	joins     int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupV2  bool // the stage is born in its cgroup
-	cgroupFD  bool // input "cgroup.procs": clone3 cannot place it
-	nullStdio bool
-	user      rootfs.User
-	caps      caps.Set
-	lastCap   caps.Cap
-	ambient   caps.Set // what another user than root holds
-	filter    *seccomp.Program
-	create    bool // stop in "created"
-	trace     bool
-	rlimits   []rlimit
-	plan      *rootfs.Plan
-	joined    []joinedNS
-	newNS     uint64 // CLONE_NEW flags, without user and pid
-	newPID    bool
-	netUp     bool // a new network namespace: raise its loopback device
+	userns   usernsMode
+	template bool // a template mount namespace is there (input "template")
+	joins    int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupFD bool // input "cgroup.procs": clone3 cannot place it
+	user     rootfs.User
+	caps     caps.Set
+	lastCap  caps.Cap
+	ambient  caps.Set // what another user than root holds
+	filter   *seccomp.Program
+	create   bool // stop in "created"
+	trace    bool
+	rlimits  []rlimit
+	plan     *rootfs.Plan
+	joined   []joinedNS
+	newNS    uint64 // CLONE_NEW flags, without user and pid
+	newPID   bool
+	netUp    bool // a new network namespace: raise its loopback device
 }
 
 type joinedNS struct {
@@ -92,7 +90,9 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c.network()
 	m.plan.Assemble(b)
 	m.plan.Pivot(b)
-	m.plan.Populate(b)
+	m.plan.Attach(b)
+	c.sysctls()
+	m.plan.Protect(b)
 	c.identity()
 	c.process()
 	return b.Build()
@@ -167,7 +167,12 @@ func (c *compiler) enterNamespaces() {
 
 // userNamespaceWithRanges makes the user namespace, waits until its maps are written, and has the rest done by
 // a second process, which becomes a child of the host program (CLONE_PARENT) and init of the pid namespace.
+//
+// Until the second process has shown itself it is in the process group of the first, so that the host finds both
+// when the start fails in between.
 func (c *compiler) userNamespaceWithRanges() {
+	c.Step("lead", "a process group")
+	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
 	if c.m.template {
 		c.openSources()
 		c.Step("enter", "an empty mount namespace")
@@ -185,14 +190,15 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
 	c.Step("make", "the container's first process")
-	control := c.Words(20, uint64(unix.SOL_SOCKET)|uint64(unix.SCM_RIGHTS)<<32, 0)
-	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT|unix.CLONE_PIDFD), cloneParentNames), program.Int(0),
-		(control + 2).Addr(), program.Int(0), program.Int(0))
+	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), cloneParentNames), program.Int(0), program.Int(0),
+		program.Int(0), program.Int(0))
 	child := c.NewLabel()
 	c.JumpZero(r, child)
-	c.sendFD(syncChild, control)
 	c.ExitGroup(0)
 	c.Mark(child)
+	c.Step("show the host", "the container's first process")
+	self := c.Call(unix.SYS_GETPID, "getpid")
+	c.sendResult(syncChild, c.Call(unix.SYS_PIDFD_OPEN, "pidfd_open", self.Result(), program.Int(0)))
 	c.session()
 	c.Step("keep mounts from", "the host")
 	c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
@@ -201,7 +207,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	}
 }
 
-var cloneParentNames = []program.Flag{{Bit: unix.CLONE_PARENT, Name: "CLONE_PARENT"}, {Bit: unix.CLONE_PIDFD, Name: "CLONE_PIDFD"}}
+var cloneParentNames = []program.Flag{{Bit: unix.CLONE_PARENT, Name: "CLONE_PARENT"}}
 
 func pidFlag(m *machine) uint64 {
 	if m.newPID {
@@ -246,6 +252,15 @@ func (c *compiler) network() {
 	}
 }
 
+// sysctls sets kernel parameters, before /proc/sys becomes read-only, and in our own procfs, whatever the root
+// filesystem has made of the name /proc (CVE-2025-52881).
+func (c *compiler) sysctls() {
+	for _, kv := range c.s.sysctls {
+		c.Step("set", kv[0])
+		c.WriteFile(c.m.plan.Proc(), "sys/"+sysctlPath(kv[0]), kv[1])
+	}
+}
+
 // identity sets what belongs to the new namespaces.
 func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
@@ -254,10 +269,6 @@ func (c *compiler) identity() {
 		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
-	}
-	for _, kv := range c.s.sysctls {
-		c.Step("set", kv[0])
-		c.WriteFile(program.Cwd(), "/proc/sys/"+sysctlPath(kv[0]), kv[1])
 	}
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))

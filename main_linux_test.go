@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -145,3 +146,5 @@ func isRoot() bool { return os.Getuid() == 0 }
 
 // dirOf is a small root filesystem.
 func dirOf(t testing.TB) rootfs.Source { return rootfs.Dir(testutil.Busybox(t)) }
+
+func uitoa(n uint64) string { return strconv.FormatUint(n, 10) }

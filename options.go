@@ -290,6 +290,10 @@ type CgroupConfig struct {
 	Controllers cgroups.Controllers
 }
 
+// WithoutCgroup makes no cgroup: nothing is limited or counted for the container as a whole, and starting is
+// faster. Options that need one are refused beside it.
+func WithoutCgroup() Option { return option(func(s *spec) { s.cgroupOff = true }) }
+
 // WithBestEffort lets a start go on when limits that were asked for cannot be applied; they are then listed by
 // [Container.Isolation]. Default: false.
 func WithBestEffort(on bool) Option { return option(func(s *spec) { s.bestEffort = on }) }

@@ -49,6 +49,7 @@ type spec struct {
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
+	cgroupOff  bool
 }
 
 // processSpec is what a process was asked to be.
@@ -193,14 +194,25 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
+	if s.cgroupOff && (!isZero(s.process.resources) || s.cgroup != (CgroupConfig{})) {
+		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
+	}
 	return errors.Join(append(faults, s.process.validateLimits()...)...)
 }
 
 func (p *processSpec) validateLimits() (faults []error) {
-	if m := p.resources.Memory.Max; m != 0 && m != cgroups.Max && m < minMemory {
+	r := &p.resources
+	if m := r.Memory.Max; m != 0 && m != cgroups.Max && m < minMemory {
 		faults = append(faults, invalid("WithMemory", "%d bytes: at least %d are needed to execute anything", m, minMemory))
-	} else if err := p.resources.Validate(); err != nil {
-		faults = append(faults, &OptionError{"WithMemory, WithCPUs, WithPids or WithResources", err})
+	}
+	if n := r.CPU.CPUs; n != cgroups.Max && n < 0 {
+		faults = append(faults, invalid("WithCPUs", "%v is negative", n))
+	}
+	if n := r.Pids.Max; n < cgroups.Max {
+		faults = append(faults, invalid("WithPids", "%d is negative", n))
+	}
+	if err := r.Validate(); err != nil && len(faults) == 0 {
+		faults = append(faults, &OptionError{"WithResources", err})
 	}
 	for name, d := range map[string]time.Duration{"WithTimeout": p.timeout, "WithCPUTime": p.cpuTime, "WithWaitDelay": p.waitDelay} {
 		if d < 0 {
@@ -376,4 +388,10 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 		return nil
 	})
 	return out, err
+}
+
+// isZero reports whether no limit is set.
+func isZero(r cgroups.Resources) bool {
+	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }

@@ -175,6 +175,20 @@ func (c *Child) Kill() {
 	Reap(c.Pidfd)
 }
 
+// KillGroup ends the process and all others of the process group that it leads, and collects them. A process that
+// leads none is ended alone.
+func (c *Child) KillGroup() {
+	_ = unix.PidfdSendSignal(c.Pidfd, unix.SIGKILL, nil, 0)
+	_ = unix.Kill(-c.Pid, unix.SIGKILL) // the id is taken as long as the process is not collected
+	for {
+		err := unix.Waitid(unix.P_PGID, c.Pid, nil, unix.WEXITED|unix.WALL, nil)
+		if err != nil && err != unix.EINTR {
+			break
+		}
+	}
+	Reap(c.Pidfd)
+}
+
 func socketpair() (host, theirs int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -205,9 +219,16 @@ func (c *Conn) Recv() (Message, error) {
 	m := Message{FD: -1}
 	var buf [MessageSize]byte
 	var oob [32]byte
+	reset := false
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(c.fd, buf[:], oob[:], unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
+			continue
+		}
+		// A stage that ended before it read our release resets the connection. The kernel reports that once, and
+		// before what the stage has said: its last message is still to be read.
+		if err == unix.ECONNRESET && !reset {
+			reset = true
 			continue
 		}
 		if err != nil && err != unix.ECONNRESET {
@@ -243,10 +264,13 @@ func passedFD(oob []byte) int {
 	return fds[0]
 }
 
-// Release lets the stage go on from a sync point.
+// Release lets the stage go on from a sync point. A stage that has ended already is no error here: Recv tells why.
 func (c *Conn) Release() error {
 	for {
 		err := unix.Send(c.fd, []byte{1}, unix.MSG_NOSIGNAL)
+		if err == unix.EPIPE || err == unix.ECONNRESET {
+			return nil
+		}
 		if err != unix.EINTR {
 			return os.NewSyscallError("send", err)
 		}
