@@ -73,9 +73,7 @@ func TestExplain(t *testing.T) {
 			t.Log("strace is missing, so the program is only printed")
 			want = `^strace is not installed`
 		}
-		for _, args := range [][]string{nil, {"id", "-u"}} {
-			c.run(t, "explain", args...).want(t, 0, `^pivot_root\("\.", "\."\)$`, `^# execute`, want)
-		}
+		c.run(t, "explain", "id", "-u").want(t, 0, `^pivot_root\("\.", "\."\)$`, `^# execute id$`, want)
 	})
 }
 

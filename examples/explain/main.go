@@ -78,6 +78,10 @@ func explain(args []string) error {
 	return compare(explained(&program), seen)
 }
 
+// noise are system calls of this program that no start contains, in great numbers where the host's files are searched
+// for private ones (see rootfs.Host). To trace them would take long.
+const noise = "newfstatat,getdents64,fcntl,fstat,futex,nanosleep,epoll_pwait,sched_yield,madvise,tgkill,rt_sigreturn"
+
 // trace starts the container, by this program once more, under strace and returns the calls that led to its command.
 func trace(strace string, args []string) ([]string, error) {
 	dir, err := os.MkdirTemp("", "explain-")
@@ -90,7 +94,7 @@ func trace(strace string, args []string) ([]string, error) {
 		return nil, err
 	}
 	log := filepath.Join(dir, "log")
-	out, err := exec.Command(strace, append([]string{"-f", "-o", log, self, "-start"}, args...)...).CombinedOutput()
+	out, err := exec.Command(strace, append([]string{"-f", "--seccomp-bpf", "-e", "trace=!" + noise, "-o", log, self, "-start"}, args...)...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("start under strace: %w: %s", err, out)
 	}
