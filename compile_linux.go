@@ -37,9 +37,11 @@ type machine struct {
 	user      rootfs.User
 	caps      caps.Set
 	lastCap   caps.Cap
+	ambient   caps.Set // what another user than root holds
 	filter    *seccomp.Program
 	create    bool // stop in "created"
 	trace     bool
+	rlimits   []rlimit
 	plan      *rootfs.Plan
 	joined    []joinedNS
 	newNS     uint64 // CLONE_NEW flags, without user and pid
@@ -70,12 +72,12 @@ const (
 func compile(s *spec, m *machine) (*program.Program, error) {
 	b := program.NewBuilder(m.trace)
 	c := &compiler{Builder: b, s: s, m: m}
-	c.Step("start a new", "session")
-	c.Setsid()
-	c.joinCgroups()
 	if m.userns == usernsRanges {
+		c.joinCgroups()
 		c.userNamespaceWithRanges()
 	} else {
+		c.session()
+		c.joinCgroups()
 		if m.userns == usernsSelf {
 			c.becomeRoot()
 		}
@@ -103,6 +105,12 @@ type compiler struct {
 	*program.Builder
 	s *spec
 	m *machine
+}
+
+// session makes the process the leader of a session, so that it has no terminal of the host and can get its own.
+func (c *compiler) session() {
+	c.Step("start a new", "session")
+	c.Setsid()
 }
 
 // joinCgroups enters the v1 groups: "0" written to tasks moves the calling thread, and does not wait for the
@@ -185,6 +193,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.sendFD(syncChild, control)
 	c.ExitGroup(0)
 	c.Mark(child)
+	c.session()
 	c.Step("keep mounts from", "the host")
 	c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	if !c.m.template {
@@ -242,7 +251,7 @@ func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
 		c.Step("set hostname", c.s.hostname)
 		c.Sethostname(c.s.hostname)
-		if d := c.s.namespaces.Domainname; d != "" {
+		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
 	}
@@ -259,7 +268,7 @@ func (c *compiler) process() {
 	p := &c.s.process
 	c.stdio(p)
 	c.workingDirectory(p.dir)
-	for _, r := range p.rlimits {
+	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
 	}
@@ -367,11 +376,11 @@ func (c *compiler) credentials(p *processSpec) {
 	c.Setresgid(u.GID)
 	c.Setresuid(u.UID)
 	c.Step("set", "capabilities")
-	set := m.caps
-	if u.UID != 0 {
-		set = 0 // as execve does it for an ordinary user
+	set, inheritable := m.caps, caps.Set(0)
+	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
+		set, inheritable = m.ambient, m.ambient
 	}
-	data := caps.Encode(set, set, 0)
+	data := caps.Encode(set, set, inheritable)
 	buf := make([]byte, 0, 24)
 	for _, d := range data {
 		buf = binary.NativeEndian.AppendUint32(buf, d.Effective)
@@ -381,7 +390,10 @@ func (c *compiler) credentials(p *processSpec) {
 	hdr := binary.NativeEndian.AppendUint32(nil, caps.Version3)
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
-		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=0}", uint64(set))))
+		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=%#x}", uint64(set), uint64(inheritable))))
+	for _, n := range inheritable.Caps() {
+		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
+	}
 }
 
 func (c *compiler) seccomp() {

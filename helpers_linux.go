@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -111,19 +110,24 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 	return rootfs.NewRoot(os.NewFile(uintptr(fd), l.File.Name()))
 }
 
-// makeGroup makes the container's cgroup.
+// makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
+// one is killed.
 func (r *running) makeGroup(name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
-	g, err := cgroups.New(name, res, cfg)
+	strike, err := recordGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
 	}
+	g, err := cgroups.New(name, res, cfg)
+	if err != nil {
+		strike()
+		return nil, err
+	}
+	r.unrecord = strike
 	r.undo.add(func() error {
 		if r.pidfd != nil {
 			return nil // supervise removes it when its processes are gone
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), cleanupTime)
-		defer cancel()
-		return g.Delete(ctx)
+		return r.removeGroup()
 	})
 	return g, nil
 }
@@ -155,7 +159,7 @@ func byteSize(n int64) string {
 
 // check plans a start and releases what that took.
 func (c *Container) check(ctx context.Context) error {
-	r := &running{c: c, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
+	r := &running{spec: c.spec, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
 	defer r.close()
 	if err := r.plan(ctx); err != nil {
 		return err
@@ -163,10 +167,10 @@ func (c *Container) check(ctx context.Context) error {
 	return r.compile()
 }
 
-func (c *Container) explain(w io.Writer) error {
-	r := &running{c: c, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
+func (c *Container) explain(ctx context.Context, w io.Writer) error {
+	r := &running{spec: c.spec, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
 	defer r.close()
-	if err := r.plan(context.Background()); err != nil {
+	if err := r.plan(ctx); err != nil {
 		return err
 	}
 	r.planLimits()
@@ -184,9 +188,6 @@ func (c *Container) explain(w io.Writer) error {
 	return r.prog.Explain(w)
 }
 
-// cleanupTime bounds how long the release of a failed start may take.
-const cleanupTime = 10 * time.Second
-
 // planLimits says how the cgroup would be entered, without making one.
 func (r *running) planLimits() {
 	m, err := cgroups.Default()
@@ -194,7 +195,7 @@ func (r *running) planLimits() {
 		return
 	}
 	want := cgroups.Pids | cgroups.Memory | cgroups.CPUAcct
-	if r.c.spec.cpusSet {
+	if c := r.spec.process.resources.CPU; c != (cgroups.CPUResources{}) {
 		want |= cgroups.CPU
 	}
 	for _, a := range m.Check() {

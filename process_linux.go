@@ -18,7 +18,7 @@ import (
 )
 
 // process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
-func (r *running) process(ctx context.Context) (*Process, error) {
+func (r *running) process() (*Process, error) {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
 	pidfd, err := stage.NewPidfd(r.child.Pidfd)
 	if err != nil {
@@ -27,7 +27,7 @@ func (r *running) process(ctx context.Context) (*Process, error) {
 	r.pidfd = pidfd
 	r.startStreams(p)
 	go r.supervise(p)
-	r.watchContext(ctx, p)
+	r.watchContext(r.spec.process.ctx, p)
 	r.watchLimits(p)
 	return p, nil
 }
@@ -41,11 +41,11 @@ func (r *running) startStreams(p *Process) {
 
 // watchContext ends the container when ctx ends.
 func (r *running) watchContext(ctx context.Context, p *Process) {
-	if ctx.Done() == nil {
+	if ctx == nil || ctx.Done() == nil {
 		return
 	}
 	stop := context.AfterFunc(ctx, func() {
-		if cancel := r.c.spec.cancel; cancel != nil {
+		if cancel := r.spec.process.cancel; cancel != nil {
 			p.mu.Lock()
 			if p.reason == ReasonUnknown {
 				p.reason = ReasonCanceled
@@ -62,7 +62,7 @@ func (r *running) watchContext(ctx context.Context, p *Process) {
 
 // watchLimits ends the container when its time is over.
 func (r *running) watchLimits(p *Process) {
-	s := r.c.spec
+	s := &r.spec.process
 	if s.timeout > 0 {
 		t := time.AfterFunc(s.timeout, func() { _ = p.kill(ReasonTimeout) })
 		go func() { <-p.done; t.Stop() }()
@@ -98,14 +98,14 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 // filesystem stays readable until Close.
 func (r *running) supervise(p *Process) {
 	_ = r.pidfd.AwaitExit()
-	wall := time.Since(r.began)
+	ended := time.Now()
 	res, err := r.collect()
-	res.Wall = wall
+	res.Started, res.Ended, res.Wall = r.began, ended, ended.Sub(r.began)
 	r.keep()
-	if !r.m.newPID || r.group != nil && !r.m.newPID {
+	if !r.m.newPID {
 		_ = r.killGroup()
 	}
-	serr := r.streams.wait(r.c.spec.waitDelay)
+	serr := r.streams.wait(r.spec.process.waitDelay)
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
@@ -118,19 +118,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
-	r.c.ended(p)
 	close(p.done)
-}
-
-// ended notes the end, unless another start has taken the place.
-func (c *Container) ended(p *Process) {
-	go func() { // the lock may be held by a caller that waits for p
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.proc == p && (c.state == StateRunning || c.state == StateCreated) {
-			c.state = StateStopped
-		}
-	}()
 }
 
 // collect reaps the process. Where someone else has done so, such as a wait4(-1) loop of the host program, the
@@ -155,7 +143,7 @@ func (r *running) collect() (*Result, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return res, &Error{Op: "wait", ID: r.c.spec.id, Err: ErrStatusUnknown,
+	return res, &Error{Op: "wait", ID: r.spec.id, Err: ErrStatusUnknown,
 		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
 }
 
@@ -191,7 +179,7 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = why
 	case oom > 0 && !res.Success():
 		res.Reason = ReasonOOM
-	case res.Signal == syscall.SIGXCPU && r.c.spec.cpuTime > 0:
+	case res.Signal == syscall.SIGXCPU && r.spec.process.cpuTime > 0:
 		res.Reason = ReasonCPUTime
 	case !res.Success() && r.full:
 		res.Reason = ReasonDiskLimit
@@ -204,7 +192,7 @@ func (r *running) figures(res *Result) {
 	if r.group == nil {
 		return
 	}
-	st, err := r.group.Summary()
+	st, err := r.group.Final()
 	if err != nil {
 		r.warn("read statistics", err)
 		return
@@ -218,12 +206,18 @@ func (r *running) figures(res *Result) {
 }
 
 func (r *running) warn(what string, err error) {
-	if l := r.c.spec.logger; l != nil {
-		l.Warn("caisson: "+what, "container", r.c.spec.id, "error", err)
+	if l := r.spec.logger; l != nil {
+		l.Warn("caisson: "+what, "container", r.spec.id, "error", err)
 	}
 }
 
-func (r *running) signal(sig syscall.Signal) error { return r.pidfd.Signal(sig) }
+func (r *running) signal(sig os.Signal) error {
+	s, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("%w: signal %v", ErrInvalid, sig)
+	}
+	return r.pidfd.Signal(s)
+}
 
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
 // of its own the cgroup is killed.
@@ -254,7 +248,11 @@ func (r *running) removeGroup() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return r.group.Delete(ctx)
+	err := r.group.Delete(ctx)
+	if err == nil {
+		r.unrecord()
+	}
+	return err
 }
 
 func (r *running) resize(rows, cols uint16) error {
@@ -266,22 +264,16 @@ func (r *running) resize(rows, cols uint16) error {
 	})
 }
 
-// rootView returns the container's root directory.
+// rootView opens the container's root directory.
 func (r *running) rootView() (*rootfs.Root, error) {
-	r.rootMu.Lock()
-	defer r.rootMu.Unlock()
-	if r.rootRoot != nil {
-		return r.rootRoot, nil
-	}
 	if r.root == nil {
 		return nil, fmt.Errorf("%w: the container has no root directory yet", ErrState)
 	}
-	root, err := rootfs.NewRoot(r.root)
+	fd, err := unix.FcntlInt(r.root.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("fcntl", err)
 	}
-	r.rootRoot = root
-	return root, nil
+	return rootfs.NewRoot(os.NewFile(uintptr(fd), "/"))
 }
 
 // terminalStreams are the streams of a process with a terminal: its master side is copied from and to.

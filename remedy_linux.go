@@ -10,6 +10,7 @@ import (
 
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // explainFailure turns an error of the stage into the public form and adds the sentinel that fits.
@@ -22,13 +23,49 @@ func (r *running) explainFailure(err error) error {
 	if se.Step != "execute" || se.Object == "the stage" {
 		return out
 	}
-	switch se.Errno {
-	case unix.ENOENT, unix.ENOTDIR:
-		out.Err = fmt.Errorf("%w: %w", ErrCommandNotFound, se.Errno)
-	case unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.EISDIR, unix.ELIBBAD, unix.EINVAL:
-		out.Err = fmt.Errorf("%w: %w", ErrCommandNotExecutable, se.Errno)
-	}
+	out.Err = r.commandFault(se.Errno)
 	return out
+}
+
+// commandFault says what is wrong with a command that the kernel refuses to execute. Its ENOENT does not tell a
+// missing command from a missing interpreter, and a search in PATH ends with the answer for the last directory;
+// therefore the root filesystem is looked at.
+func (r *running) commandFault(errno unix.Errno) error {
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		if err := r.lookCommand(); err != nil {
+			return fmt.Errorf("%w: %w: %w", ErrCommandNotExecutable, err, errno)
+		}
+		return fmt.Errorf("%w: %w", ErrCommandNotFound, errno)
+	case unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.EISDIR, unix.ELIBBAD, unix.EINVAL:
+		return fmt.Errorf("%w: %w", ErrCommandNotExecutable, errno)
+	}
+	return errno
+}
+
+// lookCommand returns why a command that is there cannot be executed, or nil if it is not there.
+func (r *running) lookCommand() error {
+	p := &r.spec.process
+	if p.commandFile != nil {
+		return errors.New("its interpreter or dynamic loader is not in the root filesystem")
+	}
+	if r.root == nil {
+		return nil
+	}
+	root, err := openLayer(rootfs.Layer{File: r.root})
+	if err != nil {
+		return nil
+	}
+	defer root.Close()
+	var fault *rootfs.CommandError
+	_, err = rootfs.LookPath(root, p.args[0], pathOf(p.environment(r.m.home())), p.dir)
+	switch {
+	case !errors.As(err, &fault) || fault.Path == "":
+		return nil
+	case fault.Interpreter != "":
+		return fmt.Errorf("%s needs %s, which is missing", fault.Path, fault.Interpreter)
+	}
+	return fmt.Errorf("%s: %w", fault.Path, fault.Err)
 }
 
 // remedy returns what would help against err, as far as that is known.
@@ -59,8 +96,8 @@ func remedy(err error) string {
 	case "clone3", "clone", "unshare":
 		return cloneRemedy(errno)
 	case "execve", "execveat":
-		if errno == unix.ENOENT {
-			return "look at the PATH and at what the root filesystem contains; a script's interpreter and a program's dynamic loader must exist too"
+		if errno == unix.ENOENT && errors.Is(err, ErrCommandNotFound) {
+			return "look at the PATH and at what the root filesystem contains"
 		}
 	case "fsconfig", "fsmount", "mount", "move_mount":
 		if errno == unix.EPERM && os.Getuid() != 0 {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,31 +23,31 @@ import (
 
 // running is what one start owns. Everything that was made is undone by close, in reverse order.
 type running struct {
-	c       *Container
-	undo    undoList
-	m       *machine
-	prog    *program.Program
-	files   map[string]int // inputs of the program
-	fds     map[string]int // of those, the ones that are not the root filesystem's
-	layout  *rootfs.Layout
-	env     rootfs.Env
-	streams *streams
-	group   *cgroups.Group
-	maps    namespaces.IDMaps
-	ns      uint64 // CLONE_NEW flags of the first clone
-	cgroup  int    // directory for CLONE_INTO_CGROUP, or -1
-	iso     Isolation
+	spec     *spec
+	undo     undoList
+	m        *machine
+	prog     *program.Program
+	files    map[string]int // inputs of the program
+	fds      map[string]int // of those, the ones that are not the root filesystem's
+	layout   *rootfs.Layout
+	env      rootfs.Env
+	streams  *streams
+	network  NetworkAttachment
+	unrecord func() // strikes the group out of the journal
+	group    *cgroups.Group
+	maps     namespaces.IDMaps
+	ns       uint64 // CLONE_NEW flags of the first clone
+	cgroup   int    // directory for CLONE_INTO_CGROUP, or -1
+	iso      Isolation
 
-	child *stage.Child
-	pidfd *stage.Pidfd
-	keep  func() // tells the keeper that the process is gone
-	tty   *os.File
-	root  *os.File
-	full  bool // the throw-away layer had no space left at the end
-	began time.Time
-
-	rootMu   sync.Mutex
-	rootRoot *rootfs.Root
+	child  *stage.Child
+	pidfd  *stage.Pidfd
+	keep   func() // tells the keeper that the process is gone
+	tty    *os.File
+	tracer *tracer
+	root   *os.File
+	full   bool // the throw-away layer had no space left at the end
+	began  time.Time
 }
 
 // undoList is what has to be undone.
@@ -69,13 +68,7 @@ func (r *running) close() error {
 	if r == nil {
 		return nil
 	}
-	r.rootMu.Lock()
-	defer r.rootMu.Unlock()
 	var err error
-	if r.rootRoot != nil {
-		err = r.rootRoot.Close()
-		r.rootRoot = nil
-	}
 	if r.root != nil {
 		err = errors.Join(err, r.root.Close())
 		r.root = nil
@@ -84,7 +77,7 @@ func (r *running) close() error {
 }
 
 // create makes the container; with stop it waits in the state "created". The caller holds the lock.
-func (c *Container) create(ctx context.Context, stop bool) (*Process, error) {
+func (c *Container) create(ctx context.Context, s *spec, stop bool) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -94,7 +87,7 @@ func (c *Container) create(ctx context.Context, stop bool) (*Process, error) {
 		}
 		c.run = nil
 	}
-	r := &running{c: c, cgroup: -1}
+	r := &running{spec: s, cgroup: -1}
 	p, err := r.start(ctx, stop)
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
@@ -127,6 +120,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if err != nil {
 		r.child.Kill()
+		r.traced()
 		unix.Close(r.child.Pidfd)
 		r.child.Conn.Close()
 		if r.keep != nil {
@@ -139,8 +133,18 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if !stop {
 		r.child.Conn.Close()
+		r.traced()
+	} else {
+		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process(ctx)
+	return r.process()
+}
+
+// traced waits until the last step has been reported.
+func (r *running) traced() {
+	if r.tracer != nil {
+		<-r.tracer.done
+	}
 }
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
@@ -162,6 +166,10 @@ func (r *running) launch() error {
 		return r.explainFailure(err)
 	}
 	r.child = child
+	if t := r.tracer; t != nil {
+		t.write.Close()
+		go t.follow(r.prog, r.spec.trace)
+	}
 	runtime.KeepAlive(r)
 	return nil
 }
@@ -228,7 +236,7 @@ func (r *running) register(stop bool) error {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if stop || r.c.spec.network != nil {
+	if stop || r.spec.network != nil {
 		return nil
 	}
 	return r.child.Conn.Release()
@@ -272,18 +280,32 @@ func pidOf(pidfd int) (int, error) {
 	return 0, fmt.Errorf("no Pid in fdinfo of a process descriptor")
 }
 
+// prepareNetwork asks the network for a place.
+func (r *running) prepareNetwork(ctx context.Context) error {
+	if r.spec.network == nil {
+		return nil
+	}
+	a, err := r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged()})
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	r.network = a
+	r.undo.add(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return a.Detach(ctx)
+	})
+	return nil
+}
+
 func (r *running) attachNetwork(ctx context.Context) error {
 	ns, err := os.Open("/proc/" + strconv.Itoa(r.child.Pid) + "/ns/net")
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	detach, err := r.c.spec.network.Attach(ctx, ns, r.child.Pid)
-	if err != nil {
+	if err := r.network.Attach(ctx, NetworkTarget{Netns: ns, Pid: r.child.Pid}); err != nil {
 		return fmt.Errorf("attach network: %w", err)
-	}
-	if detach != nil {
-		r.undo.add(detach)
 	}
 	if err := r.child.Conn.Release(); err != nil {
 		return err
@@ -317,12 +339,12 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 	_, err := r.child.Conn.Recv()
 	r.child.Conn.Close()
 	stopWatch()
+	r.traced()
 	if err != nil && err != io.EOF {
 		_ = c.proc.kill(ReasonStopped)
 		<-c.proc.done
 		return nil, r.explainFailure(err)
 	}
 	c.state = StateRunning
-	r.watchContext(ctx, c.proc)
 	return c.proc, nil
 }

@@ -107,7 +107,7 @@ func (w *workspace) floorArgs() ([]string, error) {
 	}
 	defer c.Close()
 	var text bytes.Buffer
-	if err := c.Explain(&text); err != nil {
+	if err := c.Explain(context.Background(), &text); err != nil {
 		return nil, err
 	}
 	args := explainedArgs(text.String())

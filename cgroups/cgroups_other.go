@@ -2,7 +2,10 @@
 
 package cgroups
 
-import "context"
+import (
+	"context"
+	"iter"
+)
 
 // Control groups are Linux's. Elsewhere every call answers an [*UnsupportedError], which Is errors.ErrUnsupported;
 // translating and judging limits works everywhere.
@@ -22,6 +25,7 @@ func Open(string) (*Group, error)                            { return nil, errOS
 func OpenPaths(Paths) (*Group, error)                        { return nil, errOS }
 func (*Manager) Close() error                                { return nil }
 func (*Manager) Layout() Layout                              { return Layout{} }
+func (*Manager) Vacate(string) error                         { return errOS }
 func (*Manager) Mode() Mode                                  { return ModeNone }
 func (*Manager) Check() []Availability                       { return nil }
 func (*Manager) Open(string) (*Group, error)                 { return nil, errOS }
@@ -42,10 +46,14 @@ func (*Group) Thaw(context.Context) error                    { return errOS }
 func (*Group) Frozen() (bool, error)                         { return false, errOS }
 func (*Group) Kill(context.Context) error                    { return errOS }
 func (*Group) Delete(context.Context) error                  { return errOS }
+func (*Group) Final() (Stats, error)                         { return Stats{}, errOS }
 func (*Group) Summary() (Stats, error)                       { return Stats{}, errOS }
 func (*Group) Stats() (Stats, error)                         { return Stats{}, errOS }
 func (*Group) StatsOf(Controllers) (Stats, error)            { return Stats{}, errOS }
 func (*Group) New(string, Resources, Config) (*Group, error) { return nil, errOS }
 func (*Manager) New(string, Resources, Config) (*Group, error) {
 	return nil, errOS
+}
+func (*Group) Watch(context.Context) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
 }

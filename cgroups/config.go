@@ -1,5 +1,12 @@
 package cgroups
 
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
 // Config says how a new group is made. The zero value is good: the default parent, and the controllers that the
 // limits need.
 type Config struct {
@@ -17,4 +24,19 @@ type Config struct {
 	// mkdir and gives CPU time, freezing and killing that cannot miss a process, and entry at clone.
 	// Ignored elsewhere.
 	NoUnified bool
+}
+
+func (c *Config) validate() error {
+	var unknown error
+	if bad := (c.Controllers | c.Optional) &^ all; bad != 0 {
+		unknown = &ResourceError{Field: "Controllers", Value: fmt.Sprintf("%#x", uint16(bad)), Reason: "are not known"}
+	}
+	return errors.Join(checkParent(c.Parent), unknown)
+}
+
+func checkParent(p string) error {
+	if p != "" && (p[0] != '/' || strings.ContainsRune(p, 0) || path.Clean(p) != p) {
+		return &ResourceError{Field: "Parent", Value: p, Reason: "is not a clean path from the root of the hierarchy"}
+	}
+	return nil
 }

@@ -42,15 +42,15 @@
 //	                             handed over by chown
 //	user without                 reading                 reading
 //	root in a container          its subtree, if its     as a user with delegation; a group that has processes
-//	                             mounts are writable     cannot hand on controllers: they move to a leaf first
+//	                             mounts are writable     cannot hand on controllers: Vacate it first
 //
 // [Manager.Check] tells for this machine and user, with reasons and remedies. On v2 an ordinary user gets a
 // delegated group from systemd: systemd-run --user --scope -p Delegate=yes PROGRAM.
 //
 // # What it does not do
 //
-// It does not move the calling process, does not mount or unmount anything, and does not watch: counters are read
-// when asked for. Device rules, systemd units and pressure triggers are not part of it.
+// It does not move the calling process, unless told to by [Manager.Vacate], and does not mount or unmount anything.
+// Device rules, systemd units and pressure triggers are not part of it.
 //
 // Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel, cgroups(7), clone(2).
 package cgroups

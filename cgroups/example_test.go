@@ -34,7 +34,7 @@ func Example() {
 	_ = cmd.Wait()
 	_ = g.Kill(ctx) // what the command left running
 
-	s, err := g.Summary()
+	s, err := g.Final()
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -111,3 +111,13 @@ func blkioTotals(text []byte) (read, write Value[uint64]) {
 	}
 	return read, write
 }
+
+// parsePids reads one number a line. v1 may repeat one.
+func parsePids(text []byte) (list []int) {
+	for line := range bytes.Lines(text) {
+		if n, ok := parseUint(bytes.TrimSpace(line)); ok && n < 1<<31 {
+			list = append(list, int(n))
+		}
+	}
+	return list
+}

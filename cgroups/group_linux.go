@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"path"
 	"sync"
 
@@ -16,6 +17,8 @@ type Group struct {
 	mu     sync.RWMutex // guards the descriptors below against Close
 	closed bool
 	nodes  []node // v2 first
+
+	watches map[*context.CancelCauseFunc]bool // loops of Watch that Close ends
 }
 
 // A node is the directory of a group in one hierarchy.
@@ -55,6 +58,9 @@ func (g *Group) Close() error {
 		return nil
 	}
 	g.closed = true
+	for cancel := range g.watches {
+		(*cancel)(ErrClosed)
+	}
 	for i := range g.nodes {
 		g.nodes[i].close()
 	}

@@ -59,7 +59,8 @@ func (n *node) openProcs(file string) (int, error) {
 
 // AddProc moves a process with all its threads into the group. It can take some 10 ms on an idle machine, since the
 // kernel waits for an RCU grace period for each directory; [Group.JoinFDs] avoids that for new processes.
-// A process that has ended is an error that Is ESRCH.
+// A process that has ended is an error that Is ESRCH. After any error the process may be in some of the group's v1
+// directories and not in others.
 func (g *Group) AddProc(pid int) error {
 	if pid <= 0 {
 		return &ResourceError{Field: "pid", Value: strconv.Itoa(pid), Reason: "is not the id of a process"}

@@ -63,7 +63,7 @@ func (n *node) empty() bool {
 		b := newBuffer()
 		defer b.free()
 		text, err := b.readAt(n.fd, "cgroup.events")
-		return err == unix.ENODEV || err == nil && flatValue(text, "populated").n == 0
+		return isGone(err) || err == nil && flatValue(text, "populated").n == 0
 	}
 	return len(n.procsBelow()) == 0
 }
@@ -114,12 +114,11 @@ func (g *Group) killRound() error {
 	var hidden error
 	for i := range g.nodes {
 		n := &g.nodes[i]
-		for _, pid := range n.procsBelow() {
-			if pid == 0 {
+		for pids := range slices.Chunk(n.procsBelow(), killBatch) {
+			if slices.Contains(pids, 0) {
 				hidden = &BusyError{Path: n.path, Pids: []int{0}, Err: errHidden}
-				continue
 			}
-			n.kill(pid)
+			n.kill(pids)
 		}
 	}
 	return hidden
@@ -127,15 +126,24 @@ func (g *Group) killRound() error {
 
 var errHidden = errors.New("a process belongs to a pid namespace that this one cannot see")
 
-// kill ends one process. Between the reading of its number and now it may have ended and the number been given to
-// another: the process is held by pidfd and must still be in the group then.
-func (n *node) kill(pid int) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
+// killBatch bounds how many descriptors kill holds.
+const killBatch = 256
+
+// kill ends processes. Between the reading of a number and now its process may have ended and the number been given
+// to another: each is held by pidfd first, and must still be in the group then.
+func (n *node) kill(pids []int) {
+	held := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil && pid > 0 {
+			held[pid] = fd
+		}
 	}
-	defer unix.Close(fd)
-	if slices.Contains(n.procsBelow(), pid) {
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	for _, pid := range n.procsBelow() {
+		if fd, ok := held[pid]; ok {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+	}
+	for _, fd := range held {
+		unix.Close(fd)
 	}
 }

@@ -15,6 +15,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	parents map[parentKey]parentDir // default parents found so far
+	retired []int                   // descriptors of parents that are gone, perhaps still in use by another call
 }
 
 type parentKey struct {
@@ -53,7 +54,8 @@ func NewManager() (*Manager, error) {
 	return &Manager{layout: l, parents: map[parentKey]parentDir{}}, nil
 }
 
-// Close frees what the Manager keeps open. Groups made by it live on. The Manager of [Default] needs no Close.
+// Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on. The Manager of
+// [Default] needs no Close.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -61,6 +63,10 @@ func (m *Manager) Close() error {
 		unix.Close(p.fd)
 	}
 	clear(m.parents)
+	for _, fd := range m.retired {
+		unix.Close(fd)
+	}
+	m.retired = nil
 	return nil
 }
 

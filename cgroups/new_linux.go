@@ -54,10 +54,10 @@ func (g *Group) fromGroup(h int, need Controllers) (place, error) {
 }
 
 func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (*Group, error) {
-	if err := errors.Join(CheckName(name), r.Validate(), checkParent(c.Parent)); err != nil {
+	if err := errors.Join(CheckName(name), r.Validate(), c.validate()); err != nil {
 		return nil, err
 	}
-	places, err := m.places(r.Controllers()|c.Controllers&all, c, choose)
+	places, err := m.places(r.Controllers()|c.Controllers, c, choose)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ const (
 		"or have an administrator delegate a group"
 	remedyV1 = "run as root, have an administrator hand over a group of each controller, " +
 		"or boot with cgroup v2, which can be delegated"
-	remedyLeaf = "move the processes of that group into a child group first (the rule of no internal processes)"
+	remedyLeaf = "move the processes of that group into a child group first, as Manager.Vacate does for the own group"
 )
 
 // parent returns the default parent for groups with the controllers given, from memory where possible.
@@ -36,13 +36,15 @@ func (m *Manager) parent(h int, need Controllers) (parentDir, error) {
 	return m.parents[key], nil
 }
 
-// forget drops a remembered parent that is gone.
+// forget drops a remembered parent if it is gone, so that the next call looks anew. Another call may be using its
+// descriptor, whose number must not come to mean another directory: it is closed with the Manager.
 func (m *Manager) forget(h int, need Controllers) {
 	key := parentKey{h, need}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p, ok := m.parents[key]; ok {
-		unix.Close(p.fd)
+	p, ok := m.parents[key]
+	if ok && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
+		m.retired = append(m.retired, p.fd)
 		delete(m.parents, key)
 	}
 }

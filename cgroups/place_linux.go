@@ -3,7 +3,6 @@ package cgroups
 import (
 	"errors"
 	"path"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,13 +38,6 @@ func (m *Manager) fromPath(group string) chooser {
 		}
 		return place{h: h, bits: need, parent: parentDir{dir, fd}}, nil
 	}
-}
-
-func checkParent(p string) error {
-	if p != "" && (p[0] != '/' || strings.ContainsRune(p, 0) || path.Clean(p) != p) {
-		return &ResourceError{Field: "Parent", Value: p, Reason: "is not a clean path from the root of the hierarchy"}
-	}
-	return nil
 }
 
 // places decides which hierarchies the group is made in. Faults of controllers that must be had are joined.

@@ -1,7 +1,6 @@
 package cgroups
 
 import (
-	"bytes"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -48,14 +47,4 @@ func readPids(dirfd int, file string) ([]int, error) {
 		return nil, err
 	}
 	return parsePids(text), nil
-}
-
-// parsePids reads one number a line. v1 may repeat one.
-func parsePids(text []byte) (list []int) {
-	for line := range bytes.Lines(text) {
-		if n, ok := parseUint(bytes.TrimSpace(line)); ok && n < 1<<31 {
-			list = append(list, int(n))
-		}
-	}
-	return list
 }

@@ -28,15 +28,17 @@ type MemoryStats struct {
 	Current      Value[uint64]
 	Peak         Value[uint64] // highest Current so far; v2 from Linux 5.19
 	Swap         Value[uint64]
-	Anon         Value[uint64] // these four only with StatsOf(Memory), not in Summary
+	Anon         Value[uint64] // these four and Swap: only with Stats and StatsOf
 	File         Value[uint64]
 	Kernel       Value[uint64] // v2, Linux 5.18
 	InactiveFile Value[uint64] // page cache that is first to go; Current without it is the "working set"
 
-	// LimitHits counts how often usage met Max: v2 "max" of memory.events, v1 memory.failcnt.
+	// LimitHits counts how often usage met Max: v2 "max" of memory.events, v1 memory.failcnt and
+	// memory.memsw.failcnt; of these Linux 6.18 does not count the second, so that with swap forbidden a 0 proves
+	// nothing there.
 	LimitHits Value[uint64]
-	// OOMKills counts processes of the group or below that an OOM killer ended: "oom_kill" of memory.events (v2)
-	// or memory.oom_control (v1).
+	// OOMKills counts processes that an OOM killer ended: of the group and those below, "oom_kill" of memory.events
+	// (v2); of the group alone, "oom_kill" of memory.oom_control (v1).
 	OOMKills Value[uint64]
 }
 

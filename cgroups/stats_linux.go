@@ -6,25 +6,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Summary reads the few numbers that a run is judged by, and little else: CPU time, current and peak memory, hits of
-// its limit, OOM kills, processes, I/O. Cheap enough for every exit. What the group has no controller for is not
-// available.
-func (g *Group) Summary() (Stats, error) { return g.stats(g.Controllers(), false) }
+// Final reads what counts when all is over, from as few files as possible (four, with CPU, memory and pids): CPU time,
+// peak memory and processes, OOM kills, I/O; on v2 also hits of the memory limit and throttling. Everything else is
+// not available.
+func (g *Group) Final() (Stats, error) { return g.stats(g.Controllers(), final) }
+
+// Summary reads what a running group is judged by: what [Group.Final] does, and current memory and processes, hits of
+// the memory limit, throttling. What the group has no controller for is not available.
+func (g *Group) Summary() (Stats, error) { return g.stats(g.Controllers(), summary) }
 
 // Stats reads all counters of all controllers of the group.
-func (g *Group) Stats() (Stats, error) { return g.stats(g.Controllers(), true) }
+func (g *Group) Stats() (Stats, error) { return g.stats(g.Controllers(), full) }
 
 // StatsOf reads all counters of the controllers given. What the group has no controller for is not available.
-func (g *Group) StatsOf(c Controllers) (Stats, error) { return g.stats(c, true) }
+func (g *Group) StatsOf(c Controllers) (Stats, error) { return g.stats(c, full) }
 
-func (g *Group) stats(c Controllers, full bool) (s Stats, err error) {
+// A detail says how much is read.
+type detail uint8
+
+const (
+	final detail = iota
+	summary
+	full
+)
+
+func (g *Group) stats(c Controllers, d detail) (s Stats, err error) {
 	if !g.hold() {
 		return s, ErrClosed
 	}
 	defer g.release()
 	b := newBuffer()
 	defer b.free()
-	r := reader{b: b, full: full, s: &s}
+	r := reader{b: b, detail: d, s: &s}
 	// The v1 directories last: where both count CPU time, cpuacct is read only for want of v2.
 	for i := range g.nodes {
 		n := &g.nodes[i]
@@ -41,11 +54,11 @@ func (g *Group) stats(c Controllers, full bool) (s Stats, err error) {
 // A reader fills Stats from the files of one directory after the other. A file that is not there leaves its values
 // not available; any other failure is kept.
 type reader struct {
-	n    *node
-	b    *buffer
-	full bool
-	s    *Stats
-	err  error
+	n      *node
+	b      *buffer
+	detail detail
+	s      *Stats
+	err    error
 }
 
 func (r *reader) text(file string) []byte {
@@ -70,7 +83,9 @@ func (r *reader) readV2(c Controllers) {
 		r.cpuStat()
 	}
 	if c.Has(Memory) {
-		s.Memory.Current = r.single("memory.current")
+		if r.detail > final {
+			s.Memory.Current = r.single("memory.current")
+		}
 		s.Memory.Peak = r.single("memory.peak")
 		flatKeyed(r.text("memory.events"), func(k []byte, v uint64) {
 			switch string(k) {
@@ -80,7 +95,7 @@ func (r *reader) readV2(c Controllers) {
 				s.Memory.OOMKills = ValueOf(v)
 			}
 		})
-		if r.full {
+		if r.detail == full {
 			s.Memory.Swap = r.single("memory.swap.current")
 			r.memoryStat("anon", "file", "kernel", "inactive_file")
 		}
@@ -137,9 +152,11 @@ func (r *reader) pids(c Controllers) {
 	if !c.Has(Pids) {
 		return
 	}
-	r.s.Pids.Current = r.single("pids.current")
+	if r.detail > final {
+		r.s.Pids.Current = r.single("pids.current")
+	}
 	r.s.Pids.Peak = r.single("pids.peak")
-	if r.full {
+	if r.detail == full {
 		r.s.Pids.Refused = flatValue(r.text("pids.events"), "max")
 	}
 }
@@ -151,7 +168,7 @@ func (r *reader) readV1(c Controllers) {
 		s.CPU.User = duration(r.single("cpuacct.usage_user"), 1)
 		s.CPU.System = duration(r.single("cpuacct.usage_sys"), 1)
 	}
-	if c.Has(CPU) {
+	if c.Has(CPU) && r.detail > final {
 		flatKeyed(r.text("cpu.stat"), func(k []byte, v uint64) {
 			switch string(k) {
 			case "nr_periods":
@@ -169,18 +186,26 @@ func (r *reader) readV1(c Controllers) {
 	r.pids(c)
 	if c.Has(IO) {
 		s.IO.ReadBytes, s.IO.WriteBytes = r.blkio("blkio.throttle.io_service_bytes_recursive")
-		s.IO.ReadOps, s.IO.WriteOps = r.blkio("blkio.throttle.io_serviced_recursive")
+		if r.detail > final {
+			s.IO.ReadOps, s.IO.WriteOps = r.blkio("blkio.throttle.io_serviced_recursive")
+		}
 	}
 	r.others(c, ".usage_in_bytes")
 }
 
 func (r *reader) memoryV1() {
 	m := &r.s.Memory
-	m.Current = r.single("memory.usage_in_bytes")
 	m.Peak = r.single("memory.max_usage_in_bytes")
+	if m.OOMKills = flatValue(r.text("memory.oom_control"), "oom_kill"); r.detail == final {
+		return
+	}
+	m.Current = r.single("memory.usage_in_bytes")
 	m.LimitHits = r.single("memory.failcnt")
-	m.OOMKills = flatValue(r.text("memory.oom_control"), "oom_kill")
-	if !r.full {
+	m.LimitHits.n += r.single("memory.memsw.failcnt").n
+	if m.LimitHits.n == 0 && m.OOMKills.n > 0 {
+		m.LimitHits = Value[uint64]{} // recent kernels do not count where memory and swap together are limited
+	}
+	if r.detail < full {
 		return
 	}
 	flatKeyed(r.text("memory.stat"), func(k []byte, v uint64) {
@@ -200,7 +225,7 @@ func (r *reader) blkio(file string) (read, write Value[uint64]) {
 
 // others reads huge pages and misc, whose files or lines depend on the machine.
 func (r *reader) others(c Controllers, suffix string) {
-	if !r.full {
+	if r.detail < full {
 		return
 	}
 	if c.Has(HugeTLB) {

@@ -58,6 +58,10 @@ func writeFD(fd int, value string) error {
 // a few kilobytes.
 const maxFile = 64 << 20
 
+// wholeFile: the kernel fills a page before it cuts a file, so a first read that is shorter than half of one had all of
+// it, and the read that would find the end is saved.
+const wholeFile = 2048
+
 var buffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, 8192)} }}
 
 // A buffer holds the text of one file until it is reused.
@@ -83,8 +87,8 @@ func (b *buffer) readAt(dirfd int, name string) ([]byte, error) {
 		case err == unix.EINTR:
 		case err != nil:
 			return nil, err
-		case k == 0:
-			return b.b[:n], nil
+		case k == 0 || n == 0 && k < wholeFile:
+			return b.b[:n+k], nil
 		default:
 			n += k
 		}
@@ -142,3 +146,6 @@ func onCgroupFS(fd, version int) error {
 	}
 	return nil
 }
+
+// isGone knows the answers about a group that was removed while its directory or file was open.
+func isGone(err error) bool { return err == unix.ENOENT || err == unix.ENODEV }

@@ -30,6 +30,9 @@ var (
 	// and a Go program never is one; see setns(2).
 	ErrMultithreaded = errors.New("a multithreaded process cannot enter a namespace of this kind")
 
+	// ErrStatusLost: how a process ended cannot be known, for something else in this program collects ended children.
+	ErrStatusLost = errors.New("the exit status was taken by something else in this program")
+
 	// ErrProcessGone: the process ended meanwhile.
 	ErrProcessGone = errors.New("process has ended")
 )

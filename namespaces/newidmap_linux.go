@@ -17,9 +17,6 @@ import (
 // ids are, and the environment may be in other hands.
 var newIDMapDirs = []string{"/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin", "/run/wrappers/bin"}
 
-// errStatusLost: the host program reaps all children, or ignores SIGCHLD, so the exit status is unknown.
-var errStatusLost = errors.New("the exit status was taken by another wait in this program")
-
 // findNewIDMap returns the paths of newuidmap and newgidmap.
 func findNewIDMap() (uidmap, gidmap string, err error) {
 	uidmap, gidmap = findProgram("newuidmap"), findProgram("newgidmap")
@@ -56,7 +53,7 @@ func runNewIDMap(ctx context.Context, path string, pid int, l []IDMap) error {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case errors.Is(err, unix.ECHILD):
-		err = errStatusLost
+		err = ErrStatusLost
 	}
 	if said := strings.TrimSpace(stderr.String()); said != "" {
 		err = fmt.Errorf("%w: %q", err, said)

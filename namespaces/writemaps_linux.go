@@ -89,7 +89,7 @@ func (w mapWriter) run(program, file string, l []IDMap) error {
 		}
 	}
 	err = runNewIDMap(w.ctx, path, w.pid, l)
-	if errors.Is(err, errStatusLost) {
+	if errors.Is(err, ErrStatusLost) {
 		err = w.check(file, l, err)
 	}
 	if err == nil && w.pidfd != nil {

@@ -46,10 +46,11 @@ var modes = []mode{
 	{"root-old-calls", false, Features{}},
 	{"userns", true, Features{true, true}},
 	{"userns-old-calls", true, Features{}},
+	{"userns-range", true, Features{true, true}},
 }
 
 func (m mode) env() Env {
-	return Env{UserNamespace: m.userns, Unprivileged: m.userns, OwnIDs: m.userns, Features: m.features}
+	return Env{UserNamespace: m.userns, Unprivileged: m.userns, OwnIDs: m.userns && m.name != "userns-range", Features: m.features}
 }
 
 // scenario is one layout with what is to be true inside.
@@ -60,6 +61,8 @@ type scenario struct {
 	check  func(c *checker)
 	after  func(t *testing.T, dir string) // on the host
 	skip   func(m mode) string
+	ranges bool // runs in mode userns-range too
+	plant  func(t *testing.T, dir string)
 }
 
 func child(name string) int {
@@ -72,8 +75,9 @@ func child(name string) int {
 	s, dir := scenarios[name], os.Getenv(childDir)
 	m := modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == os.Getenv(childMode) })]
 	_, _ = os.ReadFile("/proc/version") // opens what the runtime keeps for its poller
+	source := s.source(dir)
 	before := openFiles()
-	d, err := s.source(dir).Describe(context.Background(), m.env())
+	d, err := source.Describe(context.Background(), m.env())
 	if err != nil {
 		fmt.Println("describe:", err)
 		return 2
@@ -83,6 +87,7 @@ func child(name string) int {
 	if s.change != nil {
 		s.change(dir, l)
 	}
+	before = max(before, openFiles())
 	err = Enter(context.Background(), l, m.env())
 	if s.wants != nil {
 		if !errors.Is(err, s.wants) {
@@ -119,7 +124,7 @@ func openFiles() (n int) {
 }
 
 // runScenario runs a scenario in a child and returns its complaints.
-func runScenario(t *testing.T, name string, m mode, dir string) {
+func runScenario(t *testing.T, name string, m mode, dir string, files ...*os.File) {
 	t.Helper()
 	cmd := exec.Command(testBinary(t))
 	cmd.Env = []string{childName + "=" + name, childDir + "=" + dir, childMode + "=" + m.name, "GOCOVERDIR=" + os.TempDir()}
@@ -127,11 +132,16 @@ func runScenario(t *testing.T, name string, m mode, dir string) {
 	if m.userns {
 		uid, gid := testIDs()
 		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{HostID: gid, Size: 1}}
+		size := 1
+		if m.name == "userns-range" {
+			uid, gid, size = 100000, 100000, 65536
+		}
+		attr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: size}}
+		attr.GidMappings = []syscall.SysProcIDMap{{HostID: gid, Size: size}}
 		attr.Credential = &syscall.Credential{NoSetGroups: true}
 	}
 	cmd.SysProcAttr = attr
+	cmd.ExtraFiles = files
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -73,10 +73,7 @@ func (p *Plan) lateRootFlags(b *program.Builder) {
 	if p.env.Features.MountSetattr {
 		return
 	}
-	var locked uintptr
-	if l := p.layout.Root.Layers[0]; l.Path != "" {
-		locked = sourceFlags(l.Path)
-	}
+	locked := sourceFlags(layerPath(p.layout.Root.Layers[0]))
 	b.Mount("", ".", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	b.Mount("", ".", "", unix.MS_REMOUNT|unix.MS_BIND|locked|p.rootFlags().ms(), "")
 }
@@ -159,8 +156,17 @@ func (p *Plan) overlayRoot(b *program.Builder) {
 	b.Mkdirat(program.Cwd(), "m", 0o755)
 	detachPeers(b)
 	b.Step("mount overlay", fmt.Sprintf("of %d layers", len(lower)))
-	b.Mount("overlay", "m", "overlay", flags, o.String())
+	b.Mount(p.overlayName(root.Layers), "m", "overlay", flags, o.String())
 	b.Chdir("m")
+}
+
+// overlayName is the source that the container sees of an overlay; see nestedOverlay.
+func (p *Plan) overlayName(layers []Layer) string {
+	var sf unix.Statfs_t
+	if l := layers[0]; l.File == nil && unix.Statfs(l.Path, &sf) == nil && sf.Type == unix.OVERLAYFS_SUPER_MAGIC {
+		return nestedOverlay
+	}
+	return "overlay"
 }
 
 func (d *Description) mode() uint32 {
@@ -195,6 +201,9 @@ func (p *Plan) composedRoot(b *program.Builder) {
 	root := p.layout.Root
 	b.Step("attach layers", fmt.Sprint(len(root.Parts)))
 	for i, part := range root.Parts {
+		if part.cover {
+			b.Mkdirat(program.Cwd(), "c"+num(i), part.mode())
+		}
 		if part.Layer != nil && !part.Bind {
 			attachAt(b, num(i), p.trees[i])
 			b.Mkdirat(program.Cwd(), "u"+num(i), part.mode())
@@ -217,8 +226,12 @@ func (p *Plan) place(b *program.Builder, i int, part Part) {
 		b.Symlinkat(part.Link, program.Cwd(), at)
 		return
 	}
-	b.Mkdirat(program.Cwd(), at, part.mode()).Ignore(unix.EEXIST)
+	if !part.file {
+		b.Mkdirat(program.Cwd(), at, part.mode()).Ignore(unix.EEXIST)
+	}
 	switch {
+	case part.cover:
+		b.Mount("c"+num(i), at, "", unix.MS_BIND, "")
 	case part.Layer == nil:
 	case part.Bind:
 		b.MoveMount(p.trees[i], program.Cwd(), at)
@@ -228,7 +241,11 @@ func (p *Plan) place(b *program.Builder, i int, part Part) {
 		}
 	default:
 		o := overlayOptions{lower: []string{num(i)}, upper: "u" + num(i), work: "w" + num(i), userxattr: p.env.UserNamespace}
-		b.Mount("overlay", at, "overlay", unix.MS_NODEV|unix.MS_NOSUID, o.String())
+		source := "overlay"
+		if part.depth > 1 {
+			source = nestedOverlay
+		}
+		b.Mount(source, at, "overlay", unix.MS_NODEV|unix.MS_NOSUID, o.String())
 	}
 }
 

@@ -89,8 +89,18 @@ func (p *Plan) check() error {
 			faults = append(faults, err)
 		}
 	}
-	if r := p.layout.Root; r != nil && r.Kind == KindBind && !p.env.Features.MountSetattr && r.Layers[0].Recursive && hasMountsBelow(r.Layers[0].Path) {
-		faults = append(faults, &Error{Op: "bind root filesystem", Object: r.Layers[0].Path, Err: unix.ENOSYS, Remedy: "mounts below it need mount_setattr, which is not available here"})
+	if r := p.layout.Root; r != nil && r.Kind == KindBind && !p.env.Features.MountSetattr && r.Layers[0].Recursive && hasMountsBelow(layerPath(r.Layers[0])) {
+		faults = append(faults, &Error{Op: "bind root filesystem", Object: layerPath(r.Layers[0]), Err: unix.ENOSYS, Remedy: "mounts below it need mount_setattr, which is not available here"})
+	}
+	if !p.env.Features.MountSetattr {
+		for _, m := range p.layout.Mounts {
+			if m.Type == TypeSysfs && p.env.HostNetwork && p.env.UserNamespace {
+				faults = append(faults, &Error{Op: "show the host's", Object: "/sys", Err: unix.ENOSYS, Remedy: "read-only with all below it needs mount_setattr, which is not available here; leave out /sys"})
+			}
+		}
+		if p.env.IDMap != nil {
+			faults = append(faults, &Error{Op: "map ids of the root filesystem", Err: unix.ENOSYS, Remedy: "it needs mount_setattr, which is not available here"})
+		}
 	}
 	return errors.Join(faults...)
 }
@@ -128,7 +138,12 @@ func (p *Plan) checkMount(m *Mount, s *mountState) error {
 		return &Error{Op: "mount on", Object: m.Target, Err: unix.ENOSYS, Remedy: "options for all mounts below, and id mappings, need mount_setattr (Linux 5.12), which is not available here"}
 	}
 	var sf unix.Statfs_t
-	if err := unix.Statfs(m.Source, &sf); err == nil {
+	if m.File != nil {
+		err = unix.Fstatfs(int(m.File.Fd()), &sf)
+	} else {
+		err = unix.Statfs(m.Source, &sf)
+	}
+	if err == nil {
 		s.locked = statfsFlags(int64(sf.Flags))
 	}
 	return nil

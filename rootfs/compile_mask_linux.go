@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -118,10 +119,11 @@ func (p *Plan) maskAnywhere(b *program.Builder, i int, name string) {
 	empty := fsmount(b, "tmpfs", "", ReadOnly|NoSuid|NoDev|NoExec, [][2]string{{"size", "4k"}, {"nr_inodes", "2"}})
 	b.MoveMount(empty.Result(), dir, "").Then(end)
 	b.Mark(file)
-	o := p.open(b, rel(name), 0, end)
+	missing := []syscall.Errno{unix.ENOENT}
 	if p.env.Features.Openat2 {
-		o.Ignore(unix.ENOTDIR) // a parent is a file; without openat2 it may be a link, and that is a failure
+		missing = append(missing, unix.ENOTDIR) // a parent is a file; without openat2 it may be a link: a failure
 	}
+	o := p.open(b, rel(name), 0, end, missing...)
 	if len(p.nulls) > 0 {
 		b.MoveMount(p.nulls[i], o.Result(), "")
 	} else {

@@ -95,9 +95,6 @@ func (p *Plan) isLink(target string) bool {
 	return false
 }
 
-// within says that p is dir or below it.
-func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
-
 // mountTrusted mounts by name in one call, which follows links: there are none.
 func (p *Plan) mountTrusted(b *program.Builder, m *Mount, s *mountState, target string) {
 	if dev, ok := p.own["/dev"]; ok && path.Dir(target) == "/dev" && (s.isDir || m.Type != TypeBind) {
@@ -230,11 +227,7 @@ func (p *Plan) finishRoot(b *program.Builder) {
 func (p *Plan) rootMountFlags() uintptr {
 	switch p.layout.Root.Kind {
 	case KindBind:
-		f := p.rootFlags().ms()
-		if path := p.layout.Root.Layers[0].Path; path != "" {
-			f |= sourceFlags(path)
-		}
-		return f
+		return p.rootFlags().ms() | sourceFlags(layerPath(p.layout.Root.Layers[0]))
 	case KindComposed:
 		return unix.MS_NODEV | unix.MS_NOSUID
 	}

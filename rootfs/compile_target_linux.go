@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -34,7 +35,10 @@ func (p *Plan) open(b *program.Builder, name string, flags uint64, missing progr
 
 func orMissing(o program.OpRef, missing program.Label, errnos []syscall.Errno) program.OpRef {
 	if missing != 0 {
-		return o.IgnoreTo(missing, append(errnos, unix.ENOENT)...)
+		if !slices.Contains(errnos, unix.ENOENT) {
+			errnos = append(errnos, unix.ENOENT)
+		}
+		return o.IgnoreTo(missing, errnos...)
 	}
 	return o
 }

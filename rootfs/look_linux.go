@@ -3,6 +3,7 @@ package rootfs
 import (
 	"bufio"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -59,6 +60,18 @@ func sourceFlags(path string) uintptr {
 		return 0
 	}
 	return statfsFlags(int64(sf.Flags))
+}
+
+// layerPath is a path of the layer; for looking at it, not for opening.
+func layerPath(l Layer) string {
+	if l.File == nil {
+		return l.Path
+	}
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(l.File.Fd())))
+	if err != nil {
+		return "/"
+	}
+	return path
 }
 
 // hasMountsBelow says whether something is mounted below path. When that cannot be read it says yes.

@@ -15,6 +15,12 @@ type Source interface {
 	Describe(ctx context.Context, env Env) (*Description, error)
 }
 
+// OwnerHider is implemented by sources that can tell, before they are asked to describe themselves, whether their
+// description will have HideOwners set. Others are described twice when it has.
+type OwnerHider interface {
+	HidesOwners() bool
+}
+
 // Env is what is known about a start when its root filesystem is prepared.
 type Env struct {
 	// UserNamespace says that the container has a user namespace of its own.
@@ -148,6 +154,10 @@ type Part struct {
 	Layer *Layer
 	// Bind shows Layer read-only and without an overlay.
 	Bind bool
+	// cover hides what the host has at Target.
+	cover bool
+	// file says that Layer is a file.
+	file bool
 	// depth is how many overlays are stacked at Target, this one included.
 	depth int
 }

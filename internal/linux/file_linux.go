@@ -17,7 +17,7 @@ func Control(f *os.File, fn func(fd int) error) error {
 	}
 	var inner error
 	if err := raw.Control(func(fd uintptr) { inner = fn(int(fd)) }); err != nil {
-		return err
+		return os.ErrClosed // the only cause; os gives a private error here
 	}
 	return inner
 }

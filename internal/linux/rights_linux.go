@@ -50,7 +50,7 @@ func withFDs(files []*os.File, fds []int, fn func(fds []int) error) error {
 
 // ReceiveFiles reads one message into data and takes at most limit files that come with it. A message with
 // more files, or one that was cut short, is EMSGSIZE, and every file that came is closed. The end of the
-// stream is n == 0 with no files.
+// stream is io.EOF.
 func ReceiveFiles(conn *net.UnixConn, data []byte, limit int) (n int, files []*os.File, err error) {
 	if limit < 0 || limit > MaxRights {
 		return 0, nil, fmt.Errorf("receive of at most %d files: %w", limit, unix.EINVAL)

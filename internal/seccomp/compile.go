@@ -99,13 +99,20 @@ func (c *compiler) selectArches(names []specs.Arch) error {
 func (c *compiler) assemble() {
 	byToken := map[uint32][]span{}
 	for i := range archCount {
-		if a := Arch(i + 1); c.arches[a] {
-			byToken[a.Token()] = append(byToken[a.Token()], c.calls(a)...)
+		a := Arch(i + 1)
+		switch token := a.Token(); {
+		case c.arches[a]:
+			byToken[token] = append(byToken[token], c.cover(a)...)
+		case a == X32 && c.native == AMD64: // the wrong ABI, though the token is right
+			byToken[token] = append(byToken[token], span{a.bit(), c.asm.ret(RetKillProcess)})
 		}
 	}
+	beyond := c.asm.ret(c.beyond)
 	next := c.asm.ret(RetKillProcess)
 	for _, token := range c.tokens() {
-		tree := c.asm.op(opLoad, offNr, c.asm.tree(c.spans(token, byToken[token])))
+		// -1 is what a tracer writes to skip a call, and not one of x32.
+		spans := append(byToken[token], span{math.MaxUint32, beyond})
+		tree := c.asm.op(opLoad, offNr, c.asm.tree(spans))
 		next = c.asm.jump(opJeq, token, tree, next)
 	}
 	c.asm.op(opLoad, offArch, next)
@@ -129,16 +136,26 @@ func (c *compiler) tokens() []uint32 {
 	return append(out, c.native.Token())
 }
 
-// calls puts the code for each call of an ABI and returns where it is, in the
-// order of the calls' numbers.
-func (c *compiler) calls(a Arch) []span {
+// cover puts the code for each call of an ABI and returns which numbers lead
+// where, from the ABI's first on: the calls in the table, and, between and
+// beyond its ranges, the answer to what is newer.
+func (c *compiler) cover(a Arch) []span {
 	l := newLedger(a, c.fallback)
 	l.apply(c.rules)
-	out := make([]span, len(l.fates))
+	beyond := c.asm.ret(c.beyond)
+	var out []span
+	next := a.bit()
 	for i := range l.fates {
-		out[i] = span{l.number(i), c.place(&l.fates[i])}
+		n := l.number(i)
+		if n != next {
+			out = append(out, span{next, beyond})
+		}
+		if at := c.place(&l.fates[i]); len(out) == 0 || out[len(out)-1].to != at {
+			out = append(out, span{n, at})
+		}
+		next = n + 1
 	}
-	return out
+	return append(out, span{next, beyond})
 }
 
 // place returns where the code of a fate is, putting it if no other call had
@@ -155,49 +172,4 @@ func (c *compiler) place(f *fate) label {
 	at := c.asm.conditional(f.choices, f.ret)
 	c.blocks = append(c.blocks, block{f, at})
 	return at
-}
-
-// spans covers all 2^32 numbers under a token: the calls in the tables, the
-// answer to what is newer than the tables beyond, and for amd64 the numbers
-// of x32.
-func (c *compiler) spans(token uint32, calls []span) []span {
-	beyond := c.asm.ret(c.beyond)
-	var grounds []span
-	for i := range archCount {
-		a := Arch(i + 1)
-		switch {
-		case a.Token() != token:
-		case c.arches[a]:
-			grounds = append(grounds, span{a.bit(), beyond})
-		default: // x32 left out: the wrong ABI, though the token is right
-			grounds = append(grounds, span{a.bit(), c.asm.ret(RetKillProcess)})
-		}
-	}
-	// -1 is what a tracer writes to skip a call, and not one of x32.
-	grounds = append(grounds, span{math.MaxUint32, beyond})
-	return lay(grounds, calls)
-}
-
-// lay puts single numbers, in order, onto the ground.
-func lay(grounds, calls []span) []span {
-	out := make([]span, 0, len(grounds)+2*len(calls))
-	for i, g := range grounds {
-		end := uint64(1) << 32
-		if i+1 < len(grounds) {
-			end = uint64(grounds[i+1].first)
-		}
-		at := uint64(g.first)
-		for ; len(calls) > 0 && uint64(calls[0].first) < end; calls = calls[1:] {
-			call := calls[0]
-			if uint64(call.first) > at {
-				out = append(out, span{uint32(at), g.to})
-			}
-			out = append(out, call)
-			at = uint64(call.first) + 1
-		}
-		if at < end {
-			out = append(out, span{uint32(at), g.to})
-		}
-	}
-	return join(out)
 }

@@ -111,18 +111,16 @@ type defaultKey struct {
 	set    caps.Set
 }
 
-// DefaultProgram returns [Default] compiled. It is compiled once for each
-// kind of container and shared: do not change it.
+// DefaultProgram returns [Default] compiled. For the default capabilities
+// that was done when this package was generated; for others it is done once
+// for each kind of container. The result is shared: do not change it.
 func DefaultProgram(native Arch, set caps.Set) (*Program, error) {
-	key := defaultKey{native, set & profileCaps()}
+	// Sets that differ in what makes no difference share a filter.
+	key := defaultKey{native, set & profileCaps}
 	if p, ok := cache.Load(key); ok {
 		return p.(*Program), nil
 	}
-	spec, err := Default(native, key.set)
-	if err != nil {
-		return nil, err
-	}
-	p, err := Compile(spec, native)
+	p, err := makeDefault(key)
 	if err != nil {
 		return nil, err
 	}
@@ -130,12 +128,26 @@ func DefaultProgram(native Arch, set caps.Set) (*Program, error) {
 	return kept.(*Program), nil
 }
 
-// profileCaps are the capabilities that make a difference to the profile, so
-// that sets that differ in others share a filter, and the cache stays small.
-func profileCaps() caps.Set {
-	var set caps.Set
-	for i := range profile {
-		set |= profile[i].with | profile[i].without
+func makeDefault(key defaultKey) (*Program, error) {
+	if key.set == caps.Default&profileCaps {
+		for _, r := range ready {
+			if r.native == key.native {
+				return readyProgram(r.native, r.filter), nil
+			}
+		}
 	}
-	return set
+	spec, err := Default(key.native, key.set)
+	if err != nil {
+		return nil, err
+	}
+	return Compile(spec, key.native)
+}
+
+// readyProgram is what [Compile] would return with the filter.
+func readyProgram(native Arch, filter []Insn) *Program {
+	p := &Program{Filter: filter}
+	if native == AMD64 {
+		p.Partial = []string{"socket"}
+	}
+	return p
 }

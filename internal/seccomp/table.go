@@ -1,6 +1,7 @@
 package seccomp
 
 //go:generate go run ./gen
+//go:generate go run ./gen/filters
 
 // Number returns the number of the named system call in a's table, with the
 // x32 bit where the ABI is x32, and whether there is one.

@@ -9,7 +9,7 @@ type span struct {
 
 // join drops spans that change nothing.
 func join(spans []span) []span {
-	out := spans[:0:0]
+	out := make([]span, 0, len(spans))
 	for _, s := range spans {
 		if len(out) == 0 || out[len(out)-1].to != s.to {
 			out = append(out, s)
@@ -34,7 +34,7 @@ const maxHoles = 3
 
 // branches folds spans (joined) into branches.
 func branches(spans []span) []branch {
-	var out []branch
+	out := make([]branch, 0, len(spans))
 	for i := 0; i < len(spans); i++ {
 		b := branch{span: spans[i]}
 		for len(b.holes) < maxHoles {

@@ -673,3 +673,6 @@ var profile = [...]profileRule{
 
 // profileNewest is the newest call the profile's authors had in mind: the highest number it names.
 const profileNewest = 466
+
+// profileCaps are the capabilities that make a difference to the profile.
+const profileCaps caps.Set = 0xc406ff0004

@@ -205,9 +205,16 @@ func (c *Conn) Recv() (Message, error) {
 	m := Message{FD: -1}
 	var buf [MessageSize]byte
 	var oob [32]byte
+	reset := false
 	for {
 		n, oobn, _, _, err := unix.Recvmsg(c.fd, buf[:], oob[:], unix.MSG_CMSG_CLOEXEC)
 		if err == unix.EINTR {
+			continue
+		}
+		// A stage that ended before it read our release resets the connection. The kernel reports that once, and
+		// before what the stage has said: its last message is still to be read.
+		if err == unix.ECONNRESET && !reset {
+			reset = true
 			continue
 		}
 		if err != nil && err != unix.ECONNRESET {
@@ -243,18 +250,26 @@ func passedFD(oob []byte) int {
 	return fds[0]
 }
 
-// Release lets the stage go on from a sync point.
+// Release lets the stage go on from a sync point. A stage that has ended already is no error here: Recv tells why.
 func (c *Conn) Release() error {
 	for {
 		err := unix.Send(c.fd, []byte{1}, unix.MSG_NOSIGNAL)
+		if err == unix.EPIPE || err == unix.ECONNRESET {
+			return nil
+		}
 		if err != unix.EINTR {
 			return os.NewSyscallError("send", err)
 		}
 	}
 }
 
-// Close closes the host's end. A stage that waits at a sync point then ends itself.
-func (c *Conn) Close() { unix.Close(c.fd) }
+// Close closes the host's end. A stage that waits at a sync point then ends itself. Closing twice is harmless.
+func (c *Conn) Close() {
+	if c.fd >= 0 {
+		unix.Close(c.fd)
+		c.fd = -1
+	}
+}
 
 // Fd returns the descriptor, for polling.
 func (c *Conn) Fd() int { return c.fd }

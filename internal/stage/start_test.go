@@ -67,6 +67,34 @@ func TestStartReportsTheFailedStep(t *testing.T) {
 	}
 }
 
+// A failure is reported also when the stage dies without having read what the host sent.
+func TestFailureAfterUnreadRelease(t *testing.T) {
+	p := build(t, func(b *program.Builder) {
+		EmitWait(b)
+		b.Step("change to", "/no/such")
+		b.Chdir("/no/such")
+		b.ExitGroup(0)
+	})
+	c, err := Start(Config{Program: p, Cgroup: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(c.Pidfd)
+	defer c.Conn.Close()
+	for range 3 { // one is read
+		if err := c.Conn.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	Reap(c.Pidfd)
+	if err := c.Conn.Release(); err != nil {
+		t.Errorf("release of a stage that has ended: %v", err)
+	}
+	if _, err := c.Conn.Recv(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%v, want ENOENT", err)
+	}
+}
+
 // Every pseudo operation, indirect arguments and ignored errnos, judged by the exit status.
 func TestInterpreter(t *testing.T) {
 	tests := map[string]func(b *program.Builder){

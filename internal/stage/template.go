@@ -22,8 +22,8 @@ var template struct {
 	fd int // 0: not made yet
 }
 
-// Template returns the descriptor of a mount namespace that holds nothing but a read-only tmpfs with a
-// few empty directories. A stage
+// Template returns the descriptor of a mount namespace that holds a read-only tmpfs with a few empty directories,
+// proc and sysfs, and nothing of the host's. A stage
 // that enters it and then makes its own copy does not pay for the mounts of the host: copying them costs a
 // microsecond each. It is made once for the host program and belongs to it for good. It needs CAP_SYS_ADMIN.
 func Template() (int, error) {
@@ -42,6 +42,7 @@ func Template() (int, error) {
 
 func makeTemplate() (int, error) {
 	b := program.NewBuilder(false)
+	var attach []func()
 	b.Step("make", "mount namespace")
 	b.Unshare(unix.CLONE_NEWNS)
 	b.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
@@ -53,8 +54,20 @@ func makeTemplate() (int, error) {
 	for _, dir := range rootDirs {
 		b.Mkdirat(m.Result(), dir, 0o755)
 	}
+	// In a user namespace proc and sysfs can be mounted only where they are visible already (user_namespaces(7)).
+	for fstype, dir := range map[string]string{"proc": "proc", "sysfs": "sys"} {
+		b.Step("mount", fstype)
+		b.Mkdirat(m.Result(), dir, 0o555)
+		f := b.Fsopen(fstype)
+		b.FsconfigCreate(f.Result())
+		fm := b.Fsmount(f.Result(), unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+		attach = append(attach, func() { b.MoveMount(fm.Result(), m.Result(), dir) })
+	}
 	b.Step("make", "an empty root")
 	b.MoveMount(m.Result(), program.Cwd(), "/")
+	for _, f := range attach {
+		f()
+	}
 	b.Fchdir(m.Result())
 	b.PivotRoot(".", ".")
 	b.Umount2(".", unix.MNT_DETACH)

@@ -60,8 +60,8 @@ func readTable(path string) (table, error) {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		m := constant.FindStringSubmatch(lines.Text())
-		if m == nil || m[1] == "ARCH_SPECIFIC_SYSCALL" { // the base of a range, not a call
-			continue
+		if m == nil || m[1] == "ARCH_SPECIFIC_SYSCALL" || m[1] == "SYSCALL_MASK" {
+			continue // the last two are a range's base and a mask, not calls
 		}
 		n, err := strconv.Atoi(m[2])
 		if err != nil {

@@ -1,0 +1,120 @@
+// Command run executes a command in a container, much as docker run does, but without a daemon, an image or any
+// set-up: the default root filesystem shows the host's own programs under a throw-away writable layer.
+//
+//	go run ./examples/run
+//	go run ./examples/run -memory 64M -cpus 0.5 -pids 100 -- sh -c 'echo hello from $(hostname)'
+//
+// It needs Linux 5.14 and works as root and as an ordinary user. The library does the containing; what is here turns
+// flags into options (options.go), connects the terminal (terminal.go) and reports (report.go).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/caisson-go/caisson"
+)
+
+// Exit statuses for what is not the command's own doing; the same as docker run's.
+const (
+	exitFailed        = 125
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// demonstration is run when there is neither a command nor a terminal.
+const demonstration = `echo "Hello from a container."
+echo "I am $(id -un) on $(hostname), and process $$."
+echo "/home holds $(ls -A /home | wc -l) files, and the network has:" $(ls /sys/class/net)`
+
+func main() {
+	c, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(0)
+	case err != nil:
+		os.Exit(exitFailed) // package flag has said why
+	}
+	status, err := c.run(context.Background(), os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(status)
+}
+
+// run makes the container, follows the command to its end and returns the exit status.
+func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
+	if c.quiet {
+		report = io.Discard
+	}
+	c.defaultCommand()
+	streams, err := c.stdio()
+	if err != nil {
+		return exitFailed, err
+	}
+	opts, err := c.options()
+	if err != nil {
+		return exitFailed, err
+	}
+	ctr, err := caisson.New(append(opts, streams)...)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer ctr.Close()
+	if c.explain {
+		return exitStatus(ctr.Explain(os.Stdout))
+	}
+	// Between Create and Start everything stands but the command itself, so that it can be looked at.
+	p, err := ctr.Create(ctx)
+	if err != nil {
+		return exitStatus(err)
+	}
+	c.writeBefore(report, p.Pid(), ctr.Isolation())
+	restore, err := c.connect(p)
+	if err != nil {
+		return exitFailed, err
+	}
+	defer restore()
+	if _, err := ctr.Start(ctx); err != nil {
+		return exitStatus(err)
+	}
+	res, err := p.Wait(ctx)
+	restore()
+	if err != nil {
+		return exitStatus(err)
+	}
+	writeAfter(report, res)
+	return res.ShellCode(), ctr.Close()
+}
+
+// exitStatus returns the status that stands for an error of caisson.
+func exitStatus(err error) (int, error) {
+	switch {
+	case err == nil:
+		return 0, nil
+	case errors.Is(err, caisson.ErrCommandNotFound):
+		return exitNotFound, err
+	case errors.Is(err, caisson.ErrCommandNotExecutable):
+		return exitNotExecutable, err
+	}
+	return exitFailed, err
+}
+
+// defaultCommand chooses what is run when nothing was said.
+func (c *config) defaultCommand() {
+	switch {
+	case len(c.command) > 0:
+	case term.IsTerminal(int(os.Stdin.Fd())):
+		c.command, c.tty = []string{"/bin/sh"}, true
+	case c.interactive:
+		c.command = []string{"/bin/sh"}
+	default:
+		c.command = []string{"/bin/sh", "-c", demonstration}
+	}
+}

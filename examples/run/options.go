@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// options turns the command line into wishes. A flag that was not given makes no wish, so the library's safe default holds.
+func (c *config) options() ([]caisson.Option, error) {
+	opts := []caisson.Option{
+		caisson.WithCommand(c.command[0], c.command[1:]...),
+		caisson.WithMount(c.mounts...),
+		caisson.WithReadOnlyRoot(c.readOnly),
+		caisson.WithBestEffort(c.bestEffort),
+		caisson.WithTimeout(c.timeout),
+		caisson.WithCPUTime(c.cpuTime),
+		caisson.WithOutputLimit(int64(c.outputLimit)),
+		caisson.WithEnv(c.environment()...),
+		caisson.WithAddedCapabilities(c.capAdd...),
+	}
+	add := func(wished bool, o caisson.Option) {
+		if wished {
+			opts = append(opts, o)
+		}
+	}
+	add(c.memory != 0, caisson.WithMemory(int64(c.memory)))
+	add(c.cpus != 0, caisson.WithCPUs(c.cpus))
+	add(c.pids != 0, caisson.WithPids(c.pids))
+	add(c.id != "", caisson.WithID(c.id))
+	add(c.hostname != "", caisson.WithHostname(c.hostname))
+	add(c.user != "", caisson.WithUser(c.user))
+	add(c.workdir != "", caisson.WithDir(c.workdir))
+
+	more, err := c.rootfsOption()
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, more...)
+	opts = append(opts, c.capabilities()...)
+	switch c.net {
+	case "none":
+	case "host":
+		opts = append(opts, caisson.WithNamespaces(namespaces.Set{Net: namespaces.Host()}))
+	default:
+		return nil, errors.New("-net is none or host")
+	}
+	return opts, nil
+}
+
+func (c *config) rootfsOption() ([]caisson.Option, error) {
+	if c.rootfs == "" {
+		if c.writable || c.disk != 0 {
+			return nil, errors.New("-writable and -disk need -rootfs")
+		}
+		return nil, nil
+	}
+	src := rootfs.Dir(c.rootfs)
+	if c.disk != 0 {
+		src = src.UpperSize(int64(c.disk))
+	}
+	if c.writable {
+		src = src.Writable()
+	}
+	return []caisson.Option{caisson.WithRootfs(src)}, nil
+}
+
+// capabilities: "-cap-drop ALL -cap-add X" means X alone, as with docker run.
+func (c *config) capabilities() []caisson.Option {
+	for _, name := range c.capDrop {
+		if strings.EqualFold(name, "ALL") {
+			return []caisson.Option{caisson.WithCapabilities(c.capAdd...)}
+		}
+	}
+	return []caisson.Option{caisson.WithDroppedCapabilities(c.capDrop...)}
+}
+
+// environment resolves "-e KEY" to the value outside. Nothing else of the caller's environment is passed on.
+func (c *config) environment() []string {
+	var env []string
+	for _, e := range c.env {
+		if strings.Contains(e, "=") {
+			env = append(env, e)
+		} else if value, ok := os.LookupEnv(e); ok {
+			env = append(env, e+"="+value)
+		}
+	}
+	return env
+}

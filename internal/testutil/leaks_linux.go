@@ -1,0 +1,176 @@
+package testutil
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Inventory counts what a process holds on the machine, by kind and name.
+type Inventory map[string]int
+
+var serial = regexp.MustCompile(`[0-9]+`)
+
+// Take makes an inventory of this process: open files, mounts, cgroups, children, namespaces and goroutines.
+// Files and cgroups are counted under their names without serial numbers.
+func Take() Inventory {
+	inv := Inventory{"goroutines": runtime.NumGoroutine()}
+	inv.files()
+	inv.mounts()
+	inv.cgroups()
+	inv.children()
+	return inv
+}
+
+// Threads is the number of this process's threads. The Go runtime keeps threads, so that some growth is normal.
+func Threads() int {
+	d, _ := os.ReadDir("/proc/self/task")
+	return len(d)
+}
+
+func (inv Inventory) files() {
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		inv["descriptors cannot be listed: "+err.Error()]++
+	}
+	for _, e := range dir {
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && to != fmt.Sprintf("/proc/%d/fd", os.Getpid()) {
+			inv["file "+serial.ReplaceAllString(to, "N")]++
+		}
+	}
+}
+
+func (inv Inventory) mounts() {
+	b, _ := os.ReadFile("/proc/self/mountinfo")
+	inv["mounts"] = strings.Count(string(b), "\n")
+}
+
+// cgroups counts the groups that the library made for this process; their names hold its process id.
+func (inv Inventory) cgroups() {
+	mine := regexp.MustCompile(fmt.Sprintf(`^caisson-(.*-)?%d-[0-9]+$`, os.Getpid()))
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && mine.MatchString(d.Name()) {
+			inv["cgroup "+filepath.Dir(p)]++
+			return fs.SkipDir
+		}
+		return nil
+	})
+}
+
+// children counts child processes, zombies included, and the namespaces they live in.
+func (inv Inventory) children() {
+	own := namespacesOf("self")
+	for _, pid := range Children(os.Getpid()) {
+		name, state := nameAndState(pid)
+		inv[fmt.Sprintf("child %s in state %s", name, state)]++
+		for kind, ns := range namespacesOf(strconv.Itoa(pid)) {
+			if ns != own[kind] {
+				inv["namespace "+kind]++
+			}
+		}
+	}
+}
+
+func namespacesOf(pid string) map[string]string {
+	out := map[string]string{}
+	for _, kind := range []string{"mnt", "net", "pid", "user", "ipc", "uts", "cgroup"} {
+		out[kind], _ = os.Readlink("/proc/" + pid + "/ns/" + kind)
+	}
+	return out
+}
+
+// Children lists the child processes of pid, zombies included.
+func Children(pid int) []int {
+	var out []int
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, t := range tasks {
+		b, _ := os.ReadFile(t)
+		for f := range strings.FieldsSeq(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				out = append(out, n)
+			}
+		}
+	}
+	return out
+}
+
+// nameAndState reads /proc/PID/stat: "12 (name) S 1 ...". States in which a process merely does something now are
+// one to us.
+func nameAndState(pid int) (name, state string) {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	s := string(b)
+	i, j := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
+	if i < 0 || j < i || len(s) < j+3 {
+		return "gone", "gone"
+	}
+	state = "alive"
+	if s[j+2] == 'Z' || s[j+2] == 'X' {
+		state = "zombie"
+	}
+	return s[i+1 : j], state
+}
+
+// Alive reports whether a process exists and is no zombie.
+func Alive(pid int) bool {
+	_, state := nameAndState(pid)
+	return state == "alive"
+}
+
+// Growth tells what is more in after than in inv.
+func (inv Inventory) Growth(after Inventory) []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(after)) {
+		if after[k] > inv[k] {
+			out = append(out, fmt.Sprintf("%s: %d before, %d after", k, inv[k], after[k]))
+		}
+	}
+	return out
+}
+
+// NoLeaks fails the test if, at its end, the process holds more than now. What is about to go has some seconds
+// to do so. The test must not run in parallel with others.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	before := Take()
+	t.Cleanup(func() { before.Check(t) })
+}
+
+// Check fails the test if the process holds more than inv says.
+func (inv Inventory) Check(t testing.TB) {
+	t.Helper()
+	var more []string
+	Eventually(10*time.Second, func() bool {
+		more = inv.Growth(Take())
+		return len(more) == 0
+	})
+	if len(more) > 0 {
+		t.Errorf("left behind:\n  %s", strings.Join(more, "\n  "))
+		if slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "goroutines") }) {
+			buf := make([]byte, 1<<20)
+			t.Logf("%s", buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+// Eventually polls until ok answers true, at most for d.
+func Eventually(d time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(d); ; {
+		if ok() {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}

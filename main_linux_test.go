@@ -1,0 +1,150 @@
+package caisson
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// roles are what this test binary does when a test runs it again.
+var roles = map[string]func(){}
+
+func TestMain(m *testing.M) { testutil.Main(m, roles) }
+
+// testTime bounds one test's containers: so long that it never decides on a slow machine.
+const testTime = 30 * time.Second
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// warm makes what a host program has once and keeps: the keeper, the empty mount namespace, the id maps, probes.
+var warm = sync.OnceFunc(func() {
+	c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"))
+	if err == nil {
+		_ = c.Run(context.Background())
+		_ = c.Close()
+	}
+})
+
+// noLeaks fails the test if it leaves something behind.
+func noLeaks(t testing.TB) {
+	t.Helper()
+	warm()
+	testutil.NoLeaks(t)
+}
+
+// newContainer makes a container on a small root filesystem, unless opts name another, and closes it with the test.
+func newContainer(t testing.TB, opts ...Option) *Container {
+	t.Helper()
+	c, err := New(append([]Option{WithRootfs(rootfs.Dir(testutil.Busybox(t)))}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return c
+}
+
+// sh is the option for a shell script.
+func sh(script string) Option { return WithCommand("/bin/sh", "-c", script) }
+
+// output runs a container whose command has to succeed and returns what it wrote, without the last line break.
+func output(t testing.TB, opts ...Option) string {
+	t.Helper()
+	c := newContainer(t, opts...)
+	out, err := c.CombinedOutput(testContext(t))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+// result runs a container and returns how it ended.
+func result(t testing.TB, opts ...Option) *Result {
+	t.Helper()
+	c := newContainer(t, opts...)
+	err := c.Run(testContext(t))
+	var exit *ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	r, err := c.Wait(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// start starts a container's command.
+func start(t testing.TB, ctx context.Context, opts ...Option) (*Container, *Process) {
+	t.Helper()
+	c := newContainer(t, opts...)
+	p, err := c.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, p
+}
+
+// buffer is a bytes.Buffer for many goroutines, with a way to wait for what is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// await waits until text has been written.
+func (b *buffer) await(t testing.TB, text string) {
+	t.Helper()
+	if !testutil.Eventually(testTime, func() bool { return strings.Contains(b.String(), text) }) {
+		t.Fatalf("%q was not written; only %q", text, b.String())
+	}
+}
+
+// needCgroup skips the test where no cgroup with the given controllers can be made.
+func needCgroup(t testing.TB, want cgroups.Controllers) {
+	t.Helper()
+	m, err := cgroups.Default()
+	if err != nil {
+		t.Skipf("no cgroups: %v", err)
+	}
+	for _, a := range m.Check() {
+		if want.Has(a.Controller) && !a.Usable {
+			t.Skipf("cgroup controller %v cannot be used: %v", a.Controller, a.Reason)
+		}
+	}
+}
+
+func isRoot() bool { return os.Getuid() == 0 }
+
+// dirOf is a small root filesystem.
+func dirOf(t testing.TB) rootfs.Source { return rootfs.Dir(testutil.Busybox(t)) }
+
+func uitoa(n uint64) string { return strconv.FormatUint(n, 10) }

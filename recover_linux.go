@@ -1,0 +1,94 @@
+package caisson
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/journal"
+	"github.com/caisson-go/caisson/namespaces"
+)
+
+// groupOwner is the name under which a container's cgroup is recorded.
+const groupOwner = "caisson.cgroup"
+
+type groupRecord struct {
+	Name string `json:"name"` // as cgroups.Open takes it
+}
+
+// recordGroup records a cgroup that is about to be made; the returned function strikes it out.
+func recordGroup(name, parent string) (func(), error) {
+	j, err := journal.Default()
+	if err != nil {
+		return nil, err
+	}
+	if parent != "" {
+		name = path.Join(parent, name)
+	}
+	data, err := json.Marshal(groupRecord{name})
+	if err != nil {
+		return nil, err
+	}
+	id, err := j.Add(groupOwner, 1, data)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = j.Done(id) }, nil
+}
+
+// undoGroup removes a cgroup that a dead program left, with what still runs in it.
+func undoGroup(ctx context.Context, version int, data []byte) error {
+	var rec groupRecord
+	if version != 1 {
+		return fmt.Errorf("record of version %d", version)
+	}
+	if err := json.Unmarshal(data, &rec); err != nil {
+		return err
+	}
+	g, err := cgroups.Open(rec.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := g.Kill(ctx); err != nil {
+		g.Close()
+		return err
+	}
+	if err := g.Delete(ctx); err != nil {
+		g.Close()
+		return err
+	}
+	return nil
+}
+
+func recoverAll(ctx context.Context, owners []Owner) (int, error) {
+	dir, err := journal.Dir()
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	all := map[string]journal.Undoer{
+		groupOwner:          journal.UndoFunc(undoGroup),
+		namespaces.PinOwner: journal.UndoFunc(namespaces.UndoPin),
+	}
+	for _, o := range owners {
+		all[o.Name()] = o
+	}
+	return journal.Recover(ctx, dir, all)
+}
+
+// recoverFirst tidies up after dead programs, once for this program. A failure is not this start's: what could not be
+// undone stays recorded.
+var recoverFirst = sync.OnceFunc(func() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, _ = recoverAll(ctx, nil)
+})
