@@ -69,6 +69,7 @@ const (
 // Unprivileged: the mount namespace comes first, since only there something can be opened as a mount.
 func compile(s *spec, m *machine) (*program.Program, error) {
 	b := program.NewBuilder(m.trace)
+	b.Grow(192)
 	c := &compiler{Builder: b, s: s, m: m}
 	if m.userns == usernsRanges {
 		c.joinCgroups()
@@ -190,7 +191,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
 	c.Step("make", "the container's first process")
-	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), cloneParentNames), program.Int(0), program.Int(0),
+	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), &cloneParentNames), program.Int(0), program.Int(0),
 		program.Int(0), program.Int(0))
 	child := c.NewLabel()
 	c.JumpZero(r, child)
