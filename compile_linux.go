@@ -23,28 +23,30 @@ const (
 	syncNetwork = 3 // waits: the network namespace exists
 	syncTTY     = 4 // the terminal's master side comes along
 	syncRoot    = 5 // the root directory comes along
+	syncMounts  = 7 // the mount namespace comes along
 	syncCreated = 6 // waits: everything is set up, only the command remains
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
-	userns   usernsMode
-	template bool // a template mount namespace is there (input "template")
-	joins    int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupFD bool // input "cgroup.procs": clone3 cannot place it
-	user     rootfs.User
-	caps     caps.Set
-	lastCap  caps.Cap
-	ambient  caps.Set // what another user than root holds
-	filter   *seccomp.Program
-	create   bool // stop in "created"
-	trace    bool
-	rlimits  []rlimit
-	plan     *rootfs.Plan
-	joined   []joinedNS
-	newNS    uint64 // CLONE_NEW flags, without user and pid
-	newPID   bool
-	netUp    bool // a new network namespace: raise its loopback device
+	userns     usernsMode
+	template   bool // a template mount namespace is there (input "template")
+	joins      int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupFD   bool // input "cgroup.procs": clone3 cannot place it
+	user       rootfs.User
+	caps       caps.Set
+	lastCap    caps.Cap
+	ambient    caps.Set // what another user than root holds
+	filter     *seccomp.Program
+	create     bool // stop in "created"
+	trace      bool
+	keepMounts bool // the root filesystem consists of several mounts, which end with their namespace
+	rlimits    []rlimit
+	plan       *rootfs.Plan
+	joined     []joinedNS
+	newNS      uint64 // CLONE_NEW flags, without user and pid
+	newPID     bool
+	netUp      bool // a new network namespace: raise its loopback device
 }
 
 type joinedNS struct {
@@ -273,6 +275,9 @@ func (c *compiler) identity() {
 	}
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
+	if c.m.keepMounts {
+		c.sendResult(syncMounts, c.Openat(c.m.plan.Proc(), "self/ns/mnt", unix.O_RDONLY, 0))
+	}
 }
 
 // process makes the calling process what the command is to be, and executes it.

@@ -198,3 +198,25 @@ func TestTraceEndsAtTheFailedStep(t *testing.T) {
 		t.Fatalf("%v, last step %q", err, last)
 	}
 }
+
+func TestAllPartsOfTheRootAfterTheEnd(t *testing.T) {
+	c, err := New(WithRootfs(rootfs.Host()), WithCommand("sh", "-c", "echo result > /etc/result"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := c.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if b, err := root.ReadFile("/etc/result", 1<<10); err != nil || string(b) != "result\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := root.Stat("/usr/bin/env"); err != nil {
+		t.Error(err)
+	}
+}

@@ -271,6 +271,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.attachNetwork(ctx)
 		case syncTTY:
 			err = r.takeTTY(msg.FD)
+		case syncMounts:
+			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
 		case syncCreated:
