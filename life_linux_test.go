@@ -72,7 +72,7 @@ func TestResize(t *testing.T) {
 }
 
 func TestCreateWaitsForStart(t *testing.T) {
-	var out bytes.Buffer
+	var out buffer
 	c := hostContainer(t, WithCommand("echo", "ran"), WithStdout(&out))
 	if _, err := c.Create(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -88,8 +88,8 @@ func TestCreateWaitsForStart(t *testing.T) {
 	if _, err := root.Stat("/bin/sh"); err != nil {
 		t.Fatalf("the root of a created container cannot be seen: %v", err)
 	}
-	if out.Len() != 0 {
-		t.Fatalf("the command ran before Start: %q", &out)
+	if out.String() != "" {
+		t.Fatalf("the command ran before Start: %q", out.String())
 	}
 	if _, err := c.Create(testContext(t)); !errors.Is(err, ErrState) {
 		t.Fatalf("second Create: %v, want ErrState", err)
@@ -102,7 +102,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	if out.String() != "ran\n" {
-		t.Fatalf("output %q", &out)
+		t.Fatalf("output %q", out.String())
 	}
 }
 
