@@ -25,9 +25,12 @@ import (
 
 // acquire takes what the start needs, each thing with its undo, and compiles the program.
 func (r *running) acquire(ctx context.Context, stop bool) error {
-	r.m = &machine{create: stop, newPID: true, trace: r.c.spec.trace != nil}
+	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst()
+	if err := r.prepareNetwork(ctx); err != nil {
+		return err
+	}
 	if err := r.plan(ctx); err != nil {
 		return err
 	}
@@ -52,15 +55,15 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 
 // plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
 func (r *running) plan(ctx context.Context) error {
-	s := r.c.spec
+	s := r.spec
 	priv := privileged()
 	if err := r.joinWishes(); err != nil {
 		return err
 	}
 	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
 		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
-	if s.resources.Memory.Max > 0 {
-		r.env.MemoryMax = s.resources.Memory.Max
+	if s.process.resources.Memory.Max > 0 {
+		r.env.MemoryMax = s.process.resources.Memory.Max
 	}
 	desc, err := r.describe(ctx, priv)
 	if err != nil {
@@ -68,7 +71,7 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	r.undo.add(desc.Close)
 	for _, n := range desc.Notes {
-		r.note(Measure{Name: "root filesystem", Reason: n})
+		r.note(Measure{Name: "root filesystem", Status: Unavailable, Reason: n})
 	}
 	if err := r.user(desc); err != nil {
 		return err
@@ -76,7 +79,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	r.m.rlimits = rlimits(&r.c.spec.process)
+	r.m.rlimits = rlimits(&r.spec.process)
 	return r.makeLayout(ctx, desc)
 }
 
@@ -85,14 +88,20 @@ func (r *running) plan(ctx context.Context) error {
 // this takes.
 func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description, error) {
 	before, iso := r.env, r.iso
-	h, ok := r.c.spec.rootfs.(rootfs.OwnerHider)
+	h, ok := r.spec.rootfs.(rootfs.OwnerHider)
 	for hide := ok && h.HidesOwners(); ; hide = true {
 		r.env, r.iso = before, slices.Clip(iso)
 		if err := r.userNamespace(priv, hide); err != nil {
 			return nil, err
 		}
+		if r.env.UserNamespace && r.m.newNS&unix.CLONE_NEWCGROUP == 0 {
+			// The kernel mounts it only for the owner of the cgroup namespace.
+			r.env.Cgroup = rootfs.CgroupView{}
+			r.note(Measure{Name: "/sys/fs/cgroup", Status: Unavailable,
+				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
+		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
-		desc, err := r.c.spec.rootfs.Describe(ctx, r.env)
+		desc, err := r.spec.rootfs.Describe(ctx, r.env)
 		if err != nil {
 			return nil, fmt.Errorf("root filesystem: %w", err)
 		}
@@ -105,28 +114,42 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 	}
 }
 
-// privileged reports whether this process may mount in its own mount namespace.
+// privileged reports whether this process may mount in its own mount namespace, without restrictions. In a user
+// namespace that is not the first, CAP_SYS_ADMIN does not suffice for device nodes and many filesystems: a host
+// program there is treated as any user.
 func privileged() bool {
 	eff, _, _, err := caps.Held()
-	return err == nil && eff.Has(caps.SysAdmin)
+	return err == nil && eff.Has(caps.SysAdmin) && inFirstUserNamespace()
+}
+
+// firstUserNamespace is the number that the kernel gives the user namespace it begins with (PROC_USER_INIT_INO).
+const firstUserNamespace = 0xEFFFFFFD
+
+func inFirstUserNamespace() bool {
+	var st unix.Stat_t
+	return unix.Stat("/proc/self/ns/user", &st) != nil || st.Ino == firstUserNamespace
 }
 
 func (r *running) note(m Measure) { r.iso = append(r.iso, m) }
 
 func (r *running) applied(name, detail string) {
-	r.note(Measure{Name: name, Applied: true, Detail: detail})
+	r.note(Measure{Name: name, Status: Applied, Detail: detail})
+}
+
+func (r *running) declined(name, reason, remedy string) {
+	r.note(Measure{Name: name, Status: Declined, Reason: reason, Remedy: remedy})
 }
 
 // joinWishes sorts the namespaces into new and joined ones and opens the latter.
 func (r *running) joinWishes() error {
-	set := &r.c.spec.namespaces
+	set := &r.spec.namespaces
 	for _, k := range namespaces.All() {
 		n := set.Get(k)
 		switch {
 		case k == namespaces.User, k == namespaces.Time && set.TimeOffsets == (namespaces.TimeOffsets{}) && !n.IsJoin():
 			// The first is decided by userNamespace; the second would isolate nothing without offsets.
 		case n.IsHost():
-			r.note(Measure{Name: k.String() + " namespace", Reason: "the host's is used, as asked for"})
+			r.declined(k.String()+" namespace", "the host's is used, as asked for", "")
 			if k == namespaces.PID {
 				r.m.newPID = false
 			}
@@ -158,7 +181,7 @@ func (r *running) joinWishes() error {
 // there is one if it was asked for or if the root filesystem needs it so that the permissions of the host's files
 // hold inside.
 func (r *running) userNamespace(priv, hide bool) error {
-	s, want := r.c.spec, r.c.spec.namespaces.User
+	s, want := r.spec, r.spec.namespaces.User
 	switch {
 	case want.IsJoin():
 		return fmt.Errorf("%w: joining a user namespace", ErrUnsupported)
@@ -171,7 +194,7 @@ func (r *running) userNamespace(priv, hide bool) error {
 		if !want.IsHost() {
 			reason = "the caller is privileged and the container's root user is the host's, bounded by capabilities and seccomp"
 		}
-		r.note(Measure{Name: "user namespace", Reason: reason, Remedy: "WithIDMaps, or a namespaces.Set with User: namespaces.New()"})
+		r.declined("user namespace", reason, "WithNamespace(namespaces.User, namespaces.New())")
 		return nil
 	}
 	r.env.UserNamespace = true
@@ -201,7 +224,7 @@ func (r *running) userNamespace(priv, hide bool) error {
 
 func (r *running) chooseMaps(priv, hide bool) error {
 	r.m.userns = usernsRanges
-	if m := r.c.spec.idmaps; m != nil {
+	if m := r.spec.idmaps; m != nil {
 		r.maps = *m
 		if !priv && m.Equal(namespaces.SingleIDMaps()) {
 			r.m.userns = usernsSelf
@@ -219,7 +242,7 @@ func (r *running) chooseMaps(priv, hide bool) error {
 	r.maps = auto.IDMaps
 	if auto.Style == namespaces.SingleID {
 		r.m.userns = usernsSelf
-		r.note(Measure{Name: "several user ids", Reason: "only the caller's own id is mapped: " + auto.Shortfall.Error()})
+		r.note(Measure{Name: "several user ids", Status: Unavailable, Reason: "only the caller's own id is mapped: " + auto.Shortfall.Error()})
 	}
 	return nil
 }
@@ -244,7 +267,7 @@ func describeMaps(m namespaces.IDMaps) string {
 
 // user resolves the user in the root filesystem, and requires its ids to be mapped.
 func (r *running) user(desc *rootfs.Description) error {
-	spec := r.c.spec.process.user
+	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
 	if spec != "0:0" {
 		var err error
@@ -273,7 +296,7 @@ func (r *running) capabilities() error {
 		return err
 	}
 	all := caps.UpTo(last)
-	set, err := r.c.spec.process.capabilities(all)
+	set, err := r.spec.process.capabilities(all)
 	if err != nil {
 		return err
 	}
@@ -284,13 +307,17 @@ func (r *running) capabilities() error {
 			return err
 		}
 		if lacking := set &^ bound; lacking != 0 {
-			if explicit, _ := r.c.spec.process.explicitCaps(all); explicit&lacking != 0 {
+			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 {
 				return fmt.Errorf("%w: the host program itself lacks %s", ErrPrivilege, explicit&lacking)
 			}
 			set &= bound
 		}
 	}
 	r.m.caps, r.m.lastCap = set, last
+	if r.m.ambient, err = r.spec.process.explicitCaps(all); err != nil {
+		return err
+	}
+	r.m.ambient &= set
 	r.applied("capabilities", fmt.Sprintf("%d of %d", set.Len(), all.Len()))
 	return r.seccomp(set)
 }
@@ -307,19 +334,19 @@ func (p *processSpec) explicitCaps(all caps.Set) (caps.Set, error) {
 }
 
 func (r *running) seccomp(set caps.Set) error {
-	s := r.c.spec
-	if s.seccompOff {
-		r.note(Measure{Name: "seccomp", Reason: "left out, as asked for"})
+	s := r.spec
+	if s.process.seccompOff {
+		r.declined("seccomp", "left out, as asked for", "")
 		return nil
 	}
 	arch, err := seccomp.Native()
 	if err != nil {
 		return err
 	}
-	if s.seccomp == nil {
+	if s.process.seccomp == nil {
 		r.m.filter, err = seccomp.DefaultProgram(arch, set)
 	} else {
-		r.m.filter, err = seccomp.Compile(s.seccomp, arch)
+		r.m.filter, err = seccomp.Compile(s.process.seccomp, arch)
 	}
 	if err != nil {
 		return err
@@ -331,7 +358,7 @@ func (r *running) seccomp(set caps.Set) error {
 	if !s.process.allowNewPrivs {
 		r.applied("no new privileges", "set-user-ID programs gain nothing")
 	} else {
-		r.note(Measure{Name: "no new privileges", Reason: "left out, as asked for"})
+		r.declined("no new privileges", "left out, as asked for", "")
 	}
 	return nil
 }
@@ -359,17 +386,12 @@ func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
 
 // makeLayout puts together what the container sees as its filesystem.
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
-	s := r.c.spec
+	s := r.spec
 	l := rootfs.DefaultLayout(desc)
-	if r.env.UserNamespace { // in a user namespace only what belongs to its own namespaces can be mounted
-		if foreign(s.namespaces.IPC) {
-			l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
-		}
-		if foreign(s.namespaces.Cgroup) {
-			r.env.Cgroup = rootfs.CgroupView{}
-		}
+	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
+		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
-	l.Mounts = append(l.Mounts, s.mounts...)
+	l.Mounts = replaceMounts(l.Mounts, s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
@@ -380,6 +402,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	}
 	l.ReadOnly = s.readOnlyRoot
 	l.Files = slices.Clone(s.files)
+	if r.network != nil {
+		l.Files = append(l.Files, r.network.Files()...)
+	}
 	budget := int64(maxTreeBytes)
 	for _, t := range s.trees {
 		files, err := treeFiles(ctx, t, &budget)
@@ -389,8 +414,22 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 		l.Files = append(l.Files, files...)
 	}
 	r.layout = l
+	r.m.keepMounts = desc.Kind == rootfs.KindComposed
 	r.applied("masked paths", fmt.Sprintf("%d hidden, %d read-only", len(l.MaskedPaths), len(l.ReadOnlyPaths)))
 	return nil
+}
+
+// replaceMounts puts mounts after the default ones; one with the same target as a default takes its place in the order.
+func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
+	out := slices.Clone(defaults)
+	for _, m := range more {
+		if i := slices.IndexFunc(defaults, func(d rootfs.Mount) bool { return d.Target == m.Target }); i >= 0 {
+			out[i] = m
+			continue
+		}
+		out = append(out, m)
+	}
+	return out
 }
 
 // testHookProgram lets tests change the program of a start.
@@ -403,7 +442,7 @@ func (r *running) compile() error {
 		return err
 	}
 	r.m.plan = plan
-	if r.prog, err = compile(r.c.spec, r.m); err != nil {
+	if r.prog, err = compile(r.spec, r.m); err != nil {
 		return err
 	}
 	if testHookProgram != nil {
@@ -427,12 +466,12 @@ func (r *running) compile() error {
 
 // stdio opens the standard streams and passes all files with numbers above the places they go to.
 func (r *running) stdio() error {
-	s := r.c.spec
+	s := r.spec
 	p := &s.process
 	var err error
 	if p.terminal {
-		r.streams = terminalStreams(p, s.outputLimit)
-	} else if r.streams, err = openStreams(p, s.outputLimit); err != nil {
+		r.streams = terminalStreams(p, p.outputLimit)
+	} else if r.streams, err = openStreams(p, p.outputLimit); err != nil {
 		return err
 	}
 	r.undo.add(func() error { r.streams.abort(); return nil })
@@ -461,7 +500,7 @@ func (r *running) pass(name string, f *os.File) error {
 	if fd < 0 {
 		return fmt.Errorf("%s: %w", name, os.ErrClosed)
 	}
-	if places := 3 + len(r.c.spec.process.extraFiles); fd < places {
+	if places := 3 + len(r.spec.process.extraFiles); fd < places {
 		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, places)
 		if err != nil {
 			return os.NewSyscallError("fcntl", err)
@@ -478,21 +517,34 @@ var groupSerial atomic.Uint64
 // limits makes the container's cgroup. Limits that were asked for and cannot be had are an error; the default
 // for the number of processes and the counting of what is used are not.
 func (r *running) limits(ctx context.Context) error {
-	s := r.c.spec
-	res := s.resources
-	asked := !isZero(res) || s.cgroupParent != ""
-	if !s.pidsSet {
+	s, p := r.spec, &r.spec.process
+	if s.cgroupOff {
+		r.limitEachCPU()
+		r.declined("cgroup", "left out, as asked for", "")
+		return nil
+	}
+	res := p.resources
+	asked := !isZero(res) || s.cgroup.Parent != ""
+	if !p.pidsSet {
 		res.Pids.Max = defaultPids
 	}
-	name := "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
-	if s.id != "" {
-		name = "caisson-" + s.id + "-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
+	name := s.cgroup.Name
+	if name == "" {
+		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
+		if s.id != "" {
+			name = "caisson-" + s.id + name[len("caisson"):]
+		}
 	}
-	cfg := cgroups.Config{Parent: s.cgroupParent, Optional: cgroups.Memory | cgroups.CPUAcct}
-	g, err := r.makeGroup(name, res, cfg)
+	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
+	g, err := r.makeGroup(name, withoutSwap(res), cfg)
+	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
+		if g, err = r.makeGroup(name, res, cfg); err == nil {
+			r.note(Measure{Name: "swap limit", Status: Unavailable, Reason: "the kernel does not count swap"})
+		}
+	}
 	if err != nil && !asked || err != nil && s.bestEffort {
 		r.limitEachCPU()
-		r.note(Measure{Name: "cgroup", Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
+		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
 		return nil
 	}
 	if err != nil {
@@ -517,18 +569,22 @@ func (r *running) limits(ctx context.Context) error {
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
 func (r *running) limitEachCPU() {
-	d := r.c.spec.cpuTime
+	d := r.spec.process.cpuTime
 	if d == 0 {
 		return
 	}
 	r.m.cpuSeconds = uint64((d + time.Second - 1) / time.Second)
-	r.note(Measure{Name: "CPU time of all processes together", Reason: "without a cgroup each process is limited by itself",
-		Remedy: "run as root, or with a delegated cgroup"})
+	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable,
+		Reason: "without a cgroup each process is limited by itself", Remedy: "run as root, or with a delegated cgroup"})
 }
 
-func isZero(r cgroups.Resources) bool {
-	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
+// withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
+// to the disk is none.
+func withoutSwap(r cgroups.Resources) cgroups.Resources {
+	if r.Memory.Max > 0 && r.Memory.Swap == 0 {
+		r.Memory.Swap = cgroups.Zero
+	}
+	return r
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

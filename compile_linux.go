@@ -23,24 +23,25 @@ const (
 	syncNetwork = 3 // waits: the network namespace exists
 	syncTTY     = 4 // the terminal's master side comes along
 	syncRoot    = 5 // the root directory comes along
+	syncMounts  = 7 // the mount namespace comes along
 	syncCreated = 6 // waits: everything is set up, only the command remains
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
 	userns     usernsMode
-	template   bool // a template mount namespace is there (input "template")
-	joins      int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupV2   bool // the stage is born in its cgroup
-	cgroupFD   bool // input "cgroup.procs": clone3 cannot place it
-	nullStdio  bool
+	template   bool   // a template mount namespace is there (input "template")
+	joins      int    // inputs "cgroup 0".. : v1 tasks files
 	cpuSeconds uint64 // limit of each process's CPU time; 0: none
+	cgroupFD   bool   // input "cgroup.procs": clone3 cannot place it
 	user       rootfs.User
 	caps       caps.Set
 	lastCap    caps.Cap
+	ambient    caps.Set // what another user than root holds
 	filter     *seccomp.Program
 	create     bool // stop in "created"
 	trace      bool
+	keepMounts bool // the root filesystem consists of several mounts, which end with their namespace
 	rlimits    []rlimit
 	plan       *rootfs.Plan
 	joined     []joinedNS
@@ -71,6 +72,7 @@ const (
 // Unprivileged: the mount namespace comes first, since only there something can be opened as a mount.
 func compile(s *spec, m *machine) (*program.Program, error) {
 	b := program.NewBuilder(m.trace)
+	b.Grow(192)
 	c := &compiler{Builder: b, s: s, m: m}
 	if m.userns == usernsRanges {
 		c.joinCgroups()
@@ -192,7 +194,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
 	c.Step("make", "the container's first process")
-	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), cloneParentNames), program.Int(0), program.Int(0),
+	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), &cloneParentNames), program.Int(0), program.Int(0),
 		program.Int(0), program.Int(0))
 	child := c.NewLabel()
 	c.JumpZero(r, child)
@@ -268,12 +270,15 @@ func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
 		c.Step("set hostname", c.s.hostname)
 		c.Sethostname(c.s.hostname)
-		if d := c.s.namespaces.Domainname; d != "" {
+		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
 	}
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
+	if c.m.keepMounts {
+		c.sendResult(syncMounts, c.Openat(c.m.plan.Proc(), "self/ns/mnt", unix.O_RDONLY, 0))
+	}
 }
 
 // process makes the calling process what the command is to be, and executes it.
@@ -394,11 +399,11 @@ func (c *compiler) credentials(p *processSpec) {
 	c.Setresgid(u.GID)
 	c.Setresuid(u.UID)
 	c.Step("set", "capabilities")
-	set := m.caps
-	if u.UID != 0 {
-		set = 0 // as execve does it for an ordinary user
+	set, inheritable := m.caps, caps.Set(0)
+	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
+		set, inheritable = m.ambient, m.ambient
 	}
-	data := caps.Encode(set, set, 0)
+	data := caps.Encode(set, set, inheritable)
 	buf := make([]byte, 0, 24)
 	for _, d := range data {
 		buf = binary.NativeEndian.AppendUint32(buf, d.Effective)
@@ -408,7 +413,10 @@ func (c *compiler) credentials(p *processSpec) {
 	hdr := binary.NativeEndian.AppendUint32(nil, caps.Version3)
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
-		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=0}", uint64(set))))
+		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=%#x}", uint64(set), uint64(inheritable))))
+	for _, n := range inheritable.Caps() {
+		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
+	}
 }
 
 func (c *compiler) seccomp() {

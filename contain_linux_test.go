@@ -197,7 +197,7 @@ func TestHostNamespaces(t *testing.T) {
 		t.Errorf("%q, want %q", out, want)
 	}
 	for _, n := range []string{"network", "uts", "ipc"} {
-		if m, ok := c.Isolation().Get(n + " namespace"); !ok || m.Applied {
+		if m, ok := c.Isolation().Get(n + " namespace"); !ok || m.Status == Applied {
 			t.Errorf("%s: %v", n, m)
 		}
 	}
@@ -438,11 +438,7 @@ func TestRootAfterExit(t *testing.T) {
 			t.Errorf("%s: %q", name, b)
 		}
 	}
-	fsys, err := c.FS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := fsys.Open("out/d/f")
+	f, err := r.FS().Open("out/d/f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -462,12 +458,12 @@ func TestIsolationIsComplete(t *testing.T) {
 	for _, name := range []string{"mount namespace", "pid namespace", "network namespace", "ipc namespace", "uts namespace", "cgroup namespace",
 		"user namespace", "capabilities", "seccomp", "no new privileges", "masked paths"} {
 		m, ok := iso.Get(name)
-		if !ok || !m.Applied && (name != "user namespace" || !isRoot() || m.Reason == "") {
+		if !ok || m.Status != Applied && (name != "user namespace" || !isRoot() || m.Reason == "") {
 			t.Errorf("%s: %v", name, m)
 		}
 	}
 	for _, m := range iso.Missing() {
-		if m.Reason == "" || m.Applied {
+		if m.Reason == "" || m.Status == Applied {
 			t.Errorf("%+v", m)
 		}
 	}

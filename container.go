@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"os"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/caisson-go/caisson/rootfs"
@@ -17,7 +17,7 @@ import (
 // State is where a container is in its life.
 type State int
 
-// States, in the order in which they are passed. A stopped container can be started again.
+// States. A stopped container can be started again.
 const (
 	// StateNew: nothing exists on the machine yet.
 	StateNew State = iota
@@ -39,6 +39,19 @@ func (s State) String() string {
 		return fmt.Sprintf("State(%d)", int(s))
 	}
 	return stateNames[s]
+}
+
+// MarshalText returns what String returns.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText takes what MarshalText returns.
+func (s *State) UnmarshalText(b []byte) error {
+	i := slices.Index(stateNames[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("caisson: unknown state %q", b)
+	}
+	*s = State(i)
+	return nil
 }
 
 // Container is a contained process with its root filesystem, namespaces and limits. Its methods can be called
@@ -108,7 +121,9 @@ func (c *Container) Check(ctx context.Context) error { return c.fail("check", c.
 
 // Explain prints what a start will do, step by step and system call by system call, in the form of strace,
 // before anything is done. Descriptors that do not exist yet are shown by name.
-func (c *Container) Explain(w io.Writer) error { return c.fail("explain", c.explain(w)) }
+func (c *Container) Explain(ctx context.Context, w io.Writer) error {
+	return c.fail("explain", c.explain(ctx, w))
+}
 
 // Create sets the container up and stops just before its command is executed: the state "created" of the OCI
 // runtime specification. Start releases it; Close gives it up.
@@ -118,25 +133,30 @@ func (c *Container) Create(ctx context.Context) (*Process, error) {
 	if err := c.may("create", StateNew, StateStopped); err != nil {
 		return nil, err
 	}
-	p, err := c.create(ctx, true)
+	p, err := c.create(ctx, c.spec, true)
 	return p, c.fail("create", err)
 }
 
-// Start starts the command and returns when it has been executed. If the context ends before that, the start is
-// undone. If it ends later, the container is killed, or what [WithCancel] says is done.
+// Start starts the command and returns when it has been executed. The context bounds the call: if it ends before that,
+// the start is undone. Afterwards the command runs on; see [WithContext].
 //
 // A stopped container can be started again: it then gets a new throw-away layer.
-func (c *Container) Start(ctx context.Context) (*Process, error) {
+func (c *Container) Start(ctx context.Context) (*Process, error) { return c.start(ctx, c.spec) }
+
+func (c *Container) start(ctx context.Context, s *spec) (*Process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.may("start", StateNew, StateCreated, StateStopped); err != nil {
 		return nil, err
 	}
 	if c.state == StateCreated {
+		if s.process.stdout != c.spec.process.stdout {
+			return nil, c.fail("start", fmt.Errorf("%w: its streams were set when it was created", ErrState))
+		}
 		p, err := c.release(ctx)
 		return p, c.fail("start", err)
 	}
-	p, err := c.create(ctx, false)
+	p, err := c.create(ctx, s, false)
 	return p, c.fail("start", err)
 }
 
@@ -166,19 +186,22 @@ func (c *Container) fail(op string, err error) error {
 	return &Error{Op: op, ID: c.spec.id, Err: err, Remedy: remedy(err)}
 }
 
-// Run starts the command and waits for its end. A command that does not succeed is an *[ExitError].
-func (c *Container) Run(ctx context.Context) error {
-	p, err := c.Start(ctx)
+// Run starts the command and waits for its end. When the context ends, the command is ended, see [WithCancel]. A command
+// that does not succeed is an *[ExitError].
+func (c *Container) Run(ctx context.Context) error { return c.run1(ctx, c.spec) }
+
+func (c *Container) run1(ctx context.Context, s *spec) error {
+	p, err := c.start(ctx, s)
 	if err != nil {
 		return err
 	}
-	// The context ends the command itself; its result is wanted all the same.
-	r, err := p.Wait(context.WithoutCancel(ctx))
+	p.endWith(ctx)
+	r, err := p.Wait(context.WithoutCancel(ctx)) // the result is wanted also when the context has ended
 	if err != nil {
 		return err
 	}
 	if !r.Success() {
-		return &ExitError{Result: r}
+		return &ExitError{Result: r, cause: context.Cause(ctx)}
 	}
 	return nil
 }
@@ -196,7 +219,11 @@ func (c *Container) Output(ctx context.Context) ([]byte, error) {
 	if with.process.stderr == nil && !with.process.terminal {
 		with.process.stderr = tail
 	}
-	err := c.runWith(ctx, &with, tail)
+	err := c.run1(ctx, &with)
+	var exit *ExitError
+	if errors.As(err, &exit) {
+		exit.Stderr = tail.Bytes()
+	}
 	return out.Bytes(), err
 }
 
@@ -208,25 +235,8 @@ func (c *Container) CombinedOutput(ctx context.Context) ([]byte, error) {
 	var out bytes.Buffer
 	with := *c.spec
 	with.process.stdout, with.process.stderr = &out, &out
-	err := c.runWith(ctx, &with, nil)
+	err := c.run1(ctx, &with)
 	return out.Bytes(), err
-}
-
-// runWith runs the container with a changed spec.
-func (c *Container) runWith(ctx context.Context, s *spec, tail *tailWriter) error {
-	c.mu.Lock()
-	keep := c.spec
-	c.spec = s
-	c.mu.Unlock()
-	err := c.Run(ctx)
-	c.mu.Lock()
-	c.spec = keep
-	c.mu.Unlock()
-	var exit *ExitError
-	if tail != nil && errors.As(err, &exit) {
-		exit.Stderr = tail.Bytes()
-	}
-	return err
 }
 
 // Wait waits for the end of the command and returns its result. The error is that of ctx, or that there is
@@ -240,7 +250,7 @@ func (c *Container) Wait(ctx context.Context) (*Result, error) {
 }
 
 // Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended.
-func (c *Container) Signal(sig syscall.Signal) error {
+func (c *Container) Signal(sig os.Signal) error {
 	p := c.Process()
 	if p == nil {
 		return c.fail("signal", fmt.Errorf("%w: the container was never started", ErrState))
@@ -255,12 +265,15 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	if p == nil {
 		return nil
 	}
+	if c.State() == StateCreated {
+		grace = 0 // there is no command yet that a signal could reach
+	}
 	return c.fail("stop", p.stop(ctx, c.spec.stopSignal, grace))
 }
 
 // Root returns the root filesystem as the container sees it, mounts inside it excluded, for a running or
-// stopped container. Paths are resolved as if chrooted into it; the container may be hostile and running. It is
-// valid until Close or the next start.
+// stopped container. Paths are resolved as if chrooted into it; the container may be hostile and running. The caller
+// closes it; while it is open, the files stay readable even after the container is closed.
 func (c *Container) Root() (*rootfs.Root, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -270,23 +283,22 @@ func (c *Container) Root() (*rootfs.Root, error) {
 	return c.run.rootView()
 }
 
-// FS returns the root filesystem as an [fs.FS]; see [Container.Root].
-func (c *Container) FS() (fs.FS, error) {
-	r, err := c.Root()
-	if err != nil {
-		return nil, err
-	}
-	return r.FS(), nil
-}
-
-// Close kills the container if it runs, waits for its end and releases everything it holds on the machine. It
+// Close ends an attached container if it runs, waits for its end and releases everything it holds on the machine. It
 // returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
-	if p := c.Process(); p != nil {
-		p.kill(ReasonStopped)
+	for {
+		c.mu.Lock()
+		c.refresh()
+		if c.state != StateRunning && c.state != StateCreated {
+			break
+		}
+		p := c.proc
+		c.mu.Unlock()
+		if err := p.kill(ReasonStopped); err != nil {
+			return c.fail("close", err)
+		}
 		<-p.done
 	}
-	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state == StateClosed {
 		return nil

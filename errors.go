@@ -3,7 +3,10 @@ package caisson
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // Errors that callers match with errors.Is. Each comes wrapped with what was tried, on what, and what would help.
@@ -18,10 +21,10 @@ var (
 	// ErrClosed: the container has been closed.
 	ErrClosed = errors.New("container is closed")
 	// ErrCommandNotFound: the command does not exist in the container's root filesystem.
-	ErrCommandNotFound = errors.New("command not found")
+	ErrCommandNotFound = rootfs.ErrCommandNotFound
 	// ErrCommandNotExecutable: the command exists, but the container's user may not execute it or the kernel
 	// cannot: no execute permission, an unknown format, a missing interpreter.
-	ErrCommandNotExecutable = errors.New("command not executable")
+	ErrCommandNotExecutable = rootfs.ErrNotExecutable
 	// ErrStatusUnknown: the command has ended, but its status was collected by someone else, such as a
 	// wait4(-1) loop of the host program, and the kernel does not keep it (PIDFD_GET_INFO, Linux 6.15).
 	ErrStatusUnknown = errors.New("exit status unknown")
@@ -84,10 +87,24 @@ type ExitError struct {
 	// Stderr holds the last part, at most 32 KiB, of what the command wrote to its standard error, if Output
 	// collected it.
 	Stderr []byte
+
+	cause error // of the context, where that ended the command
 }
 
 // Error returns "exit status 3", "killed by signal: terminated", "out of memory" and the like.
 func (e *ExitError) Error() string { return e.Result.String() }
+
+// Unwrap returns the cause of the context's end, or os.ErrDeadlineExceeded, where the context or WithTimeout ended the
+// command.
+func (e *ExitError) Unwrap() error {
+	switch e.Result.Reason {
+	case ReasonCanceled:
+		return e.cause
+	case ReasonTimeout:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
 
 // invalid makes a fault of the options.
 func invalid(option, format string, args ...any) error {

@@ -87,7 +87,7 @@ func TestStartFailures(t *testing.T) {
 		{"namespace to join is missing", []Option{WithNamespaces(namespaces.Set{Net: namespaces.JoinPath("/no/such/ns")}), true_}, []error{unix.ENOENT}, "/no/such/ns"},
 		{"namespace to join is no namespace", []Option{WithNamespaces(namespaces.Set{Net: namespaces.JoinPath("/etc/passwd")}), true_}, []error{unix.EINVAL}, "net"},
 		{"arguments too long for the kernel", []Option{WithCommand("/bin/true", strings.Repeat("x", 200<<10))}, []error{unix.E2BIG}, "/bin/true"},
-		{"missing cgroup parent", []Option{WithCgroupParent("/no/such/parent/\x00"), WithPids(10), true_}, nil, ""},
+		{"missing cgroup parent", []Option{WithCgroup(CgroupConfig{Parent: "/no/such/parent/\x00"}), WithPids(10), true_}, nil, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			noLeaks(t)
@@ -158,7 +158,7 @@ func TestCheckTellsWhatStartWould(t *testing.T) {
 				t.Errorf("%v", err)
 			}
 			var b strings.Builder
-			if err := c.Explain(&b); err == nil {
+			if err := c.Explain(testContext(t), &b); err == nil {
 				t.Error("Explain explains what cannot be started")
 			}
 		})
@@ -208,7 +208,7 @@ func TestNewReportsAllFaults(t *testing.T) {
 	_, err := New(
 		WithID("-bad id"), WithHostname(strings.Repeat("h", 65)),
 		WithEnv("NOEQUALS", "=x"), WithDir("relative"), WithCapabilities("CAP_NO_SUCH"),
-		WithMemory(1000), WithCPUs(-1), WithPids(0), WithTimeout(-time.Second), WithCPUTime(-1), WithWaitDelay(-1), WithOutputLimit(-1),
+		WithMemory(1000), WithCPUs(-2), WithPids(-2), WithTimeout(-time.Second), WithCPUTime(-1), WithWaitDelay(-1), WithOutputLimit(-1),
 		WithStopSignal(0), WithRlimit(99, 1, 2), WithRlimit(unix.RLIMIT_NOFILE, 2, 1), WithExtraFiles(nil), WithOOMScoreAdj(neg),
 		WithMount(rootfs.Mount{Type: rootfs.TypeTmpfs, Target: "relative"}), WithMaskedPaths("../x"), WithReadOnlyPaths("x"),
 		WithFile("relative", nil, 0o644), WithFS("/x", nil), WithSysctl("kernel.panic", "1"), WithSysctl("net.ipv4.ip_forward", "1\n2"),
@@ -293,7 +293,7 @@ func testLimitRefused(t *testing.T, limit Option) {
 	if err := c.Run(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if m, ok := c.Isolation().Get("cgroup"); !ok || m.Applied || m.Reason == "" {
+	if m, ok := c.Isolation().Get("cgroup"); !ok || m.Status != Unavailable || m.Reason == "" {
 		t.Errorf("not listed: %v", c.Isolation())
 	}
 }
@@ -325,14 +325,20 @@ type fakeNetwork struct {
 	detached int
 }
 
-func (n *fakeNetwork) Attach(ctx context.Context, netns *os.File, pid int) (func() error, error) {
-	if n.attach != nil {
-		if err := n.attach(ctx, netns, pid); err != nil {
-			return nil, err
-		}
-	}
-	return func() error { n.detached++; return nil }, nil
+func (n *fakeNetwork) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
+	return n, nil
 }
+
+func (n *fakeNetwork) Files() []rootfs.File { return nil }
+
+func (n *fakeNetwork) Attach(ctx context.Context, t NetworkTarget) error {
+	if n.attach == nil {
+		return nil
+	}
+	return n.attach(ctx, t.Netns, t.Pid)
+}
+
+func (n *fakeNetwork) Detach(context.Context) error { n.detached++; return nil }
 
 func TestNetworkHook(t *testing.T) {
 	noLeaks(t)
@@ -363,7 +369,7 @@ func TestNetworkHookFails(t *testing.T) {
 	why := errors.New("no more addresses")
 	n := &fakeNetwork{attach: func(context.Context, *os.File, int) error { return why }}
 	c := newContainer(t, WithNetwork(n), WithCommand("/bin/true"))
-	if err := c.Run(testContext(t)); !errors.Is(err, why) || n.detached != 0 {
+	if err := c.Run(testContext(t)); !errors.Is(err, why) || n.detached != 1 {
 		t.Errorf("%v; detached %d times", err, n.detached)
 	}
 	n = &fakeNetwork{}

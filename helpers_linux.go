@@ -159,7 +159,7 @@ func byteSize(n int64) string {
 
 // check plans a start and releases what that took.
 func (c *Container) check(ctx context.Context) error {
-	r := &running{c: c, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
+	r := &running{spec: c.spec, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
 	defer r.close()
 	if err := r.plan(ctx); err != nil {
 		return err
@@ -167,10 +167,10 @@ func (c *Container) check(ctx context.Context) error {
 	return r.compile()
 }
 
-func (c *Container) explain(w io.Writer) error {
-	r := &running{c: c, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
+func (c *Container) explain(ctx context.Context, w io.Writer) error {
+	r := &running{spec: c.spec, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
 	defer r.close()
-	if err := r.plan(context.Background()); err != nil {
+	if err := r.plan(ctx); err != nil {
 		return err
 	}
 	r.planLimits()
@@ -195,7 +195,7 @@ func (r *running) planLimits() {
 		return
 	}
 	want := cgroups.Pids | cgroups.Memory | cgroups.CPUAcct
-	if r.c.spec.cpusSet {
+	if c := r.spec.process.resources.CPU; c != (cgroups.CPUResources{}) {
 		want |= cgroups.CPU
 	}
 	for _, a := range m.Check() {

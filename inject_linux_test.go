@@ -212,7 +212,7 @@ func TestContextEndsDuringStart(t *testing.T) {
 			if _, err := c.Start(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
 			}
-			if first == 0 || n.detached != 0 {
+			if first == 0 || n.detached != 1 {
 				t.Errorf("process %d, detached %d times", first, n.detached)
 			}
 		})
@@ -238,10 +238,11 @@ func TestContextEndsAtAnyMoment(t *testing.T) {
 	}
 }
 
+// The context of Start bounds the call; WithContext ends the command.
 func TestContextEndsAfterStart(t *testing.T) {
 	noLeaks(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	c, p := start(t, ctx, WithCommand("/bin/sleep", "1000"))
+	c, p := start(t, testContext(t), WithCommand("/bin/sleep", "1000"), WithContext(ctx))
 	cancel()
 	r, err := p.Wait(testContext(t))
 	if err != nil || r.Reason != ReasonCanceled || r.Signal != unix.SIGKILL {
@@ -257,7 +258,7 @@ func TestWithCancel(t *testing.T) {
 	noLeaks(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	var out buffer
-	_, p := start(t, ctx, sh("trap 'exit 12' TERM; echo ready; while :; do sleep 0.01; done"), WithStdout(&out),
+	_, p := start(t, testContext(t), WithContext(ctx), sh("trap 'exit 12' TERM; echo ready; while :; do sleep 0.01; done"), WithStdout(&out),
 		WithCancel(func(p *Process) error { return p.Signal(unix.SIGTERM) }))
 	out.await(t, "ready")
 	cancel()
@@ -271,7 +272,7 @@ func TestWithCancel(t *testing.T) {
 func TestWithCancelThatFails(t *testing.T) {
 	noLeaks(t)
 	ctx, cancel := context.WithCancel(context.Background())
-	_, p := start(t, ctx, WithCommand("/bin/sleep", "1000"), WithCancel(func(*Process) error { return errors.New("no") }))
+	_, p := start(t, testContext(t), WithContext(ctx), WithCommand("/bin/sleep", "1000"), WithCancel(func(*Process) error { return errors.New("no") }))
 	cancel()
 	if r, err := p.Wait(testContext(t)); err != nil || r.Reason != ReasonCanceled || r.Signal != unix.SIGKILL {
 		t.Errorf("%+v %v", r, err)

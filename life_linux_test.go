@@ -84,6 +84,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer root.Close()
 	if _, err := root.Stat("/bin/sh"); err != nil {
 		t.Fatalf("the root of a created container cannot be seen: %v", err)
 	}
@@ -162,6 +163,7 @@ func TestRootAfterTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer root.Close()
 	b, err := root.ReadFile("/tmp/result", 1<<10)
 	if err != nil || string(b) != "result\n" {
 		t.Fatalf("%q, %v", b, err)
@@ -171,11 +173,11 @@ func TestRootAfterTheEnd(t *testing.T) {
 func TestTrace(t *testing.T) {
 	var begun, done []string
 	c := hostContainer(t, WithCommand("true"), WithTrace(&Trace{
-		StepStart: func(step, object string) { begun = append(begun, step+" "+object) },
-		StepDone: func(step, object string, took time.Duration) {
-			done = append(done, step+" "+object)
-			if took < 0 || took > 20*time.Second {
-				t.Errorf("%s %s took %v", step, object, took)
+		StepStart: func(i StepInfo) { begun = append(begun, i.Step+" "+i.Object) },
+		StepDone: func(i StepInfo) {
+			done = append(done, i.Step+" "+i.Object)
+			if i.Took < 0 || i.Took > 20*time.Second {
+				t.Errorf("%v", i)
 			}
 		},
 	}))
@@ -190,9 +192,31 @@ func TestTrace(t *testing.T) {
 func TestTraceEndsAtTheFailedStep(t *testing.T) {
 	var last string
 	c := hostContainer(t, WithCommand("true"), WithDir("/no/such/dir"), WithTrace(&Trace{
-		StepStart: func(step, object string) { last = step + " " + object },
+		StepStart: func(i StepInfo) { last = i.Step + " " + i.Object },
 	}))
 	if err := c.Run(testContext(t)); !errors.Is(err, os.ErrNotExist) || last != "change to /no/such/dir" {
 		t.Fatalf("%v, last step %q", err, last)
+	}
+}
+
+func TestAllPartsOfTheRootAfterTheEnd(t *testing.T) {
+	c, err := New(WithRootfs(rootfs.Host()), WithCommand("sh", "-c", "echo result > /etc/result"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := c.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if b, err := root.ReadFile("/etc/result", 1<<10); err != nil || string(b) != "result\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := root.Stat("/usr/bin/env"); err != nil {
+		t.Error(err)
 	}
 }

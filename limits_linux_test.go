@@ -192,7 +192,7 @@ func TestDefaultPidsLimit(t *testing.T) {
 	if _, err := c.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if m, ok := c.Isolation().Get("process limit"); !ok || !m.Applied || m.Detail != "4096" {
+	if m, ok := c.Isolation().Get("process limit"); !ok || m.Status != Applied || m.Detail != "4096" {
 		t.Errorf("%v", c.Isolation())
 	}
 }
@@ -254,7 +254,7 @@ func TestCgroupParent(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	c, p := start(t, testContext(t), WithCommand("/bin/sleep", "1000"), WithCgroupParent("/"+strings.TrimPrefix(parent.Name(), "/")), WithID("below"))
+	c, p := start(t, testContext(t), WithCommand("/bin/sleep", "1000"), WithCgroup(CgroupConfig{Parent: "/"+strings.TrimPrefix(parent.Name(), "/")}), WithID("below"))
 	b, err := os.ReadFile("/proc/" + uitoa(uint64(p.Pid())) + "/cgroup")
 	if err != nil || !strings.Contains(string(b), "caisson-test-parent/caisson-below-") {
 		t.Errorf("%s %v %v %v", b, err, parent.Paths(), c.Isolation())
@@ -266,7 +266,7 @@ func TestCgroupParent(t *testing.T) {
 
 func TestMissingCgroupParent(t *testing.T) {
 	noLeaks(t)
-	c := newContainer(t, WithCommand("/bin/true"), WithCgroupParent("/caisson-no-such-parent"))
+	c := newContainer(t, WithCommand("/bin/true"), WithCgroup(CgroupConfig{Parent: "/caisson-no-such-parent"}))
 	if err := c.Run(testContext(t)); err == nil || !strings.Contains(err.Error(), "limits") {
 		t.Errorf("%v", err)
 	}

@@ -46,6 +46,17 @@ func Options(opts ...Option) Option {
 	})
 }
 
+// ProcessOptions joins several options about a process into one.
+func ProcessOptions(opts ...ProcessOption) ProcessOption {
+	return processOption(func(p *processSpec) {
+		for _, o := range opts {
+			if o != nil {
+				o.applyProcess(p)
+			}
+		}
+	})
+}
+
 // --- the root filesystem
 
 // WithRootfs sets what the process sees as its root filesystem. Default: [rootfs.Host], the host's own programs
@@ -56,7 +67,8 @@ func WithRootfs(src rootfs.Source) Option { return option(func(s *spec) { s.root
 // container unless the source says otherwise.
 func WithReadOnlyRoot(on bool) Option { return option(func(s *spec) { s.readOnlyRoot = on }) }
 
-// WithMount adds mounts, made in the given order after the default ones.
+// WithMount adds mounts, made in the given order after the default ones. One with the target of a default mount
+// replaces that one.
 func WithMount(m ...rootfs.Mount) Option {
 	return option(func(s *spec) { s.mounts = append(s.mounts, m...) })
 }
@@ -84,6 +96,11 @@ func WithFile(path string, data []byte, mode fs.FileMode) Option {
 	return option(func(s *spec) {
 		s.files = append(s.files, rootfs.File{Path: path, Data: data, Mode: mode.Perm()})
 	})
+}
+
+// WithFiles adds files, directories and symbolic links with all their properties; see [WithFile].
+func WithFiles(f ...rootfs.File) Option {
+	return option(func(s *spec) { s.files = append(s.files, f...) })
 }
 
 // WithFS adds all directories, regular files and symbolic links of fsys below path. It is read when the
@@ -164,7 +181,8 @@ func WithTerminal(rows, cols uint16) ProcessOption {
 }
 
 // WithCapabilities replaces the set of capabilities: names such as "CAP_NET_ADMIN" or "net_admin", or "ALL". No
-// arguments: none at all. Default: the 14 that Docker gives. Inheritable capabilities are never set.
+// arguments: none at all. Default: the 14 that Docker gives, for the container's root user; another user holds only
+// the capabilities that were named, as ambient ones. Inheritable capabilities are set for those only.
 func WithCapabilities(names ...string) ProcessOption {
 	return processOption(func(p *processSpec) {
 		p.caps.replace, p.caps.add, p.caps.drop = append([]string{}, names...), nil, nil
@@ -211,6 +229,11 @@ func WithOOMScoreAdj(adj int) ProcessOption {
 // only with offsets). A kind left out of the set stays new; sharing the host's must be said: namespaces.Host().
 func WithNamespaces(set namespaces.Set) Option { return option(func(s *spec) { s.namespaces = set }) }
 
+// WithNamespace sets which namespace of one kind the container has and leaves the other kinds as they are.
+func WithNamespace(k namespaces.Kind, n namespaces.Namespace) Option {
+	return option(func(s *spec) { s.namespaces.Put(k, n) })
+}
+
 // WithIDMaps sets the id maps of the user namespace, and thereby asks for one. Default: chosen automatically,
 // see the package documentation.
 func WithIDMaps(maps namespaces.IDMaps) Option { return option(func(s *spec) { s.idmaps = &maps }) }
@@ -218,67 +241,92 @@ func WithIDMaps(maps namespaces.IDMaps) Option { return option(func(s *spec) { s
 // WithHostname sets the hostname in the container's UTS namespace. Default: the id, or "caisson".
 func WithHostname(name string) Option { return option(func(s *spec) { s.hostname = name }) }
 
-// WithID names the container: it appears in errors and in cgroup paths, and becomes the default hostname. 1 to
-// 63 letters, digits, '-', '_' and '.', beginning with a letter or digit. Default: none.
+// WithDomainname sets the NIS domain name in the container's UTS namespace. Default: the host's.
+func WithDomainname(name string) Option { return option(func(s *spec) { s.domainname = name }) }
+
+// WithID names the container: it appears in errors and in cgroup paths, and its first 63 bytes are the default hostname. 1 to
+// 128 letters, digits, '-', '_', '+' and '.', beginning with a letter or digit. It need not be unique. Default: none.
 func WithID(id string) Option { return option(func(s *spec) { s.id = id }) }
 
 // --- limits
 
-// WithMemory limits memory and swap together, in bytes; at least 1 MiB. When it is reached and nothing can be
-// reclaimed, the OOM killer ends a process inside. Default: no limit. Needs a cgroup that can be written.
-func WithMemory(bytes int64) Option {
-	return option(func(s *spec) { s.resources.Memory.Max, s.memorySet = bytes, true })
+// WithMemory limits memory, in bytes, at least 1 MiB, and forbids swapping where the kernel counts swap. When the
+// limit is reached and nothing can be reclaimed, the OOM killer ends a process inside. Zero: no limit, the default.
+// Needs a cgroup that can be written.
+func WithMemory(bytes int64) ProcessOption {
+	return processOption(func(s *processSpec) { s.resources.Memory.Max = bytes })
 }
 
-// WithCPUs limits CPU time, in CPUs: 0.5 is half of one. Default: no limit. Needs a cgroup.
-func WithCPUs(n float64) Option {
-	return option(func(s *spec) { s.resources.CPU.CPUs, s.cpusSet = n, true })
+// WithCPUs limits CPU time, in CPUs: 0.5 is half of one. Zero: no limit, the default. Needs a cgroup.
+func WithCPUs(n float64) ProcessOption {
+	return processOption(func(s *processSpec) { s.resources.CPU.CPUs = n })
 }
 
-// WithPids limits the number of processes and threads. [cgroups.Max] means no limit. Default: 4096 where a
-// cgroup can be written. Needs a cgroup.
-func WithPids(n int64) Option {
-	return option(func(s *spec) { s.resources.Pids.Max, s.pidsSet = n, true })
+// WithPids limits the number of processes and threads. Zero or [cgroups.Max]: no limit. Default: 4096 where a cgroup
+// can be written. Needs a cgroup.
+func WithPids(n int64) ProcessOption {
+	return processOption(func(s *processSpec) { s.resources.Pids.Max, s.pidsSet = n, true })
 }
 
-// WithResources replaces all limits of the cgroup. A limit that this machine or user cannot apply is an error at
+// WithResources replaces all limits of the cgroup, those of WithMemory, WithCPUs and WithPids included. A limit that this machine or user cannot apply is an error at
 // start, unless WithBestEffort allows to go on.
-func WithResources(r cgroups.Resources) Option {
-	return option(func(s *spec) {
-		s.resources, s.memorySet, s.cpusSet = r, false, false
-		s.pidsSet = r.Pids.Max != 0
+func WithResources(r cgroups.Resources) ProcessOption {
+	return processOption(func(s *processSpec) {
+		s.resources, s.pidsSet = r, r.Pids.Max != 0
 	})
 }
 
-// WithCgroupParent sets the cgroup below which the container's is made, as a path from the root of the
-// hierarchy. Default: see [cgroups.Config].
-func WithCgroupParent(path string) Option { return option(func(s *spec) { s.cgroupParent = path }) }
+// WithCgroup says where the container's cgroup is made. Default: a group of its own name below the default parent, see
+// [cgroups.Config].
+func WithCgroup(cfg CgroupConfig) Option { return option(func(s *spec) { s.cgroup = cfg }) }
+
+// CgroupConfig says where a container's cgroup is made.
+type CgroupConfig struct {
+	// Name is the name of the group. Default: "caisson-", the id, and numbers that make it unique.
+	Name string
+	// Parent is the group below which it is made, as a path from the root of each hierarchy.
+	Parent string
+	// Controllers are wanted in addition to those that the limits need, for limits that are set later.
+	Controllers cgroups.Controllers
+}
+
+// WithoutCgroup makes no cgroup: nothing is limited or counted for the container as a whole, and starting is
+// faster. Options that need one are refused beside it.
+func WithoutCgroup() Option { return option(func(s *spec) { s.cgroupOff = true }) }
 
 // WithBestEffort lets a start go on when limits that were asked for cannot be applied; they are then listed by
 // [Container.Isolation]. Default: false.
 func WithBestEffort(on bool) Option { return option(func(s *spec) { s.bestEffort = on }) }
 
 // WithTimeout ends the container when it has run for d. Zero means no limit, the default.
-func WithTimeout(d time.Duration) Option { return option(func(s *spec) { s.timeout = d }) }
+func WithTimeout(d time.Duration) ProcessOption {
+	return processOption(func(s *processSpec) { s.timeout = d })
+}
 
 // WithCPUTime ends the container when its processes have used d of CPU time together, checked about ten times a
 // second; without a cgroup it limits each process by itself (RLIMIT_CPU, whole seconds). Zero means no limit,
 // the default.
-func WithCPUTime(d time.Duration) Option { return option(func(s *spec) { s.cpuTime = d }) }
+func WithCPUTime(d time.Duration) ProcessOption {
+	return processOption(func(s *processSpec) { s.cpuTime = d })
+}
 
 // WithOutputLimit ends the container when it has written more than n bytes to standard output and standard
 // error together. The streams are then copied even if they are files. Zero means no limit, the default.
-func WithOutputLimit(n int64) Option { return option(func(s *spec) { s.outputLimit = n }) }
+func WithOutputLimit(n int64) ProcessOption {
+	return processOption(func(s *processSpec) { s.outputLimit = n })
+}
 
 // --- security
 
 // WithSeccomp replaces the seccomp profile. Default: the one Docker uses, for the container's capabilities.
-func WithSeccomp(p *specs.LinuxSeccomp) Option {
-	return option(func(s *spec) { s.seccomp, s.seccompOff = p, false })
+func WithSeccomp(p *specs.LinuxSeccomp) ProcessOption {
+	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff = p, false })
 }
 
 // WithoutSeccomp leaves all system calls allowed. It weakens the container.
-func WithoutSeccomp() Option { return option(func(s *spec) { s.seccomp, s.seccompOff = nil, true }) }
+func WithoutSeccomp() ProcessOption {
+	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff = nil, true })
+}
 
 // WithSysctl sets a kernel parameter that belongs to one of the container's own namespaces, such as
 // "net.ipv4.ip_forward" or "kernel.shmmax". Others are refused.
@@ -290,16 +338,28 @@ func WithSysctl(name, value string) Option {
 
 // WithStopSignal sets the signal that Stop sends first. Default: SIGTERM. Note that the first process of a pid
 // namespace ignores signals it has no handler for.
-func WithStopSignal(sig syscall.Signal) Option { return option(func(s *spec) { s.stopSignal = sig }) }
+func WithStopSignal(sig syscall.Signal) Option {
+	return option(func(s *spec) { s.stopSignal = sig })
+}
 
-// WithCancel sets what happens when the context given to Start or Run ends while the command runs, as
-// [os/exec.Cmd.Cancel] does. Default: the container is killed.
-func WithCancel(f func(*Process) error) Option { return option(func(s *spec) { s.cancel = f }) }
+// WithContext ends the container when ctx ends. Run, Output and CombinedOutput do so for their own context; those of
+// Start and Create bound the call only.
+func WithContext(ctx context.Context) ProcessOption {
+	return processOption(func(s *processSpec) { s.ctx = ctx })
+}
+
+// WithCancel sets what happens when the context that ends the container ends, as [os/exec.Cmd.Cancel] does. Default:
+// the container is killed.
+func WithCancel(f func(*Process) error) ProcessOption {
+	return processOption(func(s *processSpec) { s.cancel = f })
+}
 
 // WithWaitDelay bounds how long Wait waits, after the command has ended or the context was canceled, for streams
 // that are still being copied; see [os/exec.Cmd.WaitDelay]. Default: 0, which waits for all output: all
 // processes of the container are gone then, so only files it passed elsewhere can delay it.
-func WithWaitDelay(d time.Duration) Option { return option(func(s *spec) { s.waitDelay = d }) }
+func WithWaitDelay(d time.Duration) ProcessOption {
+	return processOption(func(s *processSpec) { s.waitDelay = d })
+}
 
 // WithLogger makes the container log what it does, at debug level, and what it could not clean up, at warn
 // level. Default: silence.
@@ -311,19 +371,50 @@ func WithTrace(t *Trace) Option { return option(func(s *spec) { s.trace = t }) }
 // WithNetwork gives the container a network. Default: a network namespace with only the loopback device.
 func WithNetwork(n Network) Option { return option(func(s *spec) { s.network = n }) }
 
-// Network attaches a container to a network. Package netns supplies implementations.
+// Network attaches containers to a network. Package netns supplies implementations.
 type Network interface {
-	// Attach is called when the container's network namespace exists and before its command runs. netns is
-	// the open namespace file; pid is the first process, in the host program's pid namespace. It returns a
-	// function that undoes everything; that one is called once, when the container has ended or its start
-	// has failed.
-	Attach(ctx context.Context, netns *os.File, pid int) (detach func() error, err error)
+	// Prepare is called before anything of the container exists. It finds what stands against the request, such
+	// as a port in use, and reserves what it needs. The container detaches what it returns, also when its start
+	// fails.
+	Prepare(ctx context.Context, r NetworkRequest) (NetworkAttachment, error)
+}
+
+// NetworkRequest is what is known about a container before it exists.
+type NetworkRequest struct {
+	ID, Hostname string
+	// Rootless says that the container lives in a user namespace made without privilege.
+	Rootless bool
+}
+
+// NetworkAttachment is one container's place in a network.
+type NetworkAttachment interface {
+	// Files are put into the container before its command runs: /etc/hosts, /etc/resolv.conf.
+	Files() []rootfs.File
+	// Attach is called when the container's network namespace exists and before its command runs.
+	Attach(ctx context.Context, t NetworkTarget) error
+	// Detach undoes everything. It is called once, when the container has ended or its start has failed.
+	Detach(ctx context.Context) error
+}
+
+// NetworkTarget is the container that is attached.
+type NetworkTarget struct {
+	// Netns is the container's network namespace, open until Attach returns.
+	Netns *os.File
+	// Pid is the container's first process, in the host program's pid namespace.
+	Pid int
 }
 
 // Trace receives the steps of a start. Its functions may be nil; they are called from one goroutine, in order.
 type Trace struct {
 	// StepStart is called when a step begins.
-	StepStart func(step, object string)
-	// StepDone is called when it is over, with the time it took.
-	StepDone func(step, object string, took time.Duration)
+	StepStart func(StepInfo)
+	// StepDone is called when it is over.
+	StepDone func(StepInfo)
+}
+
+// StepInfo is one step of a start, named as [Container.Explain] prints it.
+type StepInfo struct {
+	Step, Object string
+	// Took is how long the step took; zero while it has only begun.
+	Took time.Duration
 }

@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"context"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -24,10 +25,11 @@ type Process struct {
 
 // processHandle is the part of a process that the operating system knows.
 type processHandle interface {
-	signal(sig syscall.Signal) error
+	signal(sig os.Signal) error
 	// killAll ends every process of the container.
 	killAll() error
 	resize(rows, cols uint16) error
+	watchContext(ctx context.Context, p *Process)
 }
 
 // Pid returns the process id in the host program's pid namespace. It is for display: the id may be in use by
@@ -55,9 +57,9 @@ func (p *Process) Wait(ctx context.Context) (*Result, error) {
 
 // Signal sends a signal to the process. The first process of a pid namespace ignores signals it has no handler
 // for, except SIGKILL and SIGSTOP. [os.ErrProcessDone] means that it has ended.
-func (p *Process) Signal(sig syscall.Signal) error { return p.h.signal(sig) }
+func (p *Process) Signal(sig os.Signal) error { return p.h.signal(sig) }
 
-// Kill ends the process, and with it all processes of the container, at once.
+// Kill ends the process at once. With the container's first process all others in the container end.
 func (p *Process) Kill() error { return p.kill(ReasonStopped) }
 
 // Resize sets the size of the terminal.
@@ -78,6 +80,9 @@ func (p *Process) kill(why Reason) error {
 	p.mu.Unlock()
 	return p.h.killAll()
 }
+
+// endWith ends the container when ctx ends.
+func (p *Process) endWith(ctx context.Context) { p.h.watchContext(ctx, p) }
 
 func (p *Process) stop(ctx context.Context, sig syscall.Signal, grace time.Duration) error {
 	p.mu.Lock()

@@ -18,7 +18,7 @@ import (
 )
 
 // process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
-func (r *running) process(ctx context.Context, stop bool) (*Process, error) {
+func (r *running) process(stop bool) (*Process, error) {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
 	pidfd, err := stage.NewPidfd(r.child.Pidfd)
 	if err != nil {
@@ -27,7 +27,7 @@ func (r *running) process(ctx context.Context, stop bool) (*Process, error) {
 	r.pidfd = pidfd
 	r.startStreams(p)
 	go r.supervise(p)
-	r.watchContext(ctx, p)
+	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
 		r.clock(p, r.began)
 	}
@@ -43,11 +43,11 @@ func (r *running) startStreams(p *Process) {
 
 // watchContext ends the container when ctx ends.
 func (r *running) watchContext(ctx context.Context, p *Process) {
-	if ctx.Done() == nil {
+	if ctx == nil || ctx.Done() == nil {
 		return
 	}
 	stop := context.AfterFunc(ctx, func() {
-		if cancel := r.c.spec.cancel; cancel != nil {
+		if cancel := r.spec.process.cancel; cancel != nil {
 			p.mu.Lock()
 			if p.reason == ReasonUnknown {
 				p.reason = ReasonCanceled
@@ -72,7 +72,7 @@ func (r *running) clock(p *Process, began time.Time) {
 
 // watchLimits ends the container when its time is over.
 func (r *running) watchLimits(p *Process) {
-	s := r.c.spec
+	s := &r.spec.process
 	if s.timeout > 0 {
 		t := time.AfterFunc(s.timeout, func() { _ = p.kill(ReasonTimeout) })
 		go func() { <-p.done; t.Stop() }()
@@ -114,12 +114,12 @@ func (r *running) supervise(p *Process) {
 	if !r.m.newPID {
 		_ = r.killGroup()
 	}
-	serr := r.streams.wait(r.c.spec.waitDelay)
+	serr := r.streams.wait(r.spec.process.waitDelay)
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
-	if !p.began.IsZero() {
-		res.Wall = ended.Sub(p.began)
+	if res.Ended = ended; !p.began.IsZero() {
+		res.Started, res.Wall = p.began, ended.Sub(p.began)
 	}
 	p.mu.Unlock()
 	r.judge(res, why)
@@ -155,7 +155,7 @@ func (r *running) collect() (*Result, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return res, &Error{Op: "wait", ID: r.c.spec.id, Err: ErrStatusUnknown,
+	return res, &Error{Op: "wait", ID: r.spec.id, Err: ErrStatusUnknown,
 		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
 }
 
@@ -219,12 +219,18 @@ func (r *running) figures(res *Result) {
 }
 
 func (r *running) warn(what string, err error) {
-	if l := r.c.spec.logger; l != nil {
-		l.Warn("caisson: "+what, "container", r.c.spec.id, "error", err)
+	if l := r.spec.logger; l != nil {
+		l.Warn("caisson: "+what, "container", r.spec.id, "error", err)
 	}
 }
 
-func (r *running) signal(sig syscall.Signal) error { return r.pidfd.Signal(sig) }
+func (r *running) signal(sig os.Signal) error {
+	s, ok := sig.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("%w: signal %v", ErrInvalid, sig)
+	}
+	return r.pidfd.Signal(s)
+}
 
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
 // of its own the cgroup is killed.
@@ -271,22 +277,16 @@ func (r *running) resize(rows, cols uint16) error {
 	})
 }
 
-// rootView returns the container's root directory.
+// rootView opens the container's root directory.
 func (r *running) rootView() (*rootfs.Root, error) {
-	r.rootMu.Lock()
-	defer r.rootMu.Unlock()
-	if r.rootRoot != nil {
-		return r.rootRoot, nil
-	}
 	if r.root == nil {
 		return nil, fmt.Errorf("%w: the container has no root directory yet", ErrState)
 	}
-	root, err := rootfs.NewRoot(r.root)
+	fd, err := unix.FcntlInt(r.root.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil, err
+		return nil, os.NewSyscallError("fcntl", err)
 	}
-	r.rootRoot = root
-	return root, nil
+	return rootfs.NewRoot(os.NewFile(uintptr(fd), "/"))
 }
 
 // terminalStreams are the streams of a process with a terminal: its master side is copied from and to.

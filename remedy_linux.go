@@ -45,7 +45,7 @@ func (r *running) commandFault(errno unix.Errno) error {
 
 // lookCommand returns why a command that is there cannot be executed, or nil if it is not there.
 func (r *running) lookCommand() error {
-	p := &r.c.spec.process
+	p := &r.spec.process
 	if p.commandFile != nil {
 		return errors.New("its interpreter or dynamic loader is not in the root filesystem")
 	}

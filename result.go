@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -46,6 +47,19 @@ func (r Reason) String() string {
 	return reasonNames[r]
 }
 
+// MarshalText returns what String returns.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText takes what MarshalText returns.
+func (r *Reason) UnmarshalText(b []byte) error {
+	i := slices.Index(reasonNames[:], string(b))
+	if i < 0 {
+		return fmt.Errorf("caisson: unknown reason %q", b)
+	}
+	*r = Reason(i)
+	return nil
+}
+
 // Result is how a command ended and what it used. Figures that could not be had, because no cgroup was
 // available or the kernel does not count them, say so: see [cgroups.Value].
 type Result struct {
@@ -60,8 +74,9 @@ type Result struct {
 	// OOMKills counts processes of the container that the OOM killer ended.
 	OOMKills cgroups.Value[uint64]
 
-	// Wall is the time from the start of the command to its end.
-	Wall time.Duration
+	// Started and Ended are when the start began and when the end was seen; Wall is the time between.
+	Started, Ended time.Time
+	Wall           time.Duration
 	// CPU is the CPU time used by all processes of the container, or by the command and the children it waited
 	// for where there is no cgroup.
 	CPU cgroups.Value[time.Duration]

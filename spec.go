@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,20 +41,15 @@ type spec struct {
 	hostname   string
 	id         string
 
-	resources                   cgroups.Resources
-	memorySet, cpusSet, pidsSet bool
-	cgroupParent                string
-	bestEffort                  bool
-	timeout, cpuTime, waitDelay time.Duration
-	outputLimit                 int64
-	seccomp                     *specs.LinuxSeccomp
-	seccompOff                  bool
-	sysctls                     [][2]string
-	stopSignal                  syscall.Signal
-	cancel                      func(*Process) error
-	logger                      *slog.Logger
-	trace                       *Trace
-	network                     Network
+	domainname string
+	cgroup     CgroupConfig
+	bestEffort bool
+	sysctls    [][2]string
+	stopSignal syscall.Signal
+	logger     *slog.Logger
+	trace      *Trace
+	network    Network
+	cgroupOff  bool
 }
 
 // processSpec is what a process was asked to be.
@@ -73,6 +69,15 @@ type processSpec struct {
 	rlimits        []rlimit
 	umask          *uint32
 	oomScoreAdj    *int
+
+	resources                   cgroups.Resources
+	pidsSet                     bool
+	timeout, cpuTime, waitDelay time.Duration
+	outputLimit                 int64
+	seccomp                     *specs.LinuxSeccomp
+	seccompOff                  bool
+	ctx                         context.Context
+	cancel                      func(*Process) error
 }
 
 type capsSpec struct{ replace, add, drop []string } // replace nil: default
@@ -103,11 +108,9 @@ func newSpec(opts []Option) (*spec, error) {
 		s.rootfs = defaultRootfs()
 	}
 	if s.hostname == "" {
-		s.hostname = s.id
-		if s.hostname == "" {
-			s.hostname = "caisson"
-		}
+		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 	}
+	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
 	return s, s.validate()
 }
 
@@ -151,12 +154,12 @@ func (s *spec) validate() error {
 	return errors.Join(faults...)
 }
 
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
 
 func (s *spec) validateIdentity() error {
 	var faults []error
 	if s.id != "" && !idPattern.MatchString(s.id) {
-		faults = append(faults, invalid("WithID", "%q: an id has 1 to 63 letters, digits, '-', '_' or '.', and begins with a letter or digit", s.id))
+		faults = append(faults, invalid("WithID", "%q: an id has 1 to 128 letters, digits, '-', '_', '+' or '.', and begins with a letter or digit", s.id))
 	}
 	if len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ") {
 		faults = append(faults, invalid("WithHostname", "%q: a hostname has at most 64 bytes, without spaces and slashes", s.hostname))
@@ -183,30 +186,43 @@ func (s *spec) validateIdentity() error {
 
 func (s *spec) validateLimits() error {
 	var faults []error
-	if m := s.resources.Memory.Max; s.memorySet && m != cgroups.Max && m < minMemory {
+	if s.stopSignal <= 0 || s.stopSignal > 64 {
+		faults = append(faults, invalid("WithStopSignal", "%d is no signal", int(s.stopSignal)))
+	}
+	if n := s.cgroup.Name; n != "" {
+		if err := cgroups.CheckName(n); err != nil {
+			faults = append(faults, &OptionError{"WithCgroup", err})
+		}
+	}
+	if s.cgroupOff && (!isZero(s.process.resources) || s.cgroup != (CgroupConfig{})) {
+		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
+	}
+	return errors.Join(append(faults, s.process.validateLimits()...)...)
+}
+
+func (p *processSpec) validateLimits() (faults []error) {
+	r := &p.resources
+	if m := r.Memory.Max; m != 0 && m != cgroups.Max && m < minMemory {
 		faults = append(faults, invalid("WithMemory", "%d bytes: at least %d are needed to execute anything", m, minMemory))
 	}
-	if s.cpusSet && s.resources.CPU.CPUs <= 0 {
-		faults = append(faults, invalid("WithCPUs", "%v: give more than 0", s.resources.CPU.CPUs))
+	if n := r.CPU.CPUs; n != cgroups.Max && n < 0 {
+		faults = append(faults, invalid("WithCPUs", "%v is negative", n))
 	}
-	if s.pidsSet && (s.resources.Pids.Max == 0 || s.resources.Pids.Max < cgroups.Max) {
-		faults = append(faults, invalid("WithPids", "%d: give at least 1, or cgroups.Max", s.resources.Pids.Max))
+	if n := r.Pids.Max; n < cgroups.Max {
+		faults = append(faults, invalid("WithPids", "%d is negative", n))
 	}
-	if err := s.resources.Validate(); err != nil && len(faults) == 0 {
+	if err := r.Validate(); err != nil && len(faults) == 0 {
 		faults = append(faults, &OptionError{"WithResources", err})
 	}
-	for name, d := range map[string]time.Duration{"WithTimeout": s.timeout, "WithCPUTime": s.cpuTime, "WithWaitDelay": s.waitDelay} {
+	for name, d := range map[string]time.Duration{"WithTimeout": p.timeout, "WithCPUTime": p.cpuTime, "WithWaitDelay": p.waitDelay} {
 		if d < 0 {
 			faults = append(faults, invalid(name, "%v is negative", d))
 		}
 	}
-	if s.outputLimit < 0 {
-		faults = append(faults, invalid("WithOutputLimit", "%d is negative", s.outputLimit))
+	if p.outputLimit < 0 {
+		faults = append(faults, invalid("WithOutputLimit", "%d is negative", p.outputLimit))
 	}
-	if s.stopSignal <= 0 || s.stopSignal > 64 {
-		faults = append(faults, invalid("WithStopSignal", "%d is no signal", int(s.stopSignal)))
-	}
-	return errors.Join(faults...)
+	return faults
 }
 
 func (p *processSpec) validate() error {
@@ -372,4 +388,10 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 		return nil
 	})
 	return out, err
+}
+
+// isZero reports whether no limit is set.
+func isZero(r cgroups.Resources) bool {
+	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
 }

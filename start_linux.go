@@ -24,7 +24,7 @@ import (
 
 // running is what one start owns. Everything that was made is undone by close, in reverse order.
 type running struct {
-	c        *Container
+	spec     *spec
 	undo     undoList
 	m        *machine
 	prog     *program.Program
@@ -33,6 +33,7 @@ type running struct {
 	layout   *rootfs.Layout
 	env      rootfs.Env
 	streams  *streams
+	network  NetworkAttachment
 	unrecord func() // strikes the group out of the journal
 	group    *cgroups.Group
 	maps     namespaces.IDMaps
@@ -50,9 +51,6 @@ type running struct {
 	root    *os.File
 	full    bool // the throw-away layer had no space left at the end
 	began   time.Time
-
-	rootMu   sync.Mutex
-	rootRoot *rootfs.Root
 }
 
 // undoList is what has to be undone.
@@ -73,13 +71,7 @@ func (r *running) close() error {
 	if r == nil {
 		return nil
 	}
-	r.rootMu.Lock()
-	defer r.rootMu.Unlock()
 	var err error
-	if r.rootRoot != nil {
-		err = r.rootRoot.Close()
-		r.rootRoot = nil
-	}
 	if r.root != nil {
 		err = errors.Join(err, r.root.Close())
 		r.root = nil
@@ -88,7 +80,7 @@ func (r *running) close() error {
 }
 
 // create makes the container; with stop it waits in the state "created". The caller holds the lock.
-func (c *Container) create(ctx context.Context, stop bool) (*Process, error) {
+func (c *Container) create(ctx context.Context, s *spec, stop bool) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -98,7 +90,7 @@ func (c *Container) create(ctx context.Context, stop bool) (*Process, error) {
 		}
 		c.run = nil
 	}
-	r := &running{c: c, cgroup: -1}
+	r := &running{spec: s, cgroup: -1}
 	p, err := r.start(ctx, stop)
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
@@ -144,7 +136,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process(ctx, stop)
+	return r.process(stop)
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
@@ -235,7 +227,7 @@ func (r *running) launch() error {
 	r.child = child
 	if t := r.tracer; t != nil {
 		t.write.Close()
-		go t.follow(r.prog, r.c.spec.trace)
+		go t.follow(r.prog, r.spec.trace)
 	}
 	runtime.KeepAlive(r)
 	return nil
@@ -279,6 +271,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.attachNetwork(ctx)
 		case syncTTY:
 			err = r.takeTTY(msg.FD)
+		case syncMounts:
+			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
 		case syncCreated:
@@ -303,7 +297,7 @@ func (r *running) register(stop bool) error {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if stop || r.c.spec.network != nil {
+	if stop || r.spec.network != nil {
 		return nil
 	}
 	return r.child.Conn.Release()
@@ -348,18 +342,32 @@ func pidOf(pidfd int) (int, error) {
 	return 0, fmt.Errorf("no Pid in fdinfo of a process descriptor")
 }
 
+// prepareNetwork asks the network for a place.
+func (r *running) prepareNetwork(ctx context.Context) error {
+	if r.spec.network == nil {
+		return nil
+	}
+	a, err := r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged()})
+	if err != nil {
+		return fmt.Errorf("network: %w", err)
+	}
+	r.network = a
+	r.undo.add(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		return a.Detach(ctx)
+	})
+	return nil
+}
+
 func (r *running) attachNetwork(ctx context.Context) error {
 	ns, err := os.Open("/proc/" + strconv.Itoa(r.child.Pid) + "/ns/net")
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	detach, err := r.c.spec.network.Attach(ctx, ns, r.child.Pid)
-	if err != nil {
+	if err := r.network.Attach(ctx, NetworkTarget{Netns: ns, Pid: r.child.Pid}); err != nil {
 		return fmt.Errorf("attach network: %w", err)
-	}
-	if detach != nil {
-		r.undo.add(detach)
 	}
 	if err := r.child.Conn.Release(); err != nil {
 		return err
@@ -401,7 +409,6 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 		return nil, r.explainFailure(err)
 	}
 	c.state = StateRunning
-	r.watchContext(ctx, c.proc)
 	r.clock(c.proc, began)
 	return c.proc, nil
 }

@@ -19,7 +19,7 @@ type tracer struct {
 
 // openTrace prepares the pipe of a traced start.
 func (r *running) openTrace() error {
-	if r.c.spec.trace == nil {
+	if r.spec.trace == nil {
 		return nil
 	}
 	pr, pw, err := os.Pipe()
@@ -40,7 +40,7 @@ func (t *tracer) follow(prog *program.Program, to *Trace) {
 	var began time.Duration
 	finish := func(now time.Duration) {
 		if last != nil && to.StepDone != nil {
-			to.StepDone(last.Name, last.Object, now-began)
+			to.StepDone(StepInfo{last.Name, last.Object, now - began})
 		}
 	}
 	var rec [program.TraceRecordSize]byte
@@ -58,7 +58,7 @@ func (t *tracer) follow(prog *program.Program, to *Trace) {
 		}
 		last, began = &steps[i], now
 		if to.StepStart != nil {
-			to.StepStart(last.Name, last.Object)
+			to.StepStart(StepInfo{Step: last.Name, Object: last.Object})
 		}
 	}
 }

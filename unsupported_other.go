@@ -19,12 +19,16 @@ type running struct{}
 func (r *running) close() error                                { return nil }
 func (r *running) rootView() (*rootfs.Root, error)             { return nil, errOS }
 func (c *Container) check(context.Context) error               { return errOS }
-func (c *Container) explain(io.Writer) error                   { return errOS }
+func (c *Container) explain(context.Context, io.Writer) error  { return errOS }
 func (c *Container) release(context.Context) (*Process, error) { return nil, errOS }
-func (c *Container) create(context.Context, bool) (*Process, error) {
+func (c *Container) create(context.Context, *spec, bool) (*Process, error) {
 	return nil, errOS
 }
 
 func remedy(error) string { return "" }
 
 func recoverAll(context.Context, []Owner) (int, error) { return 0, errOS }
+
+func probe(context.Context) []Ability {
+	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
+}

@@ -92,6 +92,16 @@ func (p *Plan) check() error {
 	if r := p.layout.Root; r != nil && r.Kind == KindBind && !p.env.Features.MountSetattr && r.Layers[0].Recursive && hasMountsBelow(layerPath(r.Layers[0])) {
 		faults = append(faults, &Error{Op: "bind root filesystem", Object: layerPath(r.Layers[0]), Err: unix.ENOSYS, Remedy: "mounts below it need mount_setattr, which is not available here"})
 	}
+	if !p.env.Features.MountSetattr {
+		for _, m := range p.layout.Mounts {
+			if m.Type == TypeSysfs && p.env.HostNetwork && p.env.UserNamespace {
+				faults = append(faults, &Error{Op: "show the host's", Object: "/sys", Err: unix.ENOSYS, Remedy: "read-only with all below it needs mount_setattr, which is not available here; leave out /sys"})
+			}
+		}
+		if p.env.IDMap != nil {
+			faults = append(faults, &Error{Op: "map ids of the root filesystem", Err: unix.ENOSYS, Remedy: "it needs mount_setattr, which is not available here"})
+		}
+	}
 	return errors.Join(faults...)
 }
 

@@ -253,7 +253,7 @@ func (p *Plan) rootMountFlags() uintptr {
 	return unix.MS_NODEV
 }
 
-// unixMode converts permission, set-ID and sticky bits.
+// modeBits converts permission, set-ID and sticky bits.
 func modeBits(m fs.FileMode) uint32 {
 	out := uint32(m.Perm())
 	for _, t := range []struct {

@@ -117,12 +117,10 @@ func (p *Plan) mountSources(b *program.Builder) {
 			p.mountAttrs(b, m, s.tree, i)
 		case m.Type == TypeSysfs && p.env.HostNetwork && p.env.UserNamespace:
 			s.tree, s.ready = p.openPath(b, "open source of "+m.Target, "/sys", nil, "", true), true
-			set, clr := change(m.Set|ReadOnly, 0)
-			b.MountSetattr(s.tree, "", true, set, clr, unix.MS_PRIVATE, program.Null())
+			p.bindAttrs(b, s.tree, true, m.Set|ReadOnly, program.Null(), false)
 		case m.Type == TypeProc && p.env.HostPIDs && p.env.UserNamespace:
 			s.tree, s.ready = p.openPath(b, "open source of "+m.Target, "/proc", nil, "", true), true
-			set, clr := change(m.Set, 0)
-			b.MountSetattr(s.tree, "", true, set, clr, unix.MS_PRIVATE, program.Null())
+			p.bindAttrs(b, s.tree, true, m.Set, program.Null(), false)
 		case m.Type == TypeOverlay:
 			for _, l := range m.Lower {
 				s.layers = append(s.layers, p.openPath(b, "open layer of "+m.Target, l, nil, "", false))

@@ -5,6 +5,7 @@ package rootfs
 import (
 	"context"
 	"errors"
+	"os"
 )
 
 // Plan is a layout ready to be turned into system calls; on Linux only.
@@ -20,3 +21,29 @@ func (l *Layout) Compile(Env) (*Plan, error) { return nil, errLinuxOnly }
 
 // Enter answers errors.ErrUnsupported: this is not Linux.
 func Enter(context.Context, *Layout, Env) error { return errLinuxOnly }
+
+// Kept is the root filesystem of a container, held; on Linux only.
+type Kept struct {
+	// Root is the container's "/".
+	Root *os.File
+}
+
+// Close closes Root.
+func (k *Kept) Close() error { return k.Root.Close() }
+
+// Usage answers errors.ErrUnsupported: this is not Linux.
+func Usage(*os.File) (Space, error) { return Space{}, errLinuxOnly }
+
+// Receive answers errors.ErrUnsupported: this is not Linux.
+func Receive(*os.File) (*Kept, error) { return nil, errLinuxOnly }
+
+// Pivot answers errors.ErrUnsupported: this is not Linux.
+func Pivot(string) error { return errLinuxOnly }
+
+// Chroot answers errors.ErrUnsupported: this is not Linux.
+func Chroot(string) error { return errLinuxOnly }
+
+// Attach answers errors.ErrUnsupported: this is not Linux.
+func Attach(*os.File, Env, ...Mount) error { return errLinuxOnly }
+
+func newContent() (*os.File, error) { return nil, errLinuxOnly }

@@ -1,0 +1,22 @@
+// Command bench measures how long containers take from start to end, beside the floor that the kernel sets and beside
+// other engines, all interleaved in random order in one run.
+//
+//	go run ./bench [compare]   the table: caisson in-process and as a program, two floors in C, crun, runc, bubblewrap,
+//	                           unshare; with and without cgroups; back to back and with idle gaps; two payloads
+//	go run ./bench probe       what each engine's container is made of, and where they differ
+//	go run ./bench steps       what each system call of floor B takes
+//	go run ./bench throughput  starts per second with one and two starters
+//	go run ./bench heap        latency against the size of the host program's heap
+//	go run ./bench mounts      latency against the number of mounts on the host
+//	go run ./bench memory      heap, goroutines, threads and descriptors that a running container costs
+//	go run ./bench pauses      pauses of the host program while containers start
+//	go run ./bench hostwork    time and allocations of the host's part alone, with a CPU profile
+//
+// It needs root and a C compiler (make -C bench tools builds the floors). The floors are functions of one long-lived
+// C process; they do the kernel's part of what [caisson.Container.Explain] lists, with lists of masks, mounts and
+// capabilities derived from it and with the same compiled seccomp filter. They keep no root directory open for the
+// caller, register with no keeper and know no errors: what a library does beyond that counts against caisson.
+//
+// crun and runc get a bundle of equal isolation whose root filesystem is bound, not overlaid: less work than caisson
+// does by default. Times of programs are taken in the C process around vfork and wait.
+package main

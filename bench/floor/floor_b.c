@@ -1,0 +1,109 @@
+// Floor B: the best list of system calls known. It starts from an almost empty mount namespace, so that nothing of the
+// host's mounts is copied or torn down; the new root covers the empty one instead of being pivoted to, so that nothing
+// has to be unmounted; and kinds of masked paths are known before, since a bind of the wrong kind is dear.
+#include "floor.h"
+
+static int template_ns = -1;
+static char is_dir[MAXLIST], is_there[MAXLIST], ro_there[MAXLIST];
+
+// prepare_b makes the template: a mount namespace with one small read-only tmpfs. Once in a process's life.
+void prepare_b(void) {
+	for (int i = 0; i < cfg.nmask; i++) {
+		struct stat st;
+		is_there[i] = !stat(cfg.mask[i], &st);
+		is_dir[i] = is_there[i] && S_ISDIR(st.st_mode);
+	}
+	for (int i = 0; i < cfg.nro; i++) ro_there[i] = !access(cfg.ro[i], F_OK);
+	int pipes[2][2];
+	if (pipe(pipes[0]) || pipe(pipes[1])) { perror("pipe"); exit(1); }
+	pid_t pid = fork();
+	if (!pid) {
+		char b = 0;
+		if (unshare(CLONE_NEWNS) || mount("none", "/", 0, MS_REC|MS_PRIVATE, 0) ||
+			mount("tmpfs", cfg.stage, "tmpfs", MS_NOSUID|MS_NODEV, "size=64k,nr_inodes=16,mode=0755") || chdir(cfg.stage) || mkdir("mnt", 0755) ||
+			syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/") ||
+			mount(0, "/", 0, MS_BIND|MS_REMOUNT|MS_RDONLY, 0)) { perror("template"); b = 1; }
+		(void)!write(pipes[0][1], &b, 1);
+		(void)!read(pipes[1][0], &b, 1);
+		_exit(0);
+	}
+	char b = 1, path[64];
+	if (read(pipes[0][0], &b, 1) != 1 || b) exit(1);
+	snprintf(path, sizeof path, "/proc/%d/ns/mnt", pid);
+	template_ns = open(path, O_RDONLY|O_CLOEXEC);
+	(void)!write(pipes[1][1], "x", 1);
+	waitpid(pid, 0, 0);
+	for (int i = 0; i < 4; i++) close(pipes[i/2][i%2]);
+}
+
+static void root_b(struct run *r, int tree) {
+	CK(mount("tmpfs", "/mnt", "tmpfs", MS_NOSUID|MS_NODEV, "size=268435456,nr_inodes=131072,mode=0700"));
+	CK(mkdir("/mnt/u", 0755));
+	CK(mkdir("/mnt/w", 0700));
+	CK(mkdir("/mnt/m", 0755));
+	CK(fchdir(tree));
+	CK(mount("overlay", "/mnt/m", "overlay", MS_NODEV, "lowerdir=.,upperdir=/mnt/u,workdir=/mnt/w"));
+	CK(chdir("/mnt/m"));
+	CK(mount(".", "/", 0, MS_MOVE, 0));
+	CK(chroot("."));
+}
+
+static void view_b(struct run *r) {
+	if (cfg.viewv2) {
+		CK(mount("cgroup", "/sys/fs/cgroup", "cgroup2", CONTAINED|MS_RDONLY, 0));
+		return;
+	}
+	if (!cfg.nview) return;
+	CK(mount("cgroup", "/sys/fs/cgroup", "tmpfs", CONTAINED, "mode=0755,size=64k"));
+	CK(chdir("/sys/fs/cgroup"));
+	for (int i = 0; i < cfg.nview; i++) {
+		CK(mkdir(cfg.view[i], 0755));
+		CK(mount("cgroup", cfg.view[i], "cgroup", CONTAINED|MS_RDONLY, cfg.view[i]));
+	}
+	CK(mount(0, "/sys/fs/cgroup", 0, CONTAINED|MS_RDONLY|MS_REMOUNT|MS_BIND, 0));
+	CK(chdir("/"));
+}
+
+static void mounts_b(struct run *r) {
+	CK(mount("proc", "proc", "proc", CONTAINED, 0));
+	CK(mount("tmpfs", "dev", "tmpfs", MS_NOSUID|MS_STRICTATIME, "size=67108864,mode=0755"));
+	CK(chdir("dev"));
+	umask(0);
+	device_nodes(r, AT_FDCWD);
+	CK(mkdir("pts", 0755));
+	CK(mount("devpts", "pts", "devpts", MS_NOSUID|MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"));
+	CK(mkdir("shm", 0755));
+	CK(mount("shm", "shm", "tmpfs", CONTAINED, "size=67108864"));
+	CK(mkdir("mqueue", 0755));
+	CK(mount("mqueue", "mqueue", "mqueue", CONTAINED, 0));
+	CK(chdir("/"));
+	CK(mount("sysfs", "sys", "sysfs", CONTAINED|MS_RDONLY, 0));
+	view_b(r);
+	for (int i = 0; i < cfg.nro; i++) {
+		if (!ro_there[i]) continue;
+		CK(mount(cfg.ro[i], cfg.ro[i], 0, MS_BIND|MS_REC, 0));
+		CK(mount(0, cfg.ro[i], 0, MS_BIND|MS_REMOUNT|MS_RDONLY|CONTAINED, 0));
+	}
+	for (int i = 0; i < cfg.nmask; i++) {
+		if (!is_there[i]) continue;
+		if (is_dir[i]) CK(mount("tmpfs", cfg.mask[i], "tmpfs", MS_RDONLY|CONTAINED, "size=4k,nr_inodes=2"));
+		else CK(mount("/dev/null", cfg.mask[i], 0, MS_BIND, 0));
+	}
+}
+
+int child_b(void *run) {
+	struct run *r = run;
+	CK(setsid());
+	if (r->cgroups)
+		for (int i = 0; i < cfg.ngroup; i++)
+			if (!cfg.group[i].v2) CK(write(r->tasks[i], "0", 1));
+	int tree = syscall(SYS_open_tree, AT_FDCWD, cfg.root, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC);
+	CK(tree);
+	CK(setns(template_ns, CLONE_NEWNS));
+	CK(unshare(CLONE_NEWNS|CLONE_NEWCGROUP|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWNET));
+	loopback(r);
+	root_b(r, tree);
+	mounts_b(r);
+	set_identity(r);
+	return execute(r);
+}

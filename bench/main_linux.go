@@ -1,0 +1,53 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+)
+
+// commands by name. Each gets a workspace with payloads and floors.
+var commands = map[string]func(*workspace) error{
+	"compare": compare, "probe": probe, "steps": steps, "throughput": throughput, "heap": heap, "mounts": mounts,
+	"memory": memory, "pauses": pauses, "hostwork": hostwork,
+}
+
+// Flags. Each command uses those that mean something to it.
+var (
+	rounds    = flag.Int("rounds", 40, "rounds back to back; samples of other commands")
+	gapRounds = flag.Int("gap-rounds", 20, "rounds with idle gaps")
+	gap       = flag.Duration("gap", 30e6, "the idle gap before a start")
+	only      = flag.String("only", "", "comma-separated engines; empty for all")
+	quiet     = flag.Duration("quiet", 500e6, "longest wait for other processes to be idle, before each sample")
+	results   = flag.String("results", "bench/results", "directory of built tools and results")
+	profile   = flag.String("cpuprofile", "", "hostwork: write a CPU profile here")
+)
+
+func main() {
+	flag.CommandLine.Init("bench", flag.ExitOnError)
+	name, args := "compare", os.Args[1:]
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		name, args = args[0], args[1:]
+	}
+	_ = flag.CommandLine.Parse(args)
+	if err := run(name); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(name string) error {
+	command := commands[name]
+	if command == nil {
+		return fmt.Errorf("no command %q; see go doc ./bench", name)
+	}
+	if os.Getuid() != 0 {
+		return errors.New("needs root")
+	}
+	w, err := newWorkspace(*results)
+	if err != nil {
+		return err
+	}
+	return errors.Join(command(w), w.close())
+}
