@@ -93,6 +93,7 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 			return nil, err
 		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
+		r.env.EmptyNamespace = r.m.template
 		desc, err := r.spec.rootfs.Describe(ctx, r.env)
 		if err != nil {
 			return nil, fmt.Errorf("root filesystem: %w", err)
