@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,7 +60,8 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.joinWishes(); err != nil {
 		return err
 	}
-	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(), HostNetwork: s.namespaces.Net.IsHost()}
+	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
+		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
 	if s.process.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.process.resources.Memory.Max
 	}
@@ -91,6 +93,12 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 		r.env, r.iso = before, slices.Clip(iso)
 		if err := r.userNamespace(priv, hide); err != nil {
 			return nil, err
+		}
+		if r.env.UserNamespace && r.m.newNS&unix.CLONE_NEWCGROUP == 0 {
+			// The kernel mounts it only for the owner of the cgroup namespace.
+			r.env.Cgroup = rootfs.CgroupView{}
+			r.note(Measure{Name: "/sys/fs/cgroup", Status: Unavailable,
+				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
 		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
 		r.env.EmptyNamespace = r.m.template
@@ -364,10 +372,21 @@ func rlimits(p *processSpec) []rlimit {
 	return append([]rlimit{{unix.RLIMIT_NOFILE, min(softFiles, have.Max), have.Max}}, p.rlimits...)
 }
 
+// foreign reports whether a namespace is one that was not made for the container.
+func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
+
 // makeLayout puts together what the container sees as its filesystem.
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
+	if r.env.UserNamespace { // in a user namespace only what belongs to its own namespaces can be mounted
+		if foreign(s.namespaces.IPC) {
+			l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
+		}
+		if foreign(s.namespaces.Cgroup) {
+			r.env.Cgroup = rootfs.CgroupView{}
+		}
+	}
 	l.Mounts = replaceMounts(l.Mounts, s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
@@ -391,6 +410,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 		l.Files = append(l.Files, files...)
 	}
 	r.layout = l
+	r.m.keepMounts = desc.Kind == rootfs.KindComposed
 	r.applied("masked paths", fmt.Sprintf("%d hidden, %d read-only", len(l.MaskedPaths), len(l.ReadOnlyPaths)))
 	return nil
 }
@@ -495,11 +515,11 @@ var groupSerial atomic.Uint64
 func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
 	if s.cgroupOff {
-		r.note(Measure{Name: "cgroup", Status: Declined, Reason: "left out, as asked for"})
+		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
 	res := p.resources
-	asked := !isZero(res)
+	asked := !isZero(res) || s.cgroup != (CgroupConfig{})
 	if !p.pidsSet {
 		res.Pids.Max = defaultPids
 	}
@@ -518,6 +538,7 @@ func (r *running) limits(ctx context.Context) error {
 		}
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
+		r.limitEachCPU()
 		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
 		return nil
 	}
@@ -548,6 +569,17 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 		r.Memory.Swap = cgroups.Zero
 	}
 	return r
+}
+
+// limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
+func (r *running) limitEachCPU() {
+	d := r.spec.process.cpuTime
+	if d == 0 {
+		return
+	}
+	r.m.cpuSeconds = uint64((d + time.Second - 1) / time.Second)
+	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable, Reason: "without a cgroup each process is limited by itself",
+		Remedy: "run as root, or with a delegated cgroup"})
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

@@ -208,7 +208,7 @@ func TestNewReportsAllFaults(t *testing.T) {
 	_, err := New(
 		WithID("-bad id"), WithHostname(strings.Repeat("h", 65)),
 		WithEnv("NOEQUALS", "=x"), WithDir("relative"), WithCapabilities("CAP_NO_SUCH"),
-		WithMemory(1000), WithCPUs(-1), WithPids(0), WithTimeout(-time.Second), WithCPUTime(-1), WithWaitDelay(-1), WithOutputLimit(-1),
+		WithMemory(1000), WithCPUs(-2), WithPids(-2), WithTimeout(-time.Second), WithCPUTime(-1), WithWaitDelay(-1), WithOutputLimit(-1),
 		WithStopSignal(0), WithRlimit(99, 1, 2), WithRlimit(unix.RLIMIT_NOFILE, 2, 1), WithExtraFiles(nil), WithOOMScoreAdj(neg),
 		WithMount(rootfs.Mount{Type: rootfs.TypeTmpfs, Target: "relative"}), WithMaskedPaths("../x"), WithReadOnlyPaths("x"),
 		WithFile("relative", nil, 0o644), WithFS("/x", nil), WithSysctl("kernel.panic", "1"), WithSysctl("net.ipv4.ip_forward", "1\n2"),

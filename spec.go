@@ -201,10 +201,18 @@ func (s *spec) validateLimits() error {
 }
 
 func (p *processSpec) validateLimits() (faults []error) {
-	if m := p.resources.Memory.Max; m != 0 && m != cgroups.Max && m < minMemory {
+	r := &p.resources
+	if m := r.Memory.Max; m != 0 && m != cgroups.Max && m < minMemory {
 		faults = append(faults, invalid("WithMemory", "%d bytes: at least %d are needed to execute anything", m, minMemory))
-	} else if err := p.resources.Validate(); err != nil {
-		faults = append(faults, &OptionError{"WithMemory, WithCPUs, WithPids or WithResources", err})
+	}
+	if n := r.CPU.CPUs; n != cgroups.Max && n < 0 {
+		faults = append(faults, invalid("WithCPUs", "%v is negative", n))
+	}
+	if n := r.Pids.Max; n < cgroups.Max {
+		faults = append(faults, invalid("WithPids", "%d is negative", n))
+	}
+	if err := r.Validate(); err != nil && len(faults) == 0 {
+		faults = append(faults, &OptionError{"WithResources", err})
 	}
 	for name, d := range map[string]time.Duration{"WithTimeout": p.timeout, "WithCPUTime": p.cpuTime, "WithWaitDelay": p.waitDelay} {
 		if d < 0 {
@@ -315,12 +323,12 @@ func checkSysctl(name, value string, set *namespaces.Set) error {
 		return invalid("WithSysctl", "%q=%q: not a parameter name, or the value has a line break", name, value)
 	}
 	var ns namespaces.Namespace
-	switch {
-	case strings.HasPrefix(name, "net."):
+	switch dotted := strings.ReplaceAll(name, "/", "."); {
+	case strings.HasPrefix(dotted, "net."):
 		ns = set.Net
-	case strings.HasPrefix(name, "fs.mqueue."), strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "kernel.shm"), name == "kernel.sem":
+	case strings.HasPrefix(dotted, "fs.mqueue."), strings.HasPrefix(dotted, "kernel.msg"), strings.HasPrefix(dotted, "kernel.shm"), dotted == "kernel.sem":
 		ns = set.IPC
-	case name == "kernel.domainname":
+	case dotted == "kernel.domainname":
 		ns = set.UTS
 	default:
 		return invalid("WithSysctl", "%s belongs to no namespace: it would change the host", name)

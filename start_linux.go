@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,14 +41,16 @@ type running struct {
 	cgroup   int    // directory for CLONE_INTO_CGROUP, or -1
 	iso      Isolation
 
-	child  *stage.Child
-	pidfd  *stage.Pidfd
-	keep   func() // tells the keeper that the process is gone
-	tty    *os.File
-	tracer *tracer
-	root   *os.File
-	full   bool // the throw-away layer had no space left at the end
-	began  time.Time
+	child   *stage.Child
+	adopted bool   // child is the second process of two
+	target  target // of a context that ends during the start
+	pidfd   *stage.Pidfd
+	keep    func() // tells the keeper that the process is gone
+	tty     *os.File
+	tracer  *tracer
+	root    *os.File
+	full    bool // the throw-away layer had no space left at the end
+	began   time.Time
 }
 
 // undoList is what has to be undone.
@@ -113,19 +116,15 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 		return nil, err
 	}
 	// A context that ends during the set-up ends the stage, and the conversation with it.
-	stopWatch := context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(r.child.Pidfd, unix.SIGKILL, nil, 0) })
+	r.target.set(r.child.Pidfd)
+	stopWatch := context.AfterFunc(ctx, r.target.kill)
 	err := r.follow(ctx, stop)
 	if !stopWatch() && err == nil {
 		err = ctx.Err()
 	}
+	r.target.set(-1)
 	if err != nil {
-		r.child.Kill()
-		r.traced()
-		unix.Close(r.child.Pidfd)
-		r.child.Conn.Close()
-		if r.keep != nil {
-			r.keep()
-		}
+		err = r.abandon(err)
 		if cerr := ctx.Err(); cerr != nil {
 			err = cerr
 		}
@@ -137,7 +136,67 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process()
+	return r.process(stop)
+}
+
+// abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
+// only the consequences, that error is returned instead.
+func (r *running) abandon(err error) error {
+	if r.m.userns == usernsRanges && !r.adopted {
+		r.child.KillGroup()
+	} else {
+		r.child.Kill()
+	}
+	var se *program.StepError
+	for {
+		msg, rerr := r.child.Conn.Recv()
+		if msg.FD >= 0 {
+			if msg.Tag == syncChild {
+				second := stage.Child{Pidfd: msg.FD}
+				second.Kill()
+			}
+			unix.Close(msg.FD)
+		}
+		if !errors.As(rerr, new(*program.StepError)) && rerr != nil {
+			break
+		}
+		if rerr != nil && !errors.As(err, &se) {
+			err = rerr
+		}
+	}
+	r.traced()
+	r.child.Conn.Close()
+	if r.keep != nil {
+		r.keep()
+	}
+	unix.Close(r.child.Pidfd)
+	return err
+}
+
+// target is the process that the end of a context kills during a start. It guards the descriptor: once that is
+// closed its number may be another's.
+type target struct {
+	mu     sync.Mutex
+	pidfd  int
+	killed bool
+}
+
+func (t *target) set(pidfd int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pidfd = pidfd
+	if t.killed && pidfd >= 0 {
+		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+	}
+}
+
+func (t *target) kill() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.killed = true
+	if t.pidfd >= 0 {
+		_ = unix.PidfdSendSignal(t.pidfd, unix.SIGKILL, nil, 0)
+	}
 }
 
 // traced waits until the last step has been reported.
@@ -212,6 +271,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.attachNetwork(ctx)
 		case syncTTY:
 			err = r.takeTTY(msg.FD)
+		case syncMounts:
+			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
 		case syncCreated:
@@ -256,8 +317,9 @@ func (r *running) adopt(pidfd int, stop bool) error {
 		return errors.New("no process descriptor came with the container's first process")
 	}
 	stage.Reap(r.child.Pidfd)
+	r.target.set(pidfd)
 	unix.Close(r.child.Pidfd)
-	r.child.Pidfd = pidfd
+	r.child.Pidfd, r.adopted = pidfd, true
 	pid, err := pidOf(pidfd)
 	if err != nil {
 		return err
@@ -332,6 +394,7 @@ func (r *running) takeTTY(fd int) error {
 // release lets a created container execute its command. The caller holds the lock.
 func (c *Container) release(ctx context.Context) (*Process, error) {
 	r := c.run
+	began := time.Now()
 	if err := r.child.Conn.Release(); err != nil {
 		return nil, err
 	}
@@ -346,5 +409,6 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 		return nil, r.explainFailure(err)
 	}
 	c.state = StateRunning
+	r.clock(c.proc, began)
 	return c.proc, nil
 }

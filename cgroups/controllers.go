@@ -28,14 +28,6 @@ const core = CPUAcct | Freezer
 
 var namesV2 = [numControllers]string{"cpu", "cpuacct", "cpuset", "memory", "pids", "io", "hugetlb", "misc", "freezer"}
 
-// nameV1 returns the v1 name of a single controller.
-func (c Controllers) nameV1() string {
-	if c == IO {
-		return "blkio"
-	}
-	return c.String()
-}
-
 // Has says whether every controller of d is in c.
 func (c Controllers) Has(d Controllers) bool { return c&d == d }
 

@@ -70,6 +70,9 @@ func leftovers() (left []string) {
 // prefix tells the groups of this test run from those of others.
 func prefix() string { return "caisson-t" + strconv.Itoa(os.Getpid()) }
 
+// spun gives a loop that burns CPU time something to do.
+var spun int
+
 func helper(act string) {
 	switch act {
 	case "hog":
@@ -83,7 +86,8 @@ func helper(act string) {
 			_ = keep
 		}
 	case "spin":
-		for {
+		for n := 0; ; n++ {
+			spun = n
 		}
 	case "sleep":
 		time.Sleep(time.Hour)

@@ -251,3 +251,32 @@ func TestCloseWhileOpening(t *testing.T) {
 	a.root.Close()
 	wg.Wait()
 }
+
+// The moment between a look at a name and its use, which a race seldom meets: the name is a link by then.
+func TestSwappedBetween(t *testing.T) {
+	a := newArena(t, true)
+	dir := openDir(t, a.dir)
+	fd := int(dir.Fd())
+	mount, err := mountOf(fd, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rm := &remover{top: fd, mount: mount}
+	if err := rm.empty(fd, "m", 0); !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP) {
+		t.Errorf("emptied a link: %v", err)
+	}
+	a.untouched(t)
+	for name, flags := range map[string]int{"m": unix.O_DIRECTORY, "d/link": 0} {
+		if f, _, err := openSource(fd, name, flags); err == nil {
+			f.Close()
+			t.Errorf("opened the link %s as a source", name)
+		}
+	}
+	c, err := newCopier(t.Context(), "test", CopyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.putDir(fd, "m", attrs{}, nil, func(int) error { return nil }); err == nil {
+		t.Error("took a link for the directory to fill")
+	}
+}

@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(childName); name != "" {
 		os.Exit(child(name))
 	}
+	if os.Getenv("ROOTFS_TEST_WAIT") != "" {
+		_, _ = os.Stdin.Read(make([]byte, 1))
+		return
+	}
 	os.Exit(m.Run())
 }
 
@@ -72,12 +76,24 @@ func child(name string) int {
 		fmt.Println("unshare:", err)
 		return 2
 	}
+	// Most machines have shared mounts; what is cloned from them must not stay a peer.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		fmt.Println("mount:", err)
+		return 2
+	}
 	s, dir := scenarios[name], os.Getenv(childDir)
 	m := modes[slices.IndexFunc(modes, func(m mode) bool { return m.name == os.Getenv(childMode) })]
 	_, _ = os.ReadFile("/proc/version") // opens what the runtime keeps for its poller
+	env := m.env()
+	if name == "dir-scratch-on-root" {
+		env.ScratchDir = "/"
+	}
+	if strings.HasPrefix(name, "idmap") {
+		env.IDMap = os.NewFile(3, "userns")
+	}
 	source := s.source(dir)
 	before := openFiles()
-	d, err := source.Describe(context.Background(), m.env())
+	d, err := source.Describe(context.Background(), env)
 	if err != nil {
 		fmt.Println("describe:", err)
 		return 2
@@ -88,7 +104,7 @@ func child(name string) int {
 		s.change(dir, l)
 	}
 	before = max(before, openFiles())
-	err = Enter(context.Background(), l, m.env())
+	err = Enter(context.Background(), l, env)
 	if s.wants != nil {
 		if !errors.Is(err, s.wants) {
 			fmt.Printf("Enter = %v, want %v\n", err, s.wants)
@@ -229,7 +245,7 @@ func (c *checker) missing(path string) {
 
 // mountOptions returns the options of the mount at point, and those of its filesystem.
 func (c *checker) mountLine(point string) (fields []string, options string) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	b, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		c.bad("%v", err)
 	}

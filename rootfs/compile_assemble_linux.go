@@ -105,11 +105,7 @@ func (p *Plan) makeScratch(b *program.Builder) program.Arg {
 	if p.layout.Root.Kind == KindBind || up.Dir != "" || up.None {
 		size, inodes = 64<<10, 0
 	}
-	object := ""
-	if inodes > 0 {
-		object = fmt.Sprintf("of at most %d bytes", size)
-	}
-	b.Step("make writable layer", object)
+	b.Step("make writable layer", "")
 	fs := b.Fsopen("tmpfs").Result()
 	b.FsconfigString(fs, "size", fmt.Sprint(size))
 	if inodes > 0 {

@@ -33,6 +33,10 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 			chown(b, dev, name, d.UID, d.GID)
 		}
 	}
+	if p.env.UserNamespace && len(p.layout.Devices) > 0 {
+		// The clones are still peers of the host's mounts.
+		b.Mount("", "/dev", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
 	if len(p.layout.Links) > 0 {
 		b.Step("make links in", "/dev")
 	}

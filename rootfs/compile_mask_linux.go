@@ -108,7 +108,9 @@ func (p *Plan) nullSources(b *program.Builder) {
 		return
 	}
 	for range p.masks() {
-		p.nulls = append(p.nulls, p.openPath(b, "open device", "/dev/null", nil, "", false))
+		null := p.openPath(b, "open device", "/dev/null", nil, "", false)
+		p.bindAttrs(b, null, false, 0, program.Null(), false)
+		p.nulls = append(p.nulls, null)
 	}
 }
 

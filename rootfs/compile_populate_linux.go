@@ -14,14 +14,33 @@ import (
 // Populate emits phase 3: mounts, devices, links, files, read-only and masked paths, in this order, below the
 // root of the process.
 func (p *Plan) Populate(b *program.Builder) {
+	p.Attach(b)
+	p.Protect(b)
+}
+
+// Attach emits the first half of phase 3: mounts with devices and links, and files.
+func (p *Plan) Attach(b *program.Builder) {
 	p.words(b)
 	for i := range p.layout.Mounts {
 		p.attach(b, &p.layout.Mounts[i], &p.mounts[i])
 	}
 	p.writeFiles(b)
+}
+
+// Protect emits the second half of phase 3: read-only and masked paths, and a read-only root.
+func (p *Plan) Protect(b *program.Builder) {
 	p.readOnlyPaths(b)
 	p.maskedPaths(b)
 	p.finishRoot(b)
+}
+
+// Proc is the procfs that Attach has mounted on /proc, as a directory to open files in. A layout without one has
+// the name.
+func (p *Plan) Proc() program.Arg {
+	if proc, ok := p.own["/proc"]; ok {
+		return proc
+	}
+	return program.Named(unix.AT_FDCWD, "AT_FDCWD")
 }
 
 // words declares the variables: the directory last opened, and a constant for unconditional jumps.
@@ -234,7 +253,7 @@ func (p *Plan) rootMountFlags() uintptr {
 	return unix.MS_NODEV
 }
 
-// unixMode converts permission, set-ID and sticky bits.
+// modeBits converts permission, set-ID and sticky bits.
 func modeBits(m fs.FileMode) uint32 {
 	out := uint32(m.Perm())
 	for _, t := range []struct {

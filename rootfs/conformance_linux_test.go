@@ -183,7 +183,7 @@ func common(c *checker) {
 	if pid, err := os.Readlink("/proc/self"); err != nil || pid != "1" {
 		c.bad("/proc/self is %s, %v", pid, err)
 	}
-	b, _ := os.ReadFile("/proc/self/mountinfo")
+	b, _ := os.ReadFile("/proc/thread-self/mountinfo")
 	roots := 0
 	for line := range strings.Lines(string(b)) {
 		if strings.Contains(line, "shared:") || strings.Contains(line, "master:") {
@@ -252,10 +252,16 @@ func readOnlyRoot(c *checker) {
 }
 
 var scenarios = map[string]scenario{
-	"dir":          {source: func(d string) Source { return rootDir(d) }, check: throwAway},
-	"dir-readonly": {source: func(d string) Source { return rootDir(d).ReadOnly() }, check: readOnlyRoot},
-	"dir-writable": {source: func(d string) Source { return rootDir(d).Writable() }, check: throwAwayNot, after: wasWritten},
-	"dir-limit":    {source: func(d string) Source { return rootDir(d).UpperSize(1 << 20) }, check: limited},
+	"dir":                 {source: func(d string) Source { return rootDir(d) }, check: throwAway},
+	"dir-readonly":        {source: func(d string) Source { return rootDir(d).ReadOnly() }, check: readOnlyRoot},
+	"dir-writable":        {source: func(d string) Source { return rootDir(d).Writable() }, check: throwAwayNot, after: wasWritten},
+	"dir-limit":           {source: func(d string) Source { return rootDir(d).UpperSize(1 << 20) }, check: limited},
+	"dir-scratch-on-root": {source: func(d string) Source { return rootDir(d) }, check: throwAway},
+	"no-dev": {source: func(d string) Source { return rootDir(d) }, check: noDev,
+		change: func(_ string, l *Layout) {
+			l.Mounts, l.Devices, l.Links = l.Mounts[:1], nil, nil
+			l.MaskedPaths = append(l.MaskedPaths, "/etc/lower")
+		}},
 	"dir-ro-layout": {source: func(d string) Source { return rootDir(d) }, check: readOnlyRoot,
 		change: func(_ string, l *Layout) { l.ReadOnly = true }},
 	"fd": {source: func(d string) Source {
@@ -286,11 +292,19 @@ var scenarios = map[string]scenario{
 	"overlay-volatile": {source: func(d string) Source { return Overlay(layers(d, 3)...).Upper(filepath.Join(d, "upper")).Volatile() },
 		check: func(c *checker) {
 			throwAway(c)
-			b, _ := os.ReadFile("/proc/self/mountinfo")
+			b, _ := os.ReadFile("/proc/thread-self/mountinfo")
 			if !strings.Contains(string(b), "volatile") {
 				c.bad("not volatile: %s", b)
 			}
 		}, after: keptUpper},
+}
+
+// noDev has no /dev of ours to take /dev/null from.
+func noDev(c *checker) {
+	c.content("/etc/lower", "")
+	if fi, err := os.Stat("/proc/keys"); err == nil && fi.Mode()&fs.ModeCharDevice == 0 {
+		c.bad("/proc/keys is not masked")
+	}
 }
 
 func throwAwayNot(c *checker) {

@@ -119,7 +119,6 @@ type copier struct {
 	op      string
 	bytes   int64
 	entries int
-	temps   int
 }
 
 func newCopier(ctx context.Context, op string, o CopyOptions) (*copier, error) {

@@ -284,7 +284,9 @@ func TestCopyFS(t *testing.T) {
 	src := fstest.MapFS{
 		"a/b/file": {Data: []byte("data"), Mode: 0o640, ModTime: then},
 		"a/link":   {Data: []byte("b/file"), Mode: fs.ModeSymlink | 0o777},
-		"top":      {Data: []byte("x"), Mode: 0o4755 | fs.ModeSetuid},
+		// Directories that MapFS makes up are read-only, which an ordinary user could not clean up.
+		".": {Mode: fs.ModeDir | 0o755}, "a": {Mode: fs.ModeDir | 0o755}, "a/b": {Mode: fs.ModeDir | 0o755},
+		"top": {Data: []byte("x"), Mode: 0o4755 | fs.ModeSetuid},
 	}
 	eachWay(t, func(t *testing.T, r *Root) {
 		if err := CopyFS(t.Context(), r, "x/y", src, CopyOptions{}); err != nil {

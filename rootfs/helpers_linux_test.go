@@ -1,7 +1,9 @@
 package rootfs
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -15,7 +17,9 @@ func eachWay(t *testing.T, fn func(t *testing.T, r *Root)) {
 			name = "walk"
 		}
 		t.Run(name, func(t *testing.T) {
-			r, err := OpenRoot(t.TempDir())
+			dir := t.TempDir()
+			t.Cleanup(func() { openUp(dir) })
+			r, err := OpenRoot(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -39,22 +43,22 @@ func countFDs(t *testing.T) int {
 	return len(entries)
 }
 
-func mkdir(t *testing.T, path string) {
+func mkdir(t testing.TB, path string) {
 	t.Helper()
 	if err := os.Mkdir(path, 0o755); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mkfifo(t *testing.T, path string) {
+func mkfifo(t testing.TB, path string) {
 	t.Helper()
 	if err := syscall.Mkfifo(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func write(data string) func(t *testing.T, path string) {
-	return func(t *testing.T, path string) {
+func write(data string) func(t testing.TB, path string) {
+	return func(t testing.TB, path string) {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
 			t.Fatal(err)
@@ -62,8 +66,8 @@ func write(data string) func(t *testing.T, path string) {
 	}
 }
 
-func sparse(size int64) func(t *testing.T, path string) {
-	return func(t *testing.T, path string) {
+func sparse(size int64) func(t testing.TB, path string) {
+	return func(t testing.TB, path string) {
 		t.Helper()
 		write("")(t, path)
 		if err := os.Truncate(path, size); err != nil {
@@ -72,9 +76,19 @@ func sparse(size int64) func(t *testing.T, path string) {
 	}
 }
 
-func symlink(t *testing.T, text, path string) {
+func symlink(t testing.TB, text, path string) {
 	t.Helper()
 	if err := os.Symlink(text, path); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// openUp lets an ordinary user remove what a test has closed.
+func openUp(dir string) {
+	_ = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			return os.Chmod(p, 0o700) // before its entries are read
+		}
+		return nil
+	})
 }

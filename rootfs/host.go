@@ -3,6 +3,7 @@ package rootfs
 import (
 	"context"
 	"errors"
+	"slices"
 )
 
 // HostSource is a view of the host as root filesystem. Make it with [Host] or [HostAll].
@@ -28,7 +29,8 @@ func Host() HostSource { return HostSource{} }
 // HostAll shares all of the host's files, secrets included: the whole of / but /proc, /sys, /dev, /run and
 // /tmp, under a writable layer that vanishes with the container. Whatever the ids of the container may read
 // on the host, it reads: with the host's root user that is every key and password. The host's files are never
-// changed, and unix sockets refuse connections. Files directly in / are not shown.
+// changed. Unix sockets refuse connections, but for directories that cannot have a writable layer here, which a
+// note of the description names. Files directly in / are not shown.
 func HostAll() HostSource { return HostSource{all: true} }
 
 // UpperSize limits the layer in memory that takes the changes, in bytes, and with it /tmp and all that is not
@@ -61,6 +63,9 @@ func (h HostSource) Describe(ctx context.Context, env Env) (*Description, error)
 		return nil, err
 	}
 	d := &Description{Kind: KindComposed, Upper: upper, Parts: v.parts, Notes: v.notes, HideOwners: !h.all}
-	d.Masked, err = findSecrets(ctx, v, !h.all && env.OwnIDs)
+	if h.all && slices.ContainsFunc(v.parts, func(p Part) bool { return p.Bind && !p.file }) {
+		d.Notes = append(d.Notes, "Unix sockets in the read-only directories can be connected to.")
+	}
+	d.Masked, err = findSecrets(ctx, v, !h.all && env.OwnIDs, !h.all)
 	return d, err
 }

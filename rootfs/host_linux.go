@@ -58,11 +58,11 @@ func listDir(dir string) ([]hostEntry, error) {
 const maxSecrets = 1000
 
 // findSecrets looks through what is shown for what must be masked: with own, files and directories that the
-// caller may use and others may not; and the sockets in directories that are shown without an overlay.
-func findSecrets(ctx context.Context, v *hostView, own bool) ([]string, error) {
+// caller may use and others may not; with sockets, the sockets in directories that are shown without an overlay.
+func findSecrets(ctx context.Context, v *hostView, own, sockets bool) ([]string, error) {
 	s := search{ctx: ctx}
 	for _, p := range v.parts {
-		if p.Bind && p.Layer != nil && !p.file {
+		if sockets && p.Bind && p.Layer != nil && !p.file {
 			s.dir, s.sockets, s.own = p.Layer.Path, true, false
 			if err := s.run(); err != nil {
 				return nil, err

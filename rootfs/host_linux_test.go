@@ -148,13 +148,49 @@ func TestFindSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := &hostView{scan: []string{dir}}
-	got, err := findSecrets(context.Background(), v, true)
+	got, err := findSecrets(context.Background(), v, true, true)
 	if err != nil || len(got) != 3 {
 		t.Errorf("own: %v, %v", got, err)
 	}
 	v = &hostView{parts: []Part{{Bind: true, Layer: &Layer{Path: dir}}}}
-	got, err = findSecrets(context.Background(), v, false)
+	got, err = findSecrets(context.Background(), v, false, true)
 	if err != nil || len(got) != 1 || got[0] != filepath.Join(dir, "d/sock") {
 		t.Errorf("sockets: %v, %v", got, err)
 	}
+}
+
+func init() {
+	scenarios["host-nested"] = scenario{
+		source: func(string) Source { return HostAll() },
+		check:  nested,
+		skip: func(m mode) string {
+			if m.userns {
+				return "proc cannot be mounted again in a user namespace where it is masked"
+			}
+			return ""
+		},
+	}
+}
+
+// nested enters a view of a view of a view: the kernel stacks two overlays, so that the third has none.
+func nested(c *checker) {
+	for depth := 2; depth <= 3; depth++ {
+		c.writes("/etc/caisson-level", "outer")
+		d, err := HostAll().Describe(context.Background(), c.mode.env())
+		if err != nil {
+			c.bad("%v", err)
+			return
+		}
+		if noted := strings.Contains(strings.Join(d.Notes, "\n"), "/usr is read-only"); noted != (depth == 3) {
+			c.bad("depth %d: notes are %q", depth, d.Notes)
+		}
+		if err := Enter(context.Background(), DefaultLayout(d), c.mode.env()); err != nil {
+			c.bad("depth %d: %v", depth, err)
+			return
+		}
+		common(c)
+		c.content("/etc/caisson-level", "outer")
+		c.writes("/tmp/x", "new")
+	}
+	c.refuses("/usr/new", unix.EROFS)
 }

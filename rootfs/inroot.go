@@ -35,7 +35,7 @@ type Root struct {
 
 // Limits of path resolution, the same as the kernel's.
 const (
-	maxLinks = 40   // symbolic links in one resolution; more are ELOOP
+	maxLinks = 40   // symbolic links in one resolution; more are ELOOP (the kernel may count some twice)
 	maxPath  = 4095 // bytes of a path; more are ENAMETOOLONG
 )
 

@@ -26,7 +26,7 @@ func Usage(root *os.File) (Space, error) {
 // Kept is the root filesystem of a container, held so that it outlives the container's processes. The root
 // directory alone keeps the root mount, without what is mounted below it; the mount namespace keeps those.
 type Kept struct {
-	// Root is the container's "/", opened with O_PATH. Open what is in it with [OpenInRoot] or openat2(2)
+	// Root is the container's "/", opened with O_PATH. Open what is in it with [NewRoot] or openat2(2)
 	// and RESOLVE_IN_ROOT only: the links in it are the container's.
 	Root *os.File
 	ns   *os.File

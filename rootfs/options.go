@@ -131,9 +131,9 @@ func (p *mountParser) value(key, value string) {
 	case key == "mode" && (tmpfs || devpts):
 		m.Mode, err = parseMode(value)
 	case key == "uid" && tmpfs:
-		m.UID, err = idOption(value)
+		m.UID, err = parseOwner(value)
 	case key == "gid" && (tmpfs || devpts):
-		m.GID, err = idOption(value)
+		m.GID, err = parseOwner(value)
 	case key == "ptmxmode" && devpts:
 		if value != "0666" && value != "666" {
 			bad("can only be 0666")
@@ -170,7 +170,7 @@ func parseSize(s string) (int64, error) {
 	return int64(v) * unit, nil
 }
 
-func idOption(s string) (uint32, error) {
+func parseOwner(s string) (uint32, error) {
 	v, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || v == math.MaxUint32 {
 		return 0, errors.New("is not an id")

@@ -23,9 +23,9 @@ func Enter(_ context.Context, l *Layout, env Env) error {
 		return err
 	}
 	b := program.NewBuilder(false)
+	p.Sources(b)
 	b.Step("make mounts private", "")
 	b.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	p.Sources(b)
 	p.Assemble(b)
 	p.Pivot(b)
 	p.Populate(b)

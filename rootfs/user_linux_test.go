@@ -13,7 +13,7 @@ func TestLookupUserFiles(t *testing.T) {
 	long := strings.Repeat("a", maxUserLine+1)
 	for _, c := range []struct {
 		name, spec    string
-		passwd, group func(t *testing.T, path string)
+		passwd, group func(t testing.TB, path string)
 		err           error
 	}{
 		{name: "no files, number", spec: "12:13"},

@@ -23,7 +23,7 @@ func (l *Layout) Validate() error {
 		if !below(d.Path, "/dev") {
 			faults = append(faults, invalid("device", quoted(d.Path), "a device node must lie below /dev; other filesystems are mounted nodev"))
 		}
-		if d.HostPath != "" && !cleanPath(d.HostPath) {
+		if d.HostPath != "" && !cleanAbs(d.HostPath) {
 			faults = append(faults, invalid("device", quoted(d.HostPath), "not an absolute clean path"))
 		}
 	}
@@ -34,7 +34,7 @@ func (l *Layout) Validate() error {
 	}
 	for _, list := range [][]string{l.MaskedPaths, l.ReadOnlyPaths} {
 		for _, p := range list {
-			if !cleanPath(p) || p == "/" {
+			if !cleanAbs(p) || p == "/" {
 				faults = append(faults, invalid("path", quoted(p), "not an absolute clean path below the root"))
 			}
 		}
@@ -68,7 +68,7 @@ func (f *File) faults(l *Layout) []error {
 	var out []error
 	bad := func(why string) { out = append(out, invalid("file", quoted(f.Path), why)) }
 	switch {
-	case !cleanPath(f.Path) || f.Path == "/":
+	case !cleanAbs(f.Path) || f.Path == "/":
 		bad("not an absolute clean path below the root")
 	case f.Path == "/proc" || f.Path == "/sys" || below(f.Path, "/proc") || below(f.Path, "/sys"):
 		bad("files cannot be put into /proc or /sys")
@@ -90,13 +90,13 @@ func (l *Layout) devMount() int {
 	return slices.IndexFunc(l.Mounts, func(m Mount) bool { return m.Type == TypeTmpfs && path.Clean(m.Target) == "/dev" })
 }
 
-// plain says that p is absolute, without NUL, "." and "..".
-func cleanPath(p string) bool {
+// cleanAbs says that p is absolute, without NUL, "." and "..".
+func cleanAbs(p string) bool {
 	return strings.HasPrefix(p, "/") && path.Clean(p) == p && !strings.Contains(p, "\x00") && len(p) < 4096
 }
 
 // below says that p is a clean path below dir.
-func below(p, dir string) bool { return cleanPath(p) && strings.HasPrefix(p, dir+"/") }
+func below(p, dir string) bool { return cleanAbs(p) && strings.HasPrefix(p, dir+"/") }
 
 func quoted(p string) string {
 	if p == "" {

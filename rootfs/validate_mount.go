@@ -46,7 +46,7 @@ func (m *Mount) faults() []error {
 func (m *Mount) targetFaults(bad func(string)) {
 	t := m.Target
 	switch {
-	case !cleanPath(t):
+	case !cleanAbs(t):
 		bad("target is not an absolute path without . and ..")
 	case t == "/":
 		bad("the root itself is the business of the source")
@@ -64,7 +64,7 @@ func (m *Mount) typeFaults(bad func(string)) {
 	if !bind && (m.File != nil || m.Recursive || m.Clear|m.SetAll|m.ClearAll != 0 || m.IDMap != Unmapped || m.IDMapFile != nil) {
 		bad("only a bind mount has a file, recursive or cleared options, or an id mapping")
 	}
-	if bind && m.File == nil && !cleanPath(m.Source) {
+	if bind && m.File == nil && !cleanAbs(m.Source) {
 		bad("source is not an absolute clean path")
 	}
 	if bind && m.File != nil && m.Source != "" {
@@ -99,7 +99,7 @@ func (m *Mount) overlayFaults(bad func(string)) {
 		bad("upper and work directory go together")
 	}
 	for _, p := range append(slices.Clone(m.Lower), m.Upper, m.Work) {
-		if p != "" && !cleanPath(p) {
+		if p != "" && !cleanAbs(p) {
 			bad("layer " + p + " is not an absolute clean path")
 		}
 	}

@@ -62,7 +62,7 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	f.Var(&c.memory, "memory", "limit of memory and swap together (`SIZE`, such as 64M)")
 	f.Float64Var(&c.cpus, "cpus", 0, "limit of CPU time in `CPUS`: 0.5 is half of one")
 	f.Int64Var(&c.pids, "pids", 0, "limit of processes and threads (`N`); -1 for none; default 4096")
-	f.Var(&c.disk, "disk", "limit of the throw-away layer (`SIZE`); needs -rootfs")
+	f.Var(&c.disk, "disk", "limit of the throw-away layer (`SIZE`); default 256M")
 	f.Var(&c.outputLimit, "output-limit", "end the command when it has written more than this `SIZE`")
 	f.DurationVar(&c.timeout, "timeout", 0, "end the command after this `DURATION`, such as 10s")
 	f.DurationVar(&c.cpuTime, "cpu-time", 0, "end the command when it has used this much CPU time (`DURATION`)")

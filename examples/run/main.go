@@ -68,7 +68,7 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	}
 	defer ctr.Close()
 	if c.explain {
-		return exitStatus(ctr.Explain(os.Stdout))
+		return exitStatus(ctr.Explain(ctx, os.Stdout))
 	}
 	// Between Create and Start everything stands but the command itself, so that it can be looked at.
 	p, err := ctr.Create(ctx)

@@ -45,26 +45,33 @@ func (c *config) options() ([]caisson.Option, error) {
 	switch c.net {
 	case "none":
 	case "host":
-		opts = append(opts, caisson.WithNamespaces(namespaces.Set{Net: namespaces.Host()}))
+		opts = append(opts, caisson.WithNamespace(namespaces.Net, namespaces.Host()))
 	default:
 		return nil, errors.New("-net is none or host")
 	}
 	return opts, nil
 }
 
+// rootfsOption chooses what the command sees as its root filesystem: the host's own programs unless told otherwise.
 func (c *config) rootfsOption() ([]caisson.Option, error) {
 	if c.rootfs == "" {
-		if c.writable || c.disk != 0 {
-			return nil, errors.New("-writable and -disk need -rootfs")
+		src := rootfs.Host()
+		if c.disk != 0 {
+			src = src.UpperSize(int64(c.disk))
 		}
-		return nil, nil
+		if c.writable {
+			return nil, errors.New("-writable needs -rootfs: the host's own files are never changed")
+		}
+		return []caisson.Option{caisson.WithRootfs(src)}, nil
 	}
 	src := rootfs.Dir(c.rootfs)
-	if c.disk != 0 {
-		src = src.UpperSize(int64(c.disk))
-	}
-	if c.writable {
+	switch {
+	case c.writable && c.disk != 0:
+		return nil, errors.New("-disk limits the throw-away layer, which -writable does without")
+	case c.writable:
 		src = src.Writable()
+	case c.disk != 0:
+		src = src.UpperSize(int64(c.disk))
 	}
 	return []caisson.Option{caisson.WithRootfs(src)}, nil
 }

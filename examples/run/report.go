@@ -30,20 +30,32 @@ func (c *config) writeBefore(w io.Writer, pid int, iso caisson.Isolation) {
 	for _, m := range rest {
 		fmt.Fprintf(tw, "  %s\t%s\n", m.Name, m.Detail)
 	}
-	for _, m := range iso.Missing() {
-		fmt.Fprintf(tw, "! %s\tnot applied: %s\n", m.Name, m.Reason)
-		if m.Remedy != "" {
-			fmt.Fprintf(tw, "  \tremedy: %s\n", m.Remedy)
-		}
-	}
+	writeMissing(tw, iso)
 	tw.Flush()
 	fmt.Fprintln(w)
+}
+
+// writeMissing prints what does not hold: "-" before what was not asked for, "!" before what could not be had.
+func writeMissing(w io.Writer, iso caisson.Isolation) {
+	for _, m := range iso {
+		mark := "!"
+		switch m.Status {
+		case caisson.Applied:
+			continue
+		case caisson.Declined:
+			mark = "-"
+		}
+		fmt.Fprintf(w, "%s %s\t%v: %s\n", mark, m.Name, m.Status, m.Reason)
+		if m.Remedy != "" {
+			fmt.Fprintf(w, "  \t%s\n", m.Remedy)
+		}
+	}
 }
 
 // sortMeasures puts what holds into one line for namespaces, one for limits, and the rest.
 func sortMeasures(iso caisson.Isolation) (namespaces, limits []string, rest caisson.Isolation) {
 	for _, m := range iso {
-		if !m.Applied {
+		if m.Status != caisson.Applied {
 			continue
 		}
 		if name, ok := strings.CutSuffix(m.Name, " namespace"); ok {

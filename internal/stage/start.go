@@ -175,6 +175,20 @@ func (c *Child) Kill() {
 	Reap(c.Pidfd)
 }
 
+// KillGroup ends the process and all others of the process group that it leads, and collects them. A process that
+// leads none is ended alone.
+func (c *Child) KillGroup() {
+	_ = unix.PidfdSendSignal(c.Pidfd, unix.SIGKILL, nil, 0)
+	_ = unix.Kill(-c.Pid, unix.SIGKILL) // the id is taken as long as the process is not collected
+	for {
+		err := unix.Waitid(unix.P_PGID, c.Pid, nil, unix.WEXITED|unix.WALL, nil)
+		if err != nil && err != unix.EINTR {
+			break
+		}
+	}
+	Reap(c.Pidfd)
+}
+
 func socketpair() (host, theirs int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

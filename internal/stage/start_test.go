@@ -3,6 +3,7 @@
 package stage
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
@@ -13,7 +14,7 @@ import (
 )
 
 // run starts a program and returns how the host's end saw it, and the exit status.
-func run(t testing.TB, p *program.Program, ns uint64) (err error, status unix.WaitStatus) {
+func run(t testing.TB, p *program.Program, ns uint64) (status unix.WaitStatus, err error) {
 	t.Helper()
 	c, err := Start(Config{Program: p, Namespaces: ns, Cgroup: -1})
 	if err != nil {
@@ -25,7 +26,7 @@ func run(t testing.TB, p *program.Program, ns uint64) (err error, status unix.Wa
 	if _, werr := unix.Wait4(c.Pid, &status, unix.WALL, nil); werr != nil {
 		t.Fatal(werr)
 	}
-	return err, status
+	return status, err
 }
 
 func build(t testing.TB, f func(b *program.Builder)) *program.Program {
@@ -44,7 +45,7 @@ func TestStartExecutes(t *testing.T) {
 		b.Step("execute", "sh")
 		b.Execve("/bin/sh", []string{"sh", "-c", "exit 7"}, nil)
 	})
-	err, st := run(t, p, 0)
+	st, err := run(t, p, 0)
 	if err != io.EOF || st.ExitStatus() != 7 {
 		t.Fatalf("err %v, status %v; want EOF and 7", err, st)
 	}
@@ -57,7 +58,7 @@ func TestStartReportsTheFailedStep(t *testing.T) {
 		b.Chdir("/no/such")
 		b.ExitGroup(0)
 	})
-	err, st := run(t, p, 0)
+	st, err := run(t, p, 0)
 	var se *program.StepError
 	if !errors.As(err, &se) || se.Index != 1 || se.Errno != unix.ENOENT || se.Syscall != "chdir" || !errors.Is(err, unix.ENOENT) {
 		t.Fatalf("err %v, want step 1 chdir ENOENT", err)
@@ -121,8 +122,8 @@ func TestInterpreter(t *testing.T) {
 		},
 		"words": func(b *program.Builder) {
 			w := b.Words(7, 0)
-			r := b.Call(unix.SYS_UMASK, "umask", program.Octal(0o22))
-			r = b.Call(unix.SYS_UMASK, "umask", program.Octal(0o17))
+			b.Call(unix.SYS_UMASK, "umask", program.Octal(0o22))
+			r := b.Call(unix.SYS_UMASK, "umask", program.Octal(0o17))
 			b.Copy(r, w+1) // 022 = 18
 			b.CopyWord(w+1, w)
 			b.Add(w, 20)
@@ -142,7 +143,7 @@ func TestInterpreter(t *testing.T) {
 	}
 	for name, f := range tests {
 		t.Run(name, func(t *testing.T) {
-			if err, st := run(t, build(t, f), 0); err != io.EOF || st.ExitStatus() != 42 {
+			if st, err := run(t, build(t, f), 0); err != io.EOF || st.ExitStatus() != 42 {
 				t.Fatalf("err %v, status %d; want EOF, 42", err, st.ExitStatus())
 			}
 		})
@@ -155,7 +156,7 @@ func TestFailZero(t *testing.T) {
 		b.FailZero(z, unix.ESRCH)
 		b.ExitGroup(0)
 	})
-	if err, _ := run(t, p, 0); !errors.Is(err, unix.ESRCH) {
+	if _, err := run(t, p, 0); !errors.Is(err, unix.ESRCH) {
 		t.Fatalf("err %v, want ESRCH", err)
 	}
 }
@@ -170,7 +171,7 @@ func TestFallbacks(t *testing.T) {
 			}
 			exeMode.Store(int32(i))
 			defer exeMode.Store(0)
-			if err, st := run(t, p, 0); err != io.EOF || st.ExitStatus() != 42 {
+			if st, err := run(t, p, 0); err != io.EOF || st.ExitStatus() != 42 {
 				t.Fatalf("err %v, status %v", err, st)
 			}
 			if got := exeMode.Load(); got != int32(i) {
@@ -181,7 +182,7 @@ func TestFallbacks(t *testing.T) {
 	t.Run("clone", func(t *testing.T) {
 		noClone3.Store(true)
 		defer noClone3.Store(false)
-		if err, st := run(t, p, 0); err != io.EOF || st.ExitStatus() != 42 {
+		if st, err := run(t, p, 0); err != io.EOF || st.ExitStatus() != 42 {
 			t.Fatalf("err %v, status %v", err, st)
 		}
 	})
@@ -191,5 +192,31 @@ func BenchmarkStart(b *testing.B) {
 	p := build(b, func(b *program.Builder) { b.ExitGroup(0) })
 	for b.Loop() {
 		run(b, p, 0)
+	}
+}
+
+// A stage may fail before it has read a release that was sent early. Its last word must not get lost over that.
+func TestFailureAfterEarlyRelease(t *testing.T) {
+	p := build(t, func(b *program.Builder) { b.Step("do", "something"); b.Fchdir(program.Int(-1)) })
+	host, theirs, err := socketpair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Conn{fd: host, p: p}
+	defer c.Close()
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	rec := binary.NativeEndian.AppendUint64(nil, 5000)
+	rec = binary.NativeEndian.AppendUint64(rec, uint64(unix.EBADF))
+	if _, err := unix.Write(theirs, rec); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(theirs)
+	if _, err := c.Recv(); !errors.Is(err, unix.EBADF) {
+		t.Errorf("the failure was lost: %v", err)
+	}
+	if _, err := c.Recv(); err != io.EOF {
+		t.Errorf("after it: %v", err)
 	}
 }

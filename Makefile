@@ -1,0 +1,102 @@
+# What a developer and continuous integration run. "make test" is all that must pass before a change is merged.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS   += --no-print-directory
+
+FUZZTIME    ?= 30s
+SOAK        ?= 20000
+STATICCHECK := v0.8.2
+GOVULNCHECK := v1.6.0
+VM          := $(CURDIR)/internal/testutil/vm
+
+ifeq ($(shell id -u),0)
+HALVES := test-root test-user test-bare
+else
+HALVES := test-self
+endif
+EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
+
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-arm64 test-amd64 \
+	fmt vet cross lint vuln generate fuzz soak bench clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+test: setup fmt vet cross lint $(HALVES) test-race test-examples vuln ## everything, as root and as ordinary users: what CI runs
+	@echo "== all passed"
+
+setup: ## install what the tests need (Debian, Ubuntu), make the users they run as
+	@.ci/setup
+
+fmt: ## no file that gofmt would change
+	@echo "== gofmt"; out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt -w $$out" >&2; exit 1; }
+
+vet: ## go vet for both architectures
+	@echo "== go vet"
+	@GOARCH=amd64 go vet ./... $(EXAMPLES)
+	@GOARCH=arm64 CGO_ENABLED=0 go vet ./... $(EXAMPLES)
+
+cross: ## compile for what is supported, and for what must only compile
+	@echo "== go build: linux/amd64 linux/arm64 darwin/arm64 windows/amd64"
+	@CGO_ENABLED=0 GOOS=linux GOARCH=amd64 go build ./...
+	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build ./...
+	@CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build ./...
+	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 go build ./...
+
+lint: ## staticcheck; golangci-lint too where it is installed
+	@echo "== staticcheck $(STATICCHECK)"
+	@.ci/tool staticcheck honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK) ./... $(EXAMPLES)
+	@if command -v golangci-lint >/dev/null; then echo "== golangci-lint"; golangci-lint run ./...; fi
+
+vuln: ## known vulnerabilities in what is linked, where the database can be reached
+	@echo "== govulncheck $(GOVULNCHECK)"
+	@.ci/vuln golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK)
+
+test-root: setup ## all tests as root
+	@.ci/test root
+	@.ci/test vm
+
+test-user: setup ## all tests as a user with subordinate ids (needs root)
+	@.ci/test user
+
+test-bare: setup ## all tests as a user without subordinate ids (needs root)
+	@.ci/test bare
+
+test-self: setup ## all tests as whoever runs them
+	@echo "note: not root, so the tests that need root do not run"
+	@.ci/test self
+
+test-race: setup ## all tests with the race detector
+	@.ci/test race
+
+test-examples: setup ## the examples' tests
+	@.ci/test examples
+
+test-arm64: ## all tests on arm64, in a virtual machine (see docs/testing.md)
+	@$(VM)/vmrun --arch arm64 --install --setup
+	GOARCH=arm64 CGO_ENABLED=0 go test -timeout 20m -exec "$(VM)/armrun --" $$(go list ./... | grep -v /internal/testutil/vm)
+
+test-amd64: ## all tests on amd64 with pure cgroup v2, in a virtual machine
+	@$(VM)/vmrun --arch amd64 --install --setup
+	GOARCH=amd64 CGO_ENABLED=0 go test -timeout 20m -exec "$(VM)/vmrun --arch amd64 --" $$(go list ./... | grep -v /internal/testutil/vm)
+
+test-vm: test-amd64 test-arm64 ## both, and the tests of the virtual machines themselves
+	go test -timeout 10m ./internal/testutil/vm
+
+generate: ## make generated files again; fails if that changes them
+	go generate ./...
+	git diff --exit-code
+
+fuzz: ## every fuzz test for FUZZTIME (30s)
+	@.ci/fuzz $(FUZZTIME)
+
+soak: setup ## SOAK (20000) starts, and nothing may be left behind
+	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
+
+bench: ## side by side with the C floors and with other engines, where they are installed (see bench/doc.go)
+	@$(MAKE) -C bench
+
+clean: ## remove what was built
+	rm -rf bin
