@@ -101,6 +101,7 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
 		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
+		r.env.EmptyNamespace = r.m.template
 		desc, err := r.spec.rootfs.Describe(ctx, r.env)
 		if err != nil {
 			return nil, fmt.Errorf("root filesystem: %w", err)
