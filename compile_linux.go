@@ -23,28 +23,31 @@ const (
 	syncNetwork = 3 // waits: the network namespace exists
 	syncTTY     = 4 // the terminal's master side comes along
 	syncRoot    = 5 // the root directory comes along
+	syncMounts  = 7 // the mount namespace comes along
 	syncCreated = 6 // waits: everything is set up, only the command remains
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
-	userns   usernsMode
-	template bool // a template mount namespace is there (input "template")
-	joins    int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupFD bool // input "cgroup.procs": clone3 cannot place it
-	user     rootfs.User
-	caps     caps.Set
-	lastCap  caps.Cap
-	ambient  caps.Set // what another user than root holds
-	filter   *seccomp.Program
-	create   bool // stop in "created"
-	trace    bool
-	rlimits  []rlimit
-	plan     *rootfs.Plan
-	joined   []joinedNS
-	newNS    uint64 // CLONE_NEW flags, without user and pid
-	newPID   bool
-	netUp    bool // a new network namespace: raise its loopback device
+	userns     usernsMode
+	template   bool // a template mount namespace is there (input "template")
+	joins      int  // inputs "cgroup 0".. : v1 tasks files
+	cgroupFD   bool // input "cgroup.procs": clone3 cannot place it
+	user       rootfs.User
+	caps       caps.Set
+	lastCap    caps.Cap
+	ambient    caps.Set // what another user than root holds
+	filter     *seccomp.Program
+	create     bool // stop in "created"
+	trace      bool
+	keepMounts bool   // the root filesystem consists of several mounts, which end with their namespace
+	cpuSeconds uint64 // limit of each process's CPU time; 0: none
+	rlimits    []rlimit
+	plan       *rootfs.Plan
+	joined     []joinedNS
+	newNS      uint64 // CLONE_NEW flags, without user and pid
+	newPID     bool
+	netUp      bool // a new network namespace: raise its loopback device
 }
 
 type joinedNS struct {
@@ -69,6 +72,7 @@ const (
 // Unprivileged: the mount namespace comes first, since only there something can be opened as a mount.
 func compile(s *spec, m *machine) (*program.Program, error) {
 	b := program.NewBuilder(m.trace)
+	b.Grow(192)
 	c := &compiler{Builder: b, s: s, m: m}
 	if m.userns == usernsRanges {
 		c.joinCgroups()
@@ -158,10 +162,26 @@ func (c *compiler) enterNamespaces() {
 	if flags != 0 {
 		c.Step("make namespaces", program.CloneFlagNames(flags))
 		c.Unshare(flags)
+		c.clocks(flags, true)
 	}
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+// clocks sets the offsets of a new time namespace, which can be done only while nobody is in it. Making it moves the
+// next child; enter moves the calling process itself.
+func (c *compiler) clocks(flags uint64, enter bool) {
+	if flags&unix.CLONE_NEWTIME == 0 {
+		return
+	}
+	c.Step("set", "clock offsets")
+	c.WriteFile(program.Cwd(), "/proc/self/timens_offsets", c.s.namespaces.TimeOffsets.String())
+	if enter {
+		ns := c.Openat(program.Cwd(), "/proc/self/ns/time_for_children", unix.O_RDONLY, 0)
+		c.Setns(ns.Result(), unix.CLONE_NEWTIME)
+		c.Close(ns.Result())
 	}
 }
 
@@ -180,9 +200,15 @@ func (c *compiler) userNamespaceWithRanges() {
 	}
 	c.Step("make", "user namespace")
 	c.Unshare(unix.CLONE_NEWUSER)
+	flags := c.m.newNS
+	if t := flags & unix.CLONE_NEWTIME; t != 0 { // becoming root closes /proc/self to the process itself
+		flags &^= t
+		c.Step("make namespaces", program.CloneFlagNames(t))
+		c.Unshare(t)
+		c.clocks(t, false)
+	}
 	stage.EmitSync(c.Builder, syncMaps)
 	c.becomeRoot()
-	flags := c.m.newNS
 	for _, j := range c.m.joined {
 		c.Step("join", j.name)
 		c.Setns(c.Input(j.name), j.flag)
@@ -190,7 +216,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
 	c.Step("make", "the container's first process")
-	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), cloneParentNames), program.Int(0), program.Int(0),
+	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), &cloneParentNames), program.Int(0), program.Int(0),
 		program.Int(0), program.Int(0))
 	child := c.NewLabel()
 	c.JumpZero(r, child)
@@ -272,6 +298,9 @@ func (c *compiler) identity() {
 	}
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
+	if c.m.keepMounts {
+		c.sendResult(syncMounts, c.Openat(c.m.plan.Proc(), "self/ns/mnt", unix.O_RDONLY, 0))
+	}
 }
 
 // process makes the calling process what the command is to be, and executes it.
@@ -282,6 +311,11 @@ func (c *compiler) process() {
 	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+	}
+	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
+	if n := c.m.cpuSeconds; n > 0 {
+		c.Step("limit", "CPU time of each process")
+		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
 	if p.allowNewPrivs {
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go

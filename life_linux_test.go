@@ -72,7 +72,7 @@ func TestResize(t *testing.T) {
 }
 
 func TestCreateWaitsForStart(t *testing.T) {
-	var out bytes.Buffer
+	var out buffer
 	c := hostContainer(t, WithCommand("echo", "ran"), WithStdout(&out))
 	if _, err := c.Create(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -88,8 +88,8 @@ func TestCreateWaitsForStart(t *testing.T) {
 	if _, err := root.Stat("/bin/sh"); err != nil {
 		t.Fatalf("the root of a created container cannot be seen: %v", err)
 	}
-	if out.Len() != 0 {
-		t.Fatalf("the command ran before Start: %q", &out)
+	if out.String() != "" {
+		t.Fatalf("the command ran before Start: %q", out.String())
 	}
 	if _, err := c.Create(testContext(t)); !errors.Is(err, ErrState) {
 		t.Fatalf("second Create: %v, want ErrState", err)
@@ -102,7 +102,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	if out.String() != "ran\n" {
-		t.Fatalf("output %q", &out)
+		t.Fatalf("output %q", out.String())
 	}
 }
 
@@ -196,5 +196,27 @@ func TestTraceEndsAtTheFailedStep(t *testing.T) {
 	}))
 	if err := c.Run(testContext(t)); !errors.Is(err, os.ErrNotExist) || last != "change to /no/such/dir" {
 		t.Fatalf("%v, last step %q", err, last)
+	}
+}
+
+func TestAllPartsOfTheRootAfterTheEnd(t *testing.T) {
+	c, err := New(WithRootfs(rootfs.Host()), WithCommand("sh", "-c", "echo result > /etc/result"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := c.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if b, err := root.ReadFile("/etc/result", 1<<10); err != nil || string(b) != "result\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := root.Stat("/usr/bin/env"); err != nil {
+		t.Error(err)
 	}
 }

@@ -28,3 +28,7 @@ func (c *Container) create(context.Context, *spec, bool) (*Process, error) {
 func remedy(error) string { return "" }
 
 func recoverAll(context.Context, []Owner) (int, error) { return 0, errOS }
+
+func probe(context.Context) []Ability {
+	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
+}

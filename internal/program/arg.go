@@ -2,15 +2,22 @@
 
 package program
 
+import "slices"
+
 // Arg is one argument of a system call.
 type Arg struct {
 	kind  argKind
-	val   uint64   // immediate value, input index, op index or word index
-	text  string   // string content, or the rendering where set
+	val   uint64  // immediate value, input index, op index or word index
+	text  string  // string content, or the rendering where set
+	names *[]Flag // flag names, for rendering
+	ext   *extra  // of the kinds that need it: a program has a thousand arguments, so they are kept small
+}
+
+// extra is what few arguments have.
+type extra struct {
 	data  []byte   // bytes content
 	list  []string // string vector
 	parts []reloc  // pointers inside data
-	names []Flag   // flag names, for rendering
 }
 
 type argKind uint8
@@ -55,7 +62,7 @@ func Named[T ~int | ~int32 | ~int64 | ~uint | ~uint32 | ~uint64 | ~uintptr](v T,
 func Octal(v uint32) Arg { return Arg{kind: kindHex, val: uint64(v)} }
 
 // Flags is a bit mask, shown by the names of its bits.
-func Flags[T ~int | ~uint | ~uint32 | ~uint64 | ~uintptr](v T, names []Flag) Arg {
+func Flags[T ~int | ~uint | ~uint32 | ~uint64 | ~uintptr](v T, names *[]Flag) Arg {
 	return Arg{kind: kindFlags, val: uint64(v), names: names}
 }
 
@@ -63,17 +70,21 @@ func Flags[T ~int | ~uint | ~uint32 | ~uint64 | ~uintptr](v T, names []Flag) Arg
 func Str(s string) Arg { return Arg{kind: kindStr, text: s} }
 
 // Bytes is a pointer to bytes, shown as the given text.
-func Bytes(b []byte, shown string) Arg { return Arg{kind: kindBytes, data: b, text: shown} }
+func Bytes(b []byte, shown string) Arg {
+	return Arg{kind: kindBytes, text: shown, ext: &extra{data: b}}
+}
 
 // Strv is a pointer to a NULL-terminated vector of strings: argv or envp.
-func Strv(v []string) Arg { return Arg{kind: kindStrv, list: v} }
+func Strv(v []string) Arg { return Arg{kind: kindStrv, ext: &extra{list: v}} }
 
 // Null is a null pointer.
 func Null() Arg { return Arg{kind: kindNull} }
 
 // With returns bytes argument a with the address of b stored at offset off: a pointer inside a struct.
 func (a Arg) With(off int, b Arg) Arg {
-	a.parts = append(a.parts[:len(a.parts):len(a.parts)], reloc{off, b})
+	e := *a.ext
+	e.parts = append(slices.Clip(e.parts), reloc{off, b})
+	a.ext = &e
 	return a
 }
 

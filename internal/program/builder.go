@@ -15,11 +15,19 @@ type Builder struct {
 	labels []int // label-1 -> op index, or -1
 	trace  bool
 	faults []error
+	args   []Arg // backing of the operations' arguments, so that they need few allocations
 }
 
 // NewBuilder returns an empty builder. With trace, every step reports its start time to the input
 // "trace" (see TraceRecord); Explain is meant for programs without.
 func NewBuilder(trace bool) *Builder { return &Builder{trace: trace} }
+
+// Grow makes room for a program of about so many operations.
+func (b *Builder) Grow(ops int) {
+	b.p.ops = make([]Op, 0, ops)
+	b.p.steps = make([]Step, 0, ops/2)
+	b.args = make([]Arg, 0, 4*ops)
+}
 
 // Step begins a step; operations that follow belong to it.
 func (b *Builder) Step(name, object string) {
@@ -68,6 +76,12 @@ func (b *Builder) add(o Op) OpRef {
 		b.faults = append(b.faults, fmt.Errorf("program: %s has %d arguments", o.Name, len(o.Args)))
 	}
 	o.step = len(b.p.steps) - 1
+	if len(b.args)+len(o.Args) > cap(b.args) {
+		b.args = make([]Arg, 0, 64)
+	}
+	n := len(b.args)
+	b.args = append(b.args, o.Args...)
+	o.Args = b.args[n:len(b.args):len(b.args)]
 	b.p.ops = append(b.p.ops, o)
 	return OpRef{b, len(b.p.ops) - 1}
 }

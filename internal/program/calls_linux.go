@@ -16,7 +16,7 @@ func Cwd() Arg { return Named(unix.AT_FDCWD, "AT_FDCWD") }
 
 // Mount is mount(2). Empty strings become null pointers.
 func (b *Builder) Mount(source, target, fstype string, flags uintptr, data string) OpRef {
-	return b.Call(unix.SYS_MOUNT, "mount", strOrNull(source), Str(target), strOrNull(fstype), Flags(flags, mountFlags), strOrNull(data))
+	return b.Call(unix.SYS_MOUNT, "mount", strOrNull(source), Str(target), strOrNull(fstype), Flags(flags, &mountFlags), strOrNull(data))
 }
 
 func strOrNull(s string) Arg {
@@ -28,7 +28,7 @@ func strOrNull(s string) Arg {
 
 // Umount2 is umount2(2).
 func (b *Builder) Umount2(target string, flags int) OpRef {
-	return b.Call(unix.SYS_UMOUNT2, "umount2", Str(target), Flags(flags, umountFlags))
+	return b.Call(unix.SYS_UMOUNT2, "umount2", Str(target), Flags(flags, &umountFlags))
 }
 
 // PivotRoot is pivot_root(2).
@@ -47,7 +47,7 @@ func (b *Builder) Chroot(path string) OpRef { return b.Call(unix.SYS_CHROOT, "ch
 
 // OpenTree is open_tree(2), Linux 5.2.
 func (b *Builder) OpenTree(dir Arg, path string, flags uint) OpRef {
-	return b.Call(unix.SYS_OPEN_TREE, "open_tree", dir, Str(path), Flags(flags|unix.OPEN_TREE_CLOEXEC, openTreeFlags))
+	return b.Call(unix.SYS_OPEN_TREE, "open_tree", dir, Str(path), Flags(flags|unix.OPEN_TREE_CLOEXEC, &openTreeFlags))
 }
 
 // MoveMount is move_mount(2), Linux 5.2. An empty from path means the mount that fromFD is.
@@ -56,12 +56,12 @@ func (b *Builder) MoveMount(fromFD Arg, toDir Arg, to string) OpRef {
 	if to == "" {
 		flags |= unix.MOVE_MOUNT_T_EMPTY_PATH
 	}
-	return b.Call(unix.SYS_MOVE_MOUNT, "move_mount", fromFD, Str(""), toDir, Str(to), Flags(flags, moveMountFlags))
+	return b.Call(unix.SYS_MOVE_MOUNT, "move_mount", fromFD, Str(""), toDir, Str(to), Flags(flags, &moveMountFlags))
 }
 
 // Fsopen is fsopen(2), Linux 5.2.
 func (b *Builder) Fsopen(fstype string) OpRef {
-	return b.Call(unix.SYS_FSOPEN, "fsopen", Str(fstype), Flags(unix.FSOPEN_CLOEXEC, []Flag{{unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC"}}))
+	return b.Call(unix.SYS_FSOPEN, "fsopen", Str(fstype), Flags(unix.FSOPEN_CLOEXEC, &[]Flag{{unix.FSOPEN_CLOEXEC, "FSOPEN_CLOEXEC"}}))
 }
 
 // FsconfigString is fsconfig(2) FSCONFIG_SET_STRING; the kernel takes at most 255 bytes of value.
@@ -81,7 +81,7 @@ func (b *Builder) FsconfigCreate(fs Arg) OpRef {
 
 // Fsmount is fsmount(2), Linux 5.2. attrs are MOUNT_ATTR_ flags.
 func (b *Builder) Fsmount(fs Arg, attrs uint64) OpRef {
-	return b.Call(unix.SYS_FSMOUNT, "fsmount", fs, Flags(unix.FSMOUNT_CLOEXEC, []Flag{{unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"}}), Flags(attrs, MountAttrs))
+	return b.Call(unix.SYS_FSMOUNT, "fsmount", fs, Flags(unix.FSMOUNT_CLOEXEC, &[]Flag{{unix.FSMOUNT_CLOEXEC, "FSMOUNT_CLOEXEC"}}), Flags(attrs, &MountAttrs))
 }
 
 // MountSetattr is mount_setattr(2), Linux 5.12. usernsFD is the user namespace of MOUNT_ATTR_IDMAP and must be
@@ -105,7 +105,7 @@ func (b *Builder) MountSetattr(dir Arg, path string, recursive bool, set, clr, p
 	if usernsFD.kind != kindNull {
 		arg = arg.With(24, usernsFD)
 	}
-	return b.Call(unix.SYS_MOUNT_SETATTR, "mount_setattr", dir, Str(path), Flags(flags, atFlags), arg, Int(32))
+	return b.Call(unix.SYS_MOUNT_SETATTR, "mount_setattr", dir, Str(path), Flags(flags, &atFlags), arg, Int(32))
 }
 
 func nsfdName(a Arg) string {
@@ -119,7 +119,7 @@ func propagationName(p uint64) string { return flagNames(p, mountFlags) }
 
 // Openat is openat(2); O_CLOEXEC is added.
 func (b *Builder) Openat(dir Arg, path string, flags int, mode uint32) OpRef {
-	args := []Arg{dir, Str(path), Flags(flags|unix.O_CLOEXEC, openFlags)}
+	args := []Arg{dir, Str(path), Flags(flags|unix.O_CLOEXEC, &openFlags)}
 	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
 		args = append(args, Octal(mode))
 	}
@@ -147,7 +147,7 @@ func (b *Builder) Close(fd Arg) OpRef { return b.Call(unix.SYS_CLOSE, "close", f
 
 // CloseRange is close_range(2), Linux 5.9 (flag CLOEXEC: 5.11).
 func (b *Builder) CloseRange(first uint, flags uint) OpRef {
-	return b.Call(unix.SYS_CLOSE_RANGE, "close_range", Int(first), Named(uint64(^uint32(0)), "4294967295"), Flags(flags, []Flag{{unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"}}))
+	return b.Call(unix.SYS_CLOSE_RANGE, "close_range", Int(first), Named(uint64(^uint32(0)), "4294967295"), Flags(flags, &[]Flag{{unix.CLOSE_RANGE_CLOEXEC, "CLOSE_RANGE_CLOEXEC"}}))
 }
 
 // Write writes a string to fd.
@@ -195,12 +195,12 @@ func (b *Builder) Umask(mask uint32) OpRef { return b.Call(unix.SYS_UMASK, "umas
 
 // Unshare is unshare(2).
 func (b *Builder) Unshare(flags uint64) OpRef {
-	return b.Call(unix.SYS_UNSHARE, "unshare", Flags(flags, cloneFlags))
+	return b.Call(unix.SYS_UNSHARE, "unshare", Flags(flags, &cloneFlags))
 }
 
 // Setns is setns(2).
 func (b *Builder) Setns(fd Arg, flags uint64) OpRef {
-	return b.Call(unix.SYS_SETNS, "setns", fd, Flags(flags, cloneFlags))
+	return b.Call(unix.SYS_SETNS, "setns", fd, Flags(flags, &cloneFlags))
 }
 
 // Setsid is setsid(2).
@@ -248,7 +248,7 @@ func (b *Builder) Setgroups(gids []uint32) OpRef {
 
 // Dup3 is dup3(2).
 func (b *Builder) Dup3(from Arg, to int, flags int) OpRef {
-	return b.Call(unix.SYS_DUP3, "dup3", from, Int(to), Flags(flags, openFlags))
+	return b.Call(unix.SYS_DUP3, "dup3", from, Int(to), Flags(flags, &openFlags))
 }
 
 // Fcntl is fcntl(2).
@@ -284,7 +284,7 @@ func (b *Builder) Execve(path string, argv, envp []string) OpRef {
 
 // Execveat is execveat(2) of an open file.
 func (b *Builder) Execveat(fd Arg, argv, envp []string) OpRef {
-	return b.Call(unix.SYS_EXECVEAT, "execveat", fd, Str(""), Strv(argv), Strv(envp), Flags(unix.AT_EMPTY_PATH, atFlags))
+	return b.Call(unix.SYS_EXECVEAT, "execveat", fd, Str(""), Strv(argv), Strv(envp), Flags(unix.AT_EMPTY_PATH, &atFlags))
 }
 
 // ExitGroup is exit_group(2).

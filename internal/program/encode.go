@@ -152,7 +152,7 @@ func (im *Image) arg(a Arg) (v uint64, indirect bool, err error) {
 		p, err := im.str(a.text)
 		return uint64(p), false, err
 	case kindStrv:
-		p, err := im.strv(a.list)
+		p, err := im.strv(a.ext.list)
 		return uint64(p), false, err
 	case kindBytes:
 		p, err := im.bytes(a)
@@ -194,9 +194,9 @@ func (im *Image) strv(v []string) (uintptr, error) {
 }
 
 func (im *Image) bytes(a Arg) (uintptr, error) {
-	off := im.grow(max(len(a.data), 1))
-	copy(im.mem[off:], a.data)
-	for _, r := range a.parts {
+	off := im.grow(max(len(a.ext.data), 1))
+	copy(im.mem[off:], a.ext.data)
+	for _, r := range a.ext.parts {
 		v, indirect, err := im.arg(r.to)
 		if err != nil {
 			return 0, err

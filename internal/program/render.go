@@ -76,13 +76,13 @@ func (p *Program) shown(a Arg) string {
 	case kindStr:
 		return quote(a.text)
 	case kindStrv:
-		return strv(a.list)
+		return strv(a.ext.list)
 	case kindBytes:
 		return a.text
 	case kindHex:
 		return "0" + strconv.FormatUint(a.val, 8)
 	case kindFlags:
-		return flagNames(a.val, a.names)
+		return flagNames(a.val, *a.names)
 	}
 	if a.text != "" {
 		return a.text

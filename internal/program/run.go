@@ -131,11 +131,15 @@ func (p *Program) sizeHint() int {
 }
 
 func (a Arg) size() int {
-	n := len(a.text) + len(a.data) + 32
-	for _, s := range a.list {
+	n := len(a.text) + 32
+	if a.ext == nil {
+		return n
+	}
+	n += len(a.ext.data)
+	for _, s := range a.ext.list {
 		n += len(s) + 32
 	}
-	for _, r := range a.parts {
+	for _, r := range a.ext.parts {
 		n += r.to.size()
 	}
 	return n

@@ -153,3 +153,21 @@ func putSize(b []byte, n int) {
 		b[i] = byte(n >> (8 * i))
 	}
 }
+
+// Probe makes a stage that ends at once, and returns how its executable was made.
+func Probe() (string, error) {
+	b := program.NewBuilder(false)
+	b.ExitGroup(0)
+	p, err := b.Build()
+	if err != nil {
+		return "", err
+	}
+	c, err := Start(Config{Program: p, Cgroup: -1})
+	if err != nil {
+		return "", err
+	}
+	c.Conn.Close()
+	Reap(c.Pidfd)
+	unix.Close(c.Pidfd)
+	return exeMakers[exeMode.Load()].name, nil
+}
