@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,7 +60,8 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.joinWishes(); err != nil {
 		return err
 	}
-	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(), HostNetwork: s.namespaces.Net.IsHost()}
+	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
+		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
 	if s.process.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.process.resources.Memory.Max
 	}
@@ -369,10 +371,21 @@ func rlimits(p *processSpec) []rlimit {
 	return append([]rlimit{{unix.RLIMIT_NOFILE, min(softFiles, have.Max), have.Max}}, p.rlimits...)
 }
 
+// foreign reports whether a namespace is one that was not made for the container.
+func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
+
 // makeLayout puts together what the container sees as its filesystem.
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
+	if r.env.UserNamespace { // in a user namespace only what belongs to its own namespaces can be mounted
+		if foreign(s.namespaces.IPC) {
+			l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
+		}
+		if foreign(s.namespaces.Cgroup) {
+			r.env.Cgroup = rootfs.CgroupView{}
+		}
+	}
 	l.Mounts = replaceMounts(l.Mounts, s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
@@ -505,7 +518,7 @@ func (r *running) limits(ctx context.Context) error {
 		return nil
 	}
 	res := p.resources
-	asked := !isZero(res)
+	asked := !isZero(res) || s.cgroup != (CgroupConfig{})
 	if !p.pidsSet {
 		res.Pids.Max = defaultPids
 	}
@@ -524,6 +537,7 @@ func (r *running) limits(ctx context.Context) error {
 		}
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
+		r.limitEachCPU()
 		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
 		return nil
 	}
@@ -554,6 +568,17 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 		r.Memory.Swap = cgroups.Zero
 	}
 	return r
+}
+
+// limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
+func (r *running) limitEachCPU() {
+	d := r.spec.process.cpuTime
+	if d == 0 {
+		return
+	}
+	r.m.cpuSeconds = uint64((d + time.Second - 1) / time.Second)
+	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable, Reason: "without a cgroup each process is limited by itself",
+		Remedy: "run as root, or with a delegated cgroup"})
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

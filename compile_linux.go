@@ -40,7 +40,8 @@ type machine struct {
 	filter     *seccomp.Program
 	create     bool // stop in "created"
 	trace      bool
-	keepMounts bool // the root filesystem consists of several mounts, which end with their namespace
+	keepMounts bool   // the root filesystem consists of several mounts, which end with their namespace
+	cpuSeconds uint64 // limit of each process's CPU time; 0: none
 	rlimits    []rlimit
 	plan       *rootfs.Plan
 	joined     []joinedNS
@@ -310,6 +311,11 @@ func (c *compiler) process() {
 	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+	}
+	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
+	if n := c.m.cpuSeconds; n > 0 {
+		c.Step("limit", "CPU time of each process")
+		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
 	if p.allowNewPrivs {
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go

@@ -15,7 +15,8 @@ type Process struct {
 	done chan struct{} // closed when the process has ended and its result is complete
 
 	mu     sync.Mutex
-	reason Reason // why it is being ended; ReasonUnknown while nobody ends it
+	reason Reason    // why it is being ended; ReasonUnknown while nobody ends it
+	began  time.Time // when the command was begun; zero while the container is only created
 	result *Result
 	err    error // of Wait, when the result is not complete
 

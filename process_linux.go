@@ -18,7 +18,7 @@ import (
 )
 
 // process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
-func (r *running) process() (*Process, error) {
+func (r *running) process(stop bool) (*Process, error) {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
 	pidfd, err := stage.NewPidfd(r.child.Pidfd)
 	if err != nil {
@@ -28,7 +28,9 @@ func (r *running) process() (*Process, error) {
 	r.startStreams(p)
 	go r.supervise(p)
 	r.watchContext(r.spec.process.ctx, p)
-	r.watchLimits(p)
+	if !stop {
+		r.clock(p, r.began)
+	}
 	return p, nil
 }
 
@@ -58,6 +60,14 @@ func (r *running) watchContext(ctx context.Context, p *Process) {
 		_ = p.kill(ReasonCanceled)
 	})
 	go func() { <-p.done; stop() }()
+}
+
+// clock begins to count the time of the command.
+func (r *running) clock(p *Process, began time.Time) {
+	p.mu.Lock()
+	p.began = began
+	p.mu.Unlock()
+	r.watchLimits(p)
 }
 
 // watchLimits ends the container when its time is over.
@@ -100,7 +110,6 @@ func (r *running) supervise(p *Process) {
 	_ = r.pidfd.AwaitExit()
 	ended := time.Now()
 	res, err := r.collect()
-	res.Started, res.Ended, res.Wall = r.began, ended, ended.Sub(r.began)
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()
@@ -109,6 +118,10 @@ func (r *running) supervise(p *Process) {
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
+	res.Ended = ended
+	if !p.began.IsZero() {
+		res.Started, res.Wall = p.began, ended.Sub(p.began)
+	}
 	p.mu.Unlock()
 	r.judge(res, why)
 	r.pidfd.Close()
@@ -179,7 +192,8 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = why
 	case oom > 0 && !res.Success():
 		res.Reason = ReasonOOM
-	case res.Signal == syscall.SIGXCPU && r.spec.process.cpuTime > 0:
+	case r.m.cpuSeconds > 0 && res.Signal == syscall.SIGKILL && res.CPU.Or(0) >= time.Duration(r.m.cpuSeconds)*time.Second*9/10:
+		// The kernel counts the time for the limit and for the figures apart from each other.
 		res.Reason = ReasonCPUTime
 	case !res.Success() && r.full:
 		res.Reason = ReasonDiskLimit

@@ -43,13 +43,13 @@ type spec struct {
 
 	domainname string
 	cgroup     CgroupConfig
+	cgroupOff  bool
 	bestEffort bool
 	sysctls    [][2]string
 	stopSignal syscall.Signal
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
-	cgroupOff  bool
 }
 
 // processSpec is what a process was asked to be.
@@ -194,7 +194,7 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
-	if s.cgroupOff && (!isZero(s.process.resources) || s.cgroup != (CgroupConfig{})) {
+	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
 	return errors.Join(append(faults, s.process.validateLimits()...)...)
@@ -323,12 +323,12 @@ func checkSysctl(name, value string, set *namespaces.Set) error {
 		return invalid("WithSysctl", "%q=%q: not a parameter name, or the value has a line break", name, value)
 	}
 	var ns namespaces.Namespace
-	switch {
-	case strings.HasPrefix(name, "net."):
+	switch dotted := strings.ReplaceAll(name, "/", "."); {
+	case strings.HasPrefix(dotted, "net."):
 		ns = set.Net
-	case strings.HasPrefix(name, "fs.mqueue."), strings.HasPrefix(name, "kernel.msg"), strings.HasPrefix(name, "kernel.shm"), name == "kernel.sem":
+	case strings.HasPrefix(dotted, "fs.mqueue."), strings.HasPrefix(dotted, "kernel.msg"), strings.HasPrefix(dotted, "kernel.shm"), dotted == "kernel.sem":
 		ns = set.IPC
-	case name == "kernel.domainname":
+	case dotted == "kernel.domainname":
 		ns = set.UTS
 	default:
 		return invalid("WithSysctl", "%s belongs to no namespace: it would change the host", name)

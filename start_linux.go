@@ -136,7 +136,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process()
+	return r.process(stop)
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
@@ -394,6 +394,7 @@ func (r *running) takeTTY(fd int) error {
 // release lets a created container execute its command. The caller holds the lock.
 func (c *Container) release(ctx context.Context) (*Process, error) {
 	r := c.run
+	began := time.Now()
 	if err := r.child.Conn.Release(); err != nil {
 		return nil, err
 	}
@@ -408,5 +409,6 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 		return nil, r.explainFailure(err)
 	}
 	c.state = StateRunning
+	r.clock(c.proc, began)
 	return c.proc, nil
 }

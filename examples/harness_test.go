@@ -80,10 +80,12 @@ func ownDir(t *testing.T, uid int) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	err = os.Chmod(dir, 0o755) // a container's root may be another user outside
 	if os.Getuid() == 0 {
-		if err := os.Chown(dir, uid, uid); err != nil {
-			t.Fatal(err)
-		}
+		err = errors.Join(err, os.Chown(dir, uid, uid))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -101,7 +103,7 @@ func (r result) String() string {
 // command prepares a program of the examples. It does not outlive the test.
 func (c caller) command(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.Dir = c.dir

@@ -118,6 +118,9 @@ func (p *Plan) mountSources(b *program.Builder) {
 		case m.Type == TypeSysfs && p.env.HostNetwork && p.env.UserNamespace:
 			s.tree, s.ready = p.openPath(b, "open source of "+m.Target, "/sys", nil, "", true), true
 			p.bindAttrs(b, s.tree, true, m.Set|ReadOnly, program.Null(), false)
+		case m.Type == TypeProc && p.env.HostPIDs && p.env.UserNamespace:
+			s.tree, s.ready = p.openPath(b, "open source of "+m.Target, "/proc", nil, "", true), true
+			p.bindAttrs(b, s.tree, true, m.Set, program.Null(), false)
 		case m.Type == TypeOverlay:
 			for _, l := range m.Lower {
 				s.layers = append(s.layers, p.openPath(b, "open layer of "+m.Target, l, nil, "", false))

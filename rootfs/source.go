@@ -45,6 +45,9 @@ type Env struct {
 	// HostNetwork says that the container uses a network namespace that its user namespace does not own,
 	// in which sysfs cannot be mounted; the caller's /sys is shown instead.
 	HostNetwork bool
+	// HostPIDs says the same of the pid namespace and procfs; the caller's /proc is shown instead, with what
+	// is mounted below it.
+	HostPIDs bool
 	// Cgroup says what a mount of type [TypeCgroup] shows.
 	Cgroup CgroupView
 	// ScratchDir is a directory of the mount namespace in which the root filesystem is put together, covered

@@ -44,10 +44,16 @@ func (inv Inventory) files() {
 	}
 	for _, e := range dir {
 		to, err := os.Readlink("/proc/self/fd/" + e.Name())
-		if err == nil && to != fmt.Sprintf("/proc/%d/fd", os.Getpid()) {
+		if err == nil && to != fmt.Sprintf("/proc/%d/fd", os.Getpid()) && !cached(to) {
 			inv["file "+serial.ReplaceAllString(to, "N")]++
 		}
 	}
+}
+
+// cached says that a file is one that a host program keeps once it has been needed: the directory below which groups
+// are made.
+func cached(file string) bool {
+	return strings.HasPrefix(file, "/sys/fs/cgroup/") && !strings.Contains(file, "caisson")
 }
 
 func (inv Inventory) mounts() {
@@ -71,8 +77,7 @@ func (inv Inventory) cgroups() {
 func (inv Inventory) children() {
 	own := namespacesOf("self")
 	for _, pid := range Children(os.Getpid()) {
-		name, state := nameAndState(pid)
-		inv[fmt.Sprintf("child %s in state %s", name, state)]++
+		inv["child "+state(pid)]++
 		for kind, ns := range namespacesOf(strconv.Itoa(pid)) {
 			if ns != own[kind] {
 				inv["namespace "+kind]++
@@ -104,27 +109,21 @@ func Children(pid int) []int {
 	return out
 }
 
-// nameAndState reads /proc/PID/stat: "12 (name) S 1 ...". States in which a process merely does something now are
-// one to us.
-func nameAndState(pid int) (name, state string) {
+// state reads /proc/PID/stat: "12 (name) S 1 ...". States in which a process merely does something now are one to us.
+func state(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	s := string(b)
-	i, j := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
-	if i < 0 || j < i || len(s) < j+3 {
-		return "gone", "gone"
+	i := strings.LastIndex(string(b), ") ")
+	switch {
+	case i < 0:
+		return "gone"
+	case b[i+2] == 'Z' || b[i+2] == 'X':
+		return "zombie"
 	}
-	state = "alive"
-	if s[j+2] == 'Z' || s[j+2] == 'X' {
-		state = "zombie"
-	}
-	return s[i+1 : j], state
+	return "alive"
 }
 
 // Alive reports whether a process exists and is no zombie.
-func Alive(pid int) bool {
-	_, state := nameAndState(pid)
-	return state == "alive"
-}
+func Alive(pid int) bool { return state(pid) == "alive" }
 
 // Growth tells what is more in after than in inv.
 func (inv Inventory) Growth(after Inventory) []string {
