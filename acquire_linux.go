@@ -530,9 +530,9 @@ func (r *running) limits(ctx context.Context) error {
 		}
 	}
 	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
-	g, err := r.makeGroup(name, withoutSwap(res), cfg)
+	g, err := r.makeGroup(ctx, name, withoutSwap(res), cfg)
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
-		if g, err = r.makeGroup(name, res, cfg); err == nil {
+		if g, err = r.makeGroup(ctx, name, res, cfg); err == nil {
 			r.note(Measure{Name: "swap limit", Status: Unavailable, Reason: "the kernel does not count swap"})
 		}
 	}
