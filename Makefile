@@ -87,7 +87,7 @@ test-vm: test-amd64 test-arm64 ## both, and the tests of the virtual machines th
 
 generate: ## make generated files again; fails if that changes them
 	go generate ./...
-	git diff --exit-code
+	git diff --exit-code -- '*/z*.go'
 
 fuzz: ## every fuzz test for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
