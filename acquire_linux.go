@@ -503,11 +503,8 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	res := p.resources
-	asked := !isZero(res)
-	if !p.pidsSet {
-		res.Pids.Max = defaultPids
-	}
+	asked := !isZero(p.resources)
+	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
 		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
@@ -515,7 +512,6 @@ func (r *running) limits(ctx context.Context) error {
 			name = "caisson-" + s.id + name[len("caisson"):]
 		}
 	}
-	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
 	g, err := r.makeGroup(name, withoutSwap(res), cfg)
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
 		if g, err = r.makeGroup(name, res, cfg); err == nil {
@@ -544,6 +540,15 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	r.describeLimits(res)
 	return nil
+}
+
+// wantedGroup is the cgroup that the container is to have: its limits, and what is counted where that is possible.
+func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
+	res := s.process.resources
+	if !s.process.pidsSet {
+		res.Pids.Max = defaultPids
+	}
+	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
 }
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
