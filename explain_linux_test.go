@@ -68,9 +68,9 @@ var explained = map[string]struct {
 }
 
 const (
-	scenarioEnv = "CAISSON_TEST_SCENARIO"
-	explainRootEnv     = "CAISSON_TEST_ROOT"
-	dirEnv      = "CAISSON_TEST_DIR"
+	scenarioEnv    = "CAISSON_TEST_SCENARIO"
+	explainRootEnv = "CAISSON_TEST_ROOT"
+	dirEnv         = "CAISSON_TEST_DIR"
 )
 
 func init() { roles["explain"] = explainRole }
