@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -80,6 +81,7 @@ func (r *running) plan(ctx context.Context) error {
 		return err
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
+	r.m.ignored = ignoredSignals()
 	return r.makeLayout(ctx, desc)
 }
 
@@ -362,6 +364,20 @@ func (r *running) seccomp(set caps.Set) error {
 		r.declined("no new privileges", "left out, as asked for", "")
 	}
 	return nil
+}
+
+// ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
+// with none.
+func ignoredSignals() (list []int) {
+	const sigIgn = 1
+	for sig := 1; sig <= 64; sig++ {
+		var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer or mask, mask
+		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
+		if e == 0 && act[0] == sigIgn {
+			list = append(list, sig)
+		}
+	}
+	return list
 }
 
 // softFiles is the traditional soft limit on open files. The Go runtime has raised that of the host program to the

@@ -33,6 +33,7 @@ type machine struct {
 	template   bool   // a template mount namespace is there (input "template")
 	joins      int    // inputs "cgroup 0".. : v1 tasks files
 	cpuSeconds uint64 // limit of each process's CPU time; 0: none
+	ignored    []int  // signals that the host program ignores
 	cgroupFD   bool   // input "cgroup.procs": clone3 cannot place it
 	user       rootfs.User
 	caps       caps.Set
@@ -324,6 +325,9 @@ func (c *compiler) process() {
 	c.Step("close", "all other descriptors at exec")
 	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
 	c.Step("unblock", "signals")
+	for _, sig := range c.m.ignored { // exec keeps what the host program ignores
+		c.Call(unix.SYS_RT_SIGACTION, "rt_sigaction", program.Int(sig), program.Bytes(make([]byte, 32), "{SIG_DFL}"), program.Null(), program.Int(8))
+	}
 	c.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
 	umask := uint32(0o022)
 	if p.umask != nil {

@@ -181,8 +181,9 @@ func WithTerminal(rows, cols uint16) ProcessOption {
 }
 
 // WithCapabilities replaces the set of capabilities: names such as "CAP_NET_ADMIN" or "net_admin", or "ALL". No
-// arguments: none at all. Default: the 14 that Docker gives, for the container's root user; another user holds only
-// the capabilities that were named, as ambient ones. Inheritable capabilities are set for those only.
+// arguments: none at all. Default: those that Docker gives, for the container's root user, but not CAP_MKNOD: without a
+// user namespace it opens every device of the host through a node made in /dev. Another user holds only the
+// capabilities that were named, as ambient ones; inheritable capabilities are set for those only.
 func WithCapabilities(names ...string) ProcessOption {
 	return processOption(func(p *processSpec) {
 		p.caps.replace, p.caps.add, p.caps.drop = append([]string{}, names...), nil, nil

@@ -169,7 +169,7 @@ func status(t *testing.T, field string, opts ...Option) string {
 
 func TestCapabilities(t *testing.T) {
 	noLeaks(t)
-	const docker = "00000000a80425fb"
+	const docker = "00000000a00425fb" // without CAP_MKNOD
 	for _, tt := range []struct {
 		name string
 		opts []Option

@@ -271,9 +271,13 @@ func (p *processSpec) validate() error {
 	return errors.Join(faults...)
 }
 
+// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace every device of the host can be
+// opened through a node made in /dev, unless a cgroup guards devices. In a user namespace it serves nothing.
+const defaultCaps = caps.Default &^ (1 << caps.Mknod)
+
 // capabilities computes the set that was asked for; all is what "ALL" means.
 func (p *processSpec) capabilities(all caps.Set) (caps.Set, error) {
-	set := caps.Default
+	set := defaultCaps
 	var err error
 	if p.caps.replace != nil {
 		if set, err = caps.ParseNames(p.caps.replace, all); err != nil {
