@@ -72,7 +72,7 @@ func TestResize(t *testing.T) {
 }
 
 func TestCreateWaitsForStart(t *testing.T) {
-	var out bytes.Buffer
+	var out buffer
 	c := hostContainer(t, WithCommand("echo", "ran"), WithStdout(&out))
 	if _, err := c.Create(testContext(t)); err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 	if _, err := root.Stat("/bin/sh"); err != nil {
 		t.Fatalf("the root of a created container cannot be seen: %v", err)
 	}
-	if out.Len() != 0 {
+	if out.String() != "" {
 		t.Fatalf("the command ran before Start: %q", &out)
 	}
 	if _, err := c.Create(testContext(t)); !errors.Is(err, ErrState) {
