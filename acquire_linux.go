@@ -101,6 +101,7 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
 		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
+		r.env.EmptyNamespace = r.m.template
 		desc, err := r.spec.rootfs.Describe(ctx, r.env)
 		if err != nil {
 			return nil, fmt.Errorf("root filesystem: %w", err)
@@ -524,7 +525,7 @@ func (r *running) limits(ctx context.Context) error {
 		return nil
 	}
 	res := p.resources
-	asked := !isZero(res) || s.cgroup.Parent != ""
+	asked := !isZero(res) || s.cgroup != (CgroupConfig{})
 	if !p.pidsSet {
 		res.Pids.Max = defaultPids
 	}
@@ -536,9 +537,9 @@ func (r *running) limits(ctx context.Context) error {
 		}
 	}
 	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
-	g, err := r.makeGroup(name, withoutSwap(res), cfg)
+	g, err := r.makeGroup(ctx, name, withoutSwap(res), cfg)
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
-		if g, err = r.makeGroup(name, res, cfg); err == nil {
+		if g, err = r.makeGroup(ctx, name, res, cfg); err == nil {
 			r.note(Measure{Name: "swap limit", Status: Unavailable, Reason: "the kernel does not count swap"})
 		}
 	}

@@ -162,10 +162,26 @@ func (c *compiler) enterNamespaces() {
 	if flags != 0 {
 		c.Step("make namespaces", program.CloneFlagNames(flags))
 		c.Unshare(flags)
+		c.clocks(flags, true)
 	}
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+// clocks sets the offsets of a new time namespace, which can be done only while nobody is in it. Making it moves the
+// next child; enter moves the calling process itself.
+func (c *compiler) clocks(flags uint64, enter bool) {
+	if flags&unix.CLONE_NEWTIME == 0 {
+		return
+	}
+	c.Step("set", "clock offsets")
+	c.WriteFile(program.Cwd(), "/proc/self/timens_offsets", c.s.namespaces.TimeOffsets.String())
+	if enter {
+		ns := c.Openat(program.Cwd(), "/proc/self/ns/time_for_children", unix.O_RDONLY, 0)
+		c.Setns(ns.Result(), unix.CLONE_NEWTIME)
+		c.Close(ns.Result())
 	}
 }
 
@@ -184,9 +200,15 @@ func (c *compiler) userNamespaceWithRanges() {
 	}
 	c.Step("make", "user namespace")
 	c.Unshare(unix.CLONE_NEWUSER)
+	flags := c.m.newNS
+	if t := flags & unix.CLONE_NEWTIME; t != 0 { // becoming root closes /proc/self to the process itself
+		flags &^= t
+		c.Step("make namespaces", program.CloneFlagNames(t))
+		c.Unshare(t)
+		c.clocks(t, false)
+	}
 	stage.EmitSync(c.Builder, syncMaps)
 	c.becomeRoot()
-	flags := c.m.newNS
 	for _, j := range c.m.joined {
 		c.Step("join", j.name)
 		c.Setns(c.Input(j.name), j.flag)

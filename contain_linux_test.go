@@ -427,6 +427,7 @@ func TestRootAfterExit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer r.Close()
 	if b, err := r.ReadFile("/out/d/f", 100); err != nil || string(b) != "artefact\n" {
 		t.Errorf("%q %v", b, err)
 	}
@@ -443,6 +444,13 @@ func TestRootAfterExit(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := c.CopyOut(testContext(t), "/out/d", to); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(to, "f")); err != nil || string(b) != "artefact\n" {
+		t.Errorf("%q %v", b, err)
+	}
 }
 
 func TestIsolationIsComplete(t *testing.T) {

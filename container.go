@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -281,6 +282,24 @@ func (c *Container) Root() (*rootfs.Root, error) {
 		return nil, err
 	}
 	return c.run.rootView()
+}
+
+// CopyOut copies a file or directory of the container, running or stopped, to dst on the host, whose parent directory
+// must exist. Paths inside are resolved as [Container.Root] does; nothing outside dst is written. Set-user-ID bits are
+// dropped and special files skipped. For limits and other wishes use [rootfs.CopyOut].
+func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
+	root, err := c.Root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dst = filepath.Clean(dst)
+	dir, err := os.Open(filepath.Dir(dst))
+	if err != nil {
+		return c.fail("copy out", err)
+	}
+	defer dir.Close()
+	return c.fail("copy out", rootfs.CopyOut(ctx, root, src, dir, filepath.Base(dst), rootfs.CopyOptions{Special: rootfs.SkipSpecial}))
 }
 
 // Close ends an attached container if it runs, waits for its end and releases everything it holds on the machine. It

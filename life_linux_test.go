@@ -89,7 +89,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 		t.Fatalf("the root of a created container cannot be seen: %v", err)
 	}
 	if out.String() != "" {
-		t.Fatalf("the command ran before Start: %q", &out)
+		t.Fatalf("the command ran before Start: %q", out.String())
 	}
 	if _, err := c.Create(testContext(t)); !errors.Is(err, ErrState) {
 		t.Fatalf("second Create: %v, want ErrState", err)
@@ -102,7 +102,7 @@ func TestCreateWaitsForStart(t *testing.T) {
 		t.Fatal(r, err)
 	}
 	if out.String() != "ran\n" {
-		t.Fatalf("output %q", &out)
+		t.Fatalf("output %q", out.String())
 	}
 }
 

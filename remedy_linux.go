@@ -99,6 +99,10 @@ func remedy(err error) string {
 		if errno == unix.ENOENT && errors.Is(err, ErrCommandNotFound) {
 			return "look at the PATH and at what the root filesystem contains"
 		}
+	case "mount_setattr":
+		if errno == unix.EINVAL {
+			return "this kernel cannot map the ids of that directory's file system (tmpfs: from Linux 6.3; overlay layers: from 5.19; network file systems: hardly): move it, or do without a user namespace"
+		}
 	case "fsconfig", "fsmount", "mount", "move_mount":
 		if errno == unix.EPERM && os.Getuid() != 0 {
 			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc"

@@ -74,7 +74,8 @@ type Result struct {
 	// OOMKills counts processes of the container that the OOM killer ended.
 	OOMKills cgroups.Value[uint64]
 
-	// Started and Ended are when the start began and when the end was seen; Wall is the time between.
+	// Started is when the start began, or when a created container was released (zero if it never was), Ended when
+	// the end was seen; Wall is the time between.
 	Started, Ended time.Time
 	Wall           time.Duration
 	// CPU is the CPU time used by all processes of the container, or by the command and the children it waited

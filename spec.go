@@ -43,13 +43,13 @@ type spec struct {
 
 	domainname string
 	cgroup     CgroupConfig
+	cgroupOff  bool
 	bestEffort bool
 	sysctls    [][2]string
 	stopSignal syscall.Signal
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
-	cgroupOff  bool
 }
 
 // processSpec is what a process was asked to be.
@@ -194,7 +194,7 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
-	if s.cgroupOff && (!isZero(s.process.resources) || s.cgroup != (CgroupConfig{})) {
+	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
 	return errors.Join(append(faults, s.process.validateLimits()...)...)

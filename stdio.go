@@ -12,11 +12,12 @@ import (
 
 // streams are the standard streams of one start: what the process gets, and the goroutines that copy.
 type streams struct {
-	child  []*os.File // what the process gets as descriptors 0, 1, 2
-	close  []*os.File // the process's ends that are ours to close once it has been started
-	ours   []*os.File // our ends of the pipes
-	copies []func() error
-	feed   func() // copies the input; not waited for, since its reader may never end
+	child   []*os.File // what the process gets as descriptors 0, 1, 2
+	nothing *os.File   // the null device, if a stream leads there
+	close   []*os.File // the process's ends that are ours to close once it has been started
+	ours    []*os.File // our ends of the pipes
+	copies  []func() error
+	feed    func() // copies the input; not waited for, since its reader may never end
 
 	terminalIn  io.Reader
 	terminalOut io.Writer
@@ -59,18 +60,22 @@ func same(a, b io.Writer) bool {
 	return a == b
 }
 
-func (s *streams) null(flag int) error {
-	f, err := os.OpenFile(os.DevNull, flag, 0)
-	if err != nil {
-		return err
+// null gives the process the null device, opened once for all of its streams.
+func (s *streams) null() error {
+	if s.nothing == nil {
+		f, err := openNull()
+		if err != nil {
+			return err
+		}
+		s.nothing, s.close = f, append(s.close, f)
 	}
-	s.child, s.close = append(s.child, f), append(s.close, f)
+	s.child = append(s.child, s.nothing)
 	return nil
 }
 
 func (s *streams) input(r io.Reader) error {
 	if r == nil {
-		return s.null(os.O_RDONLY)
+		return s.null()
 	}
 	if f, ok := r.(*os.File); ok {
 		s.child = append(s.child, f)
@@ -90,7 +95,7 @@ func (s *streams) input(r io.Reader) error {
 
 func (s *streams) output(w io.Writer) error {
 	if w == nil && s.limit == 0 {
-		return s.null(os.O_WRONLY)
+		return s.null()
 	}
 	if f, ok := w.(*os.File); ok && s.limit == 0 {
 		s.child = append(s.child, f)

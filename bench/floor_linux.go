@@ -18,14 +18,14 @@ import (
 	"github.com/caisson-go/caisson"
 )
 
-// floor is the C process: it makes containers by the two lists of system calls, and runs other programs.
-type floor struct {
+// floorProcess is the C process: it makes containers by the two lists of system calls, and runs other programs.
+type floorProcess struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-func (w *workspace) startFloor() (*floor, error) {
+func (w *workspace) startFloor() (*floorProcess, error) {
 	args, err := w.floorArgs()
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func (w *workspace) startFloor() (*floor, error) {
 	if err := os.MkdirAll(stage, 0o700); err != nil {
 		return nil, err
 	}
-	f := &floor{cmd: exec.Command(filepath.Join(w.bin, "floor"), append(args, "-root", w.root, "-stage", stage, "-filter", w.filter)...)}
+	f := &floorProcess{cmd: exec.Command(filepath.Join(w.bin, "floor"), append(args, "-root", w.root, "-stage", stage, "-filter", w.filter)...)}
 	f.cmd.Stderr = os.Stderr
 	if f.in, err = f.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -51,13 +51,13 @@ func (w *workspace) startFloor() (*floor, error) {
 	return f, nil
 }
 
-func (f *floor) close() error {
+func (f *floorProcess) close() error {
 	f.in.Close()
 	return f.cmd.Wait()
 }
 
 // ask sends a request and returns the first line of the answer.
-func (f *floor) ask(request string) (string, error) {
+func (f *floorProcess) ask(request string) (string, error) {
 	if _, err := io.WriteString(f.in, request+"\n"); err != nil {
 		return "", err
 	}
@@ -73,7 +73,7 @@ func (f *floor) ask(request string) (string, error) {
 }
 
 // total asks for a start and returns its whole time in microseconds.
-func (f *floor) total(request string) (float64, error) {
+func (f *floorProcess) total(request string) (float64, error) {
 	line, err := f.ask(request)
 	if err != nil {
 		return 0, err
@@ -83,7 +83,7 @@ func (f *floor) total(request string) (float64, error) {
 }
 
 // text asks for something that answers with lines up to a dot; skip leaves out the line with times.
-func (f *floor) text(request string, skip bool) (string, error) {
+func (f *floorProcess) text(request string, skip bool) (string, error) {
 	line, err := f.ask(request)
 	var b strings.Builder
 	if !skip {

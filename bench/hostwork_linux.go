@@ -7,6 +7,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/pprof"
+	"strconv"
+	"strings"
 
 	"github.com/caisson-go/caisson"
 )
@@ -34,10 +36,62 @@ func hostwork(w *workspace) error {
 	err := w.starts(n)
 	runtime.ReadMemStats(&after)
 	per := func(a, b uint64) float64 { return float64(b-a) / float64(n) }
-	text := fmt.Sprintf("%d starts: %.0f allocations and %.1f KiB each, %d collections\n", n, per(before.Mallocs, after.Mallocs),
+	text := fmt.Sprintf("%d starts: %.0f allocations and %.1f KiB each, %d collections\n\n", n, per(before.Mallocs, after.Mallocs),
 		per(before.TotalAlloc, after.TotalAlloc)/1024, after.NumGC-before.NumGC)
+	table, cerr := w.processorTime(n)
+	text += table
 	fmt.Print(text)
-	return errors.Join(err, w.keep("hostwork", text, text))
+	return errors.Join(err, cerr, w.keep("hostwork", text, text))
+}
+
+// processorTime compares what starts cost in processor time, which other processes on the machine hardly disturb.
+func (w *workspace) processorTime(n int) (string, error) {
+	floor := w.floor.cmd.Process.Pid
+	text := "| processor time of a start, µs | in the host program | in the container |\n|---|---|---|\n"
+	for _, k := range []struct {
+		name string
+		pid  int
+		run  func() error
+	}{
+		{"caisson", os.Getpid(), func() error { return w.starts(n) }},
+		{"floor A", floor, func() error { _, err := floorRate([]*floorProcess{w.floor}, "A", n); return err }},
+		{"floor B", floor, func() error { _, err := floorRate([]*floorProcess{w.floor}, "B", n); return err }},
+	} {
+		self, children, err := ticks(k.pid)
+		if err == nil {
+			err = k.run()
+		}
+		if err != nil {
+			return text, err
+		}
+		self2, children2, err := ticks(k.pid)
+		if err != nil {
+			return text, err
+		}
+		per := func(a, b int) float64 { return float64(b-a) * 1e4 / float64(n) } // USER_HZ is 100 on every architecture
+		text += fmt.Sprintf("| %s | %.0f | %.0f |\n", k.name, per(self, self2), per(children, children2))
+	}
+	return text, nil
+}
+
+// ticks reads the processor time of a process and of its children that have been waited for (proc(5)).
+func ticks(pid int) (self, children int, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	f := strings.Fields(rest)
+	var v [4]int
+	for i := range v {
+		if len(f) < 15 {
+			return 0, 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
+		}
+		if v[i], err = strconv.Atoi(f[11+i]); err != nil {
+			return 0, 0, err
+		}
+	}
+	return v[0] + v[1], v[2] + v[3], nil
 }
 
 func (w *workspace) starts(n int) error {

@@ -19,7 +19,7 @@ func throughput(w *workspace) error {
 	if err != nil {
 		return err
 	}
-	floors := []*floor{w.floor, second}
+	floors := []*floorProcess{w.floor, second}
 	n := max(*rounds*5, 100)
 	kinds := []struct {
 		name string
@@ -80,7 +80,7 @@ func (w *workspace) rate(starters, n int, more ...caisson.Option) (float64, erro
 	return float64(n/starters*starters) / time.Since(began).Seconds(), errors.Join(errs...)
 }
 
-func floorRate(floors []*floor, which string, n int) (float64, error) {
+func floorRate(floors []*floorProcess, which string, n int) (float64, error) {
 	var wg sync.WaitGroup
 	errs := make([]error, len(floors))
 	began := time.Now()

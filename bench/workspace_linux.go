@@ -22,7 +22,7 @@ type workspace struct {
 	root    string // root filesystem with /bin/t0, /bin/pause, /bin/probe and busybox as /bin/true
 	oneshot string
 	filter  string // the compiled seccomp filter
-	floor   *floor
+	floor   *floorProcess
 	undo    []func() error
 }
 

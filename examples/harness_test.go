@@ -24,7 +24,12 @@ import (
 // ordinary is the id of the user that root lends to the tests; it needs no entry in /etc/passwd.
 const ordinary = 54321
 
-var bin string // where the programs are
+// bin is where the programs are. Where there is no Go, as in a virtual machine, they are built beforehand.
+var bin string
+
+func init() {
+	flag.StringVar(&bin, "bin", "", "`DIR` with the programs, instead of building them")
+}
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -32,6 +37,9 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) int {
+	if bin != "" {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "caisson-examples-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -80,10 +88,12 @@ func ownDir(t *testing.T, uid int) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
+	err = os.Chmod(dir, 0o755) // a container's root may be another user outside
 	if os.Getuid() == 0 {
-		if err := os.Chown(dir, uid, uid); err != nil {
-			t.Fatal(err)
-		}
+		err = errors.Join(err, os.Chown(dir, uid, uid))
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -101,7 +111,7 @@ func (r result) String() string {
 // command prepares a program of the examples. It does not outlive the test.
 func (c caller) command(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.Dir = c.dir

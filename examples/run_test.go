@@ -60,9 +60,6 @@ func TestRunFlags(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(c.dir, "note"), []byte("from outside\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(c.dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
 		for _, tt := range []struct {
 			name string
 			args []string

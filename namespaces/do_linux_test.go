@@ -185,7 +185,7 @@ func TestDoChildrenInherit(t *testing.T) {
 		if err := unix.Sethostname([]byte("caisson-child")); err != nil {
 			return err
 		}
-		out, err := exec.Command("/bin/hostname").Output()
+		out, err := exec.Command("uname", "-n").Output()
 		if err == nil && string(out) != "caisson-child\n" {
 			err = fmt.Errorf("the child's host name is %q", out)
 		}

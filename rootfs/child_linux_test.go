@@ -46,11 +46,11 @@ type mode struct {
 }
 
 var modes = []mode{
-	{"root", false, Features{true, true}},
+	{"root", false, Features{Openat2: true, MountSetattr: true}},
 	{"root-old-calls", false, Features{}},
-	{"userns", true, Features{true, true}},
+	{"userns", true, Features{Openat2: true, MountSetattr: true}},
 	{"userns-old-calls", true, Features{}},
-	{"userns-range", true, Features{true, true}},
+	{"userns-range", true, Features{Openat2: true, MountSetattr: true}},
 }
 
 func (m mode) env() Env {

@@ -15,9 +15,16 @@ import (
 // path. Filesystems that the kernel grants to a user namespace only while it still sees the outer ones (proc
 // and sysfs) are made here. It leaves the file creation mask at 0.
 func (p *Plan) Assemble(b *program.Builder) {
-	b.Step("clear file creation mask", "")
-	b.Umask(0)
 	root := p.layout.Root
+	if !p.coversOverlay() {
+		b.Step("clear file creation mask", "")
+		b.Umask(0)
+	}
+	if p.covers() {
+		p.cover(b)
+		p.kernelMounts(b)
+		return
+	}
 	if p.needsScratch() {
 		p.scratch(b)
 		p.overlayMounts(b)
@@ -39,6 +46,10 @@ func (p *Plan) Assemble(b *program.Builder) {
 // Pivot emits the change of the root: the current directory becomes "/", and what was "/" goes.
 func (p *Plan) Pivot(b *program.Builder) {
 	b.Step("make it the root", "")
+	if p.covers() {
+		b.Chroot(".")
+		return
+	}
 	b.PivotRoot(".", ".")
 	b.Step("detach the old root", "")
 	b.Umount2(".", unix.MNT_DETACH)
@@ -82,6 +93,13 @@ func (p *Plan) lateRootFlags(b *program.Builder) {
 // and goes there. From here on names are relative, so that the names of 500 layers fit in the one page that
 // mount(2) takes.
 func (p *Plan) scratch(b *program.Builder) {
+	mnt := p.makeScratch(b)
+	b.MoveMount(mnt, program.Cwd(), p.scratchDir())
+	b.Fchdir(mnt)
+}
+
+// makeScratch makes the tmpfs, attached nowhere.
+func (p *Plan) makeScratch(b *program.Builder) program.Arg {
 	up := p.layout.Root.Upper
 	size, inodes := up.Size, max(up.Size/2048, 1024)
 	if p.layout.Root.Kind == KindBind || up.Dir != "" || up.None {
@@ -95,9 +113,7 @@ func (p *Plan) scratch(b *program.Builder) {
 	}
 	b.FsconfigString(fs, "mode", "0700")
 	b.FsconfigCreate(fs)
-	mnt := b.Fsmount(fs, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID).Result()
-	b.MoveMount(mnt, program.Cwd(), p.scratchDir())
-	b.Fchdir(mnt)
+	return b.Fsmount(fs, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID).Result()
 }
 
 // scratchDir is where the scratch is mounted meanwhile: some directory that exists, not "/" if possible, since

@@ -27,14 +27,16 @@ type Plan struct {
 	inRoot bool        // at is also the root of the process and the current directory
 
 	rootTree program.Arg
-	trees    []program.Arg          // of the root's layers or parts
-	devices  []program.Arg          // of the host, in a user namespace
-	diskTree program.Arg            // of the upper layer on disk
-	mounts   []mountState           // one for each of layout.Mounts
-	own      map[string]program.Arg // /proc, /sys, /dev: the mount that we made there
-	parent   program.Word
-	zero     program.Word
-	nulls    []program.Arg // one for each masked path, where /dev has none
+	// scratchTree is the tmpfs with the upper layer, where the overlay is made before it is attached.
+	scratchTree program.Arg
+	trees       []program.Arg          // of the root's layers or parts
+	devices     []program.Arg          // of the host, in a user namespace
+	diskTree    program.Arg            // of the upper layer on disk
+	mounts      []mountState           // one for each of layout.Mounts
+	own         map[string]program.Arg // /proc, /sys, /dev: the mount that we made there
+	parent      program.Word
+	zero        program.Word
+	nulls       []program.Arg // one for each masked path, where /dev has none
 }
 
 // mountState is what is known about a mount of the layout.

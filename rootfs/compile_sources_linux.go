@@ -19,6 +19,10 @@ func (p *Plan) Sources(b *program.Builder) {
 		p.rootTree = p.openLayer(b, "root filesystem", 0, root.Layers[0])
 		p.bindAttrs(b, p.rootTree, root.Layers[0].Recursive, p.rootFlags(), p.rootIDMap(b), p.rootMapped())
 	case KindOverlay:
+		if p.coversOverlay() {
+			p.detachedOverlay(b)
+			break
+		}
 		for i, l := range root.Layers {
 			tree := p.openLayer(b, "layer", i, l)
 			p.idmapLayer(b, tree)

@@ -53,6 +53,10 @@ type Env struct {
 	// ScratchDir is a directory of the mount namespace in which the root filesystem is put together, covered
 	// meanwhile. Empty: one that exists on this machine.
 	ScratchDir string
+	// EmptyNamespace says that the program enters a mount namespace after its sources have been opened in which
+	// there is nothing but an empty read-only filesystem with the directory ScratchDir. Its root can then be covered
+	// by the new one instead of being taken away, which is faster.
+	EmptyNamespace bool
 	// Features says what the kernel offers; see [Probe].
 	Features Features
 }

@@ -36,15 +36,38 @@ void prepare_b(void) {
 	for (int i = 0; i < 4; i++) close(pipes[i/2][i%2]);
 }
 
-static void root_b(struct run *r, int tree) {
-	CK(mount("tmpfs", "/mnt", "tmpfs", MS_NOSUID|MS_NODEV, "size=268435456,nr_inodes=131072,mode=0700"));
-	CK(mkdir("/mnt/u", 0755));
-	CK(mkdir("/mnt/w", 0700));
-	CK(mkdir("/mnt/m", 0755));
-	CK(fchdir(tree));
-	CK(mount("overlay", "/mnt/m", "overlay", MS_NODEV, "lowerdir=.,upperdir=/mnt/u,workdir=/mnt/w"));
-	CK(chdir("/mnt/m"));
-	CK(mount(".", "/", 0, MS_MOVE, 0));
+static int set(int fs, int cmd, const char *key, const void *value) { return syscall(SYS_fsconfig, fs, cmd, key, value, 0); }
+
+// root_b makes the root filesystem while the host's mounts are still in sight, attached nowhere: so the layer needs no
+// clone of its own, which would have to be taken down again. Linux 6.15.
+static int root_b(struct run *r, int *scratch) {
+	int fs = syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC);
+	CK(fs);
+	CK(set(fs, FSCONFIG_SET_STRING, "size", "268435456"));
+	CK(set(fs, FSCONFIG_SET_STRING, "nr_inodes", "131072"));
+	CK(set(fs, FSCONFIG_SET_STRING, "mode", "0700"));
+	CK(set(fs, FSCONFIG_CMD_CREATE, 0, 0));
+	CK(*scratch = syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID|MOUNT_ATTR_NODEV));
+	CK(fchdir(*scratch));
+	CK(mkdir("u", 0755));
+	CK(mkdir("w", 0700));
+	fs = syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+	CK(fs);
+	CK(set(fs, FSCONFIG_SET_STRING, "lowerdir+", cfg.root));
+	CK(set(fs, FSCONFIG_SET_STRING, "upperdir", "u"));
+	CK(set(fs, FSCONFIG_SET_STRING, "workdir", "w"));
+	CK(set(fs, FSCONFIG_CMD_CREATE, 0, 0));
+	int root;
+	CK(root = syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV));
+	return root;
+}
+
+// cover_b covers the empty root with the new one, and keeps the scratch attached beneath: closing a mount that is
+// attached nowhere would wait for a grace period, while what is attached goes together with the namespace.
+static void cover_b(struct run *r, int root, int scratch) {
+	CK(syscall(SYS_move_mount, scratch, "", AT_FDCWD, "/mnt", MOVE_MOUNT_F_EMPTY_PATH));
+	CK(syscall(SYS_move_mount, root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH));
+	CK(fchdir(root));
 	CK(chroot("."));
 }
 
@@ -97,12 +120,11 @@ int child_b(void *run) {
 	if (r->cgroups)
 		for (int i = 0; i < cfg.ngroup; i++)
 			if (!cfg.group[i].v2) CK(write(r->tasks[i], "0", 1));
-	int tree = syscall(SYS_open_tree, AT_FDCWD, cfg.root, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC);
-	CK(tree);
+	int scratch, root = root_b(r, &scratch);
 	CK(setns(template_ns, CLONE_NEWNS));
 	CK(unshare(CLONE_NEWNS|CLONE_NEWCGROUP|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWNET));
 	loopback(r);
-	root_b(r, tree);
+	cover_b(r, root, scratch);
 	mounts_b(r);
 	set_identity(r);
 	return execute(r);

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson"
 	"github.com/caisson-go/caisson/rootfs"
@@ -72,8 +72,8 @@ func processOptions(p *specs.Process) (caisson.Option, error) {
 	}
 	var errs []error
 	for _, l := range p.Rlimits {
-		n, ok := rlimits[strings.TrimPrefix(l.Type, "RLIMIT_")]
-		if !ok {
+		n := slices.Index(rlimits, strings.TrimPrefix(l.Type, "RLIMIT_"))
+		if n < 0 {
 			errs = append(errs, fmt.Errorf("process.rlimits: unknown type %q", l.Type))
 		}
 		opts = append(opts, caisson.WithRlimit(n, l.Soft, l.Hard))
@@ -81,10 +81,8 @@ func processOptions(p *specs.Process) (caisson.Option, error) {
 	return caisson.Options(opts...), errors.Join(errs...)
 }
 
-var rlimits = map[string]int{
-	"AS": unix.RLIMIT_AS, "CORE": unix.RLIMIT_CORE, "CPU": unix.RLIMIT_CPU, "DATA": unix.RLIMIT_DATA,
-	"FSIZE": unix.RLIMIT_FSIZE, "LOCKS": unix.RLIMIT_LOCKS, "MEMLOCK": unix.RLIMIT_MEMLOCK,
-	"MSGQUEUE": unix.RLIMIT_MSGQUEUE, "NICE": unix.RLIMIT_NICE, "NOFILE": unix.RLIMIT_NOFILE,
-	"NPROC": unix.RLIMIT_NPROC, "RSS": unix.RLIMIT_RSS, "RTPRIO": unix.RLIMIT_RTPRIO,
-	"RTTIME": unix.RLIMIT_RTTIME, "SIGPENDING": unix.RLIMIT_SIGPENDING, "STACK": unix.RLIMIT_STACK,
+// rlimits are the kinds in the order of their numbers on amd64 and arm64 (asm-generic/resource.h).
+var rlimits = []string{
+	"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE",
+	"MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME",
 }

@@ -59,6 +59,7 @@ func refuseResources(r *specs.LinuxResources, p *specs.Process, no func(bool, st
 	no(len(r.HugepageLimits) > 0, "linux.resources.hugepageLimits")
 	no(len(r.Rdma) > 0, "linux.resources.rdma")
 	if m := r.Memory; m != nil {
+		//lint:ignore SA1019 bundles may still have it
 		no(m.Kernel != nil || m.KernelTCP != nil || m.Swappiness != nil || deref(m.DisableOOMKiller), "linux.resources.memory beyond limit, reservation and swap")
 	}
 	if c := r.CPU; c != nil {

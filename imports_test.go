@@ -1,0 +1,200 @@
+package caisson_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/caisson-go/caisson"
+
+// mayImport says which packages of this module each package may import: the walls of docs/architecture.md. What is
+// not listed may import nothing of it. "." is the root package. .golangci.yaml says the same to editors.
+var mayImport = map[string][]string{
+	"internal/linux":   {},
+	"internal/program": {"internal/linux"},
+	"internal/caps":    {},
+	"internal/journal": {},
+	"internal/seccomp": {"internal/caps"},
+	"internal/stage":   {"internal/linux", "internal/program"},
+	// The leaves are useful alone, so they import neither each other nor the root.
+	"namespaces": {"internal/linux", "internal/program", "internal/stage", "internal/caps", "internal/journal"},
+	"cgroups":    {"internal/linux", "internal/journal"},
+	"rootfs":     {"internal/linux", "internal/program"},
+	// The root takes networks and images as interfaces, so that who does not use them does not link them.
+	".": {"cgroups", "internal/caps", "internal/journal", "internal/linux", "internal/program", "internal/seccomp", "internal/stage", "namespaces", "rootfs"},
+
+	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
+	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},
+	"internal/testutil":            {"."},
+	// Benchmarks build the same container in C and as an OCI bundle, for which they compile the default filter.
+	"bench":         {".", "cgroups", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "rootfs"},
+	"bench/oneshot": {".", "rootfs"},
+}
+
+// modules are what the product may import from outside, with the reason. An embedder's program links them.
+var modules = map[string]string{
+	"golang.org/x/sys":                       "system calls and constants that package syscall lacks",
+	"github.com/opencontainers/runtime-spec": "the types of seccomp profiles, which others produce",
+}
+
+// toolModules are imported by generators and tests only. They stand in go.mod, and nobody links them.
+var toolModules = map[string]string{
+	"github.com/moby/profiles/seccomp": "source of the default seccomp profile, at generation time",
+	"golang.org/x/net":                 "a second implementation of classic BPF, in tests of the compiler",
+}
+
+// unwanted packages are large, or do things when they are imported. They must not come in by way of others.
+var unwanted = map[string]string{
+	"net/http":                    "2 MB, and no container needs it",
+	"crypto/tls":                  "comes with net/http",
+	"text/template":               "turns off the linker's removal of unused methods",
+	"google.golang.org/protobuf":  "reflection, 3 MB",
+	"testing":                     "registers flags",
+	"plugin":                      "needs cgo",
+	"C":                           "the library needs no C compiler",
+	module + "/internal/testutil": "is for tests",
+	module + "/image":             "the root takes an interface",
+	module + "/netns":             "the root takes an interface",
+}
+
+func TestImports(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (file == "examples" || file == "bin" || d.Name() == "testdata" || len(file) > 1 && strings.HasPrefix(d.Name(), ".")):
+			return fs.SkipDir
+		case d.IsDir() || !strings.HasSuffix(file, ".go"):
+			return nil
+		}
+		seen++
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range f.Imports {
+			p, err := strconv.Unquote(i.Path.Value)
+			if err != nil {
+				return err
+			}
+			checkImport(t, file, p)
+		}
+		return nil
+	})
+	if err != nil || seen < 100 {
+		t.Fatalf("%d files: %v", seen, err)
+	}
+}
+
+func checkImport(t *testing.T, file, imported string) {
+	dir, test := path.Dir(filepath.ToSlash(file)), strings.HasSuffix(file, "_test.go")
+	own, ours := strings.CutPrefix(imported, module)
+	own = strings.TrimPrefix(own, "/")
+	if own == "" {
+		own = "."
+	}
+	first, _, _ := strings.Cut(imported, "/")
+	switch {
+	case ours && !test:
+		if !slices.Contains(mayImport[dir], own) {
+			t.Errorf("%s imports %s: see the list of who may import whom", file, imported)
+		}
+	case ours:
+		// Tests may also use what is for tests.
+		if !slices.Contains(mayImport[dir], own) && own != dir && !strings.HasPrefix(own, "internal/") {
+			t.Errorf("%s imports %s: the tests of a package follow its rules", file, imported)
+		}
+	case strings.Contains(first, "."):
+		m := moduleOf(imported, modules)
+		if m == "" && (test || strings.Contains(dir, "/gen")) {
+			m = moduleOf(imported, toolModules)
+		}
+		if m == "" {
+			t.Errorf("%s imports %s: not a module of the list", file, imported)
+		}
+	case !test && unwanted[imported] != "" && dir != "internal/testutil":
+		t.Errorf("%s imports %s: %s", file, imported, unwanted[imported])
+	}
+}
+
+func moduleOf(pkg string, list map[string]string) string {
+	for m := range list {
+		if pkg == m || strings.HasPrefix(pkg, m+"/") {
+			return m
+		}
+	}
+	return ""
+}
+
+// Every module that go.mod requires is on one of the lists, and docs/dependencies.md tells what it is for.
+func TestModules(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(mod)) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "require "), " ")
+		if !strings.Contains(line, " v") || name == "" {
+			continue
+		}
+		n++
+		if modules[name] == "" && toolModules[name] == "" {
+			t.Errorf("go.mod requires %s, which no list here gives a reason for", name)
+		}
+		if !strings.Contains(string(doc), name) {
+			t.Errorf("docs/dependencies.md does not tell what %s is for", name)
+		}
+	}
+	if n != len(modules)+len(toolModules) {
+		t.Errorf("go.mod requires %d modules, the lists hold %d", n, len(modules)+len(toolModules))
+	}
+}
+
+// What a program links that does no more than run a directory.
+func TestMinimalEmbedder(t *testing.T) {
+	cmd := exec.Command("go", "env", "GOMODCACHE")
+	dir, err := cmd.Output()
+	if err != nil {
+		t.Skip("no go command here")
+	}
+	if _, err := os.Stat(strings.TrimSpace(string(dir))); err != nil {
+		t.Skip("needs a module cache: that of the builder belongs to another user")
+	}
+	cmd = exec.Command("go", "list", "-deps", "-f", "{{.ImportPath}} {{with .Module}}{{.Path}}{{end}}", ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		pkg, mod, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if reason := unwanted[pkg]; reason != "" {
+			t.Errorf("%s is linked: %s", pkg, reason)
+		}
+		if mod != "" && mod != module {
+			linked[mod] = true
+			if modules[mod] == "" {
+				t.Errorf("%s is linked, of module %s, which the list does not hold", pkg, mod)
+			}
+		}
+	}
+	if len(linked) != len(modules) {
+		t.Errorf("linked are %v, the list holds %d", linked, len(modules))
+	}
+}
