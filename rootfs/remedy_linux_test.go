@@ -29,7 +29,7 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := DefaultLayout(d).Compile(Env{Features: Features{true, true}, ScratchDir: "/mnt"})
+	p, err := DefaultLayout(d).Compile(Env{Features: Features{Openat2: true, MountSetattr: true}, ScratchDir: "/mnt"})
 	if err != nil {
 		t.Fatal(err)
 	}
