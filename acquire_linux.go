@@ -524,11 +524,8 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	res := p.resources
-	asked := !isZero(res) || s.cgroup != (CgroupConfig{})
-	if !p.pidsSet {
-		res.Pids.Max = defaultPids
-	}
+	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
 		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
@@ -536,7 +533,6 @@ func (r *running) limits(ctx context.Context) error {
 			name = "caisson-" + s.id + name[len("caisson"):]
 		}
 	}
-	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
 	g, err := r.makeGroup(ctx, name, withoutSwap(res), cfg)
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
 		if g, err = r.makeGroup(ctx, name, res, cfg); err == nil {
@@ -577,6 +573,15 @@ func (r *running) limitEachCPU() {
 	r.m.cpuSeconds = uint64((d + time.Second - 1) / time.Second)
 	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable,
 		Reason: "without a cgroup each process is limited by itself", Remedy: "run as root, or with a delegated cgroup"})
+}
+
+// wantedGroup is the cgroup that the container is to have: its limits, and what is counted where that is possible.
+func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
+	res := s.process.resources
+	if !s.process.pidsSet {
+		res.Pids.Max = defaultPids
+	}
+	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
 }
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded

@@ -250,7 +250,7 @@ func (c *compiler) sendFD(tag uint64, control program.Word) {
 	hdr := make([]byte, 56)
 	binary.NativeEndian.PutUint64(hdr[24:], 1)
 	binary.NativeEndian.PutUint64(hdr[40:], 24)
-	arg := program.Bytes(hdr, "descriptor").With(16, program.Bytes(iov, "").With(0, msg.Addr())).With(32, control.Addr())
+	arg := program.Bytes(hdr, fmt.Sprintf("{msg_iov=[{iov_base=sync %d, iov_len=%d}], msg_control=[{cmsg_type=SCM_RIGHTS, ...}]}", tag, stage.MessageSize)).With(16, program.Bytes(iov, "").With(0, msg.Addr())).With(32, control.Addr())
 	c.Call(unix.SYS_SENDMSG, "sendmsg", c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL"))
 }
 
@@ -265,7 +265,7 @@ func (c *compiler) sendResult(tag uint64, fd program.OpRef) {
 func (c *compiler) network() {
 	if c.m.netUp {
 		c.Step("raise", "loopback device")
-		s := c.Call(unix.SYS_SOCKET, "socket", program.Named(unix.AF_INET, "AF_INET"), program.Named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), program.Int(0))
+		s := c.Call(unix.SYS_SOCKET, "socket", program.Named(unix.AF_INET, "AF_INET"), program.Named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), program.Named(0, "IPPROTO_IP"))
 		ifr := make([]byte, 40)
 		copy(ifr, "lo")
 		binary.NativeEndian.PutUint16(ifr[16:], unix.IFF_UP|unix.IFF_RUNNING)
@@ -435,10 +435,22 @@ func (c *compiler) credentials(p *processSpec) {
 	hdr := binary.NativeEndian.AppendUint32(nil, caps.Version3)
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
-		program.Bytes(buf, fmt.Sprintf("{effective=permitted=%#x, inheritable=%#x}", uint64(set), uint64(inheritable))))
+		program.Bytes(buf, fmt.Sprintf("{effective=%s, permitted=%[1]s, inheritable=%s}", capBits(set), capBits(inheritable))))
 	for _, n := range inheritable.Caps() {
 		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
 	}
+}
+
+// capBits shows a set as strace does.
+func capBits(s caps.Set) string {
+	var names []string
+	for _, n := range s.Caps() {
+		names = append(names, "1<<"+n.String())
+	}
+	if len(names) == 0 {
+		return "0"
+	}
+	return strings.Join(names, "|")
 }
 
 func (c *compiler) seccomp() {

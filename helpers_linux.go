@@ -3,7 +3,6 @@ package caisson
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
-	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -155,62 +153,4 @@ func byteSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10) + " bytes"
-}
-
-// check plans a start and releases what that took.
-func (c *Container) check(ctx context.Context) error {
-	r := &running{spec: c.spec, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
-	defer r.close()
-	if err := r.plan(ctx); err != nil {
-		return err
-	}
-	return r.compile()
-}
-
-func (c *Container) explain(ctx context.Context, w io.Writer) error {
-	r := &running{spec: c.spec, cgroup: -1, m: &machine{newPID: true}, files: map[string]int{}, fds: map[string]int{}}
-	defer r.close()
-	if err := r.plan(ctx); err != nil {
-		return err
-	}
-	r.planLimits()
-	if err := r.compile(); err != nil {
-		return err
-	}
-	flags := r.ns | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND
-	if r.cgroup >= 0 {
-		flags |= unix.CLONE_INTO_CGROUP
-	}
-	if _, err := fmt.Fprintf(w, "# make the container's first process\nclone3({flags=%s, exit_signal=SIGCHLD}, 88)\nexecveat(<stage>, \"\", [\"caisson-stage\"], NULL, AT_EMPTY_PATH)\n",
-		program.CloneFlagNames(flags)); err != nil {
-		return err
-	}
-	return r.prog.Explain(w)
-}
-
-// planLimits says how the cgroup would be entered, without making one.
-func (r *running) planLimits() {
-	m, err := cgroups.Default()
-	if err != nil {
-		return
-	}
-	want := cgroups.Pids | cgroups.Memory | cgroups.CPUAcct
-	if c := r.spec.process.resources.CPU; c != (cgroups.CPUResources{}) {
-		want |= cgroups.CPU
-	}
-	for _, a := range m.Check() {
-		switch {
-		case !a.Usable || !want.Has(a.Controller):
-		case a.Version == 1:
-			r.m.joins++
-		default:
-			r.cgroup = 0
-		}
-	}
-	if m.Mode() == cgroups.ModeHybrid && r.m.joins > 0 {
-		r.cgroup = 0
-	}
-	for i := range r.m.joins {
-		r.fds["cgroup "+strconv.Itoa(i)] = 0
-	}
 }

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/testutil"
@@ -22,7 +25,7 @@ var roles = map[string]func(){}
 func TestMain(m *testing.M) { testutil.Main(m, roles) }
 
 // testTime bounds one test's containers: so long that it never decides on a slow machine.
-const testTime = 30 * time.Second
+const testTime = 2 * time.Minute
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)
@@ -137,9 +140,39 @@ func needCgroup(t testing.TB, want cgroups.Controllers) {
 	}
 	for _, a := range m.Check() {
 		if want.Has(a.Controller) && !a.Usable {
+			if os.Getenv(delegatedEnv) == "1" {
+				t.Fatalf("a delegated cgroup lacks controller %v: %v", a.Controller, a.Reason)
+			}
 			t.Skipf("cgroup controller %v cannot be used: %v", a.Controller, a.Reason)
 		}
 	}
+}
+
+// needIDMaps skips the test where the root filesystems of the tests cannot be id-mapped.
+func needIDMaps(t testing.TB) {
+	t.Helper()
+	testutil.NeedRoot(t)
+	if !idMaps(t) {
+		t.Skip("this kernel cannot id-map the filesystem of " + os.TempDir() + " (tmpfs: Linux 6.3)")
+	}
+}
+
+// idMaps reports whether the filesystem of temporary files can be id-mapped, as the kernel's release and mount(2) tell.
+func idMaps(t testing.TB) bool {
+	t.Helper()
+	var fs unix.Statfs_t
+	if err := unix.Statfs(t.TempDir(), &fs); err != nil {
+		t.Fatal(err)
+	}
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return fs.Type != unix.TMPFS_MAGIC || major > 6 || major == 6 && minor >= 3
 }
 
 func isRoot() bool { return os.Getuid() == 0 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -266,6 +267,8 @@ func TestOOMScoreAdj(t *testing.T) {
 // The command gets clean signals, whatever the host program and its threads have blocked or ignored.
 func TestSignalsAreClean(t *testing.T) {
 	noLeaks(t)
+	signal.Ignore(unix.SIGUSR2)
+	defer signal.Reset(unix.SIGUSR2)
 	for _, f := range []string{"SigBlk", "SigIgn", "SigCgt"} {
 		// The command is grep itself, executed at once.
 		got := output(t, WithCommand("/bin/grep", "^"+f+":", "/proc/self/status"))

@@ -208,10 +208,7 @@ func (r *running) traced() {
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
 func (r *running) launch() error {
-	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
-	if r.m.userns == usernsSelf {
-		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
-	}
+	cfg := r.stageConfig()
 	r.began = time.Now()
 	child, err := stage.Start(cfg)
 	if stage.NeedsJoin(err) {
@@ -231,6 +228,15 @@ func (r *running) launch() error {
 	}
 	runtime.KeepAlive(r)
 	return nil
+}
+
+// stageConfig is how the first process is made.
+func (r *running) stageConfig() stage.Config {
+	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
+	if r.m.userns == usernsSelf {
+		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
+	}
+	return cfg
 }
 
 // joinInstead compiles the program again so that it enters the v2 cgroup by cgroup.procs.

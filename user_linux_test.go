@@ -11,5 +11,5 @@ func TestAsUser(t *testing.T) {
 	if testing.Short() {
 		t.Skip("repeats all tests")
 	}
-	testutil.RunAs(t, 65534, 65534, "-test.timeout=90s", "-test.v")
+	testutil.RunAs(t, 65534, 65534, "-test.v")
 }

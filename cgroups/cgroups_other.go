@@ -51,6 +51,9 @@ func (*Group) Summary() (Stats, error)                                        { 
 func (*Group) Stats() (Stats, error)                                          { return Stats{}, errOS }
 func (*Group) StatsOf(Controllers) (Stats, error)                             { return Stats{}, errOS }
 func (*Group) New(context.Context, string, Resources, Config) (*Group, error) { return nil, errOS }
+func (*Manager) Places(Resources, Config) ([]Hierarchy, error) {
+	return nil, errOS
+}
 func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }

@@ -30,11 +30,7 @@ func (m *Manager) New(ctx context.Context, name string, r Resources, c Config) (
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	choose := m.fromDefault
-	if c.Parent != "" {
-		choose = m.fromPath(c.Parent)
-	}
-	return m.create(name, &r, &c, choose)
+	return m.create(name, &r, &c, m.chooser(&c))
 }
 
 // New makes a group below g, in those hierarchies that g is in. On v2 this hands controllers on to the children of
@@ -85,6 +81,27 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 		return nil, err
 	}
 	return g, nil
+}
+
+// Places returns the hierarchies in which [Manager.New] would make a group for r and c, in its order, and the same errors
+// as far as they can be known without making one.
+func (m *Manager) Places(r Resources, c Config) ([]Hierarchy, error) {
+	if err := errors.Join(r.Validate(), c.validate()); err != nil {
+		return nil, err
+	}
+	places, err := m.places(r.Controllers()|c.Controllers, &c, m.chooser(&c))
+	if err != nil {
+		return nil, err
+	}
+	defer closePlaces(places)
+	if _, err := m.plan(&r, places); err != nil {
+		return nil, err
+	}
+	out := make([]Hierarchy, len(places))
+	for i, p := range places {
+		out[i] = m.layout.Hierarchies[p.h]
+	}
+	return out, nil
 }
 
 // plan translates the limits for every place before anything is made.

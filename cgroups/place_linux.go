@@ -18,6 +18,14 @@ type place struct {
 // A chooser finds the parent directory in a hierarchy for a set of controllers.
 type chooser func(h int, need Controllers) (place, error)
 
+// chooser returns the chooser that c asks for.
+func (m *Manager) chooser(c *Config) chooser {
+	if c.Parent != "" {
+		return m.fromPath(c.Parent)
+	}
+	return m.fromDefault
+}
+
 // fromDefault chooses the default parents.
 func (m *Manager) fromDefault(h int, need Controllers) (place, error) {
 	p, err := m.parent(h, need)

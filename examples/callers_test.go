@@ -21,16 +21,17 @@ func TestJudge(t *testing.T) {
 	for _, tt := range []struct {
 		name, script, want string
 		limits             bool // the verdict needs a cgroup
+		flags              []string
 	}{
-		{"accepted", "read n; echo $((n*2))", "accepted", false},
-		{"wrong", "echo 7", "wrong answer", false},
-		{"crash", "exit 3", "crashed (exit status 3)", false},
-		{"slow", "sleep 20", "timed out", false},
-		{"output", "while :; do echo 0123456789abcdef; done", "output limit", false},
-		{"no writing", "echo x >/x && echo 6", "crashed", false},
-		{"busy", "while :; do :; done", "CPU time limit", true},
-		{"memory", "x=x; while :; do x=$x$x; done", "out of memory", true},
-		{"fork bomb", "f() { f | f & }; f; wait; sleep 20", "", true},
+		{"accepted", "read n; echo $((n*2))", "accepted", false, nil},
+		{"wrong", "echo 7", "wrong answer", false, nil},
+		{"crash", "exit 3", "crashed (exit status 3)", false, nil},
+		{"slow", "sleep 20", "timed out", false, []string{"-wall", "1s"}},
+		{"output", "while :; do echo 0123456789abcdef; done", "output limit", false, nil},
+		{"no writing", "echo x >/x && echo 6", "crashed", false, nil},
+		{"busy", "while :; do :; done", "CPU time limit", true, []string{"-cpu", "200ms"}},
+		{"memory", "x=x; while :; do x=$x$x; done", "out of memory", true, nil},
+		{"fork bomb", "f() { f | f & }; f; wait; sleep 20", "", true, []string{"-wall", "2s"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			asEach(t, func(t *testing.T, c caller) {
@@ -42,7 +43,7 @@ func TestJudge(t *testing.T) {
 					t.Fatal(err)
 				}
 				os.Chown(file, c.uid, c.uid)
-				r := c.run(t, "judge", "-in", "3", "-want", "6", "-best-effort", file)
+				r := c.run(t, "judge", append(tt.flags, "-in", "3", "-want", "6", "-best-effort", file)...)
 				r.want(t, 0)
 				var v struct{ Verdict string }
 				if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || !strings.HasPrefix(v.Verdict, tt.want) {

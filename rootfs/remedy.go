@@ -32,7 +32,7 @@ var remedies = []struct {
 	{"mount overlay", "", syscall.EINVAL, "overlayfs refuses the layers: the kernel stacks no more than two overlays, and not every filesystem can be a layer; the kernel log names the reason"},
 	{"mount overlay", "", syscall.ESTALE, "the upper layer was used with other lower layers before"},
 	{"mount overlay", "", syscall.EBUSY, "the upper layer is in use by another mount"},
-	{"open layer", "", syscall.EINVAL, "other filesystems are mounted below the directory, and a user namespace may not take it apart from them; use ReadOnly or Writable"},
+	{"open layer", "", syscall.EINVAL, "the filesystem cannot be id-mapped (tmpfs: Linux 6.3), or others are mounted below the directory, which a user namespace may not take apart; use another filesystem, or ReadOnly or Writable"},
 	{"open root filesystem", "", syscall.EINVAL, "the directory is not in this mount namespace"},
 	{"open layer", "", syscall.EACCES, "the directory, or one above it, may not be entered by this user"},
 	{"open root filesystem", "", syscall.EACCES, "the directory, or one above it, may not be entered by this user"},

@@ -37,6 +37,8 @@ type Verdict struct {
 func main() {
 	in := flag.String("in", "", "`TEXT` for the program's standard input")
 	want := flag.String("want", "", "the right answer (`TEXT`)")
+	cpu := flag.Duration("cpu", time.Second, "CPU time that the program may use")
+	wall := flag.Duration("wall", 10*time.Second, "time that it may take in all")
 	bestEffort := flag.Bool("best-effort", false, "go on where limits cannot be applied")
 	flag.Parse()
 	if flag.NArg() != 1 {
@@ -46,7 +48,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	v, err := judge(context.Background(), program, *in, *want, caisson.WithBestEffort(*bestEffort))
+	v, err := judge(context.Background(), program, *in, *want,
+		caisson.WithCPUTime(*cpu), caisson.WithTimeout(*wall), caisson.WithBestEffort(*bestEffort))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,19 +60,17 @@ func main() {
 	}
 }
 
-// limits are the same for everyone who hands in a program.
+// limits are the same for every program.
 var limits = caisson.Options(
 	caisson.WithMemory(64<<20),
 	caisson.WithPids(32),
-	caisson.WithCPUTime(time.Second),
-	caisson.WithTimeout(3*time.Second),
 	caisson.WithOutputLimit(64<<10),
 	caisson.WithCapabilities(), // none at all
 	caisson.WithReadOnlyRoot(true),
 )
 
 // judge runs the program once. An error is the judge's fault or the machine's; the program's faults are verdicts.
-func judge(ctx context.Context, program []byte, in, want string, more caisson.Option) (*Verdict, error) {
+func judge(ctx context.Context, program []byte, in, want string, more ...caisson.Option) (*Verdict, error) {
 	var out bytes.Buffer
 	c, err := caisson.New(
 		caisson.WithFile("/solution", program, 0o755),
@@ -77,7 +78,7 @@ func judge(ctx context.Context, program []byte, in, want string, more caisson.Op
 		caisson.WithStdin(strings.NewReader(in)),
 		caisson.WithStdout(&out),
 		caisson.WithContext(ctx),
-		limits, more,
+		limits, caisson.Options(more...),
 	)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package program
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -119,7 +120,7 @@ func propagationName(p uint64) string { return flagNames(p, mountFlags) }
 
 // Openat is openat(2); O_CLOEXEC is added.
 func (b *Builder) Openat(dir Arg, path string, flags int, mode uint32) OpRef {
-	args := []Arg{dir, Str(path), Flags(flags|unix.O_CLOEXEC, &openFlags)}
+	args := []Arg{dir, Str(path), Named(uint64(flags|unix.O_CLOEXEC), openFlagNames(uint64(flags|unix.O_CLOEXEC)))}
 	if flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0 {
 		args = append(args, Octal(mode))
 	}
@@ -134,7 +135,7 @@ func (b *Builder) Openat2(dir Arg, path string, flags, mode, resolve uint64) OpR
 	ne.PutUint64(how[0:], flags)
 	ne.PutUint64(how[8:], mode)
 	ne.PutUint64(how[16:], resolve)
-	shown := "{flags=" + flagNames(flags, openFlags)
+	shown := "{flags=" + openFlagNames(flags)
 	if mode != 0 {
 		shown += ", mode=0" + strconv.FormatUint(mode, 8)
 	}
@@ -178,11 +179,19 @@ func (b *Builder) Mknodat(dir Arg, path string, mode uint32, major, minor uint32
 	typ := map[uint32]string{unix.S_IFCHR: "S_IFCHR", unix.S_IFBLK: "S_IFBLK", unix.S_IFIFO: "S_IFIFO", unix.S_IFREG: "S_IFREG"}[mode&unix.S_IFMT]
 	args := []Arg{dir, Str(path), Named(mode, typ+"|0"+strconv.FormatUint(uint64(mode&0o7777), 8))}
 	if mode&unix.S_IFMT == unix.S_IFCHR || mode&unix.S_IFMT == unix.S_IFBLK {
-		args = append(args, Named(unix.Mkdev(major, minor), "makedev(0x"+strconv.FormatUint(uint64(major), 16)+", 0x"+strconv.FormatUint(uint64(minor), 16)+")"))
+		args = append(args, Named(unix.Mkdev(major, minor), fmt.Sprintf("makedev(%s, %s)", hex(major), hex(minor))))
 	} else {
 		args = append(args, Int(0))
 	}
 	return b.Call(unix.SYS_MKNODAT, "mknodat", args...)
+}
+
+// hex is a number as strace shows device numbers.
+func hex(n uint32) string {
+	if n == 0 {
+		return "0"
+	}
+	return "0x" + strconv.FormatUint(uint64(n), 16)
 }
 
 // Symlinkat is symlinkat(2).

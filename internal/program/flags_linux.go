@@ -61,3 +61,11 @@ var cloneFlags = []Flag{
 
 // CloneFlagNames returns the names of clone flags, as strace shows them.
 func CloneFlagNames(flags uint64) string { return flagNames(flags, cloneFlags) }
+
+// openFlagNames names the flags of open(2), of which reading is no bit.
+func openFlagNames(flags uint64) string {
+	if flags&unix.O_ACCMODE == unix.O_RDONLY {
+		return "O_RDONLY|" + flagNames(flags, openFlags)
+	}
+	return flagNames(flags, openFlags)
+}

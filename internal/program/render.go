@@ -13,20 +13,24 @@ import (
 )
 
 // Explain prints the program: a comment line for each step, and its system calls in the form strace uses.
-// Descriptors that exist only once the program runs are shown by name.
+// Descriptors that exist only once the program runs are shown by name. A remark behind a call tells which errors are
+// tolerated, and how many of the calls that follow are left out in which case.
 func (p *Program) Explain(w io.Writer) error {
 	var b strings.Builder
 	step := -1
 	for i := range p.ops {
+		if p.ops[i].Nr < 0 {
+			continue
+		}
 		if p.ops[i].step != step {
 			step = p.ops[i].step
 			fmt.Fprintf(&b, "# %s\n", p.steps[step])
 		}
-		if p.ops[i].Nr >= 0 {
-			b.WriteString(p.render(i))
-			b.WriteString(p.note(i))
-			b.WriteByte('\n')
+		b.WriteString(p.render(i))
+		if n := p.note(i); n != "" {
+			b.WriteString("  # " + n)
 		}
+		b.WriteByte('\n')
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -44,16 +48,65 @@ func (p *Program) render(i int) string {
 	return o.Name + "(" + strings.Join(args, ", ") + ")"
 }
 
-// note says which errnos are tolerated.
+// note says which errnos are tolerated and where the program goes on, if not with the next call.
 func (p *Program) note(i int) string {
-	if len(p.ops[i].Ignored) == 0 {
+	var notes []string
+	o := &p.ops[i]
+	if len(o.Ignored) > 0 {
+		names := make([]string, len(o.Ignored))
+		for k, e := range o.Ignored {
+			names[k] = errnoName(e)
+		}
+		n := "tolerates " + strings.Join(names, ", ")
+		if skip := p.skipped(i, o.ignTo); skip != "" {
+			n += ": " + skip
+		}
+		notes = append(notes, n)
+	}
+	if skip := p.afterwards(i); skip != "" {
+		notes = append(notes, skip)
+	}
+	return strings.Join(notes, "; ")
+}
+
+// afterwards tells what follows the success of operation i: its own jump, or those of the pseudo operations behind it.
+func (p *Program) afterwards(i int) string {
+	if l := p.ops[i].okTo; l != 0 {
+		return p.skipped(i, l)
+	}
+	for k := i + 1; k < len(p.ops) && p.ops[k].Nr < 0; k++ {
+		switch o := &p.ops[k]; o.Nr {
+		case opJumpZero:
+			if skip := p.skipped(i, o.okTo); skip != "" {
+				return "if 0, " + skip
+			}
+		case opFailZero:
+			return "fails if 0"
+		case opJumpBelow:
+			return p.skipped(i, o.okTo)
+		}
+	}
+	return ""
+}
+
+// skipped counts the calls between operation i and the target l of a jump; "" for a jump to the next call.
+func (p *Program) skipped(i int, l Label) string {
+	to, n := int(l)-1, 0
+	if l == 0 {
 		return ""
 	}
-	var names []string
-	for _, e := range p.ops[i].Ignored {
-		names = append(names, errnoName(e))
+	for k := min(i+1, to); k < max(i+1, to) && k < len(p.ops); k++ {
+		if p.ops[k].Nr >= 0 {
+			n++
+		}
 	}
-	return "  # tolerates " + strings.Join(names, ", ")
+	switch {
+	case to <= i:
+		return "goes back " + strconv.Itoa(n)
+	case n == 0:
+		return ""
+	}
+	return "skips " + strconv.Itoa(n)
 }
 
 func errnoName(e syscall.Errno) string {

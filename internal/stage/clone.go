@@ -19,8 +19,24 @@ type cloneArgs struct {
 	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// noClone3 is set where clone3 answers ENOSYS: Docker's seccomp profile does so, to make callers fall back.
+// noClone3 is set where a filter hides clone3: with ENOSYS, as Docker's profile does to make callers fall back, or with
+// EPERM, as profiles do that are older than the call.
 var noClone3 atomic.Bool
+
+// haveClone3 reports whether the call reaches the kernel, which answers EINVAL to a size of zero.
+func haveClone3() bool {
+	_, _, e := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
+	return e == unix.EINVAL
+}
+
+// cloneFlags adds to the namespaces what every first process is made with.
+func cloneFlags(namespaces uint64, cgroup int) uint64 {
+	f := namespaces | unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD | unix.CLONE_CLEAR_SIGHAND
+	if cgroup >= 0 {
+		f |= unix.CLONE_INTO_CGROUP
+	}
+	return f
+}
 
 // cloneRun makes a child with the given CLONE_ flags that performs program p, which must end in an exec or an
 // exit: it runs in this process's memory while the calling thread waits. cgroup is a directory descriptor for
@@ -31,14 +47,14 @@ var noClone3 atomic.Bool
 func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) {
 	base := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
 	defer runtime.KeepAlive(mem)
-	flags |= unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_PIDFD
 	if !noClone3.Load() {
 		pid, pidfd, err = clone3(flags, cgroup, base)
-		if err != unix.ENOSYS {
+		if err != unix.ENOSYS && (err != unix.EPERM || haveClone3()) {
 			return pid, pidfd, os.NewSyscallError("clone3", err)
 		}
 		noClone3.Store(true)
 	}
+	flags = cloneFlags(flags, -1) &^ unix.CLONE_CLEAR_SIGHAND
 	if cgroup >= 0 {
 		return -1, -1, errNoIntoCgroup
 	}
@@ -61,9 +77,8 @@ func clone3(flags uint64, cgroup int, base uintptr) (int, int, error) {
 	c := cloneCalls.Get().(*cloneCall)
 	defer cloneCalls.Put(c)
 	c.pidfd = -1
-	c.args = cloneArgs{flags: flags | unix.CLONE_CLEAR_SIGHAND, pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))), exitSignal: uint64(unix.SIGCHLD)}
+	c.args = cloneArgs{flags: cloneFlags(flags, cgroup), pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))), exitSignal: uint64(unix.SIGCHLD)}
 	if cgroup >= 0 {
-		c.args.flags |= unix.CLONE_INTO_CGROUP
 		c.args.cgroup = uint64(cgroup)
 	}
 	r := cloneInterp(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args), 0, 0, 0, program.Entry(base), base)

@@ -11,10 +11,10 @@ import (
 func addressOf(mem []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(mem))) }
 
 // encodeInPlace encodes p for the address at which buf stands, so that it can be performed there.
-func encodeInPlace(p *program.Program, buf *[]byte, report int) ([]byte, error) {
+func encodeInPlace(p *program.Program, buf *[]byte, fds []int, report int) ([]byte, error) {
 	for {
 		base := uintptr(unsafe.Pointer(unsafe.SliceData((*buf)[:1])))
-		mem, err := p.Encode(*buf, base, nil, report)
+		mem, err := p.Encode(*buf, base, fds, report)
 		if err != nil {
 			return nil, err
 		}

@@ -55,8 +55,8 @@ var (
 // older seccomp profiles of outer containers make it): the program must join by itself.
 func NeedsJoin(err error) bool { return errors.Is(err, errNoIntoCgroup) }
 
-// CanCloneInto reports whether, as far as known, a process can be born in a cgroup.
-func CanCloneInto() bool { return !noClone3.Load() }
+// CanCloneInto reports whether a process can be born in a cgroup.
+func CanCloneInto() bool { return haveClone3() }
 
 // Start makes a stage and returns when it has left the host's memory. The program then runs concurrently.
 func Start(c Config) (*Child, error) {
@@ -112,31 +112,24 @@ var errHopExec = errors.New("execveat refused")
 
 // hop makes the child that borrows the host's memory just long enough to execute the stage.
 func hop(c Config, exe int, fds []int, report int) (*Child, error) {
-	b := program.NewBuilder(false)
-	if c.UIDMap != "" {
-		b.Step("write id maps of", "the new user namespace")
-		b.WriteFile(program.Cwd(), "/proc/self/setgroups", "deny")
-		b.WriteFile(program.Cwd(), "/proc/self/uid_map", c.UIDMap)
-		b.WriteFile(program.Cwd(), "/proc/self/gid_map", c.GIDMap)
-	}
-	b.Step("keep descriptors for", "the stage")
-	keep := slices.Clone(fds)
-	keep = append(keep, report)
-	slices.Sort(keep)
-	for _, fd := range slices.Compact(keep) {
-		if fd > 2 {
-			b.Fcntl(program.Int(fd), unix.F_SETFD, "F_SETFD", 0)
-		}
-	}
-	b.Step("execute", "the stage")
-	ref := b.Execveat(program.Int(exe), []string{"caisson-stage"}, nil)
-	p, err := b.Build()
+	p, ref, err := hopProgram(c)
 	if err != nil {
 		return nil, err
 	}
+	own := make([]int, len(p.Inputs()))
+	for i, name := range p.Inputs() {
+		switch name {
+		case exeInput:
+			own[i] = exe
+		case HostInput:
+			own[i] = report
+		default:
+			own[i] = fds[slices.Index(c.Program.Inputs(), name)]
+		}
+	}
 	buf := imagePool.Get().(*[]byte)
 	defer imagePool.Put(buf)
-	mem, err := encodeInPlace(p, buf, report)
+	mem, err := encodeInPlace(p, buf, own, report)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +143,7 @@ func hop(c Config, exe int, fds []int, report int) (*Child, error) {
 		unix.Close(pidfd)
 		i := program.OpIndex(addressOf(mem), addr)
 		err := p.Error(i, unix.Errno(binary.NativeEndian.Uint64(mem[8:])))
-		if i == ref.Index() && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.E2BIG) {
+		if i == ref && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.E2BIG) {
 			return nil, fmt.Errorf("%w: %w", errHopExec, err)
 		}
 		return nil, err

@@ -1,0 +1,73 @@
+package caisson
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/stage"
+)
+
+// check plans a start and releases what that took.
+func (c *Container) check(ctx context.Context) error {
+	r := &running{spec: c.spec}
+	defer r.close()
+	return r.rehearse(ctx)
+}
+
+// explain prints the plan of a start.
+func (c *Container) explain(ctx context.Context, w io.Writer) error {
+	r := &running{spec: c.spec}
+	defer r.close()
+	if err := r.rehearse(ctx); err != nil {
+		return err
+	}
+	return stage.Explain(w, r.stageConfig())
+}
+
+// rehearse plans and compiles a start as far as that is possible without making anything that lasts.
+func (r *running) rehearse(ctx context.Context) error {
+	r.cgroup = -1
+	r.m = &machine{newPID: true}
+	r.files, r.fds = map[string]int{}, map[string]int{}
+	if err := r.plan(ctx); err != nil {
+		return err
+	}
+	if err := r.planLimits(); err != nil {
+		return err
+	}
+	return r.compile()
+}
+
+// planLimits says how the cgroup would be entered, without making one.
+func (r *running) planLimits() error {
+	s := r.spec
+	if s.cgroupOff {
+		return nil
+	}
+	m, err := cgroups.Default()
+	var trees []cgroups.Hierarchy
+	if err == nil {
+		trees, err = m.Places(s.wantedGroup())
+	}
+	if err != nil && (isZero(s.process.resources) || s.bestEffort) {
+		return nil // it is a default, and is left out
+	}
+	if err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	for _, t := range trees {
+		switch {
+		case t.Version == 1:
+			r.fds["cgroup "+strconv.Itoa(r.m.joins)] = 0
+			r.m.joins++
+		case stage.CanCloneInto():
+			r.cgroup = 0 // any directory: nothing is started
+		default:
+			r.m.cgroupFD = true
+		}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+//go:build linux
+
+package stage
+
+import (
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// exeInput is the name of the input of the first hop that stands for the stage's executable.
+const exeInput = "stage"
+
+// hopProgram is what a new process performs in the host's memory: it keeps the descriptors that the stage needs, and
+// executes the stage. The second result is the index of that last operation.
+func hopProgram(c Config) (*program.Program, int, error) {
+	b := program.NewBuilder(false)
+	if c.UIDMap != "" {
+		b.Step("write id maps of", "the new user namespace")
+		b.WriteFile(program.Cwd(), "/proc/self/setgroups", "deny")
+		b.WriteFile(program.Cwd(), "/proc/self/uid_map", c.UIDMap)
+		b.WriteFile(program.Cwd(), "/proc/self/gid_map", c.GIDMap)
+	}
+	b.Step("keep descriptors for", "the stage")
+	for _, name := range c.Program.Inputs() {
+		if name != HostInput {
+			b.Fcntl(b.Input(name), unix.F_SETFD, "F_SETFD", 0)
+		}
+	}
+	b.Fcntl(b.Input(HostInput), unix.F_SETFD, "F_SETFD", 0)
+	b.Step("execute", "the stage")
+	ref := b.Execveat(b.Input(exeInput), []string{"caisson-stage"}, nil)
+	p, err := b.Build()
+	return p, ref.Index(), err
+}
+
+// Explain prints what Start would have the new process do, from its clone to the end of its program. Of the files only
+// the names matter.
+func Explain(w io.Writer, c Config) error {
+	hop, _, err := hopProgram(c)
+	if err != nil {
+		return err
+	}
+	flags := cloneFlags(c.Namespaces, c.Cgroup)
+	call := fmt.Sprintf("clone3({flags=%s, exit_signal=SIGCHLD}, 88)", program.CloneFlagNames(flags))
+	if !haveClone3() {
+		flags &^= unix.CLONE_CLEAR_SIGHAND | unix.CLONE_INTO_CGROUP
+		call = fmt.Sprintf("clone(child_stack=NULL, flags=%s|SIGCHLD)", program.CloneFlagNames(flags))
+	}
+	if _, err := fmt.Fprintf(w, "# make the first process\n%s\n", call); err != nil {
+		return err
+	}
+	if err := hop.Explain(w); err != nil {
+		return err
+	}
+	return c.Program.Explain(w)
+}
