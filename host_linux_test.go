@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -368,7 +370,23 @@ func (h *host) killed(t *testing.T, all []int, sig syscall.Signal) {
 		t.Errorf("alive %v after the host program ended: %v", time.Since(ended), alive(all))
 	}
 	took := time.Since(began)
+	h.recovered(t)
 	t.Logf("%d processes were dead %v after the signal, %v after the end", len(all), took, time.Since(ended))
+}
+
+// recovered has what the host program left on the machine removed, and looks that nothing is left.
+func (h *host) recovered(t *testing.T) {
+	t.Helper()
+	if _, err := Recover(testContext(t)); err != nil {
+		t.Errorf("recover: %v", err)
+	}
+	pattern := fmt.Sprintf("caisson-%d-", h.cmd.Process.Pid)
+	_ = filepath.WalkDir("/sys/fs/cgroup", func(p string, d fs.DirEntry, err error) error {
+		if err == nil && strings.HasPrefix(d.Name(), pattern) {
+			t.Errorf("left behind: %s", p)
+		}
+		return nil
+	})
 }
 
 // Many goroutines start, wait and close at once.

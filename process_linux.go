@@ -191,7 +191,7 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = why
 	case oom > 0 && !res.Success():
 		res.Reason = ReasonOOM
-	case r.m.cpuSeconds > 0 && res.Signal == syscall.SIGKILL && res.CPU.Or(0) >= time.Duration(r.m.cpuSeconds)*time.Second*9/10:
+	case r.m.cpuSeconds > 0 && res.Signal == syscall.SIGKILL && res.CPU.Or(0) >= time.Duration(r.m.cpuSeconds)*time.Second/2:
 		// The kernel counts the time for the limit and for the figures apart from each other.
 		res.Reason = ReasonCPUTime
 	case !res.Success() && r.full:
