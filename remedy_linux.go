@@ -16,7 +16,10 @@ import (
 // explainFailure turns an error of the stage into the public form and adds the sentinel that fits.
 func (r *running) explainFailure(err error) error {
 	var se *program.StepError
-	if !errors.As(err, &se) || errors.Is(err, stage.ErrExecForbidden) { // the latter tells of several attempts
+	if errors.Is(err, stage.ErrExecForbidden) { // it tells of several attempts
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if !errors.As(err, &se) {
 		return err
 	}
 	out := &StepError{Step: se.Step, Object: se.Object, Syscall: se.Syscall, Call: se.Call, Err: se.Errno}
@@ -120,10 +123,10 @@ func filterRemedy(call string, e unix.Errno) string {
 		return ""
 	}
 	switch call {
-	case "clone3", "clone", "unshare", "setns", "mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig",
-		"fsmount", "mount_setattr", "keyctl", "seccomp", "sethostname", "setdomainname", "mknodat", "pidfd_open", "pidfd_send_signal", "prctl":
+	case "clone3", "clone", "unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount",
+		"mount_setattr", "seccomp", "sethostname", "setdomainname", "mknodat", "pidfd_open", "pidfd_send_signal", "prctl":
 		return "this program runs under a seccomp filter, such as an outer container's, which may refuse the call: allow " + call +
-			" there (docker run --security-opt seccomp=PROFILE, or unconfined; --cap-add SYS_ADMIN also widens Docker's default profile)"
+			" there, or run the outer container without a filter (docker run --security-opt seccomp=unconfined)"
 	case "close_range":
 		return "Linux 5.11 or later is needed, and a seccomp filter, such as an outer container's, that allows the call"
 	}
