@@ -28,7 +28,6 @@ import (
 
 const (
 	forbidEnv = "CAISSON_TEST_FORBID" // "clone3=38 openat2=38"
-	sourceEnv = "CAISSON_TEST_SOURCE" // "dir" or "host"
 )
 
 func init() {
@@ -123,11 +122,8 @@ func startFiltered() error {
 			return fmt.Errorf("filter: %w", err)
 		}
 	}
-	var src rootfs.Source = rootfs.Dir(os.Getenv(rootEnv))
-	if os.Getenv(sourceEnv) == "host" {
-		src = rootfs.Host()
-	}
-	c, err := New(WithRootfs(src), WithCommand("/bin/sh", "-c", looks))
+	opts := explained[os.Getenv(scenarioEnv)].opts(os.Getenv(rootEnv), os.Getenv(dirEnv))
+	c, err := New(append(opts, WithCommand("/bin/sh", "-c", looks))...)
 	if err != nil {
 		return err
 	}
@@ -179,23 +175,30 @@ func TestSystemCallsForbidden(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	filters := []string{"clone3=38", "clone3=1", "openat2=38", "mount_setattr=38", "clone3=38 openat2=38 mount_setattr=38",
+	all := "clone3=38 openat2=38 mount_setattr=38"
+	filters := []string{"clone3=38", "clone3=1", "openat2=38", "mount_setattr=38", all,
 		"memfd_create=1", "memfd_create=13", "execveat=38", "execveat=1", "ioctl&0xff0b=25", "memfd_noexec", "faccessat2=38 statx=38"}
 	for _, who := range []struct {
-		name, source string
-		uid          uint32
-	}{{"root", "dir", 0}, {"root", "host", 0}, {"user", "dir", 65534}, {"user", "host", 65534}} {
-		if who.name == "user" && who.source == "host" && testing.Short() {
+		name, scenario string
+		uid            uint32
+	}{
+		{"root", "defaults", 0}, {"root", "host", 0}, {"root", "limits", 0}, {"root", "read-only root", 0}, {"root", "root that is a bind", 0},
+		{"root", "mounts and files", 0}, {"root", "user and directory", 0}, {"user", "ordinary user", 65534},
+		{"user", "host for an ordinary user", 65534}, {"user", "root that is a bind", 65534},
+	} {
+		scenario := explained[who.scenario]
+		if scenario.many && testing.Short() {
 			continue
 		}
-		env := []string{rootEnv + "=" + root, sourceEnv + "=" + who.source}
+		needCgroup(t, scenario.need)
+		env := []string{rootEnv + "=" + root, scenarioEnv + "=" + who.scenario, dirEnv + "=" + t.TempDir()}
 		want := runFiltered(t, bin, who.uid, env...)
 		if strings.Contains(want, "error:") || !strings.Contains(want, "ns mnt of the host: false") {
-			t.Fatalf("%s, %s, without a filter:\n%s", who.name, who.source, want)
+			t.Fatalf("%s, %s, without a filter:\n%s", who.name, who.scenario, want)
 		}
 		for _, f := range filters {
-			if who.source == "host" && !strings.Contains(f, " ") {
-				continue // one with all calls suffices
+			if f != all && who.scenario != "defaults" && who.scenario != "ordinary user" {
+				continue
 			}
 			if f == "clone3=1" && usesCgo() {
 				continue // the C library itself cannot make a thread then
@@ -203,7 +206,7 @@ func TestSystemCallsForbidden(t *testing.T) {
 			if f == "memfd_noexec" && who.uid != 0 {
 				continue // only root can set it up
 			}
-			t.Run(who.name+" "+who.source+" "+f, func(t *testing.T) {
+			t.Run(who.name+" "+who.scenario+" "+f, func(t *testing.T) {
 				got := runFiltered(t, bin, who.uid, append(env, forbidEnv+"="+f)...)
 				if got != want {
 					t.Errorf("isolation differs:\n%s", difference(want, got))

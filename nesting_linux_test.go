@@ -16,7 +16,7 @@ func TestNesting(t *testing.T) {
 	outer := func(more ...Option) []Option {
 		return append([]Option{WithRootfs(rootfs.Dir("/")), WithCommand("/mnt/tests"),
 			WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
-			WithEnv("PATH=/usr/bin:/bin", testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root")}, more...)
+			WithEnv("PATH=/usr/bin:/bin", testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root", scenarioEnv+"=defaults")}, more...)
 	}
 	for name, tt := range map[string]struct {
 		outer []Option
