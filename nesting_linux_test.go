@@ -12,6 +12,7 @@ import (
 // the same in words.
 func TestNesting(t *testing.T) {
 	testutil.NeedRoot(t)
+	noLeaks(t)
 	bin, root := copyOfTests(t), testutil.Busybox(t)
 	outer := func(more ...Option) []Option {
 		return append([]Option{WithRootfs(rootfs.Dir("/")), WithCommand("/mnt/tests"),
@@ -25,7 +26,7 @@ func TestNesting(t *testing.T) {
 		"defaults": {outer(), []string{"error:", "remedy:", "seccomp"}},
 		// The default profile allows mounting to the holder of CAP_SYS_ADMIN, but pivot_root to nobody.
 		"capabilities": {outer(WithCapabilities("ALL")), []string{"error:", "allow pivot_root"}},
-		"writable cgroups": {outer(WithCapabilities("ALL"), WithoutSeccomp(), WithMount(rootfs.Mount{Type: rootfs.TypeCgroup,
+		"writable cgroups": {outer(WithEnv(vacateEnv+"=inner"), WithCapabilities("ALL"), WithoutSeccomp(), WithMount(rootfs.Mount{Type: rootfs.TypeCgroup,
 			Target: "/sys/fs/cgroup", Set: rootfs.NoSuid | rootfs.NoDev | rootfs.NoExec})), []string{"isolation: process limit applied"}},
 		"no filter":             {outer(WithCapabilities("ALL"), WithoutSeccomp()), []string{"ns mnt of the host: false", "Seccomp:\t2", "protected"}},
 		"user without a filter": {outer(WithoutSeccomp(), WithUser("65534:65534")), []string{"error:", "unmasked /proc"}},
@@ -37,7 +38,11 @@ func TestNesting(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
+			defer func() {
+				if err := c.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
 			out, err := c.CombinedOutput(testContext(t))
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
