@@ -400,9 +400,9 @@ func (c *compiler) workingDirectory(dir string) {
 		return
 	}
 	c.Step("change to", dir)
-	d := c.Openat2(program.Cwd(), dir, unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_IN_ROOT)
-	c.Fchdir(d.Result())
-	c.Close(d.Result())
+	d := c.m.plan.OpenDir(c.Builder, dir)
+	c.Fchdir(d)
+	c.Close(d)
 }
 
 // credentials drops to the final user and capabilities. The order is forced: the bounding set needs

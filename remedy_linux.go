@@ -16,6 +16,9 @@ import (
 // explainFailure turns an error of the stage into the public form and adds the sentinel that fits.
 func (r *running) explainFailure(err error) error {
 	var se *program.StepError
+	if errors.Is(err, stage.ErrExecForbidden) { // it tells of several attempts
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
 	if !errors.As(err, &se) {
 		return err
 	}
@@ -92,7 +95,14 @@ func remedy(err error) string {
 	if errors.As(err, &sc) && call == "" {
 		call = sc.Syscall
 	}
+	if r := filterRemedy(call, errno); r != "" {
+		return r
+	}
 	switch call {
+	case "close_range":
+		if errno == unix.ENOSYS || errno == unix.EINVAL {
+			return "Linux 5.11 or later is needed"
+		}
 	case "clone3", "clone", "unshare":
 		return cloneRemedy(errno)
 	case "execve", "execveat":
@@ -109,6 +119,28 @@ func remedy(err error) string {
 		}
 	}
 	return ""
+}
+
+// filterRemedy is for a program that has a seccomp filter already, which the error may come from.
+func filterRemedy(call string, e unix.Errno) string {
+	if e != unix.ENOSYS && e != unix.EPERM && e != unix.EACCES || !filtered() {
+		return ""
+	}
+	switch call {
+	case "clone3", "clone", "unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount",
+		"mount_setattr", "seccomp", "sethostname", "setdomainname", "mknodat", "pidfd_open", "pidfd_send_signal", "prctl":
+		return "this program runs under a seccomp filter, such as an outer container's, which may refuse the call: allow " + call +
+			" there, or run the outer container without a filter (docker run --security-opt seccomp=unconfined)"
+	case "close_range":
+		return "Linux 5.11 or later is needed, and a seccomp filter, such as an outer container's, that allows the call"
+	}
+	return ""
+}
+
+// filtered reports whether this program runs under a seccomp filter.
+func filtered() bool {
+	b, err := os.ReadFile("/proc/thread-self/status")
+	return err == nil && strings.Contains(string(b), "\nSeccomp:\t2\n")
 }
 
 // cloneRemedy tells the reasons why namespaces are refused apart.

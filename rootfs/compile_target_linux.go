@@ -33,6 +33,12 @@ func (p *Plan) open(b *program.Builder, name string, flags uint64, missing progr
 	return orMissing(b.Openat(at, dir, int(flags)|unix.O_PATH|unix.O_NOFOLLOW, 0), missing, errnos)
 }
 
+// OpenDir emits the opening of a directory in the finished root. The links of /proc are not followed; without openat2
+// no symbolic links are.
+func (p *Plan) OpenDir(b *program.Builder, dir string) program.Arg {
+	return p.open(b, rel(dir), unix.O_DIRECTORY, 0).Result()
+}
+
 func orMissing(o program.OpRef, missing program.Label, errnos []syscall.Errno) program.OpRef {
 	if missing != 0 {
 		if !slices.Contains(errnos, unix.ENOENT) {

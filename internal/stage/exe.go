@@ -33,7 +33,7 @@ var exeMakers = []exeMaker{
 	{"unnamed file in /tmp", func() (int, func(int) (int, error), error) { return unnamedFile("/tmp") }},
 }
 
-// exeMode is the index of the maker that worked last; len(exeMakers) means none: run in place.
+// exeMode is the index of the maker that worked last.
 var exeMode atomic.Int32
 
 // memfdExec says whether the kernel knows MFD_EXEC (6.3): 0 not tried, 1 yes, 2 no.

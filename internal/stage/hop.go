@@ -14,9 +14,12 @@ import (
 // exeInput is the name of the input of the first hop that stands for the stage's executable.
 const exeInput = "stage"
 
+// exeStep is the object of the step in which the executable's refusal shows.
+const exeStep = "the stage"
+
 // hopProgram is what a new process performs in the host's memory: it keeps the descriptors that the stage needs, and
-// executes the stage. The second result is the index of that last operation.
-func hopProgram(c Config) (*program.Program, int, error) {
+// executes the stage, by its descriptor or, where that call is hidden by a filter, by the descriptor's name (exe).
+func hopProgram(c Config, exe string) (*program.Program, error) {
 	b := program.NewBuilder(false)
 	if c.UIDMap != "" {
 		b.Step("write id maps of", "the new user namespace")
@@ -24,23 +27,24 @@ func hopProgram(c Config) (*program.Program, int, error) {
 		b.WriteFile(program.Cwd(), "/proc/self/uid_map", c.UIDMap)
 		b.WriteFile(program.Cwd(), "/proc/self/gid_map", c.GIDMap)
 	}
-	b.Step("keep descriptors for", "the stage")
+	b.Step("keep descriptors for", "its next program")
 	for _, name := range c.Program.Inputs() {
 		if name != HostInput {
 			b.Fcntl(b.Input(name), unix.F_SETFD, "F_SETFD", 0)
 		}
 	}
 	b.Fcntl(b.Input(HostInput), unix.F_SETFD, "F_SETFD", 0)
-	b.Step("execute", "the stage")
-	ref := b.Execveat(b.Input(exeInput), []string{"caisson-stage"}, nil)
-	p, err := b.Build()
-	return p, ref.Index(), err
+	b.Step("execute", exeStep)
+	argv := []string{"caisson-stage"}
+	b.Execveat(b.Input(exeInput), argv, nil).Ignore(unix.ENOSYS, unix.EPERM)
+	b.Execve("/proc/self/fd/"+exe, argv, nil)
+	return b.Build()
 }
 
 // Explain prints what Start would have the new process do, from its clone to the end of its program. Of the files only
 // the names matter.
 func Explain(w io.Writer, c Config) error {
-	hop, _, err := hopProgram(c)
+	hop, err := hopProgram(c, "<stage>")
 	if err != nil {
 		return err
 	}

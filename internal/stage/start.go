@@ -112,7 +112,7 @@ var errHopExec = errors.New("execveat refused")
 
 // hop makes the child that borrows the host's memory just long enough to execute the stage.
 func hop(c Config, exe int, fds []int, report int) (*Child, error) {
-	p, ref, err := hopProgram(c)
+	p, err := hopProgram(c, strconv.Itoa(exe))
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func hop(c Config, exe int, fds []int, report int) (*Child, error) {
 		unix.Close(pidfd)
 		i := program.OpIndex(addressOf(mem), addr)
 		err := p.Error(i, unix.Errno(binary.NativeEndian.Uint64(mem[8:])))
-		if i == ref && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.E2BIG) {
+		if p.Step(i).Object == exeStep && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, unix.E2BIG) {
 			return nil, fmt.Errorf("%w: %w", errHopExec, err)
 		}
 		return nil, err
