@@ -37,10 +37,7 @@ func testContext(t testing.TB) context.Context {
 var warm = sync.OnceFunc(func() {
 	c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"))
 	if err == nil {
-		if c.Run(context.Background()) == nil {
-			// The keeper gets its name, by which it is counted, a moment after it exists.
-			testutil.Eventually(testTime, func() bool { return testutil.Take()["child caisson-keeper in state alive"] > 0 })
-		}
+		_ = c.Run(context.Background())
 		_ = c.Close()
 	}
 })
