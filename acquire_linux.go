@@ -45,7 +45,7 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 		return err
 	}
 	if r.m.template {
-		fd, err := stage.Template()
+		fd, err := stage.Template(r.m.userns != usernsNone)
 		if err != nil {
 			return fmt.Errorf("make the empty mount namespace: %w", err)
 		}

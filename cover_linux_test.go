@@ -3,11 +3,15 @@ package caisson
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -77,5 +81,46 @@ $b mkdir -p /n; $b mount -t tmpfs n /n; $b mkdir -p /n/o /n/bin; $b cp $b /n/bin
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func init() {
+	// escape is the classic way out of a chroot: a process whose directory is outside of its root walks up.
+	roles["escape"] = func() {
+		_ = os.Mkdir("/jail", 0o755)
+		if err := unix.Chroot("/jail"); err != nil {
+			fmt.Println("chroot:", err)
+		}
+		for range 64 {
+			_ = unix.Chdir("..")
+		}
+		if err := unix.Chroot("."); err != nil {
+			fmt.Println("chroot .:", err)
+		}
+		_ = unix.Chdir("/")
+		_, err := os.Stat("/jail")
+		comm, _ := os.ReadFile("/proc/1/cmdline")
+		fmt.Printf("jail %v; 1 is %q; pid %d\n", err == nil, comm, os.Getpid())
+	}
+}
+
+// A process that walks up with another root than the container's arrives at the container's root, and nowhere else.
+func TestChrootEscapeStaysInside(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: with a user namespace the root changes places and nothing is beneath")
+	}
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("escape"), WithCommandFile(exe), WithEnv(testutil.RoleEnv+"=escape"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	out, err := c.CombinedOutput(testContext(t))
+	if want := "jail true; 1 is \"escape\\x00\"; pid 1\n"; err != nil || string(out) != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
 	}
 }

@@ -127,7 +127,7 @@ func startFiltered() error {
 	if group := os.Getenv(vacateEnv); group != "" {
 		m, err := cgroups.Default()
 		if err == nil && m.Mode() == cgroups.ModeV2 {
-			err = m.Vacate(group)
+			err = m.Vacate(context.Background(), group)
 		}
 		if err != nil {
 			return err

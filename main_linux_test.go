@@ -33,12 +33,15 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// warm makes what a host program has once and keeps: the keeper, the empty mount namespace, the id maps, probes.
+// warm makes what a host program has once and keeps: the keeper, the empty mount namespace, the id maps, probes, and
+// for each set of controllers the directory below which groups are made.
 var warm = sync.OnceFunc(func() {
-	c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"))
-	if err == nil {
-		_ = c.Run(context.Background())
-		_ = c.Close()
+	for _, limit := range []Option{Options(), WithMemory(64 << 20), WithCPUs(1), Options(WithMemory(64<<20), WithCPUs(1)), WithCPUTime(time.Minute)} {
+		c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"), limit)
+		if err == nil {
+			_ = c.Run(context.Background())
+			_ = c.Close()
+		}
 	}
 })
 

@@ -30,7 +30,7 @@ func TestWholeContainer(t *testing.T) {
 	if err := c.Stop(testContext(t), 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := p.Wait(testContext(t)); err != nil || r.ExitCode != 0 || r.Signal != 0 || !strings.Contains(out.String(), "stopping") {
+	if r, err := p.Wait(testContext(t)); err != nil || !r.Success() || !strings.Contains(out.String(), "stopping") {
 		t.Errorf("%+v, %v, output %q", r, err, &out)
 	}
 	if r := result(t, sh("exec tail /dev/zero"), WithMemory(32<<20)); r.Reason != ReasonOOM {

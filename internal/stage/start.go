@@ -93,6 +93,9 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 		exe, err := writeExe(exeMakers[i], c.Program, fds, report)
 		if err != nil {
 			errs = append(errs, err)
+			if errors.Is(err, os.ErrPermission) { // forbidden for good, unlike a lack of descriptors
+				exeMode.CompareAndSwap(int32(i), int32(i+1))
+			}
 			continue
 		}
 		child, err := hop(c, exe, fds, report)

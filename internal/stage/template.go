@@ -17,30 +17,37 @@ import (
 // host's own root has too, since the same program may run without a template.
 var rootDirs = []string{"mnt", "srv", "media", "opt", "home", "usr"}
 
-var template struct {
-	mu sync.Mutex
-	fd int // 0: not made yet
+var templates struct {
+	mu  sync.Mutex
+	fds [2]int // without and with proc and sysfs; 0: not made yet
 }
 
-// Template returns the descriptor of a mount namespace that holds a read-only tmpfs with a few empty directories,
-// proc and sysfs, and nothing of the host's. A stage
-// that enters it and then makes its own copy does not pay for the mounts of the host: copying them costs a
-// microsecond each. It is made once for the host program and belongs to it for good. It needs CAP_SYS_ADMIN.
-func Template() (int, error) {
-	template.mu.Lock()
-	defer template.mu.Unlock()
-	if template.fd != 0 {
-		return template.fd, nil
+// Template returns the descriptor of a mount namespace that holds a read-only tmpfs with a few empty directories, and
+// nothing of the host's. A stage that enters it and then makes its own copy does not pay for the mounts of the host:
+// copying them costs a microsecond each. It is made once for the host program and belongs to it for good. It needs
+// CAP_SYS_ADMIN.
+//
+// With userns it also holds proc and sysfs, without which a user namespace could not mount its own
+// (user_namespaces(7)). The other one does not: a new root may cover it and stay so.
+func Template(userns bool) (int, error) {
+	templates.mu.Lock()
+	defer templates.mu.Unlock()
+	fd := &templates.fds[0]
+	if userns {
+		fd = &templates.fds[1]
 	}
-	fd, err := makeTemplate()
+	if *fd != 0 {
+		return *fd, nil
+	}
+	made, err := makeTemplate(userns)
 	if err != nil {
 		return -1, err
 	}
-	template.fd = fd
-	return fd, nil
+	*fd = made
+	return made, nil
 }
 
-func makeTemplate() (int, error) {
+func makeTemplate(userns bool) (int, error) {
 	b := program.NewBuilder(false)
 	var attach []func()
 	b.Step("make", "mount namespace")
@@ -54,10 +61,13 @@ func makeTemplate() (int, error) {
 	for _, dir := range rootDirs {
 		b.Mkdirat(m.Result(), dir, 0o755)
 	}
-	// In a user namespace proc and sysfs can be mounted only where they are visible already (user_namespaces(7)).
+	kernel := []struct{ fstype, dir string }{{"proc", "proc"}, {"sysfs", "sys"}}
+	if !userns {
+		kernel = nil
+	}
 	// A host program that is in one itself and does not own its network or pid namespace may not mount them: it
 	// shows those that it has.
-	for _, k := range []struct{ fstype, dir string }{{"proc", "proc"}, {"sysfs", "sys"}} {
+	for _, k := range kernel {
 		b.Step("mount", k.fstype)
 		b.Mkdirat(m.Result(), k.dir, 0o555)
 		tree, clone, made := b.Words(0), b.NewLabel(), b.NewLabel()
