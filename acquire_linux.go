@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -291,10 +292,13 @@ func (r *running) user(desc *rootfs.Description) error {
 	return nil
 }
 
+// lastCap is the kernel's newest capability.
+var lastCap = sync.OnceValues(caps.Last)
+
 // capabilities computes the set and the filter that goes with it. What the host program itself lacks cannot be
 // given without a user namespace.
 func (r *running) capabilities() error {
-	last, err := caps.Last()
+	last, err := lastCap()
 	if err != nil {
 		return err
 	}
