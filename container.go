@@ -64,6 +64,7 @@ type Container struct {
 	state State
 	proc  *Process
 	iso   Isolation
+	pipes pipes    // of the next start
 	run   *running // what the current or last start owns; nil in StateNew and StateClosed
 }
 
@@ -323,7 +324,7 @@ func (c *Container) Close() error {
 		return nil
 	}
 	c.state = StateClosed
-	err := c.run.close()
+	err := errors.Join(c.run.close(), c.startedPipes()())
 	c.run = nil
 	return c.fail("close", err)
 }

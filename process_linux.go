@@ -26,6 +26,7 @@ func (r *running) process(stop bool) (*Process, error) {
 	}
 	r.pidfd = pidfd
 	r.startStreams(p)
+	r.debug("made", "pid", p.pid)
 	go r.supervise(p)
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
@@ -130,6 +131,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
+	r.debug("ended", "result", res.String(), "wall", res.Wall)
 	close(p.done)
 }
 
@@ -216,6 +218,12 @@ func (r *running) figures(res *Result) {
 	res.PeakMemory, res.OOMKills = st.Memory.Peak, st.Memory.OOMKills
 	res.PeakPids = st.Pids.Peak
 	res.ReadBytes, res.WriteBytes = st.IO.ReadBytes, st.IO.WriteBytes
+}
+
+func (r *running) debug(what string, args ...any) {
+	if l := r.spec.logger; l != nil {
+		l.Debug("caisson: container "+what, append([]any{"container", r.spec.id}, args...)...)
+	}
 }
 
 func (r *running) warn(what string, err error) {

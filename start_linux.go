@@ -90,8 +90,9 @@ func (c *Container) create(ctx context.Context, s *spec, stop bool) (*Process, e
 		}
 		c.run = nil
 	}
-	r := &running{spec: s, cgroup: -1}
+	r := &running{spec: c.withPipes(s), cgroup: -1}
 	p, err := r.start(ctx, stop)
+	r.undo.add(c.startedPipes())
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr))

@@ -243,3 +243,58 @@ func TestOutputKeepsTail(t *testing.T) {
 		t.Errorf("%v, %d bytes", err, len(exit.Stderr))
 	}
 }
+
+func TestPipes(t *testing.T) {
+	noLeaks(t)
+	c := newContainer(t, sh("read x; echo \"out $x\"; echo \"err $x\" >&2"))
+	for range 2 { // pipes belong to one start
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.StdinPipe(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("a second pipe: %v", err)
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		errs, err := c.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := c.Start(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.StdoutPipe(); !errors.Is(err, ErrState) {
+			t.Errorf("a pipe for a running container: %v", err)
+		}
+		if _, err := io.WriteString(in, "hello\n"); err != nil {
+			t.Error(err)
+		}
+		if r, err := p.Wait(testContext(t)); err != nil || !r.Success() {
+			t.Errorf("%v %v", r, err)
+		}
+		for f, want := range map[io.Reader]string{out: "out hello\n", errs: "err hello\n"} {
+			if b, err := io.ReadAll(f); err != nil || string(b) != want {
+				t.Errorf("%q %v, want %q", b, err, want)
+			}
+		}
+	}
+}
+
+func TestPipesOfAFailedStart(t *testing.T) {
+	noLeaks(t)
+	c := newContainer(t, WithCommand("/no/such"))
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Start(testContext(t)); !errors.Is(err, ErrCommandNotFound) {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err == nil {
+		t.Error("the pipe of a failed start is open")
+	}
+}

@@ -1,0 +1,106 @@
+package caisson
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// pipes are the ends of pipes that were asked for before a start.
+type pipes struct {
+	stdin, stdout, stderr *os.File   // the process's ends
+	ours                  []*os.File // the caller's ends
+}
+
+// StdinPipe returns a pipe that will be the standard input of the command at the next start. The caller closes it, to
+// say that the input ends; Close of the container and the start after that do so too.
+func (c *Container) StdinPipe() (io.WriteCloser, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.mayPipe("stdin pipe", c.spec.process.stdin != nil || c.pipes.stdin != nil); err != nil {
+		return nil, err
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, c.fail("stdin pipe", err)
+	}
+	c.pipes.stdin, c.pipes.ours = pr, append(c.pipes.ours, pw)
+	return pw, nil
+}
+
+// StdoutPipe returns a pipe that will be the standard output of the command at the next start. It reports the end of
+// file when every process of the container has closed it. The caller may read on after Wait has returned; Close of the
+// container and the start after that close it.
+func (c *Container) StdoutPipe() (io.ReadCloser, error) {
+	return c.outputPipe("stdout pipe", c.spec.process.stdout, &c.pipes.stdout)
+}
+
+// StderrPipe returns a pipe that will be the standard error of the command at the next start; see
+// [Container.StdoutPipe].
+func (c *Container) StderrPipe() (io.ReadCloser, error) {
+	return c.outputPipe("stderr pipe", c.spec.process.stderr, &c.pipes.stderr)
+}
+
+func (c *Container) outputPipe(op string, set io.Writer, end **os.File) (io.ReadCloser, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.mayPipe(op, set != nil || *end != nil); err != nil {
+		return nil, err
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, c.fail(op, err)
+	}
+	*end, c.pipes.ours = pw, append(c.pipes.ours, pr)
+	return pr, nil
+}
+
+// mayPipe refuses a pipe for a stream that is set, for a terminal, and at the wrong time. The caller holds the lock.
+func (c *Container) mayPipe(op string, set bool) error {
+	if set {
+		return c.fail(op, fmt.Errorf("%w: the stream is set already", ErrInvalid))
+	}
+	if p := &c.spec.process; p.terminal || p.outputLimit > 0 && op != "stdin pipe" {
+		return c.fail(op, fmt.Errorf("%w: a terminal and an output limit need a stream that is copied", ErrInvalid))
+	}
+	return c.may(op, StateNew, StateStopped)
+}
+
+// withPipes returns s with the streams that are pipes. The caller holds the lock.
+func (c *Container) withPipes(s *spec) *spec {
+	if len(c.pipes.ours) == 0 {
+		return s
+	}
+	with := *s
+	p := &with.process
+	if c.pipes.stdin != nil {
+		p.stdin = c.pipes.stdin
+	}
+	if c.pipes.stdout != nil {
+		p.stdout = c.pipes.stdout
+	}
+	if c.pipes.stderr != nil {
+		p.stderr = c.pipes.stderr
+	}
+	return &with
+}
+
+// startedPipes closes the process's ends after a start, and returns what closes the caller's. The caller holds the
+// lock.
+func (c *Container) startedPipes() (closeOurs func() error) {
+	p := c.pipes
+	c.pipes = pipes{}
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	return func() error {
+		var errs []error
+		for _, f := range p.ours {
+			errs = append(errs, ignoreClosed(f.Close()))
+		}
+		return errors.Join(errs...)
+	}
+}
