@@ -74,13 +74,11 @@ test-race: setup ## all tests with the race detector
 test-examples: setup ## the examples' tests
 	@.ci/test examples
 
-test-arm64: ## all tests on arm64, in a virtual machine (see docs/testing.md)
-	@$(VM)/vmrun --arch arm64 --install --setup
-	GOARCH=arm64 CGO_ENABLED=0 go test -timeout 20m -exec "$(VM)/armrun --" $$(go list ./... | grep -v /internal/testutil/vm)
+test-arm64: ## all tests that touch the kernel on arm64, in virtual machines (see docs/testing.md)
+	@$(VM)/suite arm64
 
-test-amd64: ## all tests on amd64 with pure cgroup v2, in a virtual machine
-	@$(VM)/vmrun --arch amd64 --install --setup
-	GOARCH=amd64 CGO_ENABLED=0 go test -timeout 20m -exec "$(VM)/vmrun --arch amd64 --" $$(go list ./... | grep -v /internal/testutil/vm)
+test-amd64: ## the same on amd64, with pure cgroup v2 and two kernels
+	@$(VM)/suite amd64
 
 test-vm: test-amd64 test-arm64 ## both, and the tests of the virtual machines themselves
 	go test -timeout 10m ./internal/testutil/vm

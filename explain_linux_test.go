@@ -58,7 +58,7 @@ var explained = map[string]struct {
 		return []Option{WithRootfs(rootfs.Dir(root)), WithFile("/etc/a/b", []byte("te\x00xt\n\"\xff"), 0o640),
 			WithMount(
 				rootfs.Mount{Type: rootfs.TypeBind, Source: dir, Target: "/var/data/deep", Set: rootfs.ReadOnly},
-				rootfs.Mount{Type: rootfs.TypeBind, Source: "/etc/hostname", Target: "/etc/a/name"},
+				rootfs.Mount{Type: rootfs.TypeBind, Source: "/etc/passwd", Target: "/etc/a/name"},
 				rootfs.Mount{Type: rootfs.TypeTmpfs, Target: "/scratch", Size: 1 << 20, Set: rootfs.NoSuid | rootfs.NoDev})}
 	}},
 	"user and directory": {opts: func(root, _ string) []Option {

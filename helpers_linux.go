@@ -101,11 +101,7 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 	if l.File == nil {
 		return rootfs.OpenRoot(l.Path)
 	}
-	fd, err := unix.FcntlInt(l.File.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return rootfs.NewRoot(os.NewFile(uintptr(fd), l.File.Name()))
+	return rootfs.NewRoot(l.File)
 }
 
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -218,5 +220,26 @@ func TestAllPartsOfTheRootAfterTheEnd(t *testing.T) {
 	}
 	if _, err := root.Stat("/usr/bin/env"); err != nil {
 		t.Error(err)
+	}
+}
+
+// The collector, which closes forgotten files, is off: what is opened to look into a root is closed at once.
+func TestRootLeavesNoFileToTheCollector(t *testing.T) {
+	warm()
+	old := debug.SetGCPercent(-1)
+	t.Cleanup(func() { debug.SetGCPercent(old) }) // after the files have been counted
+	testutil.NoLeaks(t)
+	c := hostContainer(t, WithCommand("true"))
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := c.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root.Close()
+	failed := hostContainer(t, WithCommand("no-such-command"))
+	if err := failed.Run(testContext(t)); !errors.Is(err, ErrCommandNotFound) {
+		t.Fatal(err)
 	}
 }

@@ -33,7 +33,7 @@ func TestTimeout(t *testing.T) {
 // The time of a created container begins when it is released.
 func TestTimeoutOfCreatedContainer(t *testing.T) {
 	noLeaks(t)
-	c := newContainer(t, WithCommand("/bin/sleep", "0.02"), WithTimeout(150*time.Millisecond))
+	c := newContainer(t, WithCommand("/bin/sleep", "0.02"), WithTimeout(time.Second))
 	p, err := c.Create(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -41,12 +41,12 @@ func TestTimeoutOfCreatedContainer(t *testing.T) {
 	select {
 	case <-p.Done():
 		t.Fatal("ended before it was released")
-	case <-time.After(200 * time.Millisecond):
+	case <-time.After(1100 * time.Millisecond):
 	}
 	if _, err := c.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := p.Wait(testContext(t)); err != nil || !r.Success() || r.Wall > 200*time.Millisecond {
+	if r, err := p.Wait(testContext(t)); err != nil || !r.Success() || r.Wall > 1100*time.Millisecond {
 		t.Errorf("%+v %v", r, err)
 	}
 }

@@ -290,11 +290,7 @@ func (r *running) rootView() (*rootfs.Root, error) {
 	if r.root == nil {
 		return nil, fmt.Errorf("%w: the container has no root directory yet", ErrState)
 	}
-	fd, err := unix.FcntlInt(r.root.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return rootfs.NewRoot(os.NewFile(uintptr(fd), "/"))
+	return rootfs.NewRoot(r.root)
 }
 
 // terminalStreams are the streams of a process with a terminal: its master side is copied from and to.
