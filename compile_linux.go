@@ -156,6 +156,12 @@ func (c *compiler) enterNamespaces() {
 		c.Setns(c.Input(j.name), j.flag)
 	}
 	flags := c.m.newNS
+	if t := flags & unix.CLONE_NEWTIME; t != 0 { // as long as the host's /proc is in sight
+		flags &^= t
+		c.Step("make namespaces", program.CloneFlagNames(t))
+		c.Unshare(t)
+		c.clocks(t, true)
+	}
 	if c.m.template {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
@@ -163,7 +169,6 @@ func (c *compiler) enterNamespaces() {
 	if flags != 0 {
 		c.Step("make namespaces", program.CloneFlagNames(flags))
 		c.Unshare(flags)
-		c.clocks(flags, true)
 	}
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")

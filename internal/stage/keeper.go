@@ -4,6 +4,7 @@ package stage
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"sync"
 
@@ -25,6 +26,7 @@ import (
 type keeper struct {
 	mu    sync.Mutex
 	sock  int // -1 when there is no keeper
+	conn  *Conn
 	pid   int
 	slots []int // pidfds of the host by slot; -1 is free
 	free  []int
@@ -84,7 +86,14 @@ func (k *keeper) register(slot, pidfd int) error {
 			}
 		}
 	}
-	return k.send(slot, pidfd)
+	err := k.send(slot, pidfd)
+	if err != nil { // it has ended: it says why
+		var se *program.StepError
+		if _, rerr := k.conn.Recv(); errors.As(rerr, &se) {
+			err = se
+		}
+	}
+	return err
 }
 
 // send hands a pidfd to the keeper. The cmsghdr is laid out by hand: 16 bytes of header and one descriptor.
@@ -109,7 +118,7 @@ func (k *keeper) start() error {
 	if err != nil {
 		return err
 	}
-	k.sock, k.pid = c.Conn.fd, c.Pid
+	k.sock, k.conn, k.pid = c.Conn.fd, c.Conn, c.Pid
 	go k.watch(c.Pidfd, c.Conn.fd)
 	return nil
 }
