@@ -29,7 +29,7 @@ import (
 func (r *running) acquire(ctx context.Context, stop bool) error {
 	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
-	recoverFirst()
+	recoverFirst(ctx)
 	if err := r.prepareNetwork(ctx); err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 	h, ok := r.spec.rootfs.(rootfs.OwnerHider)
 	for hide := ok && h.HidesOwners(); ; hide = true {
 		r.env, r.iso = before, slices.Clip(iso)
-		if err := r.userNamespace(priv, hide); err != nil {
+		if err := r.userNamespace(ctx, priv, hide); err != nil {
 			return nil, err
 		}
 		if r.env.UserNamespace && r.m.newNS&unix.CLONE_NEWCGROUP == 0 {
@@ -184,7 +184,7 @@ func (r *running) joinWishes() error {
 // userNamespace decides about the user namespace. Without privilege there is always a new one. With privilege
 // there is one if it was asked for or if the root filesystem needs it so that the permissions of the host's files
 // hold inside.
-func (r *running) userNamespace(priv, hide bool) error {
+func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 	s, want := r.spec, r.spec.namespaces.User
 	switch {
 	case want.IsJoin():
@@ -217,7 +217,7 @@ func (r *running) userNamespace(priv, hide bool) error {
 	}
 	r.applied("user namespace", describeMaps(r.maps))
 	if priv && !hide {
-		f, err := idmapNamespace(r.maps)
+		f, err := idmapNamespace(ctx, r.maps)
 		if err != nil {
 			return fmt.Errorf("id-map the root filesystem: %w", err)
 		}
@@ -342,6 +342,11 @@ func (p *processSpec) explicitCaps(all caps.Set) (caps.Set, error) {
 
 func (r *running) seccomp(set caps.Set) error {
 	s := r.spec
+	if !s.process.allowNewPrivs {
+		r.applied("no new privileges", "set-user-ID programs gain nothing")
+	} else {
+		r.declined("no new privileges", "left out, as asked for", "")
+	}
 	if s.process.seccompOff {
 		r.declined("seccomp", "left out, as asked for", "")
 		return nil
@@ -362,11 +367,6 @@ func (r *running) seccomp(set caps.Set) error {
 		return fmt.Errorf("%w: a seccomp profile with SCMP_ACT_NOTIFY needs a listener", ErrUnsupported)
 	}
 	r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(r.m.filter.Filter)))
-	if !s.process.allowNewPrivs {
-		r.applied("no new privileges", "set-user-ID programs gain nothing")
-	} else {
-		r.declined("no new privileges", "left out, as asked for", "")
-	}
 	return nil
 }
 
@@ -557,6 +557,14 @@ func (r *running) limits(ctx context.Context) error {
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
 		if g, err = r.makeGroup(ctx, name, res, cfg); err == nil {
 			r.note(Measure{Name: "swap limit", Status: Unavailable, Reason: "the kernel does not count swap"})
+		}
+	}
+	if !p.pidsSet && errors.Is(err, ErrUnsupported) { // the default must not stand in the way of what was asked for
+		without := res
+		without.Pids.Max = 0
+		if g2, err2 := r.makeGroup(ctx, name, withoutSwap(without), cfg); err2 == nil {
+			g, err, res = g2, nil, without
+			r.note(Measure{Name: "process limit", Status: Unavailable, Reason: "the pids controller cannot be used here"})
 		}
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {

@@ -63,7 +63,6 @@ const (
 	usernsNone   usernsMode = iota
 	usernsSelf              // made by clone; the child maps the caller's own id itself
 	usernsRanges            // made by the stage, mapped by the host or by newuidmap, then entered by a second process
-	usernsJoin              // an existing one
 )
 
 // compile turns spec and machine into the program of the container's first process.
@@ -331,7 +330,7 @@ func (c *compiler) process() {
 	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
 	c.Step("unblock", "signals")
 	for _, sig := range c.m.ignored { // exec keeps what the host program ignores
-		c.Call(unix.SYS_RT_SIGACTION, "rt_sigaction", program.Int(sig), program.Bytes(make([]byte, 32), "{SIG_DFL}"), program.Null(), program.Int(8))
+		c.Call(unix.SYS_RT_SIGACTION, "rt_sigaction", program.Named(sig, signalName(sig)), program.Bytes(make([]byte, 32), "{sa_handler=SIG_DFL, sa_mask=[], sa_flags=0}"), program.Null(), program.Int(8))
 	}
 	c.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
 	umask := uint32(0o022)
@@ -462,6 +461,17 @@ func capBits(s caps.Set) string {
 	return strings.Join(names, "|")
 }
 
+// signalName returns the name of a signal, as strace has it.
+func signalName(sig int) string {
+	if n := unix.SignalName(unix.Signal(sig)); n != "" {
+		return n
+	}
+	if sig == 32 {
+		return "SIGRTMIN"
+	}
+	return "SIGRT_" + strconv.Itoa(sig-32)
+}
+
 func (c *compiler) seccomp() {
 	f := c.m.filter
 	if f == nil {
@@ -471,11 +481,7 @@ func (c *compiler) seccomp() {
 	prog := make([]byte, 16)
 	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
 	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
-	flags := program.Int(f.Flags)
-	if f.Flags == 0 {
-		flags = program.Int(0)
-	}
-	c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), flags, arg)
+	c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg)
 }
 
 // exec executes the command. A name without a slash is tried in every directory of the container's PATH; the

@@ -152,7 +152,7 @@ func (c *Container) start(ctx context.Context, s *spec) (*Process, error) {
 		return nil, err
 	}
 	if c.state == StateCreated {
-		if s.process.stdout != c.spec.process.stdout {
+		if s != c.spec {
 			return nil, c.fail("start", fmt.Errorf("%w: its streams were set when it was created", ErrState))
 		}
 		p, err := c.release(ctx)
@@ -203,7 +203,11 @@ func (c *Container) run1(ctx context.Context, s *spec) error {
 		return err
 	}
 	if !r.Success() {
-		return &ExitError{Result: r, cause: context.Cause(ctx)}
+		cause := context.Cause(ctx)
+		if cause == nil && s.process.ctx != nil {
+			cause = context.Cause(s.process.ctx)
+		}
+		return &ExitError{Result: r, cause: cause}
 	}
 	return nil
 }
@@ -213,6 +217,9 @@ func (c *Container) run1(ctx context.Context, s *spec) error {
 func (c *Container) Output(ctx context.Context) ([]byte, error) {
 	if c.spec.process.stdout != nil {
 		return nil, c.fail("output", fmt.Errorf("%w: WithStdout is set already", ErrInvalid))
+	}
+	if c.piped() {
+		return nil, c.fail("output", fmt.Errorf("%w: a pipe was asked for", ErrInvalid))
 	}
 	var out bytes.Buffer
 	tail := &tailWriter{limit: 32 << 10}
@@ -233,6 +240,9 @@ func (c *Container) Output(ctx context.Context) ([]byte, error) {
 func (c *Container) CombinedOutput(ctx context.Context) ([]byte, error) {
 	if c.spec.process.stdout != nil || c.spec.process.stderr != nil {
 		return nil, c.fail("output", fmt.Errorf("%w: WithStdout or WithStderr is set already", ErrInvalid))
+	}
+	if c.piped() {
+		return nil, c.fail("output", fmt.Errorf("%w: a pipe was asked for", ErrInvalid))
 	}
 	var out bytes.Buffer
 	with := *c.spec
@@ -273,7 +283,7 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	return c.fail("stop", p.stop(ctx, c.spec.stopSignal, grace))
 }
 
-// Root returns the root filesystem as the container sees it, mounts inside it excluded, for a running or
+// Root returns the root filesystem as the container sees it, mounts inside it excluded, for a created, running or
 // stopped container. Paths are resolved as if chrooted into it; the container may be hostile and running. The caller
 // closes it; while it is open, the files stay readable even after the container is closed.
 func (c *Container) Root() (*rootfs.Root, error) {
@@ -303,7 +313,7 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
 	return c.fail("copy out", rootfs.CopyOut(ctx, root, src, dir, filepath.Base(dst), rootfs.CopyOptions{Special: rootfs.SkipSpecial}))
 }
 
-// Close ends an attached container if it runs, waits for its end and releases everything it holds on the machine. It
+// Close ends the container if it runs, waits for its end and releases everything it holds on the machine. It
 // returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
 	for {

@@ -57,7 +57,7 @@
 //     [WithIDMaps], or when asked for: [WithNamespace](namespaces.User, namespaces.New()).
 //   - The default root filesystem shows the host's programs ([rootfs.Host]) and hides the files of its users. Every root
 //     filesystem lies under a layer that takes all changes and vanishes. No device file in it works.
-//   - 14 capabilities, in every set but the inheritable and the ambient one; none for users other than root.
+//   - 13 capabilities, in every set but the inheritable and the ambient one; none for users other than root.
 //   - The seccomp filter that Docker uses, adapted to the capabilities.
 //   - no_new_privs: set-user-ID programs gain nothing.
 //   - Paths of /proc and /sys that tell about the host or reach its hardware are hidden or read-only.

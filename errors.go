@@ -36,7 +36,7 @@ var (
 // both the sentinel errors above and the errno.
 type Error struct {
 	Op     string // "start", "signal"
-	ID     string // the container's id or hostname; may be empty
+	ID     string // the container's id; may be empty
 	Err    error
 	Remedy string // what would help, where that is known; may be empty
 }

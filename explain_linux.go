@@ -45,6 +45,7 @@ func (r *running) rehearse(ctx context.Context) error {
 func (r *running) planLimits() error {
 	s := r.spec
 	if s.cgroupOff {
+		r.limitEachCPU()
 		return nil
 	}
 	m, err := cgroups.Default()
@@ -52,7 +53,8 @@ func (r *running) planLimits() error {
 	if err == nil {
 		trees, err = m.Places(s.wantedGroup())
 	}
-	if err != nil && (isZero(s.process.resources) || s.bestEffort) {
+	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
+		r.limitEachCPU()
 		return nil // it is a default, and is left out
 	}
 	if err != nil {

@@ -212,7 +212,7 @@ func TestNewReportsAllFaults(t *testing.T) {
 		WithStopSignal(0), WithRlimit(99, 1, 2), WithRlimit(unix.RLIMIT_NOFILE, 2, 1), WithExtraFiles(nil), WithOOMScoreAdj(neg),
 		WithMount(rootfs.Mount{Type: rootfs.TypeTmpfs, Target: "relative"}), WithMaskedPaths("../x"), WithReadOnlyPaths("x"),
 		WithFile("relative", nil, 0o644), WithFS("/x", nil), WithSysctl("kernel.panic", "1"), WithSysctl("net.ipv4.ip_forward", "1\n2"),
-		WithTerminal(1, 1), WithStdout(os.Stdout), WithStderr(os.Stderr),
+		WithTerminal(1, 1), WithStdout(&buffer{}), WithStderr(&buffer{}),
 	)
 	if err == nil {
 		t.Fatal("no error")

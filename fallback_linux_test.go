@@ -24,6 +24,7 @@ import (
 	"github.com/caisson-go/caisson/internal/caps"
 	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -276,7 +277,11 @@ func stolenRole() {
 		}
 	}()
 	for range 20 { // the thief has to be the first
-		c, err := New(WithRootfs(rootfs.Dir(os.Getenv(rootEnv))), WithCommand("/bin/true"))
+		var own []Option
+		if !isRoot() { // newuidmap, a set-user-ID program, gains nothing under the filter
+			own = append(own, WithIDMaps(namespaces.SingleIDMaps()))
+		}
+		c, err := New(WithRootfs(rootfs.Dir(os.Getenv(rootEnv))), WithCommand("/bin/true"), Options(own...))
 		if err == nil {
 			err = c.Run(ctx)
 			err = errors.Join(err, c.Close())

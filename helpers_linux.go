@@ -24,14 +24,14 @@ var idmaps struct {
 
 // idmapNamespace returns a user namespace with the given maps, for mount_setattr(2). It belongs to the host program for
 // good; programs use few different maps.
-func idmapNamespace(m namespaces.IDMaps) (*os.File, error) {
+func idmapNamespace(ctx context.Context, m namespaces.IDMaps) (*os.File, error) {
 	idmaps.mu.Lock()
 	defer idmaps.mu.Unlock()
 	key := m.String()
 	if f := idmaps.files[key]; f != nil {
 		return f, nil
 	}
-	f, err := stage.UserNamespace(func(pid int) error { return namespaces.WriteMaps(context.Background(), pid, nil, m) })
+	f, err := stage.UserNamespace(func(pid int) error { return namespaces.WriteMaps(ctx, pid, nil, m) })
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +117,7 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 		return nil, err
 	}
 	r.unrecord = strike
-	r.undo.add(func() error {
-		if r.pidfd != nil {
-			return nil // supervise removes it when its processes are gone
-		}
-		return r.removeGroup()
-	})
+	r.undo.add(r.removeGroup) // once more, where supervise could not
 	return g, nil
 }
 

@@ -372,7 +372,7 @@ func WithTrace(t *Trace) Option { return option(func(s *spec) { s.trace = t }) }
 // WithNetwork gives the container a network. Default: a network namespace with only the loopback device.
 func WithNetwork(n Network) Option { return option(func(s *spec) { s.network = n }) }
 
-// Network attaches containers to a network. Package netns supplies implementations.
+// Network attaches containers to a network.
 type Network interface {
 	// Prepare is called before anything of the container exists. It finds what stands against the request, such
 	// as a port in use, and reserves what it needs. The container detaches what it returns, also when its start

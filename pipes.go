@@ -104,3 +104,10 @@ func (c *Container) startedPipes() (closeOurs func() error) {
 		return errors.Join(errs...)
 	}
 }
+
+// piped reports whether an output pipe was asked for.
+func (c *Container) piped() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pipes.stdout != nil || c.pipes.stderr != nil
+}

@@ -127,8 +127,8 @@ func probeSecurity(context.Context) []Ability {
 	}
 	out = append(out, yesNo(area, "seccomp filters", "", err))
 	bound, err := caps.Bounding()
-	a := yesNo(area, "default capabilities", caps.Default.String(), err)
-	if lacking := caps.Default &^ bound; err == nil && lacking != 0 && privileged() {
+	a := yesNo(area, "default capabilities", defaultCaps.String(), err)
+	if lacking := defaultCaps &^ bound; err == nil && lacking != 0 && privileged() {
 		a = Ability{Area: area, Name: a.Name, Answer: No, Reason: "the host program lacks " + lacking.String(), Remedy: "containers go without them, or live in a user namespace"}
 	}
 	return append(out, a)

@@ -22,6 +22,9 @@ func (r *running) process(stop bool) (*Process, error) {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
 	pidfd, err := stage.NewPidfd(r.child.Pidfd)
 	if err != nil {
+		_ = unix.Kill(r.child.Pid, unix.SIGKILL) // still ours to reap, so the number is its own
+		_, _ = unix.Wait4(r.child.Pid, nil, unix.WALL, nil)
+		r.keep()
 		return nil, err
 	}
 	r.pidfd = pidfd
@@ -55,12 +58,28 @@ func (r *running) watchContext(ctx context.Context, p *Process) {
 			}
 			p.mu.Unlock()
 			if err := cancel(p); err == nil || errors.Is(err, os.ErrProcessDone) {
+				r.awaitCanceled(p)
 				return
 			}
 		}
 		_ = p.kill(ReasonCanceled)
 	})
 	go func() { <-p.done; stop() }()
+}
+
+// awaitCanceled kills the container when it has not ended within the wait delay after its cancel function was called.
+func (r *running) awaitCanceled(p *Process) {
+	d := r.spec.process.waitDelay
+	if d == 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.done:
+	case <-t.C:
+		_ = p.kill(ReasonCanceled)
+	}
 }
 
 // clock begins to count the time of the command.
@@ -264,7 +283,7 @@ func (r *running) killGroup() error {
 
 // removeGroup removes the container's cgroup, for which its processes must be gone.
 func (r *running) removeGroup() error {
-	if r.group == nil {
+	if r.group == nil || r.groupGone.Load() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -272,6 +291,7 @@ func (r *running) removeGroup() error {
 	err := r.group.Delete(ctx)
 	if err == nil {
 		r.unrecord()
+		r.groupGone.Store(true)
 	}
 	return err
 }
@@ -287,7 +307,7 @@ func (r *running) resize(rows, cols uint16) error {
 
 // rootView opens the container's root directory.
 func (r *running) rootView() (*rootfs.Root, error) {
-	if r.root == nil {
+	if r == nil || r.root == nil {
 		return nil, fmt.Errorf("%w: the container has no root directory yet", ErrState)
 	}
 	return rootfs.NewRoot(r.root)

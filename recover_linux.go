@@ -85,10 +85,14 @@ func recoverAll(ctx context.Context, owners []Owner) (int, error) {
 	return journal.Recover(ctx, dir, all)
 }
 
+var recovered sync.Once
+
 // recoverFirst tidies up after dead programs, once for this program. A failure is not this start's: what could not be
 // undone stays recorded.
-var recoverFirst = sync.OnceFunc(func() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	_, _ = recoverAll(ctx, nil)
-})
+func recoverFirst(ctx context.Context) {
+	recovered.Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_, _ = recoverAll(ctx, nil)
+	})
+}

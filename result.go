@@ -30,7 +30,7 @@ const (
 	ReasonOutputLimit
 	// ReasonDiskLimit: it failed while its writable layer was full.
 	ReasonDiskLimit
-	// ReasonCanceled: the context given to Run or Start ended.
+	// ReasonCanceled: the context of Run, or that given to WithContext, ended.
 	ReasonCanceled
 	// ReasonStopped: Stop, Kill or Close of the container ended it.
 	ReasonStopped
@@ -85,7 +85,7 @@ type Result struct {
 	PeakMemory cgroups.Value[uint64]
 	// PeakPids is the highest number of processes and threads.
 	PeakPids cgroups.Value[uint64]
-	// ReadBytes and WriteBytes count what went to and came from block devices.
+	// ReadBytes and WriteBytes count what came from and went to block devices.
 	ReadBytes, WriteBytes cgroups.Value[uint64]
 	// DiskUsed is what stood in the throw-away writable layer at the end, in bytes.
 	DiskUsed cgroups.Value[uint64]

@@ -252,7 +252,7 @@ func (p *processSpec) validate() error {
 	if _, err := p.capabilities(caps.Known); err != nil {
 		faults = append(faults, &OptionError{"WithCapabilities", err})
 	}
-	if p.terminal && p.stderr != nil && p.stderr != p.stdout {
+	if p.terminal && p.stderr != nil && !same(p.stderr, p.stdout) {
 		faults = append(faults, invalid("WithTerminal", "a terminal has no standard error apart from standard output"))
 	}
 	for _, r := range p.rlimits {

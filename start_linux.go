@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,22 +25,23 @@ import (
 
 // running is what one start owns. Everything that was made is undone by close, in reverse order.
 type running struct {
-	spec     *spec
-	undo     undoList
-	m        *machine
-	prog     *program.Program
-	files    map[string]int // inputs of the program
-	fds      map[string]int // of those, the ones that are not the root filesystem's
-	layout   *rootfs.Layout
-	env      rootfs.Env
-	streams  *streams
-	network  NetworkAttachment
-	unrecord func() // strikes the group out of the journal
-	group    *cgroups.Group
-	maps     namespaces.IDMaps
-	ns       uint64 // CLONE_NEW flags of the first clone
-	cgroup   int    // directory for CLONE_INTO_CGROUP, or -1
-	iso      Isolation
+	spec      *spec
+	undo      undoList
+	m         *machine
+	prog      *program.Program
+	files     map[string]int // inputs of the program
+	fds       map[string]int // of those, the ones that are not the root filesystem's
+	layout    *rootfs.Layout
+	env       rootfs.Env
+	streams   *streams
+	network   NetworkAttachment
+	unrecord  func() // strikes the group out of the journal
+	group     *cgroups.Group
+	maps      namespaces.IDMaps
+	ns        uint64      // CLONE_NEW flags of the first clone
+	groupGone atomic.Bool // the group has been removed
+	cgroup    int         // directory for CLONE_INTO_CGROUP, or -1
+	iso       Isolation
 
 	child   *stage.Child
 	adopted bool   // child is the second process of two
@@ -400,6 +402,9 @@ func (r *running) takeTTY(fd int) error {
 
 // release lets a created container execute its command. The caller holds the lock.
 func (c *Container) release(ctx context.Context) (*Process, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // nothing was released
+	}
 	r := c.run
 	began := time.Now()
 	if err := r.child.Conn.Release(); err != nil {
@@ -408,7 +413,9 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 	stopWatch := context.AfterFunc(ctx, func() { _ = c.proc.kill(ReasonCanceled) })
 	_, err := r.child.Conn.Recv()
 	r.child.Conn.Close()
-	stopWatch()
+	if !stopWatch() {
+		err = ctx.Err()
+	}
 	r.traced()
 	if err != nil && err != io.EOF {
 		_ = c.proc.kill(ReasonStopped)

@@ -115,7 +115,9 @@ func writeExe(m exeMaker, p *program.Program, fds []int, report int) (int, error
 		return -1, fmt.Errorf("%s: %w", m.name, err)
 	}
 	if err := writeImage(w, mem); err != nil {
-		unix.Close(w)
+		if fd, e := exec(w); e == nil { // which closes what belongs to it
+			unix.Close(fd)
+		}
 		return -1, fmt.Errorf("%s: %w", m.name, err)
 	}
 	fd, err := exec(w)

@@ -13,7 +13,7 @@ import (
 	"github.com/caisson-go/caisson/internal/program"
 )
 
-// The keeper is the one process that outlives the host program for a moment: it holds a pidfd of every attached
+// The keeper is the one process that outlives the host program for a moment: it holds a pidfd of every
 // container's first process and kills them all when the host is gone.
 //
 //	host ── socket ──▶ keeper          each message: (slot, highest slot) and a pidfd
@@ -71,8 +71,9 @@ func (k *keeper) forget(slot int) {
 // register sends a pidfd, starting the keeper if there is none or if it has died.
 func (k *keeper) register(slot, pidfd int) error {
 	if k.sock >= 0 {
-		if err := k.send(slot, pidfd); err == nil {
-			return nil
+		err := k.send(slot, pidfd)
+		if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+			return err // also nil. A living keeper is not replaced: closing its socket would make it kill everything
 		}
 		k.stop()
 	}
@@ -127,10 +128,14 @@ func (k *keeper) start() error {
 // takes over at once if there are any.
 func (k *keeper) watch(pidfd, sock int) {
 	p, err := NewPidfd(pidfd)
-	if err == nil {
-		_ = p.AwaitExit()
-		Reap(pidfd)
-		p.Close()
+	if err != nil {
+		return // it lives; the next start finds out when it has died
+	}
+	err = p.AwaitExit()
+	Reap(p.Fd())
+	p.Close()
+	if err != nil {
+		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
