@@ -83,6 +83,7 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
+	r.m.null = r.spec.process.nullStreams()
 	return r.makeLayout(ctx, desc)
 }
 
@@ -498,6 +499,9 @@ func (r *running) stdio() error {
 	r.undo.add(func() error { r.streams.abort(); return nil })
 	if !p.terminal {
 		for i, f := range r.streams.child {
+			if f == nil {
+				continue // the stage opens the container's null device
+			}
 			if err := r.pass(streamNames[i], f); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,11 +31,12 @@ const (
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
 	userns     usernsMode
-	template   bool   // a template mount namespace is there (input "template")
-	joins      int    // inputs "cgroup 0".. : v1 tasks files
-	cpuSeconds uint64 // limit of each process's CPU time; 0: none
-	ignored    []int  // signals that the host program ignores
-	cgroupFD   bool   // input "cgroup.procs": clone3 cannot place it
+	template   bool    // a template mount namespace is there (input "template")
+	joins      int     // inputs "cgroup 0".. : v1 tasks files
+	cpuSeconds uint64  // limit of each process's CPU time; 0: none
+	null       [3]bool // standard streams that lead to the container's null device
+	ignored    []int   // signals that the host program ignores
+	cgroupFD   bool    // input "cgroup.procs": clone3 cannot place it
 	user       rootfs.User
 	caps       caps.Set
 	lastCap    caps.Cap
@@ -361,8 +363,16 @@ func (c *compiler) stdio(p *processSpec) {
 		c.terminal(p)
 	} else {
 		c.Step("connect", "standard streams")
+		null := program.Arg{}
+		if slices.Contains(c.m.null[:], true) {
+			null = c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW, 0).Result()
+		}
 		for i, name := range streamNames {
-			c.Dup3(c.Input(name), i, 0)
+			if c.m.null[i] {
+				c.Dup3(null, i, 0)
+			} else {
+				c.Dup3(c.Input(name), i, 0)
+			}
 		}
 	}
 	for i := range p.extraFiles {

@@ -329,3 +329,27 @@ func TestCVE_2021_43784_LongValues(t *testing.T) {
 		}
 	}
 }
+
+// A stream that leads nowhere leads to the container's own null device: through the host's, root in the container could
+// change the mode of /dev/null for everybody.
+func TestNullDeviceIsNotTheHosts(t *testing.T) {
+	var before, after unix.Stat_t
+	if err := unix.Stat("/dev/null", &before); err != nil {
+		t.Fatal(err)
+	}
+	for name, src := range map[string]rootfs.Source{"directory": rootfs.Dir(testutil.Busybox(t)), "host": rootfs.Host()} {
+		c, err := New(WithRootfs(src), sh("chmod 640 /proc/self/fd/0 /proc/self/fd/1 /dev/null /dev/tty; echo > /dev/null"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Run(testContext(t)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := unix.Stat("/dev/null", &after); err != nil || after.Ctim != before.Ctim || after.Mode != before.Mode {
+		t.Errorf("the host's /dev/null was changed: %v, mode %o", err, after.Mode)
+	}
+}

@@ -12,12 +12,11 @@ import (
 
 // streams are the standard streams of one start: what the process gets, and the goroutines that copy.
 type streams struct {
-	child   []*os.File // what the process gets as descriptors 0, 1, 2
-	nothing *os.File   // the null device, if a stream leads there
-	close   []*os.File // the process's ends that are ours to close once it has been started
-	ours    []*os.File // our ends of the pipes
-	copies  []func() error
-	feed    func() // copies the input; not waited for, since its reader may never end
+	child  []*os.File // what the process gets as descriptors 0, 1, 2
+	close  []*os.File // the process's ends that are ours to close once it has been started
+	ours   []*os.File // our ends of the pipes
+	copies []func() error
+	feed   func() // copies the input; not waited for, since its reader may never end
 
 	terminalIn  io.Reader
 	terminalOut io.Writer
@@ -60,17 +59,17 @@ func same(a, b io.Writer) bool {
 	return a == b
 }
 
-// null gives the process the null device, opened once for all of its streams.
+// null leaves the stream to the stage, which opens the container's own null device. The host's must not be passed: root
+// in the container could change its mode through the descriptor.
 func (s *streams) null() error {
-	if s.nothing == nil {
-		f, err := openNull()
-		if err != nil {
-			return err
-		}
-		s.nothing, s.close = f, append(s.close, f)
-	}
-	s.child = append(s.child, s.nothing)
+	s.child = append(s.child, nil)
 	return nil
+}
+
+// nullStreams tells which standard streams lead nowhere. With a limit on the output it is counted all the same.
+func (p *processSpec) nullStreams() [3]bool {
+	uncounted := p.outputLimit == 0
+	return [3]bool{p.stdin == nil, p.stdout == nil && uncounted, p.stderr == nil && uncounted}
 }
 
 func (s *streams) input(r io.Reader) error {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 
 	"github.com/caisson-go/caisson/rootfs"
@@ -33,5 +32,3 @@ func recoverAll(context.Context, []Owner) (int, error) { return 0, errOS }
 func probe(context.Context) []Ability {
 	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
 }
-
-func openNull() (*os.File, error) { return os.OpenFile(os.DevNull, os.O_RDWR, 0) }

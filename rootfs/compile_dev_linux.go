@@ -22,6 +22,10 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 		if p.env.UserNamespace {
 			b.Mknodat(dev, name, unix.S_IFREG|mode, 0, 0)
 			b.MoveMount(p.devices[i], dev, name)
+			if d.HostPath == "" && !p.env.Features.MountSetattr {
+				locked := sourceFlags(path.Clean(d.Path))
+				b.Mount("", path.Clean(d.Path), "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NOEXEC|locked, "")
+			}
 			continue
 		}
 		typ := uint32(unix.S_IFBLK)

@@ -109,7 +109,7 @@ func (p *Plan) nullSources(b *program.Builder) {
 	}
 	for range p.masks() {
 		null := p.openPath(b, "open device", "/dev/null", nil, "", false)
-		p.bindAttrs(b, null, false, 0, program.Null(), false)
+		p.bindAttrs(b, null, false, ReadOnly|NoSuid|NoExec, program.Null(), false)
 		p.nulls = append(p.nulls, null)
 	}
 }

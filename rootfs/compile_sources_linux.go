@@ -183,6 +183,10 @@ func (p *Plan) deviceSources(b *program.Builder) {
 		if host == "" {
 			host = path.Clean(d.Path)
 		}
-		p.devices = append(p.devices, p.openPath(b, "open device", host, nil, "", false))
+		dev := p.openPath(b, "open device", host, nil, "", false)
+		if d.HostPath == "" { // the host's own node: it can be used, and its mode and owner cannot be changed
+			p.bindAttrs(b, dev, false, ReadOnly|NoSuid|NoExec, program.Null(), false)
+		}
+		p.devices = append(p.devices, dev)
 	}
 }

@@ -122,6 +122,9 @@ func (s *search) walk(fd int, path string) error {
 	}
 }
 
+// owns says that the file is the caller's: the container's root user reads it whatever its mode.
+func (s *search) owns(st *unix.Stat_t) bool { return int(st.Uid) == os.Getuid() }
+
 func (s *search) entry(dir int, path, name string) error {
 	var st unix.Stat_t
 	if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
@@ -130,7 +133,7 @@ func (s *search) entry(dir int, path, name string) error {
 	kind := st.Mode & unix.S_IFMT
 	switch {
 	case kind == unix.S_IFDIR && s.own && st.Mode&0o001 == 0:
-		if unix.Faccessat(dir, name, unix.X_OK, 0) == nil {
+		if s.owns(&st) || unix.Faccessat(dir, name, unix.X_OK, 0) == nil {
 			s.found = append(s.found, path)
 		}
 		return nil
@@ -142,7 +145,7 @@ func (s *search) entry(dir int, path, name string) error {
 		return s.walk(fd, path)
 	case kind == unix.S_IFSOCK && s.sockets:
 		s.found = append(s.found, path)
-	case kind == unix.S_IFREG && s.own && st.Mode&0o004 == 0 && unix.Faccessat(dir, name, unix.R_OK, 0) == nil:
+	case kind == unix.S_IFREG && s.own && st.Mode&0o004 == 0 && (s.owns(&st) || unix.Faccessat(dir, name, unix.R_OK, 0) == nil):
 		s.found = append(s.found, path)
 	}
 	return nil
