@@ -43,8 +43,11 @@
 // root filesystem stays readable until Close ([Container.Root]).
 //
 // The container lives no longer than the host program: when that ends, in whatever way, SIGKILL included, a small
-// process (the keeper; one for the whole program, without a Go runtime) kills every container's first process, and the kernel takes
-// namespaces and mounts with it. The cgroups are removed by the next start or [Recover] of any caisson program of the same user.
+// process (the keeper; one for the whole program, without a Go runtime) kills every container's first process, and the
+// kernel takes namespaces and mounts with it. The cgroups are removed by the next start or [Recover] of any caisson
+// program of the same user. Two limits: who kills the keeper and the host program in the same moment leaves containers
+// running until that recovery, which finds them by their cgroups; and with the host's pid namespace only the first
+// process ends so, the others with the cgroup.
 //
 // The context of a call bounds that call. It ends a start that is under way; what ends a running command is
 // [Container.Stop], [Container.Close], a limit, the context of [Container.Run], or that given to [WithContext].
@@ -55,8 +58,9 @@
 //     A time namespace only with offsets.
 //   - A user namespace, always when the caller lacks CAP_SYS_ADMIN, and for root with the default root filesystem, with
 //     [WithIDMaps], or when asked for: [WithNamespace](namespaces.User, namespaces.New()).
-//   - The default root filesystem shows the host's programs ([rootfs.Host]) and hides the files of its users. Every root
-//     filesystem lies under a layer that takes all changes and vanishes. No device file in it works.
+//   - The default root filesystem shows the host's programs ([rootfs.Host]) and hides the files of its users. A root
+//     filesystem lies under a layer that takes all changes and vanishes, unless its source says otherwise
+//     ([rootfs.Dir] with Writable or ReadOnly). No device file of its own works.
 //   - 13 capabilities, in every set but the inheritable and the ambient one; none for users other than root.
 //   - The seccomp filter that Docker uses, adapted to the capabilities.
 //   - no_new_privs: set-user-ID programs gain nothing.

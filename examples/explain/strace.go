@@ -9,16 +9,21 @@ import (
 )
 
 // explained returns the names of the system calls in what Container.Explain wrote, from the first that the
-// container's own process makes: the two before it, clone3 and execveat, make that process.
+// container's own process makes: those before it make that process, and execute it as "caisson-stage".
 func explained(r io.Reader) []string {
 	text, _ := io.ReadAll(r)
 	var calls []string
 	for line := range strings.Lines(string(text)) {
-		if name, _, ok := strings.Cut(line, "("); ok && !strings.HasPrefix(line, "#") {
+		name, args, ok := strings.Cut(line, "(")
+		switch {
+		case !ok || strings.HasPrefix(line, "#"):
+		case strings.Contains(args, "caisson-stage"):
+			calls = nil
+		default:
 			calls = append(calls, name)
 		}
 	}
-	return calls[slices.Index(calls, "execveat")+1:]
+	return calls
 }
 
 // straceLine is "PID call(arguments) = result". A call that takes long is in two lines, "PID call(arguments
