@@ -115,10 +115,20 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 	}
 }
 
-// privileged reports whether this process may mount in its own mount namespace.
+// privileged reports whether this process may mount in its own mount namespace, without restrictions. In a user
+// namespace that is not the first, CAP_SYS_ADMIN does not suffice for device nodes and many filesystems: a host
+// program there is treated as any user.
 func privileged() bool {
 	eff, _, _, err := caps.Held()
-	return err == nil && eff.Has(caps.SysAdmin)
+	return err == nil && eff.Has(caps.SysAdmin) && inFirstUserNamespace()
+}
+
+// firstUserNamespace is the number that the kernel gives the user namespace it begins with (PROC_USER_INIT_INO).
+const firstUserNamespace = 0xEFFFFFFD
+
+func inFirstUserNamespace() bool {
+	var st unix.Stat_t
+	return unix.Stat("/proc/self/ns/user", &st) != nil || st.Ino == firstUserNamespace
 }
 
 func (r *running) note(m Measure) { r.iso = append(r.iso, m) }
@@ -379,13 +389,8 @@ func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
-	if r.env.UserNamespace { // in a user namespace only what belongs to its own namespaces can be mounted
-		if foreign(s.namespaces.IPC) {
-			l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
-		}
-		if foreign(s.namespaces.Cgroup) {
-			r.env.Cgroup = rootfs.CgroupView{}
-		}
+	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
+		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
 	l.Mounts = replaceMounts(l.Mounts, s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
@@ -515,6 +520,7 @@ var groupSerial atomic.Uint64
 func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
 	if s.cgroupOff {
+		r.limitEachCPU()
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
@@ -531,9 +537,9 @@ func (r *running) limits(ctx context.Context) error {
 		}
 	}
 	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
-	g, err := r.makeGroup(name, withoutSwap(res), cfg)
+	g, err := r.makeGroup(ctx, name, withoutSwap(res), cfg)
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
-		if g, err = r.makeGroup(name, res, cfg); err == nil {
+		if g, err = r.makeGroup(ctx, name, res, cfg); err == nil {
 			r.note(Measure{Name: "swap limit", Status: Unavailable, Reason: "the kernel does not count swap"})
 		}
 	}
@@ -562,15 +568,6 @@ func (r *running) limits(ctx context.Context) error {
 	return nil
 }
 
-// withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
-// to the disk is none.
-func withoutSwap(r cgroups.Resources) cgroups.Resources {
-	if r.Memory.Max > 0 && r.Memory.Swap == 0 {
-		r.Memory.Swap = cgroups.Zero
-	}
-	return r
-}
-
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
 func (r *running) limitEachCPU() {
 	d := r.spec.process.cpuTime
@@ -578,8 +575,17 @@ func (r *running) limitEachCPU() {
 		return
 	}
 	r.m.cpuSeconds = uint64((d + time.Second - 1) / time.Second)
-	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable, Reason: "without a cgroup each process is limited by itself",
-		Remedy: "run as root, or with a delegated cgroup"})
+	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable,
+		Reason: "without a cgroup each process is limited by itself", Remedy: "run as root, or with a delegated cgroup"})
+}
+
+// withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
+// to the disk is none.
+func withoutSwap(r cgroups.Resources) cgroups.Resources {
+	if r.Memory.Max > 0 && r.Memory.Swap == 0 {
+		r.Memory.Swap = cgroups.Zero
+	}
+	return r
 }
 
 // lookupUser finds a user in the layers of a root filesystem.

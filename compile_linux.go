@@ -30,9 +30,10 @@ const (
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
 type machine struct {
 	userns     usernsMode
-	template   bool // a template mount namespace is there (input "template")
-	joins      int  // inputs "cgroup 0".. : v1 tasks files
-	cgroupFD   bool // input "cgroup.procs": clone3 cannot place it
+	template   bool   // a template mount namespace is there (input "template")
+	joins      int    // inputs "cgroup 0".. : v1 tasks files
+	cpuSeconds uint64 // limit of each process's CPU time; 0: none
+	cgroupFD   bool   // input "cgroup.procs": clone3 cannot place it
 	user       rootfs.User
 	caps       caps.Set
 	lastCap    caps.Cap
@@ -40,8 +41,7 @@ type machine struct {
 	filter     *seccomp.Program
 	create     bool // stop in "created"
 	trace      bool
-	keepMounts bool   // the root filesystem consists of several mounts, which end with their namespace
-	cpuSeconds uint64 // limit of each process's CPU time; 0: none
+	keepMounts bool // the root filesystem consists of several mounts, which end with their namespace
 	rlimits    []rlimit
 	plan       *rootfs.Plan
 	joined     []joinedNS

@@ -245,7 +245,7 @@ func TestCgroupParent(t *testing.T) {
 	testutil.NeedRoot(t)
 	needCgroup(t, cgroups.Pids)
 	noLeaks(t)
-	parent, err := cgroups.New("caisson-test-parent", cgroups.Resources{Pids: cgroups.PidsResources{Max: 100}}, cgroups.Config{})
+	parent, err := cgroups.New(testContext(t), "caisson-test-parent", cgroups.Resources{Pids: cgroups.PidsResources{Max: 100}}, cgroups.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -254,8 +254,7 @@ func TestCgroupParent(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	c, p := start(t, testContext(t), WithCommand("/bin/sleep", "1000"), WithID("below"),
-		WithCgroup(CgroupConfig{Parent: "/" + strings.TrimPrefix(parent.Name(), "/")}))
+	c, p := start(t, testContext(t), WithCommand("/bin/sleep", "1000"), WithCgroup(CgroupConfig{Parent: "/" + strings.TrimPrefix(parent.Name(), "/")}), WithID("below"))
 	b, err := os.ReadFile("/proc/" + uitoa(uint64(p.Pid())) + "/cgroup")
 	if err != nil || !strings.Contains(string(b), "caisson-test-parent/caisson-below-") {
 		t.Errorf("%s %v %v %v", b, err, parent.Paths(), c.Isolation())

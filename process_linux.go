@@ -118,8 +118,7 @@ func (r *running) supervise(p *Process) {
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
-	res.Ended = ended
-	if !p.began.IsZero() {
+	if res.Ended = ended; !p.began.IsZero() {
 		res.Started, res.Wall = p.began, ended.Sub(p.began)
 	}
 	p.mu.Unlock()

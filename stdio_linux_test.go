@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -180,7 +181,7 @@ func TestWaitDelay(t *testing.T) {
 	}
 	defer held.Close()
 	began := time.Now()
-	if err := c.Signal(os.Kill); err != nil {
+	if err := c.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.Wait(testContext(t)); !errors.Is(err, errWaitDelay) {

@@ -1,6 +1,9 @@
 package cgroups
 
-import "testing"
+import (
+	"context"
+	"testing"
+)
 
 // What a container's start and end pay for its group.
 
@@ -39,7 +42,7 @@ func BenchmarkStats(b *testing.B) {
 
 func benchGroup(b *testing.B, c Config) *Group {
 	r := Resources{Memory: MemoryResources{Max: 64 << 20}, CPU: CPUResources{CPUs: 0.5}, Pids: PidsResources{Max: 100}}
-	g, err := New(prefix()+"-bench", r, c)
+	g, err := New(context.Background(), prefix()+"-bench", r, c)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,40 +18,40 @@ type Manager struct{}
 // A Group is one control group. On this system there is none.
 type Group struct{}
 
-func Default() (*Manager, error)                             { return nil, errOS }
-func NewManager() (*Manager, error)                          { return nil, errOS }
-func New(string, Resources, Config) (*Group, error)          { return nil, errOS }
-func Open(string) (*Group, error)                            { return nil, errOS }
-func OpenPaths(Paths) (*Group, error)                        { return nil, errOS }
-func (*Manager) Close() error                                { return nil }
-func (*Manager) Layout() Layout                              { return Layout{} }
-func (*Manager) Vacate(string) error                         { return errOS }
-func (*Manager) Mode() Mode                                  { return ModeNone }
-func (*Manager) Check() []Availability                       { return nil }
-func (*Manager) Open(string) (*Group, error)                 { return nil, errOS }
-func (*Manager) OpenPaths(Paths) (*Group, error)             { return nil, errOS }
-func (*Group) Name() string                                  { return "" }
-func (*Group) Controllers() Controllers                      { return 0 }
-func (*Group) Paths() Paths                                  { return nil }
-func (*Group) Close() error                                  { return nil }
-func (*Group) Update(Resources) error                        { return errOS }
-func (*Group) JoinFDs() (Join, error)                        { return Join{CloneInto: -1}, errOS }
-func (*Group) ProcsFD() (int, error)                         { return -1, errOS }
-func (*Group) AddProc(int) error                             { return errOS }
-func (*Group) Procs() ([]int, error)                         { return nil, errOS }
-func (*Group) Children() ([]string, error)                   { return nil, errOS }
-func (*Group) Child(string) (*Group, error)                  { return nil, errOS }
-func (*Group) Freeze(context.Context) error                  { return errOS }
-func (*Group) Thaw(context.Context) error                    { return errOS }
-func (*Group) Frozen() (bool, error)                         { return false, errOS }
-func (*Group) Kill(context.Context) error                    { return errOS }
-func (*Group) Delete(context.Context) error                  { return errOS }
-func (*Group) Final() (Stats, error)                         { return Stats{}, errOS }
-func (*Group) Summary() (Stats, error)                       { return Stats{}, errOS }
-func (*Group) Stats() (Stats, error)                         { return Stats{}, errOS }
-func (*Group) StatsOf(Controllers) (Stats, error)            { return Stats{}, errOS }
-func (*Group) New(string, Resources, Config) (*Group, error) { return nil, errOS }
-func (*Manager) New(string, Resources, Config) (*Group, error) {
+func Default() (*Manager, error)                                              { return nil, errOS }
+func NewManager() (*Manager, error)                                           { return nil, errOS }
+func New(context.Context, string, Resources, Config) (*Group, error)          { return nil, errOS }
+func Open(string) (*Group, error)                                             { return nil, errOS }
+func OpenPaths(Paths) (*Group, error)                                         { return nil, errOS }
+func (*Manager) Close() error                                                 { return nil }
+func (*Manager) Layout() Layout                                               { return Layout{} }
+func (*Manager) Vacate(context.Context, string) error                         { return errOS }
+func (*Manager) Mode() Mode                                                   { return ModeNone }
+func (*Manager) Check() []Availability                                        { return nil }
+func (*Manager) Open(string) (*Group, error)                                  { return nil, errOS }
+func (*Manager) OpenPaths(Paths) (*Group, error)                              { return nil, errOS }
+func (*Group) Name() string                                                   { return "" }
+func (*Group) Controllers() Controllers                                       { return 0 }
+func (*Group) Paths() Paths                                                   { return nil }
+func (*Group) Close() error                                                   { return nil }
+func (*Group) Update(context.Context, Resources) error                        { return errOS }
+func (*Group) JoinFDs() (Join, error)                                         { return Join{CloneInto: -1}, errOS }
+func (*Group) ProcsFD() (int, error)                                          { return -1, errOS }
+func (*Group) AddProc(context.Context, int) error                             { return errOS }
+func (*Group) Procs() ([]int, error)                                          { return nil, errOS }
+func (*Group) Children() ([]string, error)                                    { return nil, errOS }
+func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
+func (*Group) Freeze(context.Context) error                                   { return errOS }
+func (*Group) Thaw(context.Context) error                                     { return errOS }
+func (*Group) Frozen() (bool, error)                                          { return false, errOS }
+func (*Group) Kill(context.Context) error                                     { return errOS }
+func (*Group) Delete(context.Context) error                                   { return errOS }
+func (*Group) Final() (Stats, error)                                          { return Stats{}, errOS }
+func (*Group) Summary() (Stats, error)                                        { return Stats{}, errOS }
+func (*Group) Stats() (Stats, error)                                          { return Stats{}, errOS }
+func (*Group) StatsOf(Controllers) (Stats, error)                             { return Stats{}, errOS }
+func (*Group) New(context.Context, string, Resources, Config) (*Group, error) { return nil, errOS }
+func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }
 func (*Group) Watch(context.Context) iter.Seq2[Event, error] {

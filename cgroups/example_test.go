@@ -12,11 +12,12 @@ import (
 
 // A command with half a CPU, 64 MiB of memory without swap, and at most 100 processes.
 func Example() {
-	g, err := cgroups.New("job-1", cgroups.Resources{
+	g, err := cgroups.New(context.Background(), "job-1", cgroups.Resources{
 		Memory: cgroups.MemoryResources{Max: 64 << 20, Swap: cgroups.Zero},
 		CPU:    cgroups.CPUResources{CPUs: 0.5},
 		Pids:   cgroups.PidsResources{Max: 100},
 	}, cgroups.Config{Optional: cgroups.CPUAcct})
+
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func Example() {
 	if err := cmd.Start(); err != nil {
 		log.Fatal(err)
 	}
-	if err := g.AddProc(cmd.Process.Pid); err != nil {
+	if err := g.AddProc(context.Background(), cmd.Process.Pid); err != nil {
 		log.Fatal(err)
 	}
 	_ = cmd.Wait()

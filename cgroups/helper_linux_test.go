@@ -142,7 +142,7 @@ func start(t *testing.T, g *Group, act string) *proc {
 	}
 	t.Cleanup(func() { _ = p.Process.Kill(); _ = p.Wait() })
 	if len(j.Tasks) > 0 {
-		if err := g.AddProc(p.Process.Pid); err != nil {
+		if err := g.AddProc(context.Background(), p.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -155,7 +155,7 @@ func (p *proc) run() { _, _ = io.WriteString(p.in, "\n") }
 func newGroup(t *testing.T, r Resources, c Config) *Group {
 	t.Helper()
 	needRoot(t)
-	g, err := New(name(t), r, c)
+	g, err := New(context.Background(), name(t), r, c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"strconv"
 
@@ -61,7 +62,10 @@ func (n *node) openProcs(file string) (int, error) {
 // kernel waits for an RCU grace period for each directory; [Group.JoinFDs] avoids that for new processes.
 // A process that has ended is an error that Is ESRCH. After any error the process may be in some of the group's v1
 // directories and not in others.
-func (g *Group) AddProc(pid int) error {
+func (g *Group) AddProc(ctx context.Context, pid int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if pid <= 0 {
 		return &ResourceError{Field: "pid", Value: strconv.Itoa(pid), Reason: "is not the id of a process"}
 	}

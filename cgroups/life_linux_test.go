@@ -109,7 +109,7 @@ func TestForkStorm(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGroup(t, Resources{}, c)
 			if c.Controllers.Has(Pids) { // spare the machine; the storm goes on at the limit
-				if err := g.Update(Resources{Pids: PidsResources{Max: 600}}); err != nil {
+				if err := g.Update(context.Background(), Resources{Pids: PidsResources{Max: 600}}); err != nil {
 					t.Fatal(err)
 				}
 			} else {
@@ -165,7 +165,7 @@ func TestKillStray(t *testing.T) {
 }
 
 func TestUnknownControllers(t *testing.T) {
-	if _, err := New(name(t), Resources{}, Config{Controllers: 1 << 15}); !errors.Is(err, ErrInvalid) {
+	if _, err := New(context.Background(), name(t), Resources{}, Config{Controllers: 1 << 15}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -195,11 +195,11 @@ func TestNested(t *testing.T) {
 	g := newGroup(t, Resources{Pids: PidsResources{Max: 50}}, Config{Controllers: Memory})
 	var kids []string
 	for _, n := range []string{"a", "b"} {
-		k, err := g.New(n, Resources{Pids: PidsResources{Max: 10}}, Config{})
+		k, err := g.New(context.Background(), n, Resources{Pids: PidsResources{Max: 10}}, Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		deep, err := k.New("deep", Resources{}, Config{})
+		deep, err := k.New(context.Background(), "deep", Resources{}, Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestNested(t *testing.T) {
 		return
 	}
 	var u *UnsupportedError
-	if _, err := g.New("c", Resources{CPU: CPUResources{Weight: 5}}, Config{}); !errors.As(err, &u) || u.Controller != CPU {
+	if _, err := g.New(context.Background(), "c", Resources{CPU: CPUResources{Weight: 5}}, Config{}); !errors.As(err, &u) || u.Controller != CPU {
 		t.Errorf("a controller that the parent lacks: %v", err)
 	}
 }
@@ -255,7 +255,7 @@ func TestOpenFromElsewhere(t *testing.T) {
 	if !byName.Controllers().Has(Pids|Memory) || len(byName.Paths()) != len(p) {
 		t.Errorf("opened by name: %v %v", byName.Controllers(), byName.Paths())
 	}
-	if err := byPath.Update(Resources{Pids: PidsResources{Max: 7}}); err != nil || cat(t, g, Pids, "pids.max") != "7" {
+	if err := byPath.Update(context.Background(), Resources{Pids: PidsResources{Max: 7}}); err != nil || cat(t, g, Pids, "pids.max") != "7" {
 		t.Errorf("update through the second handle: %v", err)
 	}
 	if err := byPath.Delete(within(t, 5*time.Second)); err != nil {
@@ -292,12 +292,12 @@ func TestParent(t *testing.T) {
 			t.Errorf("%s is not below the root", dir)
 		}
 	}
-	_, err := New(name(t), Resources{}, Config{Parent: "/caisson-not-there", Controllers: Pids})
+	_, err := New(context.Background(), name(t), Resources{}, Config{Parent: "/caisson-not-there", Controllers: Pids})
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing parent: %v", err)
 	}
 	for _, bad := range []string{"relative", "/a/../b", "/a/"} {
-		if _, err := New(name(t), Resources{}, Config{Parent: bad}); !errors.Is(err, ErrInvalid) {
+		if _, err := New(context.Background(), name(t), Resources{}, Config{Parent: bad}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("parent %q: %v", bad, err)
 		}
 	}
@@ -351,8 +351,9 @@ func TestManyAtOnce(t *testing.T) {
 			var err error
 			for i := 0; i < 20 && err == nil; i++ {
 				var g *Group
-				g, err = New(prefix()+"-many-"+strconv.Itoa(w), Resources{Memory: MemoryResources{Max: 1 << 20},
+				g, err = New(context.Background(), prefix()+"-many-"+strconv.Itoa(w), Resources{Memory: MemoryResources{Max: 1 << 20},
 					Pids: PidsResources{Max: 5}}, Config{Optional: CPU | CPUAcct | Freezer})
+
 				if err == nil {
 					_, err = g.Summary()
 					err = errors.Join(err, g.Delete(context.Background()))

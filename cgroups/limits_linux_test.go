@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,7 +110,7 @@ func TestSettingsReachTheKernel(t *testing.T) {
 	check(CPU, "cpu.weight", "50", "cpu.shares", "512")
 	check(CPUSet, "cpuset.cpus", "0", "cpuset.cpus", "0")
 	check(Pids, "pids.max", "100", "pids.max", "100")
-	if err := g.Update(Resources{
+	if err := g.Update(context.Background(), Resources{
 		Memory: MemoryResources{Max: 128 << 20, Low: Zero},
 		CPU:    CPUResources{CPUs: Max, Weight: 100},
 		Pids:   PidsResources{Max: Max},
@@ -122,7 +123,7 @@ func TestSettingsReachTheKernel(t *testing.T) {
 	check(CPU, "cpu.weight", "100", "cpu.shares", "1024")
 	check(Pids, "pids.max", "max", "pids.max", "max")
 	var u *UnsupportedError
-	if err := g.Update(Resources{IO: IOResources{Weight: 100}}); !errors.As(err, &u) || u.Controller != IO {
+	if err := g.Update(context.Background(), Resources{IO: IOResources{Weight: 100}}); !errors.As(err, &u) || u.Controller != IO {
 		t.Errorf("update of a controller the group lacks: %v", err)
 	}
 }
@@ -141,7 +142,7 @@ func TestSwapFollowsMemory(t *testing.T) {
 		{MemoryResources{Swap: Zero}, "33554432", "0", "33554432"},
 		{MemoryResources{Max: 128 << 20, Swap: 8 << 20}, "134217728", "8388608", "142606336"},
 	} {
-		if err := g.Update(Resources{Memory: step.m}); err != nil {
+		if err := g.Update(context.Background(), Resources{Memory: step.m}); err != nil {
 			t.Fatalf("%+v: %v", step.m, err)
 		}
 		got := [2]string{}
@@ -165,7 +166,7 @@ func TestQuotaAndBurstMoveTogether(t *testing.T) {
 		{Quota: 80 * time.Millisecond, Burst: 80 * time.Millisecond},
 		{Quota: 2 * time.Millisecond, Period: 4 * time.Millisecond, Burst: Zero},
 	} {
-		if err := g.Update(Resources{CPU: c}); err != nil {
+		if err := g.Update(context.Background(), Resources{CPU: c}); err != nil {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
@@ -176,8 +177,9 @@ func TestNotOnV1(t *testing.T) {
 	if mode(t) == ModeV2 {
 		t.Skip("everything exists on v2")
 	}
-	_, err := New(name(t), Resources{Memory: MemoryResources{High: 1 << 20, Min: 1 << 20, OOMGroup: On},
+	_, err := New(context.Background(), name(t), Resources{Memory: MemoryResources{High: 1 << 20, Min: 1 << 20, OOMGroup: On},
 		Unified: map[string]string{"memory.zswap.max": "0"}}, Config{})
+
 	for _, knob := range []string{"memory.high", "memory.min", "memory.oom.group", "memory.zswap.max"} {
 		if !strings.Contains(err.Error(), knob) {
 			t.Errorf("%s is missing in %v", knob, err)
@@ -190,12 +192,12 @@ func TestNotOnV1(t *testing.T) {
 
 func TestUnknownKnobLeavesNothing(t *testing.T) {
 	needRoot(t)
-	_, err := New(name(t), Resources{Unified: map[string]string{"cgroup.nonsense": "1"}}, Config{Controllers: Pids})
+	_, err := New(context.Background(), name(t), Resources{Unified: map[string]string{"cgroup.nonsense": "1"}}, Config{Controllers: Pids})
 	var u *UnsupportedError
 	if !errors.As(err, &u) || u.Knob != "cgroup.nonsense" {
 		t.Errorf("got %v", err)
 	}
-	_, err = New(name(t), Resources{CPUSet: CPUSetResources{CPUs: "9999"}, Pids: PidsResources{Max: 5}}, Config{})
+	_, err = New(context.Background(), name(t), Resources{CPUSet: CPUSetResources{CPUs: "9999"}, Pids: PidsResources{Max: 5}}, Config{})
 	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ERANGE) && !errors.Is(err, unix.EACCES) {
 		t.Errorf("CPU 9999: %v", err)
 	}
@@ -206,7 +208,7 @@ func TestUnknownKnobLeavesNothing(t *testing.T) {
 
 func TestExisting(t *testing.T) {
 	g := newGroup(t, Resources{Pids: PidsResources{Max: 5}}, Config{})
-	if _, err := New(g.Name(), Resources{Pids: PidsResources{Max: 6}}, Config{}); !errors.Is(err, fs.ErrExist) {
+	if _, err := New(context.Background(), g.Name(), Resources{Pids: PidsResources{Max: 6}}, Config{}); !errors.Is(err, fs.ErrExist) {
 		t.Fatalf("second New: %v", err)
 	}
 	if got := cat(t, g, Pids, "pids.max"); got != "5" {
@@ -234,13 +236,13 @@ func TestIO(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	dev.ReadBPS, dev.WriteIOPS = Max, Max
-	if err := g.Update(Resources{IO: IOResources{Devices: []IODevice{dev}}}); err != nil || read() != "" {
+	if err := g.Update(context.Background(), Resources{IO: IOResources{Devices: []IODevice{dev}}}); err != nil || read() != "" {
 		t.Errorf("after lifting: %q, %v", read(), err)
 	}
 	if s, err := g.StatsOf(IO); err != nil || !s.IO.ReadBytes.ok {
 		t.Errorf("%+v, %v", s.IO, err)
 	}
-	err := g.Update(Resources{IO: IOResources{Devices: []IODevice{{Major: 4000, Minor: 1, ReadBPS: 1 << 20}}}})
+	err := g.Update(context.Background(), Resources{IO: IOResources{Devices: []IODevice{{Major: 4000, Minor: 1, ReadBPS: 1 << 20}}}})
 	if !errors.Is(err, unix.ENODEV) {
 		t.Errorf("limit for no device: %v", err)
 	}

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"path"
 
@@ -8,22 +9,27 @@ import (
 )
 
 // New makes a group with the default Manager; see [Manager.New].
-func New(name string, r Resources, c Config) (*Group, error) {
+func New(ctx context.Context, name string, r Resources, c Config) (*Group, error) {
 	m, err := Default()
 	if err != nil {
 		return nil, err
 	}
-	return m.New(name, r, c)
+	return m.New(ctx, name, r, c)
 }
 
 // New makes a group called name (see [CheckName]) with the limits of r. A group of that name that exists is an error
 // that Is [io/fs.ErrExist]. All faults of name, r and c are reported at once; on any error nothing is left behind.
 //
+// The context is looked at before anything is made; the kernel's calls are short and cannot be interrupted.
+//
 // Only what is needed is made: in v2 one directory, in v1 one for each hierarchy that a limit or c needs.
 //
 // Privilege: root, or a user who owns the parent (delegation). Otherwise the error is an [*UnsupportedError] with the
 // remedy.
-func (m *Manager) New(name string, r Resources, c Config) (*Group, error) {
+func (m *Manager) New(ctx context.Context, name string, r Resources, c Config) (*Group, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	choose := m.fromDefault
 	if c.Parent != "" {
 		choose = m.fromPath(c.Parent)
@@ -33,7 +39,10 @@ func (m *Manager) New(name string, r Resources, c Config) (*Group, error) {
 
 // New makes a group below g, in those hierarchies that g is in. On v2 this hands controllers on to the children of
 // g, which the kernel refuses (EBUSY) while g itself has processes.
-func (g *Group) New(name string, r Resources, c Config) (*Group, error) {
+func (g *Group) New(ctx context.Context, name string, r Resources, c Config) (*Group, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if !g.hold() {
 		return nil, ErrClosed
 	}

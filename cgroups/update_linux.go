@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"strconv"
 
@@ -12,7 +13,10 @@ import (
 // calls the OOM killer. When one setting fails those before it stay changed.
 //
 // A controller that the group was made without is an [*UnsupportedError]; name it in [Config] to have it.
-func (g *Group) Update(r Resources) error {
+func (g *Group) Update(ctx context.Context, r Resources) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := r.Validate(); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func TestUserIsRefused(t *testing.T) {
 	if text, _ := os.ReadFile("/proc/self/cgroup"); strings.Contains(string(text), "user@") {
 		t.Skip("this user may have a delegated group")
 	}
-	_, err := New(name(t), Resources{Pids: PidsResources{Max: 5}}, Config{})
+	_, err := New(context.Background(), name(t), Resources{Pids: PidsResources{Max: 5}}, Config{})
 	var u *UnsupportedError
 	if !errors.As(err, &u) || u.Remedy == "" || u.Controller != Pids || !errors.Is(err, unix.EACCES) {
 		t.Fatalf("got %v", err)
@@ -42,10 +42,10 @@ func TestUserIsRefused(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	}
-	if _, err := New(name(t), Resources{}, Config{Optional: all}); !errors.Is(err, ErrNotSupported) {
+	if _, err := New(context.Background(), name(t), Resources{}, Config{Optional: all}); !errors.Is(err, ErrNotSupported) {
 		t.Errorf("with nothing but optional controllers: %v", err)
 	}
-	if _, err := New(name(t), Resources{}, Config{Parent: "/", Controllers: Pids}); !errors.Is(err, unix.EACCES) {
+	if _, err := New(context.Background(), name(t), Resources{}, Config{Parent: "/", Controllers: Pids}); !errors.Is(err, unix.EACCES) {
 		t.Errorf("below the root: %v", err)
 	}
 }
@@ -76,7 +76,7 @@ func TestDelegation(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(j.Tasks) > 0 {
-		if err := g.AddProc(p.Process.Pid); err != nil {
+		if err := g.AddProc(context.Background(), p.Process.Pid); err != nil {
 			t.Error(err)
 		}
 	}
@@ -118,7 +118,7 @@ func TestContainerRoot(t *testing.T) {
 func container() {
 	m, err := NewManager()
 	if err == nil { // the mount of the outer namespace still covers what the inner one calls root
-		_, err = m.New("job", Resources{}, Config{Controllers: Pids})
+		_, err = m.New(context.Background(), "job", Resources{}, Config{Controllers: Pids})
 	}
 	if !errors.Is(err, ErrNotSupported) || !strings.Contains(err.Error(), "outside") {
 		fmt.Println("before the mount:", err)
@@ -144,8 +144,9 @@ func TestSystemdUser(t *testing.T) {
 	if text, _ := os.ReadFile("/proc/self/cgroup"); os.Getuid() == 0 || !strings.Contains(string(text), "user@") {
 		t.Skip("needs an ordinary user in a group that systemd delegated")
 	}
-	g, err := New(name(t), Resources{Pids: PidsResources{Max: 50}, Memory: MemoryResources{Max: 64 << 20}},
+	g, err := New(context.Background(), name(t), Resources{Pids: PidsResources{Max: 50}, Memory: MemoryResources{Max: 64 << 20}},
 		Config{Optional: CPU})
+
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestGoneParent(t *testing.T) {
 		h := &m.layout.Hierarchies[i]
 		h.Root, h.Own = "/", strings.TrimPrefix(own.Paths()[h.Name], h.Mountpoint)
 	}
-	g, err := m.New("x", Resources{}, Config{Controllers: Pids})
+	g, err := m.New(context.Background(), "x", Resources{}, Config{Controllers: Pids})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestGoneParent(t *testing.T) {
 	if err := own.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.New("x", Resources{}, Config{Controllers: Pids}); !errors.Is(err, unix.ENOENT) {
+	if _, err := m.New(context.Background(), "x", Resources{}, Config{Controllers: Pids}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("New below what is gone: %v", err)
 	}
 	for _, dir := range paths {
@@ -193,7 +194,7 @@ func TestGoneParent(t *testing.T) {
 		}
 		defer os.Remove(dir)
 	}
-	g, err = m.New("x", Resources{}, Config{Controllers: Pids})
+	g, err = m.New(context.Background(), "x", Resources{}, Config{Controllers: Pids})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,14 +215,14 @@ func delegated() {
 	fail("manager", err)
 	r := Resources{Pids: PidsResources{Max: 10}, Memory: MemoryResources{Max: 64 << 20}}
 	if m.Mode() == ModeV2 {
-		_, err := m.New("job", r, Config{})
+		_, err := m.New(context.Background(), "job", r, Config{})
 		if u := (*UnsupportedError)(nil); !errors.As(err, &u) || u.Remedy != remedyLeaf {
 			fail("before Vacate", fmt.Errorf("got %v", err))
 		}
-		fail("vacate", m.Vacate("leaf"))
-		fail("vacate again", m.Vacate("leaf"))
+		fail("vacate", m.Vacate(context.Background(), "leaf"))
+		fail("vacate again", m.Vacate(context.Background(), "leaf"))
 	}
-	g, err := m.New("job", r, Config{Optional: Freezer})
+	g, err := m.New(context.Background(), "job", r, Config{Optional: Freezer})
 	fail("new", err)
 	j, err := g.JoinFDs()
 	fail("join", err)
@@ -230,7 +231,7 @@ func delegated() {
 		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: j.CloneInto}
 	}
 	fail("start", cmd.Start())
-	fail("add", g.AddProc(cmd.Process.Pid))
+	fail("add", g.AddProc(context.Background(), cmd.Process.Pid))
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	fail("freeze", g.Freeze(ctx))

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"path"
 	"strconv"
 
@@ -13,7 +14,10 @@ import (
 // its neighbours are, so it is never done unasked. The leaf stays; whoever gave the group removes it.
 //
 // On v1 there is no such rule and nothing is done. A group that is empty, or a leaf that exists, is fine.
-func (m *Manager) Vacate(leaf string) error {
+func (m *Manager) Vacate(ctx context.Context, leaf string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if err := CheckName(leaf); err != nil {
 		return err
 	}

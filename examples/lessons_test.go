@@ -79,18 +79,18 @@ func TestExplain(t *testing.T) {
 
 func TestDoctor(t *testing.T) {
 	asEach(t, func(t *testing.T, c caller) {
-		c.run(t, "doctor").want(t, 0, `^ ok  kernel +Linux `, `^ ok  mount `, `^control groups$`, `^ ok  start +works`)
+		c.run(t, "doctor").want(t, 0, `^  yes  kernel +\d`, `^  yes  mount `, `^cgroups$`, `^  yes  start +from start to end in `)
 		r := c.run(t, "doctor", "-json")
-		var findings []struct{ Area, Name, State, Detail, Remedy string }
+		var findings []struct{ Area, Name, Answer, Detail, Reason, Remedy string }
 		if err := json.Unmarshal([]byte(r.stdout), &findings); err != nil || len(findings) < 15 {
 			t.Fatalf("%v: %v", err, r)
 		}
 		for _, f := range findings {
-			if f.Area == "" || f.Name == "" || f.State == "" || f.Detail == "" {
+			if f.Area == "" || f.Name == "" || f.Answer == "" || f.Answer == "no" && f.Reason == "" {
 				t.Errorf("incomplete: %+v", f)
 			}
-			if f.Area == "namespaces" && f.State != "ok" {
-				t.Errorf("%s: %s", f.Name, f.Detail)
+			if f.Area == "container" && f.Name == "start" && f.Answer != "yes" {
+				t.Errorf("%s: %s", f.Name, f.Reason)
 			}
 		}
 	})

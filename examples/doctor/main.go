@@ -10,40 +10,26 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"os"
 	"time"
+
+	"github.com/caisson-go/caisson"
 )
-
-// State is how a matter stands.
-type State string
-
-const (
-	OK      State = "ok"
-	Limited State = "limited" // containers work, with less
-	Missing State = "missing"
-)
-
-// Finding is one thing that was looked at.
-type Finding struct {
-	Area   string `json:"area"` // "machine", "namespaces", "user ids", "control groups", "container"
-	Name   string `json:"name"`
-	State  State  `json:"state"`
-	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"`
-}
 
 func main() {
 	log.SetFlags(0)
 	asJSON := flag.Bool("json", false, "print the findings as JSON")
 	flag.Parse()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
-	findings := examine(ctx)
+	start, left := try(ctx)
+	findings := append(append(caisson.Probe(ctx), left...), start)
 	var err error
 	if *asJSON {
 		enc := json.NewEncoder(os.Stdout)
@@ -55,36 +41,51 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if last := findings[len(findings)-1]; last.State == Missing {
+	if start.Answer != caisson.Yes {
 		os.Exit(1)
 	}
 }
 
-// write prints the findings for people: what is in order in one line, what is not with its reason and remedy.
-func write(w io.Writer, findings []Finding) error {
-	marks := map[State]string{OK: " ok ", Limited: "  - ", Missing: " NO "}
-	area := ""
+// try starts a container with the defaults, and tells how that went and which defaults did not hold.
+func try(ctx context.Context) (start caisson.Ability, left []caisson.Ability) {
+	start = caisson.Ability{Area: "container", Name: "start", Answer: caisson.Yes}
+	c, err := caisson.New(caisson.WithCommand("true"))
+	if err == nil {
+		defer c.Close()
+		begin := time.Now()
+		err = c.Run(ctx)
+		start.Detail = fmt.Sprintf("from start to end in %v", time.Since(begin).Round(100*time.Microsecond))
+	}
+	if err != nil {
+		start.Answer, start.Detail, start.Reason = caisson.No, "", err.Error()
+		var e *caisson.Error
+		if errors.As(err, &e) {
+			start.Reason, start.Remedy = e.Err.Error(), e.Remedy
+		}
+		return start, nil
+	}
+	for _, m := range c.Isolation().Missing() {
+		left = append(left, caisson.Ability{Area: "container", Name: m.Name, Answer: caisson.No, Reason: m.Reason, Remedy: m.Remedy})
+	}
+	return start, left
+}
+
+// write prints the findings for people: what works in one line, what does not with its reason and remedy.
+func write(w io.Writer, findings []caisson.Ability) error {
+	marks := map[caisson.Answer]string{caisson.Yes: "yes", caisson.No: " no", caisson.Unknown: "  ?"}
+	area, told := "", ""
 	for _, f := range findings {
 		if f.Area != area {
 			area = f.Area
 			fmt.Fprintf(w, "%s\n", area)
 		}
-		if _, err := fmt.Fprintf(w, "%s %-20s %s\n", marks[f.State], f.Name, f.Detail); err != nil {
+		if _, err := fmt.Fprintf(w, "  %s  %-26s %s%s\n", marks[f.Answer], f.Name, f.Detail, f.Reason); err != nil {
 			return err
 		}
-		if f.Remedy != "" {
-			fmt.Fprintf(w, "%25s what helps: %s\n", "", f.Remedy)
+		if f.Remedy != "" && f.Remedy != told { // the same thing often helps with several
+			fmt.Fprintf(w, "%33s what helps: %s\n", "", f.Remedy)
 		}
+		told = f.Remedy
 	}
 	return nil
-}
-
-// examine looks at everything; the start of a container comes last, for it needs all the rest.
-func examine(ctx context.Context) []Finding {
-	var l []Finding
-	l = append(l, machine()...)
-	l = append(l, spaces(ctx)...)
-	l = append(l, userIDs())
-	l = append(l, groups()...)
-	return append(l, container(ctx)...)
 }

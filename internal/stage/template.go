@@ -55,13 +55,21 @@ func makeTemplate() (int, error) {
 		b.Mkdirat(m.Result(), dir, 0o755)
 	}
 	// In a user namespace proc and sysfs can be mounted only where they are visible already (user_namespaces(7)).
-	for fstype, dir := range map[string]string{"proc": "proc", "sysfs": "sys"} {
-		b.Step("mount", fstype)
-		b.Mkdirat(m.Result(), dir, 0o555)
-		f := b.Fsopen(fstype)
-		b.FsconfigCreate(f.Result())
-		fm := b.Fsmount(f.Result(), unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-		attach = append(attach, func() { b.MoveMount(fm.Result(), m.Result(), dir) })
+	// A host program that is in one itself and does not own its network or pid namespace may not mount them: it
+	// shows those that it has.
+	for _, k := range []struct{ fstype, dir string }{{"proc", "proc"}, {"sysfs", "sys"}} {
+		b.Step("mount", k.fstype)
+		b.Mkdirat(m.Result(), k.dir, 0o555)
+		tree, clone, made := b.Words(0), b.NewLabel(), b.NewLabel()
+		f := b.Fsopen(k.fstype).IgnoreTo(clone, unix.EPERM)
+		b.FsconfigCreate(f.Result()).IgnoreTo(clone, unix.EPERM)
+		fm := b.Fsmount(f.Result(), unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC).IgnoreTo(clone, unix.EPERM)
+		b.Copy(fm, tree)
+		b.Chdir("/").Then(made)
+		b.Mark(clone)
+		b.Copy(b.OpenTree(program.Cwd(), "/"+k.dir, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE), tree)
+		b.Mark(made)
+		attach = append(attach, func() { b.MoveMount(tree.Value(), m.Result(), k.dir) })
 	}
 	b.Step("make", "an empty root")
 	b.MoveMount(m.Result(), program.Cwd(), "/")

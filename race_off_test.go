@@ -1,0 +1,5 @@
+//go:build !race
+
+package caisson
+
+const raceEnabled = false
