@@ -21,6 +21,7 @@ var (
 	only      = flag.String("only", "", "comma-separated engines; empty for all")
 	quiet     = flag.Duration("quiet", 100e6, "longest wait for other processes to be idle, before each sample")
 	results   = flag.String("results", "bench/results", "directory of built tools and results")
+	build     = flag.Bool("build", true, "build the tools first; without it those in -results are used, as in a virtual machine without compilers")
 	profile   = flag.String("cpuprofile", "", "hostwork: write a CPU profile here")
 )
 
