@@ -191,7 +191,7 @@ func (res *Result) setStatus(st unix.WaitStatus) {
 // diskUsed reads how much of the throw-away layer in memory is in use: an overlay answers statfs(2) for its
 // upper layer.
 func (r *running) diskUsed(res *Result) {
-	if r.root == nil || r.layout.Root.Kind == rootfs.KindBind || r.layout.Root.Upper.Dir != "" {
+	if r.root == nil || !r.inMemory {
 		return
 	}
 	var st unix.Statfs_t

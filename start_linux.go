@@ -51,8 +51,10 @@ type running struct {
 	tty     *os.File
 	tracer  *tracer
 	root    *os.File
-	full    bool // the throw-away layer had no space left at the end
-	began   time.Time
+	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
+	inMemory bool
+	full     bool // the throw-away layer had no space left at the end
+	began    time.Time
 }
 
 // undoList is what has to be undone.
@@ -136,6 +138,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	if !stop {
 		r.child.Conn.Close()
 		r.traced()
+		r.settle()
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
@@ -207,6 +210,13 @@ func (r *running) traced() {
 	if r.tracer != nil {
 		<-r.tracer.done
 	}
+}
+
+// settle lets go of what only the set-up needs: many containers may run for a long time, and each is to cost the host
+// program little.
+func (r *running) settle() {
+	r.prog, r.layout, r.files, r.fds, r.env, r.maps = nil, nil, nil, nil, rootfs.Env{}, namespaces.IDMaps{}
+	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
 }
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
@@ -422,6 +432,7 @@ func (c *Container) release(ctx context.Context) (*Process, error) {
 		<-c.proc.done
 		return nil, r.explainFailure(err)
 	}
+	r.settle()
 	c.state = StateRunning
 	r.clock(c.proc, began)
 	return c.proc, nil

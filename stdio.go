@@ -112,15 +112,19 @@ func (s *streams) output(w io.Writer) error {
 	return nil
 }
 
+// copyBuffer is what a copied stream costs the host program.
+const copyBuffer = 12 << 10
+
 // copyOut copies output up to the limit. What comes after it is read and thrown away, so that the process does
 // not block before it is killed.
 func (s *streams) copyOut(w io.Writer, r *os.File) error {
 	defer r.Close()
 	if s.limit == 0 {
-		_, err := io.Copy(w, r)
+		// The file's own method would take a buffer of twice the size. Many containers may run.
+		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, copyBuffer))
 		return ignoreClosed(err)
 	}
-	buf := make([]byte, 16<<10)
+	buf := make([]byte, copyBuffer)
 	for {
 		n, err := r.Read(buf)
 		before := s.written.Add(int64(n)) - int64(n)

@@ -19,8 +19,9 @@ var (
 	gapRounds = flag.Int("gap-rounds", 20, "rounds with idle gaps")
 	gap       = flag.Duration("gap", 30e6, "the idle gap before a start")
 	only      = flag.String("only", "", "comma-separated engines; empty for all")
-	quiet     = flag.Duration("quiet", 500e6, "longest wait for other processes to be idle, before each sample")
+	quiet     = flag.Duration("quiet", 100e6, "longest wait for other processes to be idle, before each sample")
 	results   = flag.String("results", "bench/results", "directory of built tools and results")
+	build     = flag.Bool("build", true, "build the tools first; without it those in -results are used, as in a virtual machine without compilers")
 	profile   = flag.String("cpuprofile", "", "hostwork: write a CPU profile here")
 )
 

@@ -72,10 +72,29 @@ func (s *sampler) report(command string, engines []*engine, columns []column) re
 	return r
 }
 
-// markdown prints a table for each pair of columns: times, then the ratio to caisson.
+// markdown prints the tables.
 func (r report) markdown(out io.Writer) {
 	fmt.Fprintf(out, "Linux %s, %d CPUs, %s; %d samples, %d of them while something else ran.\n", r.Kernel, r.CPUs, r.Go, r.Taken, r.Busy)
 	fmt.Fprintf(out, "Microseconds from nothing to nothing: median / p90 / p99 (median ÷ caisson's).\n\n")
+	r.table(out, func(x cell) string {
+		return fmt.Sprintf("%.0f / %.0f / %.0f (%.2f)", x.Median, x.P90, x.P99, x.ToCaisson)
+	})
+	if r.Busy*2 > r.Taken {
+		fmt.Fprintf(out, "\nThe machine was busy. The fastest of all samples, which says more then:\n\n")
+		r.table(out, func(x cell) string { return fmt.Sprintf("%.0f", x.Min) })
+	}
+	fmt.Fprintln(out)
+	for _, w := range r.Rows {
+		fmt.Fprintf(out, "- %s: %s\n", w.Engine, w.About)
+		for c, f := range w.Faults {
+			fmt.Fprintf(out, "  - %s: %s\n", c, f)
+		}
+	}
+	r.goals(out)
+}
+
+// table prints one line for each engine and one cell for each column.
+func (r report) table(out io.Writer, text func(cell) string) {
 	fmt.Fprint(out, "| engine |")
 	for _, c := range r.columns {
 		fmt.Fprintf(out, " %s |", c)
@@ -87,7 +106,7 @@ func (r report) markdown(out io.Writer) {
 			x, ok := w.Cells[c.String()]
 			switch {
 			case ok:
-				fmt.Fprintf(out, " %.0f / %.0f / %.0f (%.2f) |", x.Median, x.P90, x.P99, x.ToCaisson)
+				fmt.Fprintf(out, " %s |", text(x))
 			case w.Faults[c.String()] != "":
 				fmt.Fprint(out, " failed |")
 			default:
@@ -96,14 +115,6 @@ func (r report) markdown(out io.Writer) {
 		}
 		fmt.Fprintln(out)
 	}
-	fmt.Fprintln(out)
-	for _, w := range r.Rows {
-		fmt.Fprintf(out, "- %s: %s\n", w.Engine, w.About)
-		for c, f := range w.Faults {
-			fmt.Fprintf(out, "  - %s: %s\n", c, f)
-		}
-	}
-	r.goals(out)
 }
 
 // goals prints what is promised as the smallest ratio of all columns.

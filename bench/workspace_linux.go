@@ -45,8 +45,11 @@ func newWorkspace(results string) (w *workspace, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	if err := w.build(); err != nil {
-		return w, err
+	w.oneshot = filepath.Join(w.bin, "oneshot")
+	if *build {
+		if err := w.build(); err != nil {
+			return w, err
+		}
 	}
 	if w.dir, err = os.MkdirTemp("", "caisson-bench-"); err != nil {
 		return w, err
@@ -80,7 +83,6 @@ func (w *workspace) build() error {
 	if err := command("make", "-s", "-C", src, "tools", "OUT="+w.results); err != nil {
 		return err
 	}
-	w.oneshot = filepath.Join(w.bin, "oneshot")
 	c := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", w.oneshot, "./oneshot")
 	c.Dir, c.Env = src, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {

@@ -2,12 +2,17 @@
 // host's mounts is copied or torn down; the new root covers the empty one instead of being pivoted to, so that nothing
 // has to be unmounted; and kinds of masked paths are known before, since a bind of the wrong kind is dear.
 #include "floor.h"
+#include <sys/utsname.h>
 
-static int template_ns = -1;
+static int template_ns = -1, detached;
 static char is_dir[MAXLIST], is_there[MAXLIST], ro_there[MAXLIST];
 
 // prepare_b makes the template: a mount namespace with one small read-only tmpfs. Once in a process's life.
 void prepare_b(void) {
+	struct utsname u;
+	int major = 0, minor = 0;
+	if (!uname(&u)) sscanf(u.release, "%d.%d", &major, &minor);
+	detached = major > 6 || (major == 6 && minor >= 15);
 	for (int i = 0; i < cfg.nmask; i++) {
 		struct stat st;
 		is_there[i] = !stat(cfg.mask[i], &st);
@@ -71,6 +76,22 @@ static void cover_b(struct run *r, int root, int scratch) {
 	CK(chroot("."));
 }
 
+// root_old is what does both before Linux 6.15: the layer is attached, so the old root has to go.
+static void root_old(struct run *r, int tree) {
+	CK(mount("tmpfs", "/mnt", "tmpfs", MS_NOSUID|MS_NODEV, "size=268435456,nr_inodes=131072,mode=0700"));
+	CK(chdir("/mnt"));
+	CK(mkdir("0", 0700));
+	CK(mkdir("u", 0755));
+	CK(mkdir("w", 0700));
+	CK(mkdir("m", 0755));
+	CK(syscall(SYS_move_mount, tree, "", AT_FDCWD, "0", MOVE_MOUNT_F_EMPTY_PATH));
+	CK(mount("overlay", "m", "overlay", MS_NODEV, "lowerdir=0,upperdir=u,workdir=w"));
+	CK(chdir("m"));
+	CK(syscall(SYS_pivot_root, ".", "."));
+	CK(umount2(".", MNT_DETACH));
+	CK(chdir("/"));
+}
+
 static void view_b(struct run *r) {
 	if (cfg.viewv2) {
 		CK(mount("cgroup", "/sys/fs/cgroup", "cgroup2", CONTAINED|MS_RDONLY, 0));
@@ -120,11 +141,14 @@ int child_b(void *run) {
 	if (r->cgroups)
 		for (int i = 0; i < cfg.ngroup; i++)
 			if (!cfg.group[i].v2) CK(write(r->tasks[i], "0", 1));
-	int scratch, root = root_b(r, &scratch);
+	int scratch = -1, root = -1, tree = -1;
+	if (detached) root = root_b(r, &scratch);
+	else CK(tree = syscall(SYS_open_tree, AT_FDCWD, cfg.root, OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC));
 	CK(setns(template_ns, CLONE_NEWNS));
 	CK(unshare(CLONE_NEWNS|CLONE_NEWCGROUP|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWNET));
 	loopback(r);
-	cover_b(r, root, scratch);
+	if (detached) cover_b(r, root, scratch);
+	else root_old(r, tree);
 	mounts_b(r);
 	set_identity(r);
 	return execute(r);

@@ -277,7 +277,7 @@ func (c *Conn) Release() error {
 func (c *Conn) Close() {
 	if c.fd >= 0 {
 		unix.Close(c.fd)
-		c.fd = -1
+		c.fd, c.p = -1, nil
 	}
 }
 
