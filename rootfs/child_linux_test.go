@@ -200,7 +200,9 @@ func openTempDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = os.Chmod(filepath.Join(dir, "upper/work/work"), 0o700) // overlayfs leaves it with mode 0
+		for _, left := range []string{"upper/work/work", "upper/work/work/incompat"} {
+			_ = os.Chmod(filepath.Join(dir, left), 0o700) // overlayfs leaves them with mode 0
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
