@@ -200,9 +200,13 @@ func openTempDir(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, left := range []string{"upper/work/work", "upper/work/work/incompat"} {
-			_ = os.Chmod(filepath.Join(dir, left), 0o700) // overlayfs leaves them with mode 0
-		}
+		// Overlayfs leaves directories with mode 0 in its work directory.
+		_ = filepath.WalkDir(filepath.Join(dir, "upper/work"), func(path string, e fs.DirEntry, _ error) error {
+			if e != nil && e.IsDir() {
+				_ = os.Chmod(path, 0o700)
+			}
+			return nil
+		})
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
