@@ -15,7 +15,7 @@ import (
 func TestLookPath(t *testing.T) {
 	eachWay(t, func(t *testing.T, r *Root) {
 		at := func(p string) string { return filepath.Join(r.Name(), p) }
-		for _, d := range []string{"bin", "usr", "usr/bin", "bin/dir", "work", "usr/local"} {
+		for _, d := range []string{"bin", "usr", "usr/bin", "bin/dir", "wrk", "usr/local"} {
 			mkdir(t, at(d))
 		}
 		add := func(p, data string, mode os.FileMode) {
@@ -34,8 +34,8 @@ func TestLookPath(t *testing.T) {
 		add("bin/crlf.sh", "#!/bin/sh\r\n", 0o755)
 		add("bin/nest", "#!/bin/bad.sh\n", 0o755)
 		add("bin/self", "#!/bin/self\n", 0o755)
-		add("work/here", "x", 0o111)
-		add("work/rel.sh", "#!here\n", 0o755)
+		add("wrk/here", "x", 0o111)
+		add("wrk/rel.sh", "#!here\n", 0o755)
 		symlink(t, "/bin/sh", at("usr/bin/abs"))
 		mkfifo(t, at("bin/fifo"))
 		exe, err := os.ReadFile("/bin/true")
@@ -51,14 +51,14 @@ func TestLookPath(t *testing.T) {
 		}{
 			{command: "sh", want: "/bin/sh"},
 			{command: "/bin/sh", want: "/bin/sh"},
-			{command: "../bin/sh", want: "/work/../bin/sh"},
-			{command: "./here", want: "/work/./here"},
-			{command: "here", want: "/work/here"},
+			{command: "../bin/sh", want: "/wrk/../bin/sh"},
+			{command: "./here", want: "/wrk/./here"},
+			{command: "here", want: "/wrk/here"},
 			{command: "abs", want: "/usr/bin/abs"},
 			{command: "tool", want: "/bin/tool"},
 			{command: "ok.sh", want: "/bin/ok.sh"},
 			{command: "spaces.sh", want: "/bin/spaces.sh"},
-			{command: "rel.sh", want: "/work/rel.sh"},
+			{command: "rel.sh", want: "/wrk/rel.sh"},
 			{command: "", err: ErrCommandNotFound},
 			{command: "none", err: ErrCommandNotFound},
 			{command: "/bin/sh/x", err: ErrCommandNotFound},
@@ -72,7 +72,7 @@ func TestLookPath(t *testing.T) {
 			{command: "self", err: unix.ELOOP, interp: "/bin/self"},
 			{command: "true", err: ErrNoInterpreter, interp: "ld-linux"},
 		} {
-			got, err := LookPath(r, c.command, pathEnv, "work")
+			got, err := LookPath(r, c.command, pathEnv, "wrk")
 			if got != c.want || !errors.Is(err, c.err) {
 				t.Errorf("%q: got %q, %v; want %q, %v", c.command, got, err, c.want, c.err)
 			}
