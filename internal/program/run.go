@@ -60,6 +60,9 @@ func (p *Program) run(fds []int, done func(nr int64, a [6]uint64, res uintptr)) 
 			}
 		}
 		res, errno := perform(int64(native.Uint64(op)), a, word)
+		if errno == syscall.EAGAIN && int64(native.Uint64(op)) == unix.SYS_OPENAT2 {
+			continue // something was renamed or mounted meanwhile, anywhere
+		}
 		next := pc + 1
 		switch {
 		case errno == 0 && res.pseudo:

@@ -89,6 +89,11 @@ notjb:
 
 failed:
 	NEGQ	AX
+	CMPQ	AX, $11 // EAGAIN from openat2: something was renamed or mounted meanwhile, anywhere; once more
+	JNE	given
+	CMPQ	0(R12), $437
+	JEQ	loop
+given:
 	CMPL	AX, 64(R12)
 	JEQ	ignored
 	CMPL	AX, 68(R12)

@@ -75,6 +75,12 @@ notjb:
 
 failed:
 	NEG	R0, R20
+	CMP	$11, R20 // EAGAIN from openat2, see interp_amd64.s
+	BNE	given
+	MOVD	0(R19), R9
+	CMP	$437, R9
+	BEQ	loop
+given:
 	MOVWU	64(R19), R9
 	CMPW	R9, R20
 	BEQ	ignored
