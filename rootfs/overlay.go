@@ -99,9 +99,10 @@ func prepareUpper(dir string, mode uint32, env Env) (string, error) {
 			}
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "work", "work", "incompat", "volatile")); err == nil {
+	incompat := filepath.Join(dir, "work", "work", "incompat") // overlayfs makes the inner two in its work directory
+	if _, err := os.Lstat(filepath.Join(incompat, "volatile")); err == nil {
 		return "", &Error{Op: "use upper layer", Object: dir, Err: fs.ErrInvalid,
-			Remedy: "it was mounted volatile before and may be incomplete; throw it away, or remove work/work/incompat to use it all the same"}
+			Remedy: "it was mounted volatile before and may be incomplete; throw it away, or remove " + incompat + " to use it all the same"}
 	}
 	return dir, nil
 }

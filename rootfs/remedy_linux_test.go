@@ -121,7 +121,7 @@ func TestDescribeRefuses(t *testing.T) {
 // TestVolatileAgain refuses an upper layer that may be incomplete.
 func TestVolatileAgain(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(dir, "work/work/incompat/volatile"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "work", "work", "incompat", "volatile"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Overlay(dir).Upper(dir).Describe(context.Background(), Env{}); !errors.Is(err, os.ErrInvalid) {

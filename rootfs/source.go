@@ -140,7 +140,7 @@ type Upper struct {
 	None bool
 	// Volatile omits all syncs to an upper layer on disk (overlayfs option "volatile"): faster, and after a
 	// crash of the machine the layer must be thrown away. Once used so, the layer cannot be mounted again
-	// until its directory work/work/incompat is removed.
+	// until the directory "incompat", which overlayfs leaves in its work directory, is removed.
 	Volatile bool
 }
 
