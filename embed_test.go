@@ -65,7 +65,7 @@ const (
 // without go.work, and judges what it links.
 func TestEmbed(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds programs")
+		t.Skip("not with -short: builds programs")
 	}
 	root := moduleRoot(t)
 	const version = "v0.0.1"

@@ -108,7 +108,7 @@ func TestExplainTellsTheTruth(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			needCgroup(t, tt.need)
 			if tt.many && testing.Short() {
-				t.Skip("takes long")
+				t.Skip("not with -short: takes long")
 			}
 			dir := t.TempDir()
 			root := testutil.Busybox(t)
