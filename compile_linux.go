@@ -79,6 +79,8 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	b := program.NewBuilder(m.trace)
 	b.Grow(192)
 	c := &compiler{Builder: b, s: s, m: m}
+	c.Step("name", "the process")
+	c.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
 	if m.userns == usernsRanges {
 		c.joinCgroups()
 		c.userNamespaceWithRanges()

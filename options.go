@@ -393,7 +393,8 @@ type NetworkRequest struct {
 type NetworkAttachment interface {
 	// Files are put into the container before its command runs: /etc/hosts, /etc/resolv.conf.
 	Files() []rootfs.File
-	// Attach is called when the container's network namespace exists and before its command runs.
+	// Attach is called when the container's network namespace exists and before its command runs. It returns when ctx
+	// ends; a call that goes on for more than a few seconds then is left behind, and Detach waits for it.
 	Attach(ctx context.Context, t NetworkTarget) error
 	// Detach undoes everything. It is called once, when the container has ended or its start has failed.
 	Detach(ctx context.Context) error
