@@ -460,20 +460,17 @@ var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
 func (r *running) compile() error {
-	plan, err := r.layout.Compile(r.env)
+	prog, files, err := programOf(shape{r.spec, r.m, r.layout, r.env})
 	if err != nil {
 		return err
 	}
-	r.m.plan = plan
-	if r.prog, err = compile(r.spec, r.m); err != nil {
-		return err
-	}
+	r.prog = prog
 	if testHookProgram != nil {
 		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range plan.Files() {
+	for name, f := range files {
 		r.files[name] = int(f.Fd())
 	}
 	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
