@@ -58,6 +58,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 // plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
 func (r *running) plan(ctx context.Context) error {
 	s := r.spec
+	if s.alone {
+		return r.planAlone()
+	}
 	priv := privileged()
 	if err := r.joinWishes(); err != nil {
 		return err
@@ -81,7 +84,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	if err := r.attributes(&r.spec.process); err != nil {
+	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
@@ -277,7 +280,7 @@ func describeMaps(m namespaces.IDMaps) string {
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
-	if spec != "0:0" {
+	if spec != defaultUser {
 		var err error
 		if u, err = lookupUser(desc, spec); err != nil {
 			return fmt.Errorf("user %q: %w", spec, err)

@@ -45,7 +45,7 @@ type rememberedProgram struct {
 	filter *seccomp.Program
 }
 
-var programs struct {
+var remembered struct {
 	mu   sync.Mutex
 	list []rememberedProgram // used last comes last
 }
@@ -60,25 +60,28 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	} else if p := recallProgram(key); p != nil {
 		return p, nil, nil
 	}
-	plan, err := sh.layout.Compile(sh.env)
-	if err != nil {
-		return nil, nil, err
+	lasting, files := true, map[string]*os.File(nil)
+	if !sh.spec.alone {
+		plan, err := sh.layout.Compile(sh.env)
+		if err != nil {
+			return nil, nil, err
+		}
+		sh.m.plan, lasting, files = plan, plan.Lasting(), plan.Files()
 	}
-	sh.m.plan = plan
 	p, err := compile(sh.spec, sh.m)
-	if err == nil && key != "" && plan.Lasting() {
+	if err == nil && key != "" && lasting {
 		rememberProgram(rememberedProgram{key, p, sh.m.filter})
 	}
-	return p, plan.Files(), err
+	return p, files, err
 }
 
 func recallProgram(key string) *program.Program {
-	programs.mu.Lock()
-	defer programs.mu.Unlock()
-	for i, r := range slices.Backward(programs.list) {
+	remembered.mu.Lock()
+	defer remembered.mu.Unlock()
+	for i, r := range slices.Backward(remembered.list) {
 		if r.key == key {
-			copy(programs.list[i:], programs.list[i+1:])
-			programs.list[len(programs.list)-1] = r
+			copy(remembered.list[i:], remembered.list[i+1:])
+			remembered.list[len(remembered.list)-1] = r
 			return r.prog
 		}
 	}
@@ -86,12 +89,12 @@ func recallProgram(key string) *program.Program {
 }
 
 func rememberProgram(r rememberedProgram) {
-	programs.mu.Lock()
-	defer programs.mu.Unlock()
-	if len(programs.list) == maxPrograms {
-		programs.list = slices.Delete(programs.list, 0, 1)
+	remembered.mu.Lock()
+	defer remembered.mu.Unlock()
+	if len(remembered.list) == maxPrograms {
+		remembered.list = slices.Delete(remembered.list, 0, 1)
 	}
-	programs.list = append(programs.list, r)
+	remembered.list = append(remembered.list, r)
 }
 
 // A keyer writes values so that different ones give different bytes.

@@ -16,15 +16,15 @@ import (
 )
 
 func forgetPrograms() {
-	programs.mu.Lock()
-	defer programs.mu.Unlock()
-	programs.list = nil
+	remembered.mu.Lock()
+	defer remembered.mu.Unlock()
+	remembered.list = nil
 }
 
 func rememberedPrograms() int {
-	programs.mu.Lock()
-	defer programs.mu.Unlock()
-	return len(programs.list)
+	remembered.mu.Lock()
+	defer remembered.mu.Unlock()
+	return len(remembered.list)
 }
 
 // Every option that changes the program changes it also when programs of all the others are remembered.
