@@ -589,7 +589,7 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.cgroup = join.CloneInto
-	r.m.joins = len(join.Tasks)
+	r.m.joins, r.m.attach = len(join.Tasks), join.Attach
 	for i, fd := range join.Tasks {
 		r.fds["cgroup "+strconv.Itoa(i)] = fd
 	}

@@ -53,6 +53,9 @@ func (r *running) planLimits() error {
 	if err == nil {
 		trees, err = m.Places(s.wantedGroup())
 	}
+	if err == nil {
+		r.m.attach = m.Attaches(s.wantedGroup())
+	}
 	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
 		r.limitEachCPU()
 		return nil // it is a default, and is left out
@@ -65,6 +68,7 @@ func (r *running) planLimits() error {
 		case t.Version == 1:
 			r.fds["cgroup "+strconv.Itoa(r.m.joins)] = 0
 			r.m.joins++
+		case r.m.attach:
 		case stage.CanCloneInto():
 			r.cgroup = 0 // any directory: nothing is started
 		default:

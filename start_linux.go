@@ -286,6 +286,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.writeMaps(ctx)
 		case syncChild:
 			err = r.adopt(msg.FD, stop)
+		case syncCgroup:
+			err = r.enterByManager(ctx, stop)
 		case syncNetwork:
 			err = r.attachNetwork(ctx)
 		case syncTTY:
@@ -316,7 +318,23 @@ func (r *running) register(stop bool) error {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if stop || r.spec.network != nil {
+	if stop || r.spec.network != nil || r.m.attach {
+		return nil
+	}
+	return r.child.Conn.Release()
+}
+
+// enterByManager has the service manager move the first process into its cgroup. With ranges of ids the process that waits
+// here is not yet the container's, and the wait at the end is released later, by register.
+func (r *running) enterByManager(ctx context.Context, stop bool) error {
+	if err := r.group.AddProc(ctx, r.child.Pid); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	r.m.attach = false
+	if err := r.child.Conn.Release(); err != nil {
+		return err
+	}
+	if r.m.userns == usernsRanges || stop || r.spec.network != nil {
 		return nil
 	}
 	return r.child.Conn.Release()

@@ -54,6 +54,7 @@ func (*Group) New(context.Context, string, Resources, Config) (*Group, error) { 
 func (*Manager) Places(Resources, Config) ([]Hierarchy, error) {
 	return nil, errOS
 }
+func (*Manager) Attaches(Resources, Config) bool { return false }
 func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }

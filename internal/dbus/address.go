@@ -48,3 +48,17 @@ func unescape(s string) (string, bool) {
 		s = rest[2:]
 	}
 }
+
+// Escape writes a path as it stands in an address.
+func Escape(path string) string {
+	var b strings.Builder
+	for i := range len(path) {
+		switch c := path[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-_/.", c) >= 0:
+			b.WriteByte(c)
+		default:
+			b.WriteString("%" + strconv.FormatUint(uint64(c)|0x100, 16)[1:])
+		}
+	}
+	return b.String()
+}
