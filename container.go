@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caisson-go/caisson/rootfs"
@@ -22,6 +23,8 @@ type State int
 const (
 	// StateNew: nothing exists on the machine yet.
 	StateNew State = iota
+	// StateCreating: Create or Start is setting the container up.
+	StateCreating
 	// StateCreated: the container is set up and its command waits to be released by Start.
 	StateCreated
 	// StateRunning: the command runs.
@@ -32,7 +35,7 @@ const (
 	StateClosed
 )
 
-var stateNames = [...]string{"new", "created", "running", "stopped", "closed"}
+var stateNames = [...]string{"new", "creating", "created", "running", "stopped", "closed"}
 
 // String returns "running" and the like.
 func (s State) String() string {
@@ -60,12 +63,14 @@ func (s *State) UnmarshalText(b []byte) error {
 type Container struct {
 	spec *spec
 
-	mu    sync.Mutex
-	state State
-	proc  *Process
-	iso   Isolation
-	pipes pipes    // of the next start
-	run   *running // what the current or last start owns; nil in StateNew and StateClosed
+	mu      sync.Mutex // never held while something is waited for
+	state   State
+	attempt *attempt // a start that is under way, or nil
+	proc    *Process
+	iso     Isolation
+	pipes   pipes    // of the next start
+	run     *running // what the current or last start owns; nil in StateNew and StateClosed
+	closed  chan struct{}
 }
 
 // New makes a container from options. It checks the options themselves and reports all their faults at once, as
@@ -128,38 +133,35 @@ func (c *Container) Explain(ctx context.Context, w io.Writer) error {
 }
 
 // Create sets the container up and stops just before its command is executed: the state "created" of the OCI
-// runtime specification. Start releases it; Close gives it up.
+// runtime specification. Start releases it; Close gives it up. Stop, Close and SIGKILL end a Create that is under way, as
+// they end a Start.
 func (c *Container) Create(ctx context.Context) (*Process, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.may("create", StateNew, StateStopped); err != nil {
+	a, err := c.begin(ctx, "create", c.spec, StateNew, StateStopped)
+	if err != nil {
 		return nil, err
 	}
-	p, err := c.create(ctx, c.spec, true)
-	return p, c.fail("create", err)
+	err = c.create(a, true)
+	return c.finish(a, StateCreated, err)
 }
 
 // Start starts the command and returns when it has been executed. The context bounds the call: if it ends before that,
-// the start is undone. Afterwards the command runs on; see [WithContext].
+// the start is undone. Afterwards the command runs on; see [WithContext]. [Container.Stop], [Container.Close] and SIGKILL by
+// [Container.Signal] end a start that is under way, which then returns an error that matches [ErrStopped] or [ErrClosed].
 //
 // A stopped container can be started again: it then gets a new throw-away layer.
 func (c *Container) Start(ctx context.Context) (*Process, error) { return c.start(ctx, c.spec) }
 
 func (c *Container) start(ctx context.Context, s *spec) (*Process, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.may("start", StateNew, StateCreated, StateStopped); err != nil {
+	a, err := c.begin(ctx, "start", s, StateNew, StateCreated, StateStopped)
+	if err != nil {
 		return nil, err
 	}
-	if c.state == StateCreated {
-		if s != c.spec {
-			return nil, c.fail("start", fmt.Errorf("%w: its streams were set when it was created", ErrState))
-		}
-		p, err := c.release(ctx)
-		return p, c.fail("start", err)
+	if a.from == StateCreated {
+		err = c.release(a)
+	} else {
+		err = c.create(a, false)
 	}
-	p, err := c.create(ctx, s, false)
-	return p, c.fail("start", err)
+	return c.finish(a, StateRunning, err)
 }
 
 // may checks the state. The caller holds the lock.
@@ -261,8 +263,16 @@ func (c *Container) Wait(ctx context.Context) (*Result, error) {
 	return p.Wait(ctx)
 }
 
-// Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended.
+// Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended. While a start is under way SIGKILL
+// ends the start; there is nothing yet that another signal could reach.
 func (c *Container) Signal(sig os.Signal) error {
+	if a := c.underway(); a != nil && a.from != StateCreated {
+		if sig != syscall.SIGKILL {
+			return c.fail("signal", fmt.Errorf("%w: it is being started, there is no command yet", ErrState))
+		}
+		a.cancel(ErrStopped)
+		return nil
+	}
 	p := c.Process()
 	if p == nil {
 		return c.fail("signal", fmt.Errorf("%w: the container was never started", ErrState))
@@ -271,8 +281,16 @@ func (c *Container) Signal(sig os.Signal) error {
 }
 
 // Stop ends the command: it sends the stop signal, waits for grace, then kills every process of the container.
-// It returns when all are gone. If ctx ends first, the kill comes at once.
+// It returns when all are gone. If ctx ends first, the kill comes at once. A start that is under way is given up and undone.
 func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
+	if a := c.underway(); a != nil && a.from != StateCreated {
+		a.cancel(ErrStopped)
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return c.fail("stop", ctx.Err())
+		}
+	}
 	p := c.Process()
 	if p == nil {
 		return nil
@@ -313,30 +331,39 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
 	return c.fail("copy out", rootfs.CopyOut(ctx, root, src, dir, filepath.Base(dst), rootfs.CopyOptions{Special: rootfs.SkipSpecial}))
 }
 
-// Close ends the container if it runs, waits for its end and releases everything it holds on the machine. It
-// returns what could not be released. Closing twice is harmless.
+// Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
+// under way is given up first. It returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
 	for {
 		c.mu.Lock()
 		c.refresh()
-		if c.state != StateRunning && c.state != StateCreated {
+		a, p := c.attempt, c.proc
+		if a == nil && c.state != StateRunning && c.state != StateCreated {
 			break
 		}
-		p := c.proc
 		c.mu.Unlock()
-		if err := p.kill(ReasonStopped); err != nil {
-			return c.fail("close", err)
+		if a == nil || a.from == StateCreated {
+			if err := p.kill(ReasonStopped); err != nil {
+				return c.fail("close", err)
+			}
+			<-p.done
 		}
-		<-p.done
+		if a != nil {
+			a.cancel(ErrClosed)
+			<-a.done
+		}
 	}
-	defer c.mu.Unlock()
 	if c.state == StateClosed {
+		c.mu.Unlock()
+		<-c.closed
 		return nil
 	}
-	c.state = StateClosed
-	err := errors.Join(c.run.close(), c.startedPipes()())
-	c.run = nil
-	return c.fail("close", err)
+	c.state, c.closed = StateClosed, make(chan struct{})
+	run, ends := c.run, c.pipes
+	c.run, c.pipes = nil, pipes{}
+	c.mu.Unlock()
+	defer close(c.closed)
+	return c.fail("close", errors.Join(run.close(), ends.started()()))
 }
 
 // tailWriter keeps the last bytes written to it.

@@ -49,8 +49,9 @@
 // running until that recovery, which finds them by their cgroups; and with the host's pid namespace only the first
 // process ends so, the others with the cgroup.
 //
-// The context of a call bounds that call. It ends a start that is under way; what ends a running command is
-// [Container.Stop], [Container.Close], a limit, the context of [Container.Run], or that given to [WithContext].
+// The context of a call bounds that call. It ends a start that is under way, and so do [Container.Stop] and
+// [Container.Close], at once, whatever the start waits for; what ends a running command is Stop, Close, a limit, the
+// context of [Container.Run], or that given to [WithContext].
 //
 // # What contains a container by default
 //

@@ -20,6 +20,8 @@ var (
 	ErrState = errors.New("wrong state")
 	// ErrClosed: the container has been closed.
 	ErrClosed = errors.New("container is closed")
+	// ErrStopped: Stop, or SIGKILL, ended a start before the command was executed.
+	ErrStopped = errors.New("stopped before the command was executed")
 	// ErrCommandNotFound: the command does not exist in the container's root filesystem.
 	ErrCommandNotFound = rootfs.ErrCommandNotFound
 	// ErrCommandNotExecutable: the command exists, but the container's user may not execute it or the kernel
@@ -79,6 +81,25 @@ func (e *StepError) Error() string {
 
 // Unwrap returns the errno.
 func (e *StepError) Unwrap() error { return e.Err }
+
+// DiedError says that the container's first process ended before it executed the command: a signal from outside, the OOM
+// killer under a limit that is too low for the set-up, or a seccomp filter that does not allow execve. The start has failed.
+type DiedError struct {
+	// Result tells how it ended: Signal, Reason, OOMKills. ExitCode is -1.
+	Result *Result
+}
+
+// Error tells how it ended.
+func (e *DiedError) Error() string {
+	how := "how is unknown"
+	if e.Result.Signal != 0 {
+		how = "killed by signal: " + e.Result.Signal.String()
+	}
+	if e.Result.Reason == ReasonOOM {
+		how += " (out of memory)"
+	}
+	return "the container's first process ended before it executed the command: " + how
+}
 
 // ExitError is returned by [Container.Run], [Container.Output] and [Container.CombinedOutput] when the command
 // ran and did not succeed. The fault is the command's, not caisson's.

@@ -573,6 +573,7 @@ const defaultSteps = `
 make the first process
 keep descriptors for its next program
 execute the stage
+name the process
 start a new session
 clear file creation mask
 make writable layer

@@ -434,7 +434,7 @@ func TestOneContainerFromManyGoroutines(t *testing.T) {
 			for range 20 {
 				switch i % 8 {
 				case 0, 1:
-					if err := c.Run(ctx); err != nil && !errors.Is(err, ErrState) && !errors.As(err, new(*ExitError)) {
+					if err := c.Run(ctx); err != nil && !errors.Is(err, ErrState) && !errors.Is(err, ErrStopped) && !errors.As(err, new(*ExitError)) {
 						t.Error(err)
 					}
 				case 2:
@@ -451,7 +451,7 @@ func TestOneContainerFromManyGoroutines(t *testing.T) {
 						_, _ = r.Stat("/bin/sh")
 					}
 				case 7:
-					if _, err := c.Create(ctx); err != nil && !errors.Is(err, ErrState) {
+					if _, err := c.Create(ctx); err != nil && !errors.Is(err, ErrState) && !errors.Is(err, ErrStopped) {
 						t.Error(err)
 					}
 				}

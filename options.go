@@ -186,7 +186,7 @@ func WithTerminal(rows, cols uint16) ProcessOption {
 // capabilities that were named, as ambient ones; inheritable capabilities are set for those only.
 func WithCapabilities(names ...string) ProcessOption {
 	return processOption(func(p *processSpec) {
-		p.caps.replace, p.caps.add, p.caps.drop = append([]string{}, names...), nil, nil
+		p.caps = capsSpec{replace: append([]string{}, names...)}
 	})
 }
 
@@ -210,7 +210,9 @@ func WithNoNewPrivileges(on bool) ProcessOption {
 // WithRlimit sets a resource limit (setrlimit(2)); resource is a constant such as unix.RLIMIT_NOFILE. Default:
 // the host program's limits, with a soft limit of 1024 on open files.
 func WithRlimit(resource int, soft, hard uint64) ProcessOption {
-	return processOption(func(p *processSpec) { p.rlimits = append(p.rlimits, rlimit{resource, soft, hard}) })
+	return processOption(func(p *processSpec) {
+		p.rlimits = append(p.rlimits, rlimit{resource: resource, soft: soft, hard: hard})
+	})
 }
 
 // WithUmask sets the file mode creation mask. Default: 022.
@@ -391,7 +393,8 @@ type NetworkRequest struct {
 type NetworkAttachment interface {
 	// Files are put into the container before its command runs: /etc/hosts, /etc/resolv.conf.
 	Files() []rootfs.File
-	// Attach is called when the container's network namespace exists and before its command runs.
+	// Attach is called when the container's network namespace exists and before its command runs. It returns when ctx
+	// ends; a call that goes on for more than a few seconds then is left behind, and Detach waits for it.
 	Attach(ctx context.Context, t NetworkTarget) error
 	// Detach undoes everything. It is called once, when the container has ended or its start has failed.
 	Detach(ctx context.Context) error

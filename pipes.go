@@ -67,38 +67,35 @@ func (c *Container) mayPipe(op string, set bool) error {
 	return c.may(op, StateNew, StateStopped)
 }
 
-// withPipes returns s with the streams that are pipes. The caller holds the lock.
-func (c *Container) withPipes(s *spec) *spec {
-	if len(c.pipes.ours) == 0 {
+// with returns s with the streams that are pipes.
+func (e *pipes) with(s *spec) *spec {
+	if len(e.ours) == 0 {
 		return s
 	}
 	with := *s
 	p := &with.process
-	if c.pipes.stdin != nil {
-		p.stdin = c.pipes.stdin
+	if e.stdin != nil {
+		p.stdin = e.stdin
 	}
-	if c.pipes.stdout != nil {
-		p.stdout = c.pipes.stdout
+	if e.stdout != nil {
+		p.stdout = e.stdout
 	}
-	if c.pipes.stderr != nil {
-		p.stderr = c.pipes.stderr
+	if e.stderr != nil {
+		p.stderr = e.stderr
 	}
 	return &with
 }
 
-// startedPipes closes the process's ends after a start, and returns what closes the caller's. The caller holds the
-// lock.
-func (c *Container) startedPipes() (closeOurs func() error) {
-	p := c.pipes
-	c.pipes = pipes{}
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
+// started closes the process's ends after a start, and returns what closes the caller's.
+func (e *pipes) started() (closeOurs func() error) {
+	for _, f := range []*os.File{e.stdin, e.stdout, e.stderr} {
 		if f != nil {
 			f.Close()
 		}
 	}
 	return func() error {
 		var errs []error
-		for _, f := range p.ours {
+		for _, f := range e.ours {
 			errs = append(errs, ignoreClosed(f.Close()))
 		}
 		return errors.Join(errs...)

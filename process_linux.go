@@ -28,6 +28,7 @@ func (r *running) process(stop bool) (*Process, error) {
 		return nil, err
 	}
 	r.pidfd = pidfd
+	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
 	go r.supervise(p)
@@ -129,6 +130,7 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 func (r *running) supervise(p *Process) {
 	_ = r.pidfd.AwaitExit()
 	ended := time.Now()
+	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	res, err := r.collect()
 	r.keep()
 	if !r.m.newPID {

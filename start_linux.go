@@ -35,7 +35,8 @@ type running struct {
 	env       rootfs.Env
 	streams   *streams
 	network   NetworkAttachment
-	unrecord  func() // strikes the group out of the journal
+	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
+	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
 	maps      namespaces.IDMaps
 	ns        uint64      // CLONE_NEW flags of the first clone
@@ -52,9 +53,11 @@ type running struct {
 	tracer  *tracer
 	root    *os.File
 	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
-	inMemory bool
-	full     bool // the throw-away layer had no space left at the end
-	began    time.Time
+	inMemory  bool
+	full      bool        // the throw-away layer had no space left at the end
+	ran       atomic.Bool // the command has been executed
+	diedEarly bool        // the process ended before it executed the command; known when it has been collected
+	began     time.Time
 }
 
 // undoList is what has to be undone.
@@ -83,54 +86,48 @@ func (r *running) close() error {
 	return errors.Join(err, r.undo.run())
 }
 
-// create makes the container; with stop it waits in the state "created". The caller holds the lock.
-func (c *Container) create(ctx context.Context, s *spec, stop bool) (*Process, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// create makes the container; with stop it waits in the state "created".
+func (c *Container) create(a *attempt, stop bool) error {
+	if err := a.before.close(); err != nil {
+		return err
 	}
-	if c.run != nil { // a start after the end of an earlier one
-		if err := c.run.close(); err != nil {
-			return nil, err
-		}
-		c.run = nil
-	}
-	r := &running{spec: c.withPipes(s), cgroup: -1}
-	p, err := r.start(ctx, stop)
-	r.undo.add(c.startedPipes())
+	r := &running{spec: a.spec, cgroup: -1}
+	p, err := r.start(a.ctx, stop)
+	r.undo.add(a.pipes.started())
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr))
 		}
-		return nil, err
+		return err
 	}
-	c.run, c.proc, c.iso = r, p, r.iso
-	c.state = StateRunning
-	if stop {
-		c.state = StateCreated
-	}
-	return p, nil
+	a.run, a.proc, a.iso = r, p, r.iso
+	return nil
 }
 
 // start acquires everything, makes the stage and follows it until the command runs, or waits to.
 func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
-	if err := r.acquire(ctx, stop); err != nil {
-		return nil, err
+	err := r.acquire(ctx, stop)
+	if err == nil {
+		defer r.streams.closeChild()
+		err = r.launch()
 	}
-	defer r.streams.closeChild()
-	if err := r.launch(); err != nil {
+	if cerr := endOf(ctx); cerr != nil && err != nil {
+		return nil, cerr
+	}
+	if err != nil {
 		return nil, err
 	}
 	// A context that ends during the set-up ends the stage, and the conversation with it.
 	r.target.set(r.child.Pidfd)
 	stopWatch := context.AfterFunc(ctx, r.target.kill)
-	err := r.follow(ctx, stop)
+	err = r.follow(ctx, stop)
 	if !stopWatch() && err == nil {
-		err = ctx.Err()
+		err = endOf(ctx)
 	}
 	r.target.set(-1)
 	if err != nil {
 		err = r.abandon(err)
-		if cerr := ctx.Err(); cerr != nil {
+		if cerr := endOf(ctx); cerr != nil {
 			err = cerr
 		}
 		return nil, r.explainFailure(err)
@@ -272,11 +269,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
-		if err == io.EOF && r.m.userns == usernsRanges && r.keep == nil {
-			return errDied
-		}
 		if err == io.EOF {
-			return nil
+			return r.executed()
 		}
 		if err != nil {
 			return err
@@ -306,9 +300,6 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 		}
 	}
 }
-
-// errDied says that the stage ended without a word.
-var errDied = errors.New("the container's first process ended before it could execute the command")
 
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
 // remains at its last sync point.
@@ -384,17 +375,36 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 	if r.spec.network == nil {
 		return nil
 	}
-	a, err := r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged()})
+	var a NetworkAttachment
+	late, err := call(ctx, func(ctx context.Context) (err error) {
+		a, err = r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged()})
+		return err
+	})
+	if late != nil {
+		go func() {
+			if <-late; a != nil {
+				_ = detach(a)
+			}
+		}()
+	}
 	if err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
 	r.network = a
 	r.undo.add(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		return a.Detach(ctx)
+		if late := r.attaching; late != nil { // it is not to be undone while it is being done
+			go func() { <-late; _ = detach(a) }()
+			return nil
+		}
+		return detach(a)
 	})
 	return nil
+}
+
+func detach(a NetworkAttachment) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return a.Detach(ctx)
 }
 
 func (r *running) attachNetwork(ctx context.Context) error {
@@ -402,8 +412,12 @@ func (r *running) attachNetwork(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
-	if err := r.network.Attach(ctx, NetworkTarget{Netns: ns, Pid: r.child.Pid}); err != nil {
+	a, target := r.network, NetworkTarget{Netns: ns, Pid: r.child.Pid}
+	r.attaching, err = call(ctx, func(ctx context.Context) error {
+		defer ns.Close()
+		return a.Attach(ctx, target)
+	})
+	if err != nil {
 		return fmt.Errorf("attach network: %w", err)
 	}
 	if err := r.child.Conn.Release(); err != nil {
@@ -428,30 +442,29 @@ func (r *running) takeTTY(fd int) error {
 	return nil
 }
 
-// release lets a created container execute its command. The caller holds the lock.
-func (c *Container) release(ctx context.Context) (*Process, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err // nothing was released
-	}
-	r := c.run
+// release lets a created container execute its command.
+func (c *Container) release(a *attempt) error {
+	r, p := a.run, a.proc
 	began := time.Now()
 	if err := r.child.Conn.Release(); err != nil {
-		return nil, err
+		return err
 	}
-	stopWatch := context.AfterFunc(ctx, func() { _ = c.proc.kill(ReasonCanceled) })
+	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
 	_, err := r.child.Conn.Recv()
 	r.child.Conn.Close()
+	if err == io.EOF {
+		err = r.released(p)
+	}
 	if !stopWatch() {
-		err = ctx.Err()
+		err = endOf(a.ctx)
 	}
 	r.traced()
-	if err != nil && err != io.EOF {
-		_ = c.proc.kill(ReasonStopped)
-		<-c.proc.done
-		return nil, r.explainFailure(err)
+	if err != nil {
+		_ = p.kill(ReasonStopped)
+		<-p.done
+		return r.explainFailure(err)
 	}
 	r.settle()
-	c.state = StateRunning
-	r.clock(c.proc, began)
-	return c.proc, nil
+	r.clock(p, began)
+	return nil
 }

@@ -24,23 +24,29 @@ const (
 // options may add WNOHANG, WNOWAIT or __WALL to WEXITED. With WNOHANG, or a nonblocking pidfd, a child that
 // still runs is EAGAIN. A process that is not a child of the caller, or was reaped by another, is ECHILD.
 func Waitid(pidfd *os.File, options int) (e Exit, err error) {
-	err = Control(pidfd, func(fd int) error {
-		var info unix.Siginfo
-		err := Retry(func() error {
-			return unix.Waitid(unix.P_PIDFD, fd, &info, unix.WEXITED|options, &e.Rusage)
-		})
-		child := siginfoChild(&info)
-		if err == nil && child.pid == 0 {
-			err = unix.EAGAIN
-		}
-		if err != nil {
-			return os.NewSyscallError("waitid", err)
-		}
-		e.PID = int(child.pid)
-		e.Status = waitStatus(info.Code, child.status)
-		return nil
+	err = Control(pidfd, func(fd int) (err error) {
+		e, err = WaitidFD(fd, options)
+		return err
 	})
 	return e, err
+}
+
+// WaitidFD is [Waitid] for a bare descriptor.
+func WaitidFD(fd, options int) (e Exit, err error) {
+	var info unix.Siginfo
+	err = Retry(func() error {
+		return unix.Waitid(unix.P_PIDFD, fd, &info, unix.WEXITED|options, &e.Rusage)
+	})
+	child := siginfoChild(&info)
+	if err == nil && child.pid == 0 {
+		err = unix.EAGAIN
+	}
+	if err != nil {
+		return e, os.NewSyscallError("waitid", err)
+	}
+	e.PID = int(child.pid)
+	e.Status = waitStatus(info.Code, child.status)
+	return e, nil
 }
 
 // waitStatus is the wait(2) form of what waitid reports.

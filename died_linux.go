@@ -1,0 +1,103 @@
+package caisson
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
+)
+
+// End of file on the stage's socket means that it has executed the command, or that it died. The kernel does not tell
+// which: both close the socket. What tells:
+//
+//	it has memory                      it executed the command (who dies gives up memory before files)
+//	it ended with an exit code         the command did: the stage says a word before it exits
+//	it ended by a signal, and is       the stage died
+//	  still called what the stage is
+//
+// The first costs one system call, and decides all but a few cases.
+
+// stageName is what the stage calls itself; execve gives another name.
+const stageName = "caisson-stage"
+
+// executed looks behind the end of file; nil means that the command was executed.
+func (r *running) executed() error {
+	if r.m.userns == usernsRanges && r.keep == nil { // not even the second process was made
+		return &DiedError{Result: r.lookAtDead()}
+	}
+	if hasMemory(r.child.Pidfd, r.child.Pid) {
+		return nil
+	}
+	if res := r.lookAtDead(); res.Signal != 0 && isStage(r.child.Pid) {
+		return &DiedError{Result: res}
+	}
+	return nil
+}
+
+// released is executed for a process that is supervised already.
+func (r *running) released(p *Process) error {
+	if hasMemory(r.pidfd.Fd(), p.pid) {
+		r.ran.Store(true)
+		return nil
+	}
+	<-p.done
+	p.mu.Lock()
+	why := p.reason
+	p.mu.Unlock()
+	switch {
+	case !r.diedEarly || p.result.Signal == 0:
+		return nil
+	case why == ReasonStopped:
+		return ErrStopped
+	}
+	return &DiedError{Result: p.result}
+}
+
+var mrelease = func(pidfd int) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_PROCESS_MRELEASE, uintptr(pidfd), 0, 0)
+	return e
+}
+
+// hasMemory reports whether a process has memory, which it gives up early in its end. process_mrelease(2), Linux 5.15,
+// refuses one that is not dying with EINVAL, and one without memory with ESRCH.
+func hasMemory(pidfd, pid int) bool {
+	switch mrelease(pidfd) {
+	case 0, unix.EINVAL, unix.EAGAIN:
+		return true
+	case unix.ESRCH:
+		return false
+	}
+	const exiting = 0x4 // PF_EXITING
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH)
+	}
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) < 7 {
+		return true
+	}
+	flags, _ := strconv.ParseUint(f[6], 10, 32)
+	return flags&exiting == 0
+}
+
+// isStage reports whether a process that has not been collected yet is, or was at its end, the stage.
+func isStage(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	return err == nil && string(b) == stageName+"\n"
+}
+
+// lookAtDead waits for the end of the first process and tells how it ended, without collecting it.
+func (r *running) lookAtDead() *Result {
+	res := &Result{ExitCode: -1}
+	exit, err := linux.WaitidFD(r.child.Pidfd, unix.WALL|unix.WNOWAIT)
+	if err == nil && exit.Status.Signaled() {
+		res.setStatus(exit.Status)
+	}
+	r.figures(res)
+	r.judge(res, ReasonUnknown)
+	return res
+}
