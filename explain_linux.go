@@ -46,6 +46,7 @@ func (r *running) planLimits() error {
 	s := r.spec
 	if s.cgroupOff {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		return nil
 	}
 	m, err := cgroups.Default()
@@ -58,11 +59,17 @@ func (r *running) planLimits() error {
 	}
 	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		return nil // it is a default, and is left out
 	}
 	if err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
+	names := make([]string, len(trees))
+	for i, t := range trees {
+		names[i] = t.Name
+	}
+	r.narrowView(names)
 	for _, t := range trees {
 		switch {
 		case t.Version == 1:

@@ -36,7 +36,8 @@ type Config struct {
 	Vacate string
 }
 
-func (c *Config) validate() error {
+// Validate reports every fault of c that can be seen without asking the machine, joined; each is a [*ResourceError].
+func (c *Config) Validate() error {
 	var unknown error
 	if bad := (c.Controllers | c.Optional) &^ all; bad != 0 {
 		unknown = &ResourceError{Field: "Controllers", Value: fmt.Sprintf("%#x", uint16(bad)), Reason: "are not known"}

@@ -62,7 +62,7 @@ func (g *Group) fromGroup(h int, need Controllers, _ bool) (place, error) {
 }
 
 func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (*Group, error) {
-	if err := errors.Join(CheckName(name), r.Validate(), c.validate()); err != nil {
+	if err := errors.Join(CheckName(name), r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
 	places, err := m.places(r.Controllers()|c.Controllers, c, choose)
@@ -89,7 +89,7 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 // Places returns the hierarchies in which [Manager.New] would make a group for r and c, in its order, and the same errors
 // as far as they can be known without making one.
 func (m *Manager) Places(r Resources, c Config) ([]Hierarchy, error) {
-	if err := errors.Join(r.Validate(), c.validate()); err != nil {
+	if err := errors.Join(r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
 	places, err := m.places(r.Controllers()|c.Controllers, &c, m.chooser(context.Background(), &c, false))

@@ -234,13 +234,16 @@ func (m *Manager) tryV2(dir string, need Controllers) error {
 	}
 	present, _ := readText(unix.AT_FDCWD, dir+"/cgroup.controllers")
 	if lacks := missing &^ controllersOf(present); lacks != 0 {
-		return refuse(lacks.String()+" is not handed down to "+dir, remedyDelegate, nil)
+		need = lacks
+		return refuse("not handed down to "+dir, remedyDelegate, nil)
 	}
 	if err := writable(dir+"/cgroup.subtree_control", unix.W_OK); err != nil {
-		return refuse(missing.String()+" cannot be enabled for children of "+dir, remedyDelegate, err)
+		need = missing
+		return refuse("it cannot be enabled for children of "+dir, remedyDelegate, err)
 	}
 	if !isRoot(dir) && hasProcs(dir) {
-		return refuse(missing.String()+" cannot be enabled for children of "+dir+", which has processes", remedyLeaf, nil)
+		need = missing
+		return refuse("it cannot be enabled for children of "+dir+", which has processes", remedyLeaf, nil)
 	}
 	return nil
 }
@@ -281,12 +284,12 @@ func (m *Manager) enable(fd int, dir string, need Controllers) error {
 
 func (m *Manager) cannotEnable(c Controllers, dir string, err error) error {
 	u := &UnsupportedError{Controller: c, Mode: m.layout.Mode, Err: err,
-		Reason: "cannot be enabled for children of " + dir}
+		Reason: "it cannot be enabled for children of " + dir}
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		u.Remedy = remedyLeaf
 	case errors.Is(err, unix.ENOENT):
-		u.Reason = "is not handed down to " + dir
+		u.Reason = "not handed down to " + dir
 		u.Remedy = remedyDelegate
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		u.Remedy = remedyDelegate

@@ -2,7 +2,6 @@ package cgroups
 
 import (
 	"context"
-	"errors"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -87,7 +86,7 @@ func (m *Manager) places(need Controllers, c *Config, choose chooser) ([]place, 
 		p, err := m.anyPlace(choose)
 		list, faults = append(list, p), append(faults, err)
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := joinFaults(faults); err != nil {
 		closePlaces(list)
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func (w *warden) lacks(need Controllers, m *Manager) error {
 	if missing == 0 {
 		return nil
 	}
-	u := &UnsupportedError{Controller: missing, Mode: m.layout.Mode, Reason: "is not handed down to " + w.dir}
+	u := &UnsupportedError{Controller: missing, Mode: m.layout.Mode, Reason: "not handed down to " + w.dir}
 	if name := path.Base(w.dir); strings.HasPrefix(name, "user@") {
 		u.Remedy = "have an administrator set Delegate=cpu cpuset io memory pids with: systemctl edit user@.service"
 	}
@@ -213,7 +213,7 @@ var programName = sync.OnceValue(func() string {
 
 // createInScope makes a group in a scope of its own.
 func (m *Manager) createInScope(ctx context.Context, name string, r *Resources, c *Config) (*Group, error) {
-	if err := errors.Join(CheckName(name), r.Validate(), c.validate()); err != nil {
+	if err := errors.Join(CheckName(name), r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
 	w, err := m.findWarden(ctx)
