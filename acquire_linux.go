@@ -58,6 +58,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 // plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
 func (r *running) plan(ctx context.Context) error {
 	s := r.spec
+	if s.alone {
+		return r.planAlone()
+	}
 	priv := privileged()
 	if err := r.joinWishes(); err != nil {
 		return err
@@ -81,7 +84,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	if err := r.attributes(&r.spec.process); err != nil {
+	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
@@ -277,7 +280,7 @@ func describeMaps(m namespaces.IDMaps) string {
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
-	if spec != "0:0" {
+	if spec != defaultUser {
 		var err error
 		if u, err = lookupUser(desc, spec); err != nil {
 			return fmt.Errorf("user %q: %w", spec, err)
@@ -475,12 +478,14 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
-func (r *running) compile() error {
-	plan, err := r.layout.Compile(r.env)
-	if err != nil {
-		return err
+func (r *running) compile() (err error) {
+	var sources map[string]*os.File
+	if !r.spec.alone {
+		if r.m.plan, err = r.layout.Compile(r.env); err != nil {
+			return err
+		}
+		sources = r.m.plan.Files()
 	}
-	r.m.plan = plan
 	if r.prog, err = compile(r.spec, r.m); err != nil {
 		return err
 	}
@@ -489,7 +494,7 @@ func (r *running) compile() error {
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range plan.Files() {
+	for name, f := range sources {
 		r.files[name] = int(f.Fd())
 	}
 	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.

@@ -50,6 +50,8 @@ type spec struct {
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
+
+	alone bool // no namespaces: Landlock only
 }
 
 // processSpec is what a process was asked to be.
@@ -81,6 +83,8 @@ type processSpec struct {
 
 	attrs  attributes
 	groups []uint32 // nil: those of the user
+
+	landlock *Landlock
 }
 
 type capsSpec struct {
@@ -95,6 +99,7 @@ type rlimit struct {
 }
 
 const (
+	defaultUser     = "0:0"
 	defaultPids     = 4096
 	minMemory       = 1 << 20
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -106,12 +111,13 @@ const (
 )
 
 func newSpec(opts []Option) (*spec, error) {
-	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: "0:0"}}
+	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: defaultUser}}
 	for _, o := range opts {
 		if o != nil {
 			o.apply(s)
 		}
 	}
+	alone := s.validateAlone() // before defaults are filled in
 	if s.rootfs == nil {
 		s.rootfs = defaultRootfs()
 	}
@@ -119,7 +125,7 @@ func newSpec(opts []Option) (*spec, error) {
 		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 	}
 	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
-	return s, s.validate()
+	return s, errors.Join(alone, s.validate())
 }
 
 // validate reports every fault of the wish.
@@ -273,6 +279,9 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	if p.landlock != nil {
+		faults = append(faults, p.landlock.validate())
+	}
 	if len(p.groups) > maxGroups {
 		faults = append(faults, invalid("WithGroups", "%d groups; at most %d", len(p.groups), maxGroups))
 	}
