@@ -432,7 +432,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
-	l.Mounts = replaceMounts(l.Mounts, s.mounts)
+	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
@@ -562,6 +562,7 @@ func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
 	if s.cgroupOff {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
@@ -590,7 +591,9 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
 		r.limitEachCPU()
-		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
+		r.narrowView(nil)
+		reason, remedy := whyNoGroup(err)
+		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: reason, Remedy: remedy})
 		return nil
 	}
 	if err != nil {
@@ -600,14 +603,8 @@ func (r *running) limits(ctx context.Context) error {
 	if frozen, err := g.Frozen(); err == nil && frozen {
 		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
 	}
-	join, err := g.JoinFDs()
-	if err != nil {
+	if err := r.enter(ctx, g); err != nil {
 		return fmt.Errorf("limits: %w", err)
-	}
-	r.cgroup = join.CloneInto
-	r.m.joins = len(join.Tasks)
-	for i, fd := range join.Tasks {
-		r.fds["cgroup "+strconv.Itoa(i)] = fd
 	}
 	r.describeLimits(res)
 	return nil
@@ -630,7 +627,9 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
-	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
+	cfg := s.cgroup.config()
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	return res, cfg
 }
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded

@@ -25,6 +25,7 @@ const (
 	syncTTY     = 4 // the terminal's master side comes along
 	syncRoot    = 5 // the root directory comes along
 	syncMounts  = 7 // the mount namespace comes along
+	syncCgroup  = 8 // waits: the process is to be moved into its cgroup by somebody else
 	syncCreated = 6 // waits: everything is set up, only the command remains
 )
 
@@ -37,6 +38,7 @@ type machine struct {
 	null       [3]bool // standard streams that lead to the container's null device
 	ignored    []int   // signals that the host program ignores
 	cgroupFD   bool    // input "cgroup.procs": clone3 cannot place it
+	attach     bool    // systemd moves it into its cgroup
 	user       rootfs.User
 	caps       caps.Set
 	lastCap    caps.Cap
@@ -144,6 +146,10 @@ func (c *compiler) joinCgroups() {
 	if c.m.cgroupFD {
 		c.Step("join", "cgroup (cgroup.procs)")
 		c.Write(c.Input("cgroup.procs"), "0")
+	}
+	if c.m.attach {
+		c.Step("wait to be moved by systemd into", "cgroup")
+		stage.EmitSync(c.Builder, syncCgroup)
 	}
 	if adj := c.s.process.oomScoreAdj; adj != nil {
 		c.Step("set", "oom_score_adj")

@@ -208,6 +208,12 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
+	if err := s.cgroup.validate(); err != nil {
+		faults = append(faults, &OptionError{"WithCgroup", err})
+	}
+	if s.cgroup.Delegate && (s.namespaces.Cgroup.IsHost() || s.namespaces.Cgroup.IsJoin()) {
+		faults = append(faults, invalid("WithCgroup", "Delegate needs a new cgroup namespace"))
+	}
 	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
