@@ -13,9 +13,12 @@ import (
 type Manager struct {
 	layout Layout
 
-	mu      sync.Mutex
-	parents map[parentKey]parentDir // default parents found so far
-	retired []int                   // descriptors of parents that are gone, perhaps still in use by another call
+	mu       sync.Mutex
+	parents  map[parentKey]parentDir // default parents found so far
+	programs programCache            // device programs loaded so far
+	devices  error                   // why no device program can be attached on v2
+
+	retired []int // descriptors of parents that are gone, perhaps still in use by another call
 }
 
 type parentKey struct {
@@ -47,11 +50,15 @@ func NewManager() (*Manager, error) {
 	if err != nil && !os.IsNotExist(err) { // a kernel without cgroups has no such file
 		return nil, err
 	}
-	l := layoutFrom(string(mounts), string(self), func(mountpoint string) string {
+	m := &Manager{parents: map[parentKey]parentDir{}}
+	m.layout = layoutFrom(string(mounts), string(self), func(mountpoint string) string {
 		text, _ := readText(unix.AT_FDCWD, mountpoint+"/cgroup.controllers")
+		if m.devices = probeDevices(mountpoint); m.devices == nil {
+			text += " devices"
+		}
 		return text
 	})
-	return &Manager{layout: l, parents: map[parentKey]parentDir{}}, nil
+	return m, nil
 }
 
 // Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on. The Manager of
@@ -67,6 +74,7 @@ func (m *Manager) Close() error {
 		unix.Close(fd)
 	}
 	m.retired = nil
+	m.programs.close()
 	return nil
 }
 
@@ -138,6 +146,11 @@ func (m *Manager) find(c Controllers) (h int, dir string, err error) {
 func (m *Manager) missing(c Controllers) error {
 	u := &UnsupportedError{Controller: c, Mode: m.layout.Mode,
 		Reason: "the kernel lacks it, or it is in no mounted hierarchy"}
+	if c == Devices && m.devices != nil {
+		u.Knob, u.Err, u.Remedy = deviceProgramFile, m.devices, remedyBPF
+		u.Reason = "no device program can be attached to a group"
+		return u
+	}
 	switch m.layout.Mode {
 	case ModeNone:
 		u.Reason = "no cgroup file system is mounted here"
