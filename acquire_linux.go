@@ -565,7 +565,7 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
@@ -610,7 +610,7 @@ func (r *running) limits(ctx context.Context) error {
 		r.fds["cgroup "+strconv.Itoa(i)] = fd
 	}
 	r.describeLimits(res)
-	return nil
+	return r.limitDevices(ctx)
 }
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
@@ -630,7 +630,9 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
-	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
+	res.Devices = s.askedRules()
+	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers,
+		Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Devices}
 }
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded

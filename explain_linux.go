@@ -53,7 +53,7 @@ func (r *running) planLimits() error {
 	if err == nil {
 		trees, err = m.Places(s.wantedGroup())
 	}
-	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
+	if err != nil && (!s.limitsAsked() || s.bestEffort) {
 		r.limitEachCPU()
 		return nil // it is a default, and is left out
 	}
