@@ -81,6 +81,9 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
+	if err := r.attributes(&r.spec.process); err != nil {
+		return err
+	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
 	r.m.null = r.spec.process.nullStreams()
@@ -281,15 +284,21 @@ func (r *running) user(desc *rootfs.Description) error {
 		}
 	}
 	r.m.user = u
+	if g := r.spec.process.groups; g != nil {
+		r.m.user.Groups = g
+	}
 	if r.m.userns == usernsNone {
 		return nil
+	}
+	if err := checkGroups(r.spec.process.groups, r.m.userns, r.maps); err != nil {
+		return err
 	}
 	_, uok := namespaces.ToHost(r.maps.UID, u.UID)
 	_, gok := namespaces.ToHost(r.maps.GID, u.GID)
 	if !uok || !gok {
 		return fmt.Errorf("%w: user %d:%d is not among the ids of the user namespace (%s)", ErrInvalid, u.UID, u.GID, describeMaps(r.maps))
 	}
-	r.m.user.Groups = slices.DeleteFunc(u.Groups, func(g uint32) bool { _, ok := namespaces.ToHost(r.maps.GID, g); return !ok })
+	r.m.user.Groups = slices.DeleteFunc(slices.Clone(r.m.user.Groups), func(g uint32) bool { _, ok := namespaces.ToHost(r.maps.GID, g); return !ok })
 	return nil
 }
 
@@ -326,6 +335,9 @@ func (r *running) capabilities() error {
 		return err
 	}
 	r.m.ambient &= set
+	if err := r.capabilitySets(set); err != nil {
+		return err
+	}
 	r.applied("capabilities", fmt.Sprintf("%d of %d", set.Len(), all.Len()))
 	return r.seccomp(set)
 }
@@ -333,7 +345,11 @@ func (r *running) capabilities() error {
 // explicitCaps are those that were named; "ALL" means those that can be had.
 func (p *processSpec) explicitCaps(all caps.Set) (caps.Set, error) {
 	var names []string
-	for _, n := range slices.Concat(p.caps.replace, p.caps.add) {
+	wanted := slices.Concat(p.caps.replace, p.caps.add)
+	if s := p.caps.sets; s != nil {
+		wanted = s.Bounding
+	}
+	for _, n := range wanted {
 		if n != "ALL" && n != "all" {
 			names = append(names, n)
 		}
@@ -400,7 +416,7 @@ func rlimits(p *processSpec) []rlimit {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
 		return p.rlimits
 	}
-	return append([]rlimit{{unix.RLIMIT_NOFILE, min(softFiles, have.Max), have.Max}}, p.rlimits...)
+	return append([]rlimit{{resource: unix.RLIMIT_NOFILE, soft: min(softFiles, have.Max), hard: have.Max}}, p.rlimits...)
 }
 
 // foreign reports whether a namespace is one that was not made for the container.

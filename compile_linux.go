@@ -51,6 +51,9 @@ type machine struct {
 	newNS      uint64 // CLONE_NEW flags, without user and pid
 	newPID     bool
 	netUp      bool // a new network namespace: raise its loopback device
+
+	keyring keyringWish
+	capSets *capSets // all five sets, where they were given apart
 }
 
 type joinedNS struct {
@@ -202,6 +205,7 @@ func (c *compiler) clocks(flags uint64, enter bool) {
 func (c *compiler) userNamespaceWithRanges() {
 	c.Step("lead", "a process group")
 	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
+	emitScheduling(c.Builder, &c.s.process.attrs, beforeFork)
 	if c.m.template {
 		c.openSources()
 		c.Step("enter", "an empty mount namespace")
@@ -326,6 +330,13 @@ func (c *compiler) process() {
 		c.Step("limit", "CPU time of each process")
 		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
+	when := afterFork
+	if c.m.userns != usernsRanges {
+		when = noFork
+	}
+	emitScheduling(c.Builder, &p.attrs, when)
+	emitKeyring(c.Builder, c.m.keyring)
+	emitPersonality(c.Builder, &p.attrs)
 	if p.allowNewPrivs {
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
 	}
@@ -445,7 +456,11 @@ func (c *compiler) credentials(p *processSpec) {
 	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
 		set, inheritable = m.ambient, m.ambient
 	}
-	data := caps.Encode(set, set, inheritable)
+	sets := capSets{permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
+	if m.capSets != nil {
+		sets = *m.capSets
+	}
+	data := caps.Encode(sets.effective, sets.permitted, sets.inheritable)
 	buf := make([]byte, 0, 24)
 	for _, d := range data {
 		buf = binary.NativeEndian.AppendUint32(buf, d.Effective)
@@ -455,8 +470,8 @@ func (c *compiler) credentials(p *processSpec) {
 	hdr := binary.NativeEndian.AppendUint32(nil, caps.Version3)
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
-		program.Bytes(buf, fmt.Sprintf("{effective=%s, permitted=%[1]s, inheritable=%s}", capBits(set), capBits(inheritable))))
-	for _, n := range inheritable.Caps() {
+		program.Bytes(buf, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", capBits(sets.effective), capBits(sets.permitted), capBits(sets.inheritable))))
+	for _, n := range sets.ambient.Caps() {
 		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
 	}
 }
@@ -539,8 +554,3 @@ func pathOf(env []string) string {
 	}
 	return defaultPath
 }
-
-var rlimitNames = [...]string{"CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING",
-	"MSGQUEUE", "NICE", "RTPRIO", "RTTIME"}
-
-func rlimitName(r int) string { return "RLIMIT_" + rlimitNames[r] }

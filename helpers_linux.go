@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -144,4 +145,13 @@ func byteSize(n int64) string {
 		}
 	}
 	return strconv.FormatInt(n, 10) + " bytes"
+}
+
+// ptrPrctl is prctl(2) with a pointer as its last argument.
+func ptrPrctl(option int, a, b, c uintptr, p *uint64) error {
+	_, _, e := unix.Syscall6(unix.SYS_PRCTL, uintptr(option), a, b, c, uintptr(unsafe.Pointer(p)), 0)
+	if e != 0 {
+		return e
+	}
+	return nil
 }

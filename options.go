@@ -186,7 +186,7 @@ func WithTerminal(rows, cols uint16) ProcessOption {
 // capabilities that were named, as ambient ones; inheritable capabilities are set for those only.
 func WithCapabilities(names ...string) ProcessOption {
 	return processOption(func(p *processSpec) {
-		p.caps.replace, p.caps.add, p.caps.drop = append([]string{}, names...), nil, nil
+		p.caps = capsSpec{replace: append([]string{}, names...)}
 	})
 }
 
@@ -210,7 +210,9 @@ func WithNoNewPrivileges(on bool) ProcessOption {
 // WithRlimit sets a resource limit (setrlimit(2)); resource is a constant such as unix.RLIMIT_NOFILE. Default:
 // the host program's limits, with a soft limit of 1024 on open files.
 func WithRlimit(resource int, soft, hard uint64) ProcessOption {
-	return processOption(func(p *processSpec) { p.rlimits = append(p.rlimits, rlimit{resource, soft, hard}) })
+	return processOption(func(p *processSpec) {
+		p.rlimits = append(p.rlimits, rlimit{resource: resource, soft: soft, hard: hard})
+	})
 }
 
 // WithUmask sets the file mode creation mask. Default: 022.

@@ -76,6 +76,10 @@ func remedy(err error) string {
 	if errors.Is(err, stage.ErrExecForbidden) {
 		return ""
 	}
+	var told *remedied
+	if errors.As(err, &told) {
+		return told.remedy
+	}
 	var se *StepError
 	var pe *program.StepError
 	call, errno := "", unix.Errno(0)

@@ -78,13 +78,20 @@ type processSpec struct {
 	seccompOff                  bool
 	ctx                         context.Context
 	cancel                      func(*Process) error
+
+	attrs  attributes
+	groups []uint32 // nil: those of the user
 }
 
-type capsSpec struct{ replace, add, drop []string } // replace nil: default
+type capsSpec struct {
+	replace, add, drop []string // replace nil: default
+	sets               *CapabilitySets
+}
 
 type rlimit struct {
 	resource   int
 	soft, hard uint64
+	name       string // as it was given, if by name
 }
 
 const (
@@ -95,6 +102,7 @@ const (
 	maxTreeBytes    = 64 << 20
 	maxTreeEntries  = 100_000
 	rlimitResources = 16
+	maxGroups       = 65536 // NGROUPS_MAX
 )
 
 func newSpec(opts []Option) (*spec, error) {
@@ -252,11 +260,23 @@ func (p *processSpec) validate() error {
 	if _, err := p.capabilities(caps.Known); err != nil {
 		faults = append(faults, &OptionError{"WithCapabilities", err})
 	}
+	if c := &p.caps; c.sets != nil {
+		faults = append(faults, c.sets.validate())
+		if len(c.add)+len(c.drop) > 0 {
+			faults = append(faults, invalid("WithCapabilitySets", "WithAddedCapabilities and WithDroppedCapabilities do not say which set they mean"))
+		}
+	}
+	faults = append(faults, p.attrs.validate())
+	if len(p.groups) > maxGroups {
+		faults = append(faults, invalid("WithGroups", "%d groups; at most %d", len(p.groups), maxGroups))
+	}
 	if p.terminal && p.stderr != nil && !same(p.stderr, p.stdout) {
 		faults = append(faults, invalid("WithTerminal", "a terminal has no standard error apart from standard output"))
 	}
 	for _, r := range p.rlimits {
-		if r.resource < 0 || r.resource >= rlimitResources || r.soft > r.hard {
+		if r.name != "" && r.resource < 0 {
+			faults = append(faults, invalid("WithNamedRlimit", "%q: no such resource", r.name))
+		} else if r.resource < 0 || r.resource >= rlimitResources || r.soft > r.hard {
 			faults = append(faults, invalid("WithRlimit", "resource %d, soft %d, hard %d: no such resource, or soft above hard", r.resource, r.soft, r.hard))
 		}
 	}
@@ -279,6 +299,9 @@ const defaultCaps = caps.Default &^ (1 << caps.Mknod)
 func (p *processSpec) capabilities(all caps.Set) (caps.Set, error) {
 	set := defaultCaps
 	var err error
+	if p.caps.sets != nil {
+		return caps.ParseNames(p.caps.sets.Bounding, all)
+	}
 	if p.caps.replace != nil {
 		if set, err = caps.ParseNames(p.caps.replace, all); err != nil {
 			return 0, err
