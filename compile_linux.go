@@ -26,6 +26,8 @@ const (
 	syncRoot    = 5 // the root directory comes along
 	syncMounts  = 7 // the mount namespace comes along
 	syncCreated = 6 // waits: everything is set up, only the command remains
+	syncKeeper  = 8 // the keeper of a container that outlives the host program has been made; its pidfd comes along
+	syncHelper  = 9 // the process that makes the container's first one has been made; its pidfd comes along
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
@@ -51,6 +53,7 @@ type machine struct {
 	newNS      uint64 // CLONE_NEW flags, without user and pid
 	newPID     bool
 	netUp      bool // a new network namespace: raise its loopback device
+	detach     *detachPlan
 
 	keyring keyringWish
 	capSets *capSets // all five sets, where they were given apart
@@ -81,6 +84,9 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c := &compiler{Builder: b, s: s, m: m}
 	c.Step("name", "the process")
 	c.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
+	if m.detach != nil {
+		c.detach()
+	}
 	if m.userns == usernsRanges {
 		c.joinCgroups()
 		c.userNamespaceWithRanges()
@@ -361,6 +367,7 @@ func (c *compiler) process() {
 		c.Step("wait for", "the keeper")
 		stage.EmitWait(c.Builder)
 	}
+	c.released()
 	if !p.allowNewPrivs {
 		c.Step("set", "no_new_privs")
 		c.Prctl(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", program.Int(1))

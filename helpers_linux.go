@@ -108,7 +108,7 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
-	strike, err := recordGroup(name, cfg.Parent)
+	strike, err := r.noteGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
 	}

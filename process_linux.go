@@ -128,6 +128,10 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 // supervise waits for the end, collects status and figures, and releases what belongs to the processes. The root
 // filesystem stays readable until Close.
 func (r *running) supervise(p *Process) {
+	if r.det != nil {
+		r.superviseDetached(p)
+		return
+	}
 	_ = r.pidfd.AwaitExit()
 	ended := time.Now()
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
@@ -264,6 +268,7 @@ func (r *running) signal(sig os.Signal) error {
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
 // of its own the cgroup is killed.
 func (r *running) killAll() error {
+	r.noteEnding()
 	err := r.pidfd.Signal(unix.SIGKILL)
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil
@@ -287,6 +292,9 @@ func (r *running) killGroup() error {
 func (r *running) removeGroup() error {
 	if r.group == nil || r.groupGone.Load() {
 		return nil
+	}
+	if r.det != nil && r.det.kept.Load() {
+		return r.group.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

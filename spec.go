@@ -50,6 +50,8 @@ type spec struct {
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
+
+	detach detachSpec
 }
 
 // processSpec is what a process was asked to be.
@@ -133,6 +135,7 @@ func (s *spec) validate() error {
 	add(s.process.validate())
 	add(s.validateIdentity())
 	add(s.validateLimits())
+	add(errors.Join(s.validateDetach()...))
 	// A layout with any root tells what is wrong with mounts and devices.
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
 	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)

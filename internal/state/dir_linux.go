@@ -23,16 +23,6 @@ const (
 	SocketName = "start"
 )
 
-// Errors.
-var (
-	// ErrExists: there is a container of that id.
-	ErrExists = errors.New("exists already")
-	// ErrNotFound: there is none.
-	ErrNotFound = errors.New("no such container")
-	// ErrBusy: another program is changing it at this moment.
-	ErrBusy = errors.New("another program is changing it")
-)
-
 // Open opens a directory of containers; "" is the user's own (journal.Base). With create it is made if need be. Without,
 // one that does not exist is an error that is os.ErrNotExist. A directory that others can write to is refused with
 // journal.ErrUnsafeDir.

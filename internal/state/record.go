@@ -23,6 +23,12 @@ var (
 	ErrCorrupt = errors.New("corrupt state")
 	// ErrVersion: the record was written by a newer release.
 	ErrVersion = errors.New("state of an unknown version")
+	// ErrExists: there is a container of that id.
+	ErrExists = errors.New("exists already")
+	// ErrNotFound: there is none.
+	ErrNotFound = errors.New("no such container")
+	// ErrBusy: another program is changing it at this moment.
+	ErrBusy = errors.New("another program is changing it")
 )
 
 // Phases of a container's life, as they are recorded.
