@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
@@ -114,6 +115,14 @@ func (r *running) noteGroup(name, parent string) (func(), error) {
 	return func() {}, r.det.update(func(rec *state.Record) { rec.CgroupName = name })
 }
 
+// noteMadeGroup records where a group is that was made.
+func (r *running) noteMadeGroup(g *cgroups.Group, strike func()) (func(), error) {
+	if r.det == nil {
+		return recordScoped(g, strike)
+	}
+	return strike, r.det.update(func(rec *state.Record) { rec.Cgroup = g.Paths() })
+}
+
 // noteNetwork records what another program needs to undo the attachment.
 func (r *running) noteNetwork(a NetworkAttachment) error {
 	if r.det == nil {
@@ -208,15 +217,13 @@ func (r *running) registerDetached(stop bool) error {
 		rec.Init = first
 		rec.OwnPID = r.m.newPID
 		rec.CgroupNS = r.m.newNS&unix.CLONE_NEWCGROUP != 0
-		if r.group != nil {
-			rec.Cgroup = r.group.Paths()
-		}
+		rec.Alone = r.spec.alone
 		rec.Isolation = iso
 		if !stop {
 			rec.Phase = state.Running
 		}
 	})
-	if err != nil || stop || r.spec.network != nil {
+	if err != nil || stop || r.spec.network != nil || r.m.attach {
 		return err
 	}
 	return r.child.Conn.Release()

@@ -31,6 +31,7 @@ type processRecord struct {
 	OOMScoreAdj   *int                `json:"oomScoreAdj,omitempty"`
 	Seccomp       *specs.LinuxSeccomp `json:"seccomp,omitempty"`
 	SeccompOff    bool                `json:"seccompOff,omitempty"`
+	Landlock      *Landlock           `json:"landlock,omitempty"`
 }
 
 type rlimitRecord struct {
@@ -44,7 +45,7 @@ func formatProcess(p *processSpec) (json.RawMessage, error) {
 	r := processRecord{
 		User: p.user, Env: p.env, Dir: p.dir, Capabilities: p.caps.replace, Replace: p.caps.replace != nil, Add: p.caps.add, Drop: p.caps.drop,
 		Sets: p.caps.sets, Groups: p.groups,
-		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, Seccomp: p.seccomp, SeccompOff: p.seccompOff,
+		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, Seccomp: p.seccomp, SeccompOff: p.seccompOff, Landlock: p.landlock,
 	}
 	for _, l := range p.rlimits {
 		r.Rlimits = append(r.Rlimits, rlimitRecord{l.resource, l.soft, l.hard, l.name})
@@ -59,8 +60,8 @@ func parseProcess(b json.RawMessage, args []string) (processSpec, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return p, fmt.Errorf("%w: process: %w", ErrCorruptState, err)
 	}
-	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccomp, p.seccompOff =
-		r.User, r.Env, r.Dir, r.AllowNewPrivs, r.Umask, r.OOMScoreAdj, r.Seccomp, r.SeccompOff
+	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccomp, p.seccompOff, p.landlock =
+		r.User, r.Env, r.Dir, r.AllowNewPrivs, r.Umask, r.OOMScoreAdj, r.Seccomp, r.SeccompOff, r.Landlock
 	p.caps, p.groups = capsSpec{add: r.Add, drop: r.Drop, sets: r.Sets}, r.Groups
 	if r.Replace {
 		p.caps.replace = append([]string{}, r.Capabilities...)

@@ -94,7 +94,7 @@ func beingMade(e *state.Entry) bool {
 
 // loadedSpec is what is known of the wishes for a loaded container.
 func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
-	s := &spec{id: rec.ID, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
+	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
 	s.process, err = parseProcess(rec.Process, rec.Command)
@@ -133,7 +133,20 @@ func resume(s *spec, e *state.Entry, rec *state.Record, owners map[string]Owner)
 		r.dropProcesses()
 		return nil, err
 	}
+	r.openEntry()
 	return r, nil
+}
+
+// openEntry finds the group in which the container's processes live: below its own where that is delegated.
+func (r *running) openEntry() {
+	r.entry = r.group
+	if r.group == nil {
+		return
+	}
+	if in, err := r.group.Child(innerGroup); err == nil {
+		r.entry = in
+		r.undo.add(in.Close)
+	}
 }
 
 func (r *running) dropProcesses() {
@@ -172,7 +185,9 @@ func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) 
 		_ = r.closeGroup()
 		return err
 	}
-	r.openRoot()
+	if !rec.Alone {
+		r.openRoot()
+	}
 	c.state = StateRunning
 	if rec.Phase == state.Created && status.Released.IsZero() {
 		c.state = StateCreated

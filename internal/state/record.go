@@ -62,6 +62,7 @@ type Record struct {
 	Command    []string        `json:"command"`
 	Hostname   string          `json:"hostname,omitempty"`
 	CgroupNS   bool            `json:"cgroupNamespace,omitempty"`
+	Alone      bool            `json:"alone,omitempty"`     // it has no namespaces: its root directory is the host's
 	Process    json.RawMessage `json:"process,omitempty"`   // what a further process of the container is allowed by default
 	Isolation  json.RawMessage `json:"isolation,omitempty"` // what contains it
 	Steps      []Step          `json:"steps,omitempty"`     // what a created container has left to do
