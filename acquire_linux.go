@@ -484,23 +484,18 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
-func (r *running) compile() (err error) {
-	var sources map[string]*os.File
-	if !r.spec.alone {
-		if r.m.plan, err = r.layout.Compile(r.env); err != nil {
-			return err
-		}
-		sources = r.m.plan.Files()
-	}
-	if r.prog, err = compile(r.spec, r.m); err != nil {
+func (r *running) compile() error {
+	prog, files, err := programOf(shape{r.spec, r.m, r.layout, r.env})
+	if err != nil {
 		return err
 	}
+	r.prog = prog
 	if testHookProgram != nil {
 		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range sources {
+	for name, f := range files {
 		r.files[name] = int(f.Fd())
 	}
 	r.ns = 0

@@ -20,6 +20,8 @@ type attempt struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the start has succeeded or is undone
 
+	attend bool // the caller attends to the process
+
 	run  *running // what came of it
 	proc *Process
 	iso  Isolation

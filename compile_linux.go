@@ -76,7 +76,8 @@ const (
 	usernsRanges            // made by the stage, mapped by the host or by newuidmap, then entered by a second process
 )
 
-// compile turns spec and machine into the program of the container's first process.
+// compile turns spec and machine into the program of the container's first process. The program depends on them alone,
+// and may be remembered (see programOf).
 //
 // The order is forced in many places; the reasons stand with the steps. Privileged: sources are opened in the
 // host's mount namespace, then the template is entered, so that the start does not pay for the host's mounts.

@@ -152,10 +152,16 @@ func (c *Container) Create(ctx context.Context) (*Process, error) {
 func (c *Container) Start(ctx context.Context) (*Process, error) { return c.start(ctx, c.spec) }
 
 func (c *Container) start(ctx context.Context, s *spec) (*Process, error) {
+	return c.startThen(ctx, s, false)
+}
+
+// startThen is start. With attend the caller goes on to attend to the process by itself (see Process.attend).
+func (c *Container) startThen(ctx context.Context, s *spec, attend bool) (*Process, error) {
 	a, err := c.begin(ctx, "start", s, StateNew, StateCreated, StateStopped)
 	if err != nil {
 		return nil, err
 	}
+	a.attend = attend
 	if a.from == StateCreated {
 		err = c.release(a)
 	} else {
@@ -195,11 +201,12 @@ func (c *Container) fail(op string, err error) error {
 func (c *Container) Run(ctx context.Context) error { return c.run1(ctx, c.spec) }
 
 func (c *Container) run1(ctx context.Context, s *spec) error {
-	p, err := c.start(ctx, s)
+	p, err := c.startThen(ctx, s, true)
 	if err != nil {
 		return err
 	}
 	p.endWith(ctx)
+	p.attend()
 	r, err := p.Wait(context.WithoutCancel(ctx)) // the result is wanted also when the context has ended
 	if err != nil {
 		return err

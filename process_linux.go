@@ -31,7 +31,11 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
-	go r.supervise(p)
+	if r.attend {
+		p.attended = func() { r.supervise(p) }
+	} else {
+		go r.supervise(p)
+	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
 		r.clock(p, r.began)
@@ -125,6 +129,10 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 	}
 }
 
+// shortLife is how long Run waits on its thread for the end of the command before it leaves the waiting to the runtime's
+// poller, where it costs no thread.
+const shortLife = 5 * time.Millisecond
+
 // supervise waits for the end, collects status and figures, and releases what belongs to the processes. The root
 // filesystem stays readable until Close.
 func (r *running) supervise(p *Process) {
@@ -132,7 +140,9 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
-	_ = r.pidfd.AwaitExit()
+	if !r.attend || !r.pidfd.AwaitShort(shortLife) {
+		_ = r.pidfd.AwaitExit()
+	}
 	ended := time.Now()
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	res, err := r.collect()

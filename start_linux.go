@@ -60,6 +60,7 @@ type running struct {
 	ran       atomic.Bool // the command has been executed
 	diedEarly bool        // the process ended before it executed the command; known when it has been collected
 	began     time.Time
+	attend    bool // who starts the container also supervises it
 }
 
 // undoList is what has to be undone.
@@ -93,7 +94,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
 	p, err := r.start(a.ctx, stop)
 	r.undo.add(a.pipes.started())
 	if err != nil {
@@ -276,6 +277,9 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			return err
 		}
 	}
+	if r.asksNothing(stop) {
+		r.child.Conn.AwaitEnd()
+	}
 	for {
 		msg, err := r.child.Conn.Recv()
 		if err == io.EOF {
@@ -315,6 +319,12 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			return err
 		}
 	}
+}
+
+// asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
+// its only wait.
+func (r *running) asksNothing(stop bool) bool {
+	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
 }
 
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it

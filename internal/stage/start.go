@@ -273,6 +273,17 @@ func passedFD(oob []byte) int {
 	return fds[0]
 }
 
+// AwaitEnd returns when the stage has executed the command or has died. Unlike Recv it is not woken by what the stage
+// says meanwhile, which remains to be received.
+func (c *Conn) AwaitEnd() {
+	p := []unix.PollFd{{Fd: int32(c.fd)}} // no events: the end is always told
+	for {
+		if _, err := unix.Poll(p, -1); err != unix.EINTR {
+			return
+		}
+	}
+}
+
 // Release lets the stage go on from a sync point. A stage that has ended already is no error here: Recv tells why.
 func (c *Conn) Release() error {
 	for {
