@@ -53,7 +53,8 @@ type spec struct {
 
 	deviceRules []cgroups.DeviceRule
 
-	alone bool // no namespaces: Landlock only
+	detach detachSpec
+	alone  bool // no namespaces: Landlock only
 }
 
 // processSpec is what a process was asked to be.
@@ -141,6 +142,7 @@ func (s *spec) validate() error {
 	add(s.process.validate())
 	add(s.validateIdentity())
 	add(s.validateLimits())
+	add(errors.Join(s.validateDetach()...))
 	// A layout with any root tells what is wrong with mounts and devices.
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
 	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
