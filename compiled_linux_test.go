@@ -91,10 +91,15 @@ func TestRememberedPrograms(t *testing.T) {
 // What can change while the host program runs is looked at anew.
 func TestForgottenPrograms(t *testing.T) {
 	dir := t.TempDir()
+	open, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
 	for name, o := range map[string]Option{
 		"bind":         WithMount(rootfs.Mount{Type: rootfs.TypeBind, Source: dir, Target: "/srv"}),
-		"command file": WithCommandFile(os.Stdin),
-		"open root":    WithRootfs(rootfs.FD(os.NewFile(0, "x"))),
+		"command file": WithCommandFile(open),
+		"open root":    WithRootfs(rootfs.FD(open)),
 	} {
 		forgetPrograms()
 		c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"), o)

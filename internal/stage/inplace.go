@@ -122,12 +122,12 @@ type place struct {
 	base, main uintptr
 }
 
-// fault turns a failure record of the copy into the program and the index of the operation.
-func (l *place) fault(p *program.Program, addr uint64) (*program.Program, int) {
+// fault turns a failure record of a copy that performs p into an error.
+func (l *place) fault(p *program.Program, addr uint64, errno unix.Errno) error {
 	if uintptr(addr) < l.main {
-		return l.shed, program.OpIndex(l.base, addr)
+		return l.shed.Error(program.OpIndex(l.base, addr), errno)
 	}
-	return p, program.OpIndex(l.main, addr)
+	return p.Error(program.OpIndex(l.main, addr), errno)
 }
 
 // startCopy makes a stage that is a copy of this program.

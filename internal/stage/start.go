@@ -203,10 +203,20 @@ func socketpair() (host, theirs int, err error) {
 
 // Conn is the host's end of the socket to a stage.
 type Conn struct {
-	fd    int
-	p     *program.Program
-	place *place // nil for an executed stage
+	fd     int
+	p      *program.Program
+	place  *place                                       // nil for an executed stage
+	decode func(address uint64, errno unix.Errno) error // for programs that were made elsewhere
 }
+
+// NewConn takes over a connection to a stage that another program made, which waits as [EmitAccept] does. decode says
+// what a failure means.
+func NewConn(fd int, decode func(address uint64, errno unix.Errno) error) *Conn {
+	return &Conn{fd: fd, decode: decode}
+}
+
+// Address is where an operation of a stage's program stands, as failures name it.
+func Address(op int) uint64 { return uint64(program.Entry(dataBase)) + uint64(op)*program.OpSize }
 
 // Message is what a stage says at a sync point.
 type Message struct {
@@ -250,13 +260,14 @@ func (c *Conn) Recv() (Message, error) {
 		if m.Tag < 4096 {
 			return m, nil
 		}
-		p, i := c.p, 0
-		if c.place != nil {
-			p, i = c.place.fault(p, m.Tag)
-		} else {
-			i = program.OpIndex(dataBase, m.Tag)
+		switch errno := unix.Errno(m.Value); {
+		case c.decode != nil:
+			return m, c.decode(m.Tag, errno)
+		case c.place != nil:
+			return m, c.place.fault(c.p, m.Tag, errno)
+		default:
+			return m, c.p.Error(program.OpIndex(dataBase, m.Tag), errno)
 		}
-		return m, p.Error(i, unix.Errno(m.Value))
 	}
 }
 
