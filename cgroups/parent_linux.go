@@ -3,6 +3,7 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"os"
 	"path"
 	"strings"
 
@@ -152,8 +153,9 @@ func delegatedTo(dir, mountpoint string) (list []string) {
 	return list
 }
 
-// isDelegated reads the mark that systemd sets on the group of a unit with Delegate=yes: user.delegate since
-// version 251, before that one that only root can read.
+// isDelegated looks for the mark that systemd sets on the group of a unit with Delegate=yes: user.delegate, and in
+// older versions one that only root can set and read. A unit of the system's that belongs to this user, while what it is
+// in does not, was delegated too. A user's own systemd of an older version leaves no sign.
 func isDelegated(dir string) bool {
 	var b [8]byte
 	for _, name := range []string{"user.delegate", "trusted.delegate"} {
@@ -161,7 +163,9 @@ func isDelegated(dir string) bool {
 			return true
 		}
 	}
-	return false
+	var in, of unix.Stat_t
+	euid := uint32(os.Geteuid())
+	return euid != 0 && unix.Stat(dir, &in) == nil && unix.Stat(path.Dir(dir), &of) == nil && in.Uid == euid && of.Uid != euid
 }
 
 // searchUp returns the first of the directories in which groups can be made, for which the own group is vacated if that
