@@ -46,6 +46,9 @@ func (m *Manager) findWarden(ctx context.Context) (*warden, error) {
 		return nil, &UnsupportedError{Mode: m.layout.Mode, Reason: "systemd hands over whole groups with cgroup v2 only",
 			Remedy: "boot with systemd.unified_cgroup_hierarchy=1"}
 	}
+	if isSystemRoot() && !sameNamespace() {
+		return nil, &UnsupportedError{Mode: m.layout.Mode, Reason: "systemd is outside of this program's cgroup namespace"}
+	}
 	if !systemdRuns() {
 		return nil, &UnsupportedError{Mode: m.layout.Mode, Reason: "systemd does not run here"}
 	}
