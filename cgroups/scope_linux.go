@@ -72,7 +72,7 @@ func (m *Manager) findWarden(ctx context.Context) (*warden, error) {
 	if err != nil {
 		return nil, &Error{Op: "read", Path: w.dir + "/cgroup.controllers", Err: err}
 	}
-	w.controllers = core | controllersOf(text)&delegable
+	w.controllers = core&m.layout.Hierarchies[0].Controllers | controllersOf(text)&delegable
 	m.warden = w
 	return w, nil
 }
