@@ -303,8 +303,10 @@ func (c *compiler) sysctls() {
 // identity sets what belongs to the new namespaces.
 func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
-		c.Step("set hostname", c.s.hostname)
-		c.Sethostname(c.s.hostname)
+		if h := c.s.hostname; h != "" {
+			c.Step("set hostname", h)
+			c.Sethostname(h)
+		}
 		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
@@ -452,14 +454,7 @@ func (c *compiler) credentials(p *processSpec) {
 	c.Setresgid(u.GID)
 	c.Setresuid(u.UID)
 	c.Step("set", "capabilities")
-	set, inheritable := m.caps, caps.Set(0)
-	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
-		set, inheritable = m.ambient, m.ambient
-	}
-	sets := capSets{permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
-	if m.capSets != nil {
-		sets = *m.capSets
-	}
+	sets := m.credentialSets()
 	data := caps.Encode(sets.effective, sets.permitted, sets.inheritable)
 	buf := make([]byte, 0, 24)
 	for _, d := range data {
@@ -474,6 +469,19 @@ func (c *compiler) credentials(p *processSpec) {
 	for _, n := range sets.ambient.Caps() {
 		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
 	}
+}
+
+// credentialSets are the capability sets of the command.
+func (m *machine) credentialSets() capSets {
+	set, inheritable := m.caps, caps.Set(0)
+	if m.user.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
+		set, inheritable = m.ambient, m.ambient
+	}
+	sets := capSets{bounding: m.caps, permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
+	if m.capSets != nil {
+		sets = *m.capSets
+	}
+	return sets
 }
 
 // capBits shows a set as strace does.
