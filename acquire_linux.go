@@ -58,6 +58,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 // plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
 func (r *running) plan(ctx context.Context) error {
 	s := r.spec
+	if s.alone {
+		return r.planAlone()
+	}
 	priv := privileged()
 	if err := r.joinWishes(); err != nil {
 		return err
@@ -81,7 +84,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	if err := r.attributes(&r.spec.process); err != nil {
+	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
@@ -277,7 +280,7 @@ func describeMaps(m namespaces.IDMaps) string {
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
-	if spec != "0:0" {
+	if spec != defaultUser {
 		var err error
 		if u, err = lookupUser(desc, spec); err != nil {
 			return fmt.Errorf("user %q: %w", spec, err)
@@ -436,7 +439,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
-	l.Mounts = replaceMounts(l.Mounts, s.mounts)
+	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
@@ -482,12 +485,14 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
-func (r *running) compile() error {
-	plan, err := r.layout.Compile(r.env)
-	if err != nil {
-		return err
+func (r *running) compile() (err error) {
+	var sources map[string]*os.File
+	if !r.spec.alone {
+		if r.m.plan, err = r.layout.Compile(r.env); err != nil {
+			return err
+		}
+		sources = r.m.plan.Files()
 	}
-	r.m.plan = plan
 	if r.prog, err = compile(r.spec, r.m); err != nil {
 		return err
 	}
@@ -496,7 +501,7 @@ func (r *running) compile() error {
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range plan.Files() {
+	for name, f := range sources {
 		r.files[name] = int(f.Fd())
 	}
 	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
@@ -569,6 +574,7 @@ func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
 	if s.cgroupOff {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
@@ -597,7 +603,9 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
 		r.limitEachCPU()
-		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
+		r.narrowView(nil)
+		reason, remedy := whyNoGroup(err)
+		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: reason, Remedy: remedy})
 		return nil
 	}
 	if err != nil {
@@ -607,14 +615,8 @@ func (r *running) limits(ctx context.Context) error {
 	if frozen, err := g.Frozen(); err == nil && frozen {
 		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
 	}
-	join, err := g.JoinFDs()
-	if err != nil {
+	if err := r.enter(ctx, g); err != nil {
 		return fmt.Errorf("limits: %w", err)
-	}
-	r.cgroup = join.CloneInto
-	r.m.joins = len(join.Tasks)
-	for i, fd := range join.Tasks {
-		r.fds["cgroup "+strconv.Itoa(i)] = fd
 	}
 	r.describeLimits(res)
 	return nil
@@ -637,7 +639,9 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
-	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
+	cfg := s.cgroup.config()
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	return res, cfg
 }
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded

@@ -21,13 +21,15 @@ func (b *bundleReader) cgroup(l *specs.Linux) {
 }
 
 // cgroupsPath: the specification leaves to runtimes where a relative path begins; here it is the root, as that of an
-// absolute one.
+// absolute one. Engines that use systemd write "slice:prefix:name".
 func (b *bundleReader) cgroupsPath(p string) {
 	if p == "" {
 		return
 	}
 	if strings.Count(p, ":") == 2 {
-		b.refuse(true, "linux.cgroupsPath", "%q names a systemd slice and scope", p)
+		scope, err := cgroups.ScopeOf(p)
+		b.fail("linux.cgroupsPath", err)
+		b.add(WithCgroup(CgroupConfig{Systemd: &scope}))
 		return
 	}
 	p = path.Clean("/" + p)

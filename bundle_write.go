@@ -127,6 +127,8 @@ func (w *specWriter) refuseWishes() {
 		{p.attrs.cpus != nil, "WithCPUAffinity"},
 		{p.attrs.coreSched, "WithCoreScheduling"},
 		{p.attrs.hostKeyring, "WithHostKeyring"},
+		{p.landlock != nil, "WithLandlock"},
+		{s.cgroup.Delegate, "WithCgroup with Delegate"},
 		{s.network != nil, "WithNetwork"},
 		{s.cgroupOff, "WithoutCgroup"},
 		{s.bestEffort, "WithBestEffort"},

@@ -89,7 +89,10 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 		Personality:       w.personality(s.process.attrs.personality),
 		Resources:         w.resources(),
 	}
-	if s.cgroup.Name != "" {
+	if u := s.cgroup.Systemd; u != nil {
+		w.refuse(u.Unit == "", "WithCgroup", "a scope without a name: set Unit")
+		out.CgroupsPath = u.Slice + "::" + strings.TrimSuffix(u.Unit, ".scope")
+	} else if s.cgroup.Name != "" {
 		out.CgroupsPath = path.Join("/", s.cgroup.Parent, s.cgroup.Name)
 	}
 	for _, kv := range s.sysctls {

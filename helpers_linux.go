@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -116,6 +117,9 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	if err != nil {
 		strike()
 		return nil, err
+	}
+	if strike, err = recordScoped(g, strike); err != nil {
+		return nil, errors.Join(err, g.Delete(ctx))
 	}
 	r.unrecord = strike
 	r.undo.add(r.removeGroup) // once more, where supervise could not

@@ -53,6 +53,7 @@ type spec struct {
 	network    Network
 
 	bundle bundleSpec
+	alone  bool // no namespaces: Landlock only
 }
 
 // processSpec is what a process was asked to be.
@@ -85,6 +86,8 @@ type processSpec struct {
 
 	attrs  attributes
 	groups []uint32 // nil: those of the user
+
+	landlock *Landlock
 }
 
 type capsSpec struct {
@@ -100,6 +103,7 @@ type rlimit struct {
 }
 
 const (
+	defaultUser     = "0:0"
 	defaultPids     = 4096
 	minMemory       = 1 << 20
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -111,12 +115,13 @@ const (
 )
 
 func newSpec(opts []Option) (*spec, error) {
-	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: "0:0"}}
+	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: defaultUser}}
 	for _, o := range opts {
 		if o != nil {
 			o.apply(s)
 		}
 	}
+	alone := s.validateAlone() // before defaults are filled in
 	if s.rootfs == nil {
 		s.rootfs = defaultRootfs()
 	}
@@ -124,7 +129,7 @@ func newSpec(opts []Option) (*spec, error) {
 		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 	}
 	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
-	return s, s.validate()
+	return s, errors.Join(alone, s.validate())
 }
 
 // validate reports every fault of the wish.
@@ -210,6 +215,12 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
+	if err := s.cgroup.validate(); err != nil {
+		faults = append(faults, &OptionError{"WithCgroup", err})
+	}
+	if s.cgroup.Delegate && (s.namespaces.Cgroup.IsHost() || s.namespaces.Cgroup.IsJoin()) {
+		faults = append(faults, invalid("WithCgroup", "Delegate needs a new cgroup namespace"))
+	}
 	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
@@ -275,6 +286,9 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	if p.landlock != nil {
+		faults = append(faults, p.landlock.validate())
+	}
 	if len(p.groups) > maxGroups {
 		faults = append(faults, invalid("WithGroups", "%d groups; at most %d", len(p.groups), maxGroups))
 	}

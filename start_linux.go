@@ -39,9 +39,10 @@ type running struct {
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
 	maps      namespaces.IDMaps
-	ns        uint64      // CLONE_NEW flags of the first clone
-	groupGone atomic.Bool // the group has been removed
-	cgroup    int         // directory for CLONE_INTO_CGROUP, or -1
+	ns        uint64         // CLONE_NEW flags of the first clone
+	groupGone atomic.Bool    // the group has been removed
+	entry     *cgroups.Group // where the processes enter: group, or one below it
+	cgroup    int            // directory for CLONE_INTO_CGROUP, or -1
 	iso       Isolation
 
 	child   *stage.Child
@@ -251,7 +252,7 @@ func (r *running) stageConfig() stage.Config {
 
 // joinInstead compiles the program again so that it enters the v2 cgroup by cgroup.procs.
 func (r *running) joinInstead() error {
-	fd, err := r.group.ProcsFD()
+	fd, err := r.entry.ProcsFD()
 	if err != nil {
 		return err
 	}
@@ -280,6 +281,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.writeMaps(ctx)
 		case syncChild:
 			err = r.adopt(msg.FD, stop)
+		case syncCgroup:
+			err = r.enterByManager(ctx, stop)
 		case syncNetwork:
 			err = r.attachNetwork(ctx)
 		case syncTTY:
@@ -307,7 +310,23 @@ func (r *running) register(stop bool) error {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if stop || r.spec.network != nil {
+	if stop || r.spec.network != nil || r.m.attach {
+		return nil
+	}
+	return r.child.Conn.Release()
+}
+
+// enterByManager has the service manager move the first process into its cgroup. With ranges of ids the process that waits
+// here is not yet the container's, and the wait at the end is released later, by register.
+func (r *running) enterByManager(ctx context.Context, stop bool) error {
+	if err := r.entry.AddProc(ctx, r.child.Pid); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	r.m.attach = false
+	if err := r.child.Conn.Release(); err != nil {
+		return err
+	}
+	if r.m.userns == usernsRanges || stop || r.spec.network != nil {
 		return nil
 	}
 	return r.child.Conn.Release()
