@@ -30,6 +30,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst(ctx)
+	if err := r.claim(ctx, stop); err != nil {
+		return err
+	}
 	if err := r.prepareNetwork(ctx); err != nil {
 		return err
 	}
@@ -51,6 +54,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 			return fmt.Errorf("make the empty mount namespace: %w", err)
 		}
 		r.fds["template"] = fd
+	}
+	if err := r.planDetach(); err != nil {
+		return err
 	}
 	return r.compile()
 }
@@ -485,34 +491,36 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
-func (r *running) compile() (err error) {
-	var sources map[string]*os.File
-	if !r.spec.alone {
-		if r.m.plan, err = r.layout.Compile(r.env); err != nil {
-			return err
-		}
-		sources = r.m.plan.Files()
-	}
-	if r.prog, err = compile(r.spec, r.m); err != nil {
+func (r *running) compile() error {
+	prog, files, err := programOf(shape{r.spec, r.m, r.layout, r.env})
+	if err != nil {
 		return err
 	}
+	r.prog = prog
 	if testHookProgram != nil {
 		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range sources {
+	for name, f := range files {
 		r.files[name] = int(f.Fd())
 	}
-	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
 	r.ns = 0
-	if r.m.newPID && r.m.userns != usernsRanges {
-		r.ns |= unix.CLONE_NEWPID
-	}
-	if r.m.userns == usernsSelf {
-		r.ns |= unix.CLONE_NEWUSER
+	if r.m.detach == nil {
+		r.ns = r.m.firstNamespaces()
 	}
 	return nil
+}
+
+// firstNamespaces are those that clone itself makes: the pid namespace, and with a map of one id the user namespace.
+func (m *machine) firstNamespaces() (flags uint64) {
+	if m.newPID && m.userns != usernsRanges {
+		flags |= unix.CLONE_NEWPID
+	}
+	if m.userns == usernsSelf {
+		flags |= unix.CLONE_NEWUSER
+	}
+	return flags
 }
 
 // stdio opens the standard streams and passes all files with numbers above the places they go to.

@@ -91,7 +91,7 @@ func FromSpec(s *specs.Spec, bundle string) (Option, error) {
 	b.hooks(s.Hooks)
 	b.linux(s.Linux)
 	if len(s.Annotations) > 0 {
-		b.add(WithAnnotations(s.Annotations))
+		b.add(WithLabels(s.Annotations))
 	}
 	if err := errors.Join(b.faults...); err != nil {
 		return nil, err

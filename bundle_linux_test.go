@@ -27,7 +27,7 @@ func richOptions(t *testing.T, dir string) []Option {
 		WithUmask(0o27), WithOOMScoreAdj(100), WithNamedRlimit("nofile", 100, 200),
 		WithScheduler(Scheduler{Policy: SchedBatch, Nice: 5}), WithIOPriority(IOBestEffort, 7),
 		WithPersonality(Personality{Linux32: true}), WithMemoryPolicy(MemoryPolicy{Mode: MemoryBind, Nodes: "0", StaticNodes: true}),
-		WithHostname("rich"), WithDomainname("example"), WithAnnotations(map[string]string{"org.example.a": "1"}),
+		WithHostname("rich"), WithDomainname("example"), WithLabels(map[string]string{"org.example.a": "1"}),
 		WithMount(rootfs.TmpfsMount("/scratch", 1<<20), rootfs.ReadOnlyBindMount(dir, "/var/self")),
 		WithDevice(rootfs.Device{Path: "/dev/fuse", Char: true, Major: 10, Minor: 229, Mode: 0o600}),
 		WithSysctl("net.ipv4.ip_forward", "1"), WithRootPropagation(rootfs.Slave),

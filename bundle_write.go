@@ -129,6 +129,7 @@ func (w *specWriter) refuseWishes() {
 		{p.attrs.hostKeyring, "WithHostKeyring"},
 		{p.landlock != nil, "WithLandlock"},
 		{s.cgroup.Delegate, "WithCgroup with Delegate"},
+		{s.detach.on, "WithDetached"},
 		{s.network != nil, "WithNetwork"},
 		{s.cgroupOff, "WithoutCgroup"},
 		{s.bestEffort, "WithBestEffort"},

@@ -3,6 +3,7 @@ package caisson
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"path"
 	"strings"
@@ -17,6 +18,9 @@ import (
 
 // write plans a start, as Explain does, and writes down what was decided.
 func (w *specWriter) write(ctx context.Context) (*specs.Spec, error) {
+	if w.spec.detach.loaded {
+		return nil, fmt.Errorf("%w: the container was made by another program, and its options are not known here", ErrUnsupported)
+	}
 	w.refuseWishes()
 	if h, ok := w.spec.rootfs.(rootfs.OwnerHider); ok && h.HidesOwners() {
 		w.root(&rootfs.Description{}, false, false) // before it is searched for nothing
@@ -27,9 +31,9 @@ func (w *specWriter) write(ctx context.Context) (*specs.Spec, error) {
 	if err := r.plan(ctx); err != nil {
 		return nil, err
 	}
-	s, b := w.spec, &w.spec.bundle
+	s := w.spec
 	out := &specs.Spec{
-		Version: specs.Version, Hostname: s.hostname, Domainname: s.domainname, Annotations: maps.Clone(b.annotations),
+		Version: specs.Version, Hostname: s.hostname, Domainname: s.domainname, Annotations: maps.Clone(s.detach.labels),
 		Root:    w.root(r.layout.Root, r.env.IDMap != nil, s.readOnlyRoot),
 		Process: w.process(r),
 		Mounts:  append(w.mounts(r.layout.Mounts), w.fileMounts(r.layout.Files)...),

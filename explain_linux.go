@@ -38,6 +38,9 @@ func (r *running) rehearse(ctx context.Context) error {
 	if err := r.planLimits(); err != nil {
 		return err
 	}
+	if err := r.planDetach(); err != nil {
+		return err
+	}
 	return r.compile()
 }
 

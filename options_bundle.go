@@ -1,17 +1,12 @@
 package caisson
 
-import (
-	"maps"
-
-	"github.com/caisson-go/caisson/rootfs"
-)
+import "github.com/caisson-go/caisson/rootfs"
 
 // bundleSpec are wishes that OCI configurations make and other callers rarely do.
 type bundleSpec struct {
 	noDefaultMounts bool
 	keepHostname    bool
 	propagation     rootfs.Propagation
-	annotations     map[string]string
 	execCPUs        execCPUs
 }
 
@@ -31,20 +26,6 @@ func WithoutDefaultMounts() Option {
 // itself, never the host's.
 func WithRootPropagation(p rootfs.Propagation) Option {
 	return option(func(s *spec) { s.bundle.propagation = p })
-}
-
-// WithAnnotations attaches data of the caller's own: keys should be in reverse domain notation
-// ("org.example.job"). caisson does nothing with them but hand them on: to hooks, and into bundles. They add to those
-// set before; the last of equal keys wins.
-func WithAnnotations(a map[string]string) Option {
-	return option(func(s *spec) {
-		m := maps.Clone(s.bundle.annotations)
-		if m == nil {
-			m = make(map[string]string, len(a))
-		}
-		maps.Copy(m, a)
-		s.bundle.annotations = m
-	})
 }
 
 // WithExactEnv passes exactly the variables given by WithEnv, without the default PATH and TERM; HOME is still set where it

@@ -53,6 +53,7 @@ type spec struct {
 	network    Network
 
 	bundle bundleSpec
+	detach detachSpec
 	alone  bool // no namespaces: Landlock only
 }
 
@@ -143,6 +144,7 @@ func (s *spec) validate() error {
 	add(s.process.validate())
 	add(s.validateIdentity())
 	add(s.validateLimits())
+	add(errors.Join(s.validateDetach()...))
 	// A layout with any root tells what is wrong with mounts and devices.
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
 	if s.bundle.noDefaultMounts {

@@ -56,9 +56,11 @@ type running struct {
 	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
 	inMemory  bool
 	full      bool        // the throw-away layer had no space left at the end
+	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	diedEarly bool        // the process ended before it executed the command; known when it has been collected
 	began     time.Time
+	attend    bool // who starts the container also supervises it
 }
 
 // undoList is what has to be undone.
@@ -89,10 +91,10 @@ func (r *running) close() error {
 
 // create makes the container; with stop it waits in the state "created".
 func (c *Container) create(a *attempt, stop bool) error {
-	if err := a.before.close(); err != nil {
+	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
 	p, err := r.start(a.ctx, stop)
 	r.undo.add(a.pipes.started())
 	if err != nil {
@@ -140,12 +142,19 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process(stop)
+	p, err := r.process(stop)
+	if err == nil {
+		r.made(p)
+	}
+	return p, err
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
 // only the consequences, that error is returned instead.
 func (r *running) abandon(err error) error {
+	if r.det != nil {
+		return r.abandonDetached(err)
+	}
 	if r.m.userns == usernsRanges && !r.adopted {
 		r.child.KillGroup()
 	} else {
@@ -244,7 +253,7 @@ func (r *running) launch() error {
 // stageConfig is how the first process is made.
 func (r *running) stageConfig() stage.Config {
 	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
-	if r.m.userns == usernsSelf {
+	if r.m.userns == usernsSelf && r.m.detach == nil {
 		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}
 	return cfg
@@ -263,10 +272,13 @@ func (r *running) joinInstead() error {
 
 // follow talks with the stage until it has executed the command, or waits to.
 func (r *running) follow(ctx context.Context, stop bool) error {
-	if r.m.userns != usernsRanges {
+	if r.m.userns != usernsRanges && r.det == nil {
 		if err := r.register(stop); err != nil {
 			return err
 		}
+	}
+	if r.asksNothing(stop) {
+		r.child.Conn.AwaitEnd()
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
@@ -291,7 +303,14 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
+		case syncKeeper:
+			err = r.takeKeeper(msg.FD)
+		case syncHelper:
+			err = r.takeHelper(msg.FD)
 		case syncCreated:
+			if r.det != nil {
+				return r.settleCreated()
+			}
 			return nil
 		default:
 			err = fmt.Errorf("unknown sync point %d", msg.Tag)
@@ -302,9 +321,18 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	}
 }
 
+// asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
+// its only wait.
+func (r *running) asksNothing(stop bool) bool {
+	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
+}
+
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
 // remains at its last sync point.
 func (r *running) register(stop bool) error {
+	if r.det != nil {
+		return r.registerDetached(stop)
+	}
 	keep, err := stage.Keep(r.child.Pidfd)
 	if err != nil {
 		return fmt.Errorf("hand over to the keeper: %w", err)
@@ -392,7 +420,13 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 		return fmt.Errorf("network: %w", err)
 	}
 	r.network = a
+	if err := r.noteNetwork(a); err != nil {
+		return errors.Join(err, detach(a))
+	}
 	r.undo.add(func() error {
+		if r.det != nil && r.det.kept.Load() {
+			return nil
+		}
 		if late := r.attaching; late != nil { // it is not to be undone while it is being done
 			go func() { <-late; _ = detach(a) }()
 			return nil
@@ -447,12 +481,20 @@ func (r *running) takeTTY(fd int) error {
 func (c *Container) release(a *attempt) error {
 	r, p := a.run, a.proc
 	began := time.Now()
+	if r.det != nil {
+		if err := r.dialStage(); err != nil {
+			return err
+		}
+	}
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
 	_, err := r.child.Conn.Recv()
 	r.child.Conn.Close()
+	if r.det != nil {
+		err = r.dialed(err)
+	}
 	if err == io.EOF {
 		err = r.released(p)
 	}
