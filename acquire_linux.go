@@ -93,6 +93,11 @@ func (r *running) plan(ctx context.Context) error {
 	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
+	if s.bundle.deviceRules != nil && r.env.UserNamespace {
+		without := *s
+		without.bundle.deviceRules = nil
+		r.spec = &without
+	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
 	r.m.null = r.spec.process.nullStreams()
@@ -586,7 +591,7 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
@@ -627,7 +632,7 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.describeLimits(res)
-	return nil
+	return r.limitDevices(ctx)
 }
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
@@ -647,8 +652,12 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
+	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	if s.mayMakeNodes() {
+		cfg.Optional |= cgroups.Devices
+	}
 	return res, cfg
 }
 

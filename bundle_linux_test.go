@@ -287,6 +287,9 @@ func TestFromSpecRefusesByName(t *testing.T) {
 			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: new(uint64(1))}}
 		}},
 		{"linux.resources.network", ErrUnsupported, func(s *specs.Spec) { s.Linux.Resources = &specs.LinuxResources{Network: &specs.LinuxNetwork{}} }},
+		{"linux.resources.devices[0].access", ErrInvalid, func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "x"}}}
+		}},
 		{"linux.resources.cpu.realtimeRuntime", ErrUnsupported, func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{RealtimeRuntime: new(int64(1))}}
 		}},
@@ -313,6 +316,20 @@ func TestSpecRefusesByName(t *testing.T) {
 		if !errors.As(err, &fault) || fault.Option != option || !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", option, err)
 		}
+	}
+}
+
+// Rules of a bundle hold, those of the default devices among them.
+func TestBundleDeviceRules(t *testing.T) {
+	needDeviceRules(t)
+	s := specOf(t, WithRootfs(rootfs.Dir(testutil.Busybox(t)).ReadOnly()), sh(tryKmsg), WithAddedCapabilities("MKNOD", "SYSLOG"))
+	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Access: "rwm"}, {Allow: true, Type: "c", Major: new(int64(1)), Minor: new(int64(11)), Access: "rm"}}
+	o, err := FromSpec(s, "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(strings.Fields(output(t, o)), " "); got != "made read null" {
+		t.Errorf("%q", got)
 	}
 }
 

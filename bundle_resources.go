@@ -3,6 +3,7 @@ package caisson
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ func (b *bundleReader) cgroupsPath(p string) {
 func (b *bundleReader) resources(r *specs.LinuxResources) cgroups.Resources {
 	const field = "linux.resources."
 	out := cgroups.Resources{Unified: r.Unified}
+	b.deviceRules(r.Devices)
 	b.memory(&out.Memory, r.Memory)
 	b.cpu(&out, r.CPU)
 	if r.Pids != nil && r.Pids.Limit != nil {
@@ -63,6 +65,62 @@ func (b *bundleReader) resources(r *specs.LinuxResources) cgroups.Resources {
 	b.refuse(r.Network != nil, field+"network", "net_cls and net_prio are of cgroup v1 only; mark packets by cgroup with nftables instead")
 	b.refuse(len(r.Rdma) > 0, field+"rdma", "use unified with rdma.max")
 	return out
+}
+
+// deviceRules: the default devices of the specification come after, as with other runtimes. In a user namespace no device
+// node can be opened that was made inside, and rules cannot be had there by ordinary users: they are left out, as by
+// other runtimes.
+func (b *bundleReader) deviceRules(list []specs.LinuxDeviceCgroup) {
+	if list == nil {
+		return
+	}
+	var rules []cgroups.DeviceRule
+	for i, d := range list {
+		field := fmt.Sprintf("linux.resources.devices[%d]", i)
+		r := cgroups.DeviceRule{Allow: d.Allow, Major: deviceNumber(d.Major), Minor: deviceNumber(d.Minor)}
+		switch d.Type {
+		case "", "a":
+			r.Type = cgroups.AllDevices
+		case "c":
+			r.Type = cgroups.CharDevice
+		case "b":
+			r.Type = cgroups.BlockDevice
+		default:
+			b.bad(field+".type", "%q is not a, c or b", d.Type)
+		}
+		for _, c := range d.Access {
+			switch c {
+			case 'r':
+				r.Access |= cgroups.DeviceRead
+			case 'w':
+				r.Access |= cgroups.DeviceWrite
+			case 'm':
+				r.Access |= cgroups.DeviceMknod
+			default:
+				b.bad(field+".access", "%q is not some of rwm", d.Access)
+			}
+		}
+		if d.Access == "" {
+			r.Access = cgroups.DeviceAny
+		}
+		rules = append(rules, r)
+	}
+	if err := cgroups.CheckDeviceRules(rules); err != nil {
+		b.fail("linux.resources.devices", err)
+	}
+	for _, r := range cgroups.DefaultDeviceRules() {
+		if r.Major != cgroups.AnyNumber && !slices.Contains(rules, r) { // the others let any node be made
+			rules = append(rules, r)
+		}
+	}
+	b.add(option(func(s *spec) { s.bundle.deviceRules = rules }))
+}
+
+func deviceNumber(n *int64) int64 {
+	if n == nil {
+		return cgroups.AnyNumber
+	}
+	return *n
 }
 
 // limitOf translates a limit that is zero when nothing at all is allowed.

@@ -39,7 +39,7 @@ func specDevice(d rootfs.Device) specs.LinuxDevice {
 }
 
 // resources writes the limits, with the default number of processes, as a configuration has them.
-func (w *specWriter) resources() *specs.LinuxResources {
+func (w *specWriter) resources(userns bool) *specs.LinuxResources {
 	r := &w.spec.process.resources
 	out := &specs.LinuxResources{Unified: r.Unified}
 	pids := r.Pids.Max
@@ -50,6 +50,7 @@ func (w *specWriter) resources() *specs.LinuxResources {
 		out.Pids = &specs.LinuxPids{Limit: new(specLimit(pids))}
 		w.refuse(pids == cgroups.Zero, "WithPids", "no process at all "+noPlace)
 	}
+	out.Devices = w.deviceRules(userns)
 	w.memory(out, &r.Memory)
 	w.cpu(out, r)
 	w.blockIO(out, &r.IO)
@@ -60,6 +61,38 @@ func (w *specWriter) resources() *specs.LinuxResources {
 	slices.SortFunc(out.HugepageLimits, func(a, b specs.LinuxHugepageLimit) int { return strings.Compare(a.Pagesize, b.Pagesize) })
 	w.refuse(len(r.Misc) > 0, "WithResources", "Misc: use Unified with misc.max")
 	return out
+}
+
+// deviceRules writes the rules that hold, or those that come to the same: without CAP_MKNOD only the nodes that were given
+// can be opened.
+func (w *specWriter) deviceRules(userns bool) (out []specs.LinuxDeviceCgroup) {
+	s := w.spec
+	rules := s.deviceRules
+	switch {
+	case s.bundle.deviceRules != nil || s.process.resources.Devices != nil:
+		rules = slices.Concat(s.defaultRules(), rules)
+	case userns && len(rules) == 0:
+		return nil
+	default:
+		all := cgroups.DeviceRule{Type: cgroups.AllDevices, Major: cgroups.AnyNumber, Minor: cgroups.AnyNumber, Access: cgroups.DeviceAny}
+		rules = slices.Concat([]cgroups.DeviceRule{all}, s.defaultRules(), rules)
+	}
+	for _, r := range rules {
+		d := specs.LinuxDeviceCgroup{Allow: r.Allow, Type: r.Type.String(), Access: r.Access.String()}
+		if r.Type != cgroups.AllDevices {
+			d.Major, d.Minor = specNumber(r.Major), specNumber(r.Minor)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// specNumber: without a number, all are meant.
+func specNumber(n int64) *int64 {
+	if n == cgroups.AnyNumber {
+		return nil
+	}
+	return &n
 }
 
 // specLimit: the specification has -1 for "no limit" as well.

@@ -91,7 +91,7 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 		RootfsPropagation: propagationName(s.bundle.propagation),
 		MemoryPolicy:      w.memoryPolicy(s.process.attrs.memory),
 		Personality:       w.personality(s.process.attrs.personality),
-		Resources:         w.resources(),
+		Resources:         w.resources(r.env.UserNamespace),
 	}
 	if u := s.cgroup.Systemd; u != nil {
 		w.refuse(u.Unit == "", "WithCgroup", "a scope without a name: set Unit")

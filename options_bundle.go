@@ -1,6 +1,9 @@
 package caisson
 
-import "github.com/caisson-go/caisson/rootfs"
+import (
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/rootfs"
+)
 
 // bundleSpec are wishes that OCI configurations make and other callers rarely do.
 type bundleSpec struct {
@@ -8,6 +11,7 @@ type bundleSpec struct {
 	keepHostname    bool
 	propagation     rootfs.Propagation
 	execCPUs        execCPUs
+	deviceRules     []cgroups.DeviceRule // hold where they can: not in a user namespace
 }
 
 // execCPUs are the CPUs of later processes, as lists.

@@ -52,7 +52,9 @@ type spec struct {
 	trace      *Trace
 	network    Network
 
-	bundle bundleSpec
+	bundle      bundleSpec
+	deviceRules []cgroups.DeviceRule
+
 	detach detachSpec
 	alone  bool // no namespaces: Landlock only
 }
@@ -217,6 +219,9 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
+	if err := s.validateDeviceRules(); err != nil {
+		faults = append(faults, err)
+	}
 	if err := s.cgroup.validate(); err != nil {
 		faults = append(faults, &OptionError{"WithCgroup", err})
 	}
@@ -315,8 +320,8 @@ func (p *processSpec) validate() error {
 	return errors.Join(faults...)
 }
 
-// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace every device of the host can be
-// opened through a node made in /dev, unless a cgroup guards devices. In a user namespace it serves nothing.
+// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace nodes for every device
+// of the host can be made, and opened where no device rules guard them. In a user namespace it serves nothing.
 const defaultCaps = caps.Default &^ (1 << caps.Mknod)
 
 // capabilities computes the set that was asked for; all is what "ALL" means.
@@ -447,8 +452,13 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 	return out, err
 }
 
+// limitsAsked reports whether the caller wants a cgroup for more than what is done by default.
+func (s *spec) limitsAsked() bool {
+	return !isZero(s.process.resources) || s.cgroup != (CgroupConfig{}) || len(s.deviceRules) > 0 || s.bundle.deviceRules != nil
+}
+
 // isZero reports whether no limit is set.
 func isZero(r cgroups.Resources) bool {
 	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil
 }

@@ -21,6 +21,9 @@ type Manager struct {
 	sdMu   sync.Mutex
 	warden *warden // nil until asked for
 	scope  *scope  // nil until needed
+
+	programs programCache // device programs loaded so far
+	devices  error        // why no device program can be attached on v2
 }
 
 type parentKey struct {
@@ -53,11 +56,15 @@ func NewManager() (*Manager, error) {
 	if err != nil && !os.IsNotExist(err) { // a kernel without cgroups has no such file
 		return nil, err
 	}
-	l := layoutFrom(string(mounts), string(self), func(mountpoint string) string {
+	m := &Manager{parents: map[parentKey]parentDir{}}
+	m.layout = layoutFrom(string(mounts), string(self), func(mountpoint string) string {
 		text, _ := readText(unix.AT_FDCWD, mountpoint+"/cgroup.controllers")
+		if m.devices = probeDevices(mountpoint); m.devices == nil {
+			text += " devices"
+		}
 		return text
 	})
-	return &Manager{layout: l, parents: map[parentKey]parentDir{}}, nil
+	return m, nil
 }
 
 // Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on; those in a scope
@@ -76,6 +83,7 @@ func (m *Manager) Close() error {
 		unix.Close(fd)
 	}
 	m.retired = nil
+	m.programs.close()
 	m.sdMu.Lock()
 	defer m.sdMu.Unlock()
 	if m.scope != nil {
@@ -154,6 +162,11 @@ func (m *Manager) find(c Controllers) (h int, dir string, scoped bool, err error
 func (m *Manager) missing(c Controllers) error {
 	u := &UnsupportedError{Controller: c, Mode: m.layout.Mode,
 		Reason: "the kernel lacks it, or it is in no mounted hierarchy"}
+	if c == Devices && m.devices != nil {
+		u.Knob, u.Err, u.Remedy = deviceProgramFile, m.devices, remedyBPF
+		u.Reason = "no device program can be attached to a group"
+		return u
+	}
 	switch m.layout.Mode {
 	case ModeNone:
 		u.Reason = "no cgroup file system is mounted here"

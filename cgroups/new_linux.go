@@ -169,7 +169,7 @@ func (g *Group) mkdir(p *place) error {
 	dir := path.Join(p.parent.path, g.name)
 	n := node{h: h, bits: p.bits, path: dir, fd: -1, procsFD: -1}
 	if h.Version == 2 {
-		n.bits |= core
+		n.bits |= core & h.Controllers
 	}
 	if err := mkdirAt(p.parent.fd, g.name); err != nil {
 		return n.fail("mkdir", "", err)

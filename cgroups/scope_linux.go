@@ -69,7 +69,7 @@ func (m *Manager) findWarden(ctx context.Context) (*warden, error) {
 	if err != nil {
 		return nil, &Error{Op: "read", Path: w.dir + "/cgroup.controllers", Err: err}
 	}
-	w.controllers = core | controllersOf(text)
+	w.controllers = core&m.layout.Hierarchies[0].Controllers | controllersOf(text)
 	m.warden = w
 	return w, nil
 }

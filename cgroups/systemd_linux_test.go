@@ -233,7 +233,7 @@ func TestProgramScope(t *testing.T) {
 	}
 	for _, a := range m.Check() {
 		t.Logf("%+v", a)
-		if core.Has(a.Controller) || a.Controller == Pids {
+		if always.Has(a.Controller) || a.Controller == Pids {
 			if !a.Usable || !a.Systemd {
 				t.Errorf("%+v", a)
 			}
