@@ -213,7 +213,7 @@ func unsigned(v int64) uint64 {
 // cpu: systemd writes the quota as time per second. It is rounded up, so that the unit never holds back what the group
 // may have.
 func (l *properties) cpu(c *CPUResources) {
-	if quota, period, set := c.bandwidth(); set {
+	if quota, period, set := c.Bandwidth(); set {
 		perSecond := uint64(infinity)
 		if quota != Max {
 			p := uint64(period / time.Microsecond)
