@@ -85,6 +85,7 @@ type processSpec struct {
 	groups []uint32 // nil: those of the user
 
 	landlock *Landlock
+	notify   notifySpec
 }
 
 type capsSpec struct {
@@ -273,6 +274,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	faults = append(faults, p.validateNotify())
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}

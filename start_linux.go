@@ -58,6 +58,7 @@ type running struct {
 	ran       atomic.Bool // the command has been executed
 	diedEarly bool        // the process ended before it executed the command; known when it has been collected
 	began     time.Time
+	listener  atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
 
 // undoList is what has to be undone.
@@ -214,6 +215,7 @@ func (r *running) traced() {
 func (r *running) settle() {
 	r.prog, r.layout, r.files, r.fds, r.env, r.maps = nil, nil, nil, nil, rootfs.Env{}, namespaces.IDMaps{}
 	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
+	r.m.asking, r.m.landlock = nil, nil
 }
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
@@ -286,6 +288,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.takeTTY(msg.FD)
 		case syncMounts:
 			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
+		case syncListener:
+			err = r.takeListener(msg.FD)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
 		case syncCreated:
@@ -432,7 +436,7 @@ func (c *Container) release(a *attempt) error {
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
-	_, err := r.child.Conn.Recv()
+	err := r.receive()
 	r.child.Conn.Close()
 	if err == io.EOF {
 		err = r.released(p)
