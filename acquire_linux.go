@@ -30,6 +30,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst(ctx)
+	if err := r.claim(ctx, stop); err != nil {
+		return err
+	}
 	if err := r.prepareNetwork(ctx); err != nil {
 		return err
 	}
@@ -51,6 +54,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 			return fmt.Errorf("make the empty mount namespace: %w", err)
 		}
 		r.fds["template"] = fd
+	}
+	if err := r.planDetach(); err != nil {
+		return err
 	}
 	return r.compile()
 }
@@ -448,7 +454,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
-	l.Mounts = replaceMounts(l.Mounts, s.mounts)
+	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
@@ -494,34 +500,36 @@ func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
-func (r *running) compile() (err error) {
-	var sources map[string]*os.File
-	if !r.spec.alone {
-		if r.m.plan, err = r.layout.Compile(r.env); err != nil {
-			return err
-		}
-		sources = r.m.plan.Files()
-	}
-	if r.prog, err = compile(r.spec, r.m); err != nil {
+func (r *running) compile() error {
+	prog, files, err := programOf(shape{r.spec, r.m, r.layout, r.env})
+	if err != nil {
 		return err
 	}
+	r.prog = prog
 	if testHookProgram != nil {
 		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range sources {
+	for name, f := range files {
 		r.files[name] = int(f.Fd())
 	}
-	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
 	r.ns = 0
-	if r.m.newPID && r.m.userns != usernsRanges {
-		r.ns |= unix.CLONE_NEWPID
-	}
-	if r.m.userns == usernsSelf {
-		r.ns |= unix.CLONE_NEWUSER
+	if r.m.detach == nil {
+		r.ns = r.m.firstNamespaces()
 	}
 	return nil
+}
+
+// firstNamespaces are those that clone itself makes: the pid namespace, and with a map of one id the user namespace.
+func (m *machine) firstNamespaces() (flags uint64) {
+	if m.newPID && m.userns != usernsRanges {
+		flags |= unix.CLONE_NEWPID
+	}
+	if m.userns == usernsSelf {
+		flags |= unix.CLONE_NEWUSER
+	}
+	return flags
 }
 
 // stdio opens the standard streams and passes all files with numbers above the places they go to.
@@ -583,6 +591,7 @@ func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
 	if s.cgroupOff {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
@@ -611,7 +620,9 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
 		r.limitEachCPU()
-		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
+		r.narrowView(nil)
+		reason, remedy := whyNoGroup(err)
+		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: reason, Remedy: remedy})
 		return nil
 	}
 	if err != nil {
@@ -621,14 +632,8 @@ func (r *running) limits(ctx context.Context) error {
 	if frozen, err := g.Frozen(); err == nil && frozen {
 		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
 	}
-	join, err := g.JoinFDs()
-	if err != nil {
+	if err := r.enter(ctx, g); err != nil {
 		return fmt.Errorf("limits: %w", err)
-	}
-	r.cgroup = join.CloneInto
-	r.m.joins = len(join.Tasks)
-	for i, fd := range join.Tasks {
-		r.fds["cgroup "+strconv.Itoa(i)] = fd
 	}
 	r.describeLimits(res)
 	return nil
@@ -651,7 +656,9 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
-	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
+	cfg := s.cgroup.config()
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	return res, cfg
 }
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded

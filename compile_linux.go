@@ -19,14 +19,17 @@ import (
 
 // Sync points of the program. The stage says the tag; where it waits, the host releases it.
 const (
-	syncMaps     = 1 // waits: the user namespace exists, its id maps are to be written
-	syncChild    = 2 // the container's first process has been made; its pidfd comes along
-	syncNetwork  = 3 // waits: the network namespace exists
-	syncTTY      = 4 // the terminal's master side comes along
-	syncRoot     = 5 // the root directory comes along
-	syncMounts   = 7 // the mount namespace comes along
-	syncListener = 8 // the listener of the seccomp filter comes along
-	syncCreated  = 6 // waits: everything is set up, only the command remains
+	syncMaps     = 1  // waits: the user namespace exists, its id maps are to be written
+	syncChild    = 2  // the container's first process has been made; its pidfd comes along
+	syncNetwork  = 3  // waits: the network namespace exists
+	syncTTY      = 4  // the terminal's master side comes along
+	syncRoot     = 5  // the root directory comes along
+	syncMounts   = 7  // the mount namespace comes along
+	syncCgroup   = 8  // waits: the process is to be moved into its cgroup by somebody else
+	syncCreated  = 6  // waits: everything is set up, only the command remains
+	syncKeeper   = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
+	syncHelper   = 10 // the process that makes the container's first one has been made; its pidfd comes along
+	syncListener = 11 // the listener of the seccomp filter comes along
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
@@ -38,6 +41,7 @@ type machine struct {
 	null       [3]bool // standard streams that lead to the container's null device
 	ignored    []int   // signals that the host program ignores
 	cgroupFD   bool    // input "cgroup.procs": clone3 cannot place it
+	attach     bool    // systemd moves it into its cgroup
 	user       rootfs.User
 	caps       caps.Set
 	lastCap    caps.Cap
@@ -52,6 +56,7 @@ type machine struct {
 	newNS      uint64 // CLONE_NEW flags, without user and pid
 	newPID     bool
 	netUp      bool // a new network namespace: raise its loopback device
+	detach     *detachPlan
 
 	keyring  keyringWish
 	asking   *seccomp.Program // a filter that asks about every call
@@ -74,7 +79,8 @@ const (
 	usernsRanges            // made by the stage, mapped by the host or by newuidmap, then entered by a second process
 )
 
-// compile turns spec and machine into the program of the container's first process.
+// compile turns spec and machine into the program of the container's first process. The program depends on them alone,
+// and may be remembered (see programOf).
 //
 // The order is forced in many places; the reasons stand with the steps. Privileged: sources are opened in the
 // host's mount namespace, then the template is entered, so that the start does not pay for the host's mounts.
@@ -85,6 +91,9 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c := &compiler{Builder: b, s: s, m: m}
 	c.Step("name", "the process")
 	c.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
+	if m.detach != nil {
+		c.detach()
+	}
 	if s.alone {
 		c.session()
 		c.joinCgroups()
@@ -146,6 +155,10 @@ func (c *compiler) joinCgroups() {
 	if c.m.cgroupFD {
 		c.Step("join", "cgroup (cgroup.procs)")
 		c.Write(c.Input("cgroup.procs"), "0")
+	}
+	if c.m.attach {
+		c.Step("wait to be moved by systemd into", "cgroup")
+		stage.EmitSync(c.Builder, syncCgroup)
 	}
 	if adj := c.s.process.oomScoreAdj; adj != nil {
 		c.Step("set", "oom_score_adj")
@@ -378,6 +391,7 @@ func (c *compiler) process() {
 		c.Step("wait for", "the keeper")
 		stage.EmitWait(c.Builder)
 	}
+	c.released()
 	if !p.allowNewPrivs {
 		c.Step("set", "no_new_privs")
 		c.Prctl(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", program.Int(1))

@@ -51,7 +51,8 @@ type spec struct {
 	trace      *Trace
 	network    Network
 
-	alone bool // no namespaces: Landlock only
+	detach detachSpec
+	alone  bool // no namespaces: Landlock only
 }
 
 // processSpec is what a process was asked to be.
@@ -140,6 +141,7 @@ func (s *spec) validate() error {
 	add(s.process.validate())
 	add(s.validateIdentity())
 	add(s.validateLimits())
+	add(errors.Join(s.validateDetach()...))
 	// A layout with any root tells what is wrong with mounts and devices.
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
 	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
@@ -208,6 +210,12 @@ func (s *spec) validateLimits() error {
 		if err := cgroups.CheckName(n); err != nil {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
+	}
+	if err := s.cgroup.validate(); err != nil {
+		faults = append(faults, &OptionError{"WithCgroup", err})
+	}
+	if s.cgroup.Delegate && (s.namespaces.Cgroup.IsHost() || s.namespaces.Cgroup.IsJoin()) {
+		faults = append(faults, invalid("WithCgroup", "Delegate needs a new cgroup namespace"))
 	}
 	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))

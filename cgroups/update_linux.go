@@ -40,6 +40,11 @@ func (g *Group) Update(ctx context.Context, r Resources) error {
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
+	if g.unit != nil {
+		if err := g.unit.update(ctx, &r); err != nil {
+			return err
+		}
+	}
 	for i := range g.nodes {
 		if err := g.nodes[i].apply(g.m, plans[i]); err != nil {
 			return err
