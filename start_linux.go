@@ -18,6 +18,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -328,6 +329,9 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 // asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
 // its only wait.
 func (r *running) asksNothing(stop bool) bool {
+	if r.m.secret != (seccomp.Secret{}) {
+		return false // its last calls wait for whom the listener tells of them
+	}
 	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
 }
 
