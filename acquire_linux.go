@@ -93,6 +93,11 @@ func (r *running) plan(ctx context.Context) error {
 	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
+	if s.bundle.deviceRules != nil && r.env.UserNamespace {
+		without := *s
+		without.bundle.deviceRules = nil
+		r.spec = &without
+	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
 	r.m.null = r.spec.process.nullStreams()
@@ -333,7 +338,7 @@ func (r *running) capabilities() error {
 			return err
 		}
 		if lacking := set &^ bound; lacking != 0 {
-			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 {
+			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 && !r.spec.process.caps.asFar {
 				return fmt.Errorf("%w: the host program itself lacks %s", ErrPrivilege, explicit&lacking)
 			}
 			set &= bound
@@ -451,6 +456,13 @@ func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
+	l.Propagation = s.bundle.propagation
+	if s.bundle.noDefaultMounts {
+		l.Mounts = nil
+		if !slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeTmpfs && m.Target == "/dev" }) {
+			l.Devices, l.Links = nil, nil
+		}
+	}
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
@@ -595,7 +607,7 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
@@ -636,7 +648,7 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.describeLimits(res)
-	return nil
+	return r.limitDevices(ctx)
 }
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
@@ -656,8 +668,12 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
+	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	if s.mayMakeNodes() {
+		cfg.Optional |= cgroups.Devices
+	}
 	return res, cfg
 }
 

@@ -327,8 +327,10 @@ func (c *compiler) sysctls() {
 // identity sets what belongs to the new namespaces.
 func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
-		c.Step("set hostname", c.s.hostname)
-		c.Sethostname(c.s.hostname)
+		if h := c.s.hostname; h != "" {
+			c.Step("set hostname", h)
+			c.Sethostname(h)
+		}
 		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
@@ -488,14 +490,7 @@ func (c *compiler) credentials(p *processSpec) {
 	c.Setresgid(u.GID)
 	c.Setresuid(u.UID)
 	c.Step("set", "capabilities")
-	set, inheritable := m.caps, caps.Set(0)
-	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
-		set, inheritable = m.ambient, m.ambient
-	}
-	sets := capSets{permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
-	if m.capSets != nil {
-		sets = *m.capSets
-	}
+	sets := m.credentialSets()
 	c.capset(sets)
 	for _, n := range sets.ambient.Caps() {
 		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
@@ -515,6 +510,19 @@ func (c *compiler) capset(sets capSets) {
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
 		program.Bytes(buf, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", capBits(sets.effective), capBits(sets.permitted), capBits(sets.inheritable))))
+}
+
+// credentialSets are the capability sets of the command.
+func (m *machine) credentialSets() capSets {
+	set, inheritable := m.caps, caps.Set(0)
+	if m.user.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
+		set, inheritable = m.ambient, m.ambient
+	}
+	sets := capSets{bounding: m.caps, permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
+	if m.capSets != nil {
+		sets = *m.capSets
+	}
+	return sets
 }
 
 // capBits shows a set as strace does.
