@@ -380,27 +380,43 @@ func (r *running) seccomp(set caps.Set) error {
 	} else {
 		r.declined("no new privileges", "left out, as asked for", "")
 	}
-	if s.process.seccompOff {
-		r.declined("seccomp", "left out, as asked for", "")
-		return nil
-	}
 	arch, err := seccomp.Native()
 	if err != nil {
 		return err
 	}
-	if s.process.seccomp == nil {
-		r.m.filter, err = seccomp.DefaultProgram(arch, set)
-	} else {
-		r.m.filter, err = seccomp.Compile(s.process.seccomp, arch)
-	}
-	if err != nil {
+	if r.m.filter, err = s.process.filter(arch, set); err != nil {
 		return err
 	}
-	if r.m.filter.Notify {
-		return fmt.Errorf("%w: a seccomp profile with SCMP_ACT_NOTIFY needs a listener", ErrUnsupported)
+	if f := r.m.filter; f != nil {
+		r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(f.Filter)))
 	}
-	r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(r.m.filter.Filter)))
-	return nil
+	if s.process.seccompOff {
+		r.declined("seccomp", "left out, as asked for", "")
+	}
+	return r.planNotify(arch)
+}
+
+// filter compiles the filter; nil if there is none.
+func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program, error) {
+	profile, err := p.seccomp, error(nil)
+	asked := len(p.notify.names) > 0
+	switch {
+	case p.seccompOff && !asked:
+		return nil, nil
+	case p.seccompOff:
+		profile, err = everything(arch)
+	case profile == nil && !asked:
+		return seccomp.DefaultProgram(arch, set)
+	case profile == nil:
+		profile, err = seccomp.Default(arch, set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if asked {
+		profile = p.notifyProfile(profile)
+	}
+	return seccomp.Compile(profile, arch)
 }
 
 // ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins

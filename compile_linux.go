@@ -20,16 +20,17 @@ import (
 
 // Sync points of the program. The stage says the tag; where it waits, the host releases it.
 const (
-	syncMaps    = 1  // waits: the user namespace exists, its id maps are to be written
-	syncChild   = 2  // the container's first process has been made; its pidfd comes along
-	syncNetwork = 3  // waits: the network namespace exists
-	syncTTY     = 4  // the terminal's master side comes along
-	syncRoot    = 5  // the root directory comes along
-	syncCreated = 6  // waits: everything is set up, only the command remains
-	syncMounts  = 7  // the mount namespace comes along
-	syncCgroup  = 8  // waits: the process is to be moved into its cgroup by somebody else
-	syncKeeper  = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
-	syncHelper  = 10 // the process that makes the container's first one has been made; its pidfd comes along
+	syncMaps     = 1  // waits: the user namespace exists, its id maps are to be written
+	syncChild    = 2  // the container's first process has been made; its pidfd comes along
+	syncNetwork  = 3  // waits: the network namespace exists
+	syncTTY      = 4  // the terminal's master side comes along
+	syncRoot     = 5  // the root directory comes along
+	syncCreated  = 6  // waits: everything is set up, only the command remains
+	syncMounts   = 7  // the mount namespace comes along
+	syncCgroup   = 8  // waits: the process is to be moved into its cgroup by somebody else
+	syncKeeper   = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
+	syncHelper   = 10 // the process that makes the container's first one has been made; its pidfd comes along
+	syncListener = 11 // the listener of the seccomp filter comes along
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
@@ -60,8 +61,10 @@ type machine struct {
 	detach     *detachPlan
 
 	keyring  keyringWish
-	landlock *landlockRules // nil: no restriction
-	capSets  *capSets       // all five sets, where they were given apart
+	asking   *seccomp.Program // a filter that asks about every call
+	secret   seccomp.Secret   // passes filters that ask
+	landlock *landlockRules   // nil: no restriction
+	capSets  *capSets         // all five sets, where they were given apart
 }
 
 type joinedNS struct {
@@ -277,8 +280,8 @@ func pidFlag(m *machine) uint64 {
 	return 0
 }
 
-// sendFD sends a tag and the descriptor in the third word of control.
-func (c *compiler) sendFD(tag uint64, control program.Word) {
+// sendFD sends a tag and the descriptor in the third word of control. unused are arguments that the call does not have.
+func (c *compiler) sendFD(tag uint64, control program.Word, unused ...program.Arg) {
 	msg := c.Words(tag, 0)
 	iov := make([]byte, 16)
 	binary.NativeEndian.PutUint64(iov[8:], stage.MessageSize)
@@ -286,7 +289,8 @@ func (c *compiler) sendFD(tag uint64, control program.Word) {
 	binary.NativeEndian.PutUint64(hdr[24:], 1)
 	binary.NativeEndian.PutUint64(hdr[40:], 24)
 	arg := program.Bytes(hdr, fmt.Sprintf("{msg_iov=[{iov_base=sync %d, iov_len=%d}], msg_control=[{cmsg_type=SCM_RIGHTS, ...}]}", tag, stage.MessageSize)).With(16, program.Bytes(iov, "").With(0, msg.Addr())).With(32, control.Addr())
-	c.Call(unix.SYS_SENDMSG, "sendmsg", c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL"))
+	args := append([]program.Arg{c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, unused...)
+	c.Call(unix.SYS_SENDMSG, "sendmsg", args...)
 }
 
 // sendResult sends a tag and the descriptor that an operation returned.
@@ -548,13 +552,22 @@ func signalName(sig int) string {
 	return "SIGRT_" + strconv.Itoa(sig-32)
 }
 
+// seccomp attaches the filters. The one that asks the host program about every call, for a recorder, goes first: the
+// other may forbid its attachment.
 func (c *compiler) seccomp() {
+	if f := c.m.asking; f != nil {
+		c.Step("ask about", "system calls")
+		c.sendListener(c.attach(f))
+	}
 	f := c.m.filter
 	if f == nil {
 		return
 	}
 	c.Step("filter", "system calls")
-	c.attach(f)
+	op := c.attach(f)
+	if f.Notify {
+		c.sendListener(op)
+	}
 }
 
 // attach attaches a filter.
@@ -562,7 +575,11 @@ func (c *compiler) attach(f *seccomp.Program) program.OpRef {
 	prog := make([]byte, 16)
 	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
 	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
-	return c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg)
+	args := []program.Arg{program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg}
+	if c.m.asking != nil {
+		args = append(args, c.secret()...)
+	}
+	return c.Call(unix.SYS_SECCOMP, "seccomp", args...)
 }
 
 // lookCommand refuses a command whose path leads through a link of procfs, as a hostile root filesystem could have it

@@ -78,7 +78,7 @@ type processSpec struct {
 	oomScoreAdj    *int
 
 	resources                   cgroups.Resources
-	pidsSet                     bool
+	pidsSet, resourcesSet       bool // resourcesSet: by WithResources
 	timeout, cpuTime, waitDelay time.Duration
 	outputLimit                 int64
 	seccomp                     *specs.LinuxSeccomp
@@ -90,8 +90,8 @@ type processSpec struct {
 	attrs  attributes
 	groups []uint32 // nil: those of the user
 
-	resourcesSet bool // by WithResources
-	landlock     *Landlock
+	landlock *Landlock
+	notify   notifySpec
 }
 
 type capsSpec struct {
@@ -329,6 +329,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	faults = append(faults, p.validateNotify())
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}
