@@ -69,7 +69,7 @@ func duration(v Value[uint64], unit time.Duration) Value[time.Duration] {
 //
 //	8:0 rbytes=90430464 wbytes=299008000 rios=8950 wios=1252 dbytes=50331648 dios=3021
 func ioTotals(text []byte) (s IOStats) {
-	s = IOStats{ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0)}
+	s.ReadBytes, s.WriteBytes, s.ReadOps, s.WriteOps = ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0)
 	for field := range bytes.FieldsSeq(text) {
 		key, val, ok := bytes.Cut(field, []byte("="))
 		n, isNum := parseUint(val)
