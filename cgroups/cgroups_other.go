@@ -66,6 +66,9 @@ func (*Manager) Attaches(Resources, Config) bool { return false }
 func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }
-func (*Group) Watch(context.Context) iter.Seq2[Event, error] {
+func WatchPressure(context.Context, ...PressureTrigger) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
+}
+func (*Group) Watch(context.Context, ...PressureTrigger) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
 }

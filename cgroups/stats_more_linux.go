@@ -53,22 +53,6 @@ func (r *reader) memoryStat(names *memoryNames) {
 	})
 }
 
-// pickValue finds one line by its name, without reading the others: for files of many lines.
-func pickValue(text []byte, key string) (v Value[uint64]) {
-	for from := 0; ; {
-		i := bytes.Index(text[from:], []byte(key))
-		if i < 0 {
-			return v
-		}
-		i += from
-		from = i + len(key)
-		if (i == 0 || text[i-1] == '\n') && from < len(text) && text[from] == ' ' {
-			line, _, _ := bytes.Cut(text[from+1:], newline)
-			return single(line)
-		}
-	}
-}
-
 // memoryMore reads what v2 has in files of their own.
 func (r *reader) memoryMore() {
 	m := &r.s.Memory
