@@ -19,6 +19,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -41,6 +42,9 @@ func detachRole() {
 		WithCommand("/bin/sh", "-c", os.Getenv("CAISSON_TEST_SCRIPT"))}
 	if m, err := strconv.ParseInt(os.Getenv("CAISSON_TEST_MEMORY"), 10, 64); err == nil {
 		opts = append(opts, WithMemory(m))
+	}
+	if os.Getenv("CAISSON_TEST_SINGLE") != "" && !isRoot() {
+		opts = append(opts, WithIDMaps(namespaces.SingleIDMaps()))
 	}
 	switch do {
 	case "start", "create":
