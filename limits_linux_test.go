@@ -245,7 +245,7 @@ func TestCgroupParent(t *testing.T) {
 	testutil.NeedRoot(t)
 	needCgroup(t, cgroups.Pids)
 	noLeaks(t)
-	parent, err := cgroups.New(testContext(t), "caisson-test-parent", cgroups.Resources{Pids: cgroups.PidsResources{Max: 100}}, cgroups.Config{})
+	parent, err := cgroups.New(testContext(t), "caisson-test-parent", cgroups.Resources{Pids: cgroups.PidsResources{Max: 100}}, cgroups.Config{Parent: "/"})
 	if err != nil {
 		t.Fatal(err)
 	}

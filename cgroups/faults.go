@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"errors"
+	"slices"
 	"strings"
 )
 
@@ -19,8 +20,11 @@ func joinFaults(faults []error) error {
 	return errors.Join(out...)
 }
 
-// absorb adds the controllers of err to an error that says the same.
+// absorb adds the controllers of err to an error that says the same; the very same error need not be said twice.
 func absorb(list []error, err error) bool {
+	if slices.ContainsFunc(list, func(other error) bool { return other.Error() == err.Error() }) {
+		return true
+	}
 	u, ok := err.(*UnsupportedError)
 	if !ok || u.Knob != "" || u.Controller == 0 {
 		return false
