@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,7 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
 		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
+	r.m.openat2 = r.env.Features.Openat2
 	if s.process.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.process.resources.Memory.Max
 	}
@@ -92,6 +94,11 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
+	}
+	if s.bundle.deviceRules != nil && r.env.UserNamespace {
+		without := *s
+		without.bundle.deviceRules = nil
+		r.spec = &without
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
@@ -229,7 +236,7 @@ func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 		r.env.OwnIDs = true
 	}
 	r.applied("user namespace", describeMaps(r.maps))
-	if priv && !hide {
+	if priv && (!hide || slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.IDMap != rootfs.Unmapped })) {
 		f, err := idmapNamespace(ctx, r.maps)
 		if err != nil {
 			return fmt.Errorf("id-map the root filesystem: %w", err)
@@ -289,7 +296,7 @@ func (r *running) user(desc *rootfs.Description) error {
 	if spec != defaultUser {
 		var err error
 		if u, err = lookupUser(desc, spec); err != nil {
-			return fmt.Errorf("user %q: %w", spec, err)
+			return err
 		}
 	}
 	r.m.user = u
@@ -333,7 +340,7 @@ func (r *running) capabilities() error {
 			return err
 		}
 		if lacking := set &^ bound; lacking != 0 {
-			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 {
+			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 && !r.spec.process.caps.asFar {
 				return fmt.Errorf("%w: the host program itself lacks %s", ErrPrivilege, explicit&lacking)
 			}
 			set &= bound
@@ -373,27 +380,43 @@ func (r *running) seccomp(set caps.Set) error {
 	} else {
 		r.declined("no new privileges", "left out, as asked for", "")
 	}
-	if s.process.seccompOff {
-		r.declined("seccomp", "left out, as asked for", "")
-		return nil
-	}
 	arch, err := seccomp.Native()
 	if err != nil {
 		return err
 	}
-	if s.process.seccomp == nil {
-		r.m.filter, err = seccomp.DefaultProgram(arch, set)
-	} else {
-		r.m.filter, err = seccomp.Compile(s.process.seccomp, arch)
-	}
-	if err != nil {
+	if r.m.filter, err = s.process.filter(arch, set); err != nil {
 		return err
 	}
-	if r.m.filter.Notify {
-		return fmt.Errorf("%w: a seccomp profile with SCMP_ACT_NOTIFY needs a listener", ErrUnsupported)
+	if f := r.m.filter; f != nil {
+		r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(f.Filter)))
 	}
-	r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(r.m.filter.Filter)))
-	return nil
+	if s.process.seccompOff {
+		r.declined("seccomp", "left out, as asked for", "")
+	}
+	return r.planNotify(arch)
+}
+
+// filter compiles the filter; nil if there is none.
+func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program, error) {
+	profile, err := p.seccomp, error(nil)
+	asked := len(p.notify.names) > 0
+	switch {
+	case p.seccompOff && !asked:
+		return nil, nil
+	case p.seccompOff:
+		profile, err = everything(arch)
+	case profile == nil && !asked:
+		return seccomp.DefaultProgram(arch, set)
+	case profile == nil:
+		profile, err = seccomp.Default(arch, set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if asked {
+		profile = p.notifyProfile(profile)
+	}
+	return seccomp.Compile(profile, arch)
 }
 
 // ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
@@ -435,6 +458,13 @@ func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
+	l.Propagation = s.bundle.propagation
+	if s.bundle.noDefaultMounts {
+		l.Mounts = nil
+		if !slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeTmpfs && m.Target == "/dev" }) {
+			l.Devices, l.Links = nil, nil
+		}
+	}
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
@@ -579,7 +609,7 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
@@ -600,6 +630,8 @@ func (r *running) limits(ctx context.Context) error {
 		if g2, err2 := r.makeGroup(ctx, name, withoutSwap(without), cfg); err2 == nil {
 			g, err, res = g2, nil, without
 			r.note(Measure{Name: "process limit", Status: Unavailable, Reason: "the pids controller cannot be used here"})
+		} else if asked {
+			err = err2
 		}
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
@@ -620,7 +652,7 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.describeLimits(res)
-	return nil
+	return r.limitDevices(ctx)
 }
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
@@ -640,8 +672,12 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
+	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	if s.mayMakeNodes() {
+		cfg.Optional |= cgroups.Devices
+	}
 	return res, cfg
 }
 
@@ -654,13 +690,14 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 	return r
 }
 
-// lookupUser finds a user in the layers of a root filesystem.
+// lookupUser finds a user in the layers of a root filesystem, the topmost first. The error is that of the topmost layer
+// that has a user database.
 func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
-	var firstErr error
+	var first error
 	for _, l := range layersOf(desc) {
 		root, err := openLayer(l)
 		if err != nil {
-			firstErr = errors.Join(firstErr, err)
+			first = cmp.Or(first, err)
 			continue
 		}
 		u, err := rootfs.LookupUser(root, spec)
@@ -668,10 +705,10 @@ func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
 		if err == nil {
 			return u, nil
 		}
-		firstErr = errors.Join(firstErr, err)
+		first = cmp.Or(first, err)
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, rootfs.ErrUnknownUser) {
-			break
+			return rootfs.User{}, err
 		}
 	}
-	return rootfs.User{}, firstErr
+	return rootfs.User{}, first
 }

@@ -60,7 +60,7 @@ func (r *running) planLimits() error {
 	if err == nil {
 		r.m.attach = m.Attaches(s.wantedGroup())
 	}
-	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
+	if err != nil && (!s.limitsAsked() || s.bestEffort) {
 		r.limitEachCPU()
 		r.narrowView(nil)
 		return nil // it is a default, and is left out

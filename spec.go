@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,6 +52,9 @@ type spec struct {
 	trace      *Trace
 	network    Network
 
+	bundle      bundleSpec
+	deviceRules []cgroups.DeviceRule
+
 	detach detachSpec
 	alone  bool // no namespaces: Landlock only
 }
@@ -74,23 +78,26 @@ type processSpec struct {
 	oomScoreAdj    *int
 
 	resources                   cgroups.Resources
-	pidsSet                     bool
+	pidsSet, resourcesSet       bool // resourcesSet: by WithResources
 	timeout, cpuTime, waitDelay time.Duration
 	outputLimit                 int64
 	seccomp                     *specs.LinuxSeccomp
 	seccompOff                  bool
 	ctx                         context.Context
 	cancel                      func(*Process) error
+	exactEnv                    bool
 
 	attrs  attributes
 	groups []uint32 // nil: those of the user
 
 	landlock *Landlock
+	notify   notifySpec
 }
 
 type capsSpec struct {
 	replace, add, drop []string // replace nil: default
 	sets               *CapabilitySets
+	asFar              bool // leave out what the host program lacks, instead of failing
 }
 
 type rlimit struct {
@@ -122,7 +129,7 @@ func newSpec(opts []Option) (*spec, error) {
 	if s.rootfs == nil {
 		s.rootfs = defaultRootfs()
 	}
-	if s.hostname == "" {
+	if s.hostname == "" && !s.bundle.keepHostname {
 		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 	}
 	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
@@ -141,19 +148,10 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
-	// A layout with any root tells what is wrong with mounts and devices.
-	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
-	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
-	if err := l.Validate(); err != nil {
-		add(&OptionError{"WithMount or WithDevice", err})
-	}
-	for _, l := range [][]string{s.masked, s.readOnlyPaths} {
-		for _, p := range l {
-			if !cleanAbs(p) {
-				add(invalid("WithMaskedPaths or WithReadOnlyPaths", "%q is not a clean absolute path", p))
-			}
-		}
-	}
+	add(s.validateLayout("WithMount", s.mounts, nil))
+	add(s.validateLayout("WithDevice", nil, s.devices))
+	add(validatePaths("WithMaskedPaths", s.masked))
+	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
 	for _, f := range s.files {
 		if !cleanAbs(f.Path) || f.Path == "/" {
 			add(invalid("WithFile", "%q is not a clean absolute path", f.Path))
@@ -170,6 +168,29 @@ func (s *spec) validate() error {
 	return errors.Join(faults...)
 }
 
+// validateLayout finds what is wrong with mounts or devices in a layout with any root.
+func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []rootfs.Device) error {
+	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
+	if s.bundle.noDefaultMounts {
+		l.Mounts, l.Devices, l.Links = nil, nil, nil
+	}
+	l.Mounts, l.Devices, l.Propagation = append(l.Mounts, mounts...), append(l.Devices, devices...), s.bundle.propagation
+	if err := l.Validate(); err != nil {
+		return &OptionError{option, err}
+	}
+	return nil
+}
+
+func validatePaths(option string, paths []string) error {
+	var faults []error
+	for _, p := range paths {
+		if !cleanAbs(p) {
+			faults = append(faults, invalid(option, "%q is not a clean absolute path", p))
+		}
+	}
+	return errors.Join(faults...)
+}
+
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
 
 func (s *spec) validateIdentity() error {
@@ -177,7 +198,8 @@ func (s *spec) validateIdentity() error {
 	if s.id != "" && !idPattern.MatchString(s.id) {
 		faults = append(faults, invalid("WithID", "%q: an id has 1 to 128 letters, digits, '-', '_', '+' or '.', and begins with a letter or digit", s.id))
 	}
-	if len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ") {
+	derived := s.namespaces.Hostname == "" && s.hostname == s.id[:min(len(s.id), 63)] // its faults are those of the id
+	if !derived && (len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ")) {
 		faults = append(faults, invalid("WithHostname", "%q: a hostname has at most 64 bytes, without spaces and slashes", s.hostname))
 	}
 	if err := s.namespaces.Validate(); err != nil {
@@ -210,6 +232,9 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
+	if err := s.validateDeviceRules(); err != nil {
+		faults = append(faults, err)
+	}
 	if err := s.cgroup.validate(); err != nil {
 		faults = append(faults, &OptionError{"WithCgroup", err})
 	}
@@ -234,7 +259,7 @@ func (p *processSpec) validateLimits() (faults []error) {
 		faults = append(faults, invalid("WithPids", "%d is negative", n))
 	}
 	if err := r.Validate(); err != nil && len(faults) == 0 {
-		faults = append(faults, &OptionError{"WithResources", err})
+		faults = append(faults, &OptionError{p.limitOption(), err})
 	}
 	for name, d := range map[string]time.Duration{"WithTimeout": p.timeout, "WithCPUTime": p.cpuTime, "WithWaitDelay": p.waitDelay} {
 		if d < 0 {
@@ -245,6 +270,24 @@ func (p *processSpec) validateLimits() (faults []error) {
 		faults = append(faults, invalid("WithOutputLimit", "%d is negative", p.outputLimit))
 	}
 	return faults
+}
+
+// limitOption names the option by which the limits that are wrong were given.
+func (p *processSpec) limitOption() string {
+	r := &p.resources
+	if p.resourcesSet {
+		return "WithResources"
+	}
+	for name, one := range map[string]cgroups.Resources{
+		"WithCPUs":   {CPU: cgroups.CPUResources{CPUs: r.CPU.CPUs}},
+		"WithMemory": {Memory: cgroups.MemoryResources{Max: r.Memory.Max}},
+		"WithPids":   {Pids: cgroups.PidsResources{Max: r.Pids.Max}},
+	} {
+		if one.Validate() != nil {
+			return name
+		}
+	}
+	return "WithResources"
 }
 
 func (p *processSpec) validate() error {
@@ -271,8 +314,13 @@ func (p *processSpec) validate() error {
 	if p.dir != "" && !cleanAbs(path.Clean(p.dir)) {
 		faults = append(faults, invalid("WithDir", "%q is not an absolute path", p.dir))
 	}
-	if _, err := p.capabilities(caps.Known); err != nil {
-		faults = append(faults, &OptionError{"WithCapabilities", err})
+	for _, o := range []struct {
+		option string
+		names  []string
+	}{{"WithCapabilities", p.caps.replace}, {"WithAddedCapabilities", p.caps.add}, {"WithDroppedCapabilities", p.caps.drop}} {
+		if _, err := caps.ParseNames(o.names, caps.Known); err != nil {
+			faults = append(faults, &OptionError{o.option, err})
+		}
 	}
 	if c := &p.caps; c.sets != nil {
 		faults = append(faults, c.sets.validate())
@@ -281,6 +329,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	faults = append(faults, p.validateNotify())
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}
@@ -308,8 +357,8 @@ func (p *processSpec) validate() error {
 	return errors.Join(faults...)
 }
 
-// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace every device of the host can be
-// opened through a node made in /dev, unless a cgroup guards devices. In a user namespace it serves nothing.
+// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace nodes for every device
+// of the host can be made, and opened where no device rules guard them. In a user namespace it serves nothing.
 const defaultCaps = caps.Default &^ (1 << caps.Mknod)
 
 // capabilities computes the set that was asked for; all is what "ALL" means.
@@ -342,8 +391,14 @@ func (p *processSpec) environment(home string) []string {
 		env = append(env, "TERM=xterm")
 	}
 	all := append(env, p.env...)
+	if p.exactEnv {
+		all = p.env
+		if !slices.ContainsFunc(all, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+			all = append(slices.Clone(all), "HOME="+home)
+		}
+	}
 	at := make(map[string]int, len(all))
-	out := all[:0:0]
+	out := make([]string, 0, len(all))
 	for _, e := range all {
 		k, _, _ := strings.Cut(e, "=")
 		if i, ok := at[k]; ok {
@@ -434,8 +489,13 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 	return out, err
 }
 
+// limitsAsked reports whether the caller wants a cgroup for more than what is done by default.
+func (s *spec) limitsAsked() bool {
+	return !isZero(s.process.resources) || s.cgroup != (CgroupConfig{}) || len(s.deviceRules) > 0 || s.bundle.deviceRules != nil
+}
+
 // isZero reports whether no limit is set.
 func isZero(r cgroups.Resources) bool {
 	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil
 }
