@@ -568,6 +568,7 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
 	res, cfg := s.wantedGroup()
+	cfg.Late = r.mayBeLate()
 	name := s.cgroup.Name
 	if name == "" {
 		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)

@@ -60,6 +60,7 @@ type running struct {
 	diedEarly bool        // the process ended before it executed the command; known when it has been collected
 	began     time.Time
 	attend    bool // who starts the container also supervises it
+	early     bool // nothing of the cgroup is left for later
 }
 
 // undoList is what has to be undone.
@@ -95,6 +96,13 @@ func (c *Container) create(a *attempt, stop bool) error {
 	}
 	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
 	p, err := r.start(a.ctx, stop)
+	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
+		if uerr := r.close(); uerr != nil {
+			return errors.Join(err, uerr)
+		}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, early: true}
+		p, err = r.start(a.ctx, stop)
+	}
 	r.undo.add(a.pipes.started())
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
@@ -264,6 +272,9 @@ func (r *running) joinInstead() error {
 
 // follow talks with the stage until it has executed the command, or waits to.
 func (r *running) follow(ctx context.Context, stop bool) error {
+	if err := r.completeGroup(ctx); err != nil {
+		return err
+	}
 	if r.m.userns != usernsRanges {
 		if err := r.register(stop); err != nil {
 			return err
@@ -309,7 +320,11 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 // asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
 // its only wait.
 func (r *running) asksNothing(stop bool) bool {
-	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
+	waits := 1
+	if r.m.late {
+		waits = 2
+	}
+	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == waits
 }
 
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it

@@ -162,7 +162,8 @@ func (im *Image) arg(a Arg) (v uint64, indirect bool, err error) {
 }
 
 func (im *Image) wordAddr(w uint64) uintptr {
-	return im.base + uintptr(HeaderSize+len(im.p.ops)*OpSize) + uintptr(w)*8
+	half := w >> halfShift
+	return im.base + uintptr(HeaderSize+len(im.p.ops)*OpSize) + uintptr(w-half<<halfShift)*8 + uintptr(half)*4
 }
 
 func (im *Image) str(s string) (uintptr, error) {
