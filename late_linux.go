@@ -19,12 +19,19 @@ func (r *running) mayBeLate() bool {
 	return !r.early && r.m.userns == usernsNone && !r.spec.alone && r.spec.cgroup == (CgroupConfig{})
 }
 
+// testHookComplete lets tests have the rest of a group fail.
+var testHookComplete func() error
+
 // completeGroup makes the rest of the group and lets the stage enter it.
 func (r *running) completeGroup(ctx context.Context) error {
 	if !r.m.late {
 		return nil
 	}
-	if err := r.group.Complete(ctx); err != nil {
+	err := r.group.Complete(ctx)
+	if testHookComplete != nil {
+		err = errors.Join(err, testHookComplete())
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
