@@ -30,6 +30,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst(ctx)
+	if err := r.claim(ctx, stop); err != nil {
+		return err
+	}
 	if err := r.prepareNetwork(ctx); err != nil {
 		return err
 	}
@@ -51,6 +54,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 			return fmt.Errorf("make the empty mount namespace: %w", err)
 		}
 		r.fds["template"] = fd
+	}
+	if err := r.planDetach(); err != nil {
+		return err
 	}
 	return r.compile()
 }
@@ -86,6 +92,11 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
+	}
+	if s.bundle.deviceRules != nil && r.env.UserNamespace {
+		without := *s
+		without.bundle.deviceRules = nil
+		r.spec = &without
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
@@ -327,7 +338,7 @@ func (r *running) capabilities() error {
 			return err
 		}
 		if lacking := set &^ bound; lacking != 0 {
-			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 {
+			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 && !r.spec.process.caps.asFar {
 				return fmt.Errorf("%w: the host program itself lacks %s", ErrPrivilege, explicit&lacking)
 			}
 			set &= bound
@@ -367,27 +378,43 @@ func (r *running) seccomp(set caps.Set) error {
 	} else {
 		r.declined("no new privileges", "left out, as asked for", "")
 	}
-	if s.process.seccompOff {
-		r.declined("seccomp", "left out, as asked for", "")
-		return nil
-	}
 	arch, err := seccomp.Native()
 	if err != nil {
 		return err
 	}
-	if s.process.seccomp == nil {
-		r.m.filter, err = seccomp.DefaultProgram(arch, set)
-	} else {
-		r.m.filter, err = seccomp.Compile(s.process.seccomp, arch)
-	}
-	if err != nil {
+	if r.m.filter, err = s.process.filter(arch, set); err != nil {
 		return err
 	}
-	if r.m.filter.Notify {
-		return fmt.Errorf("%w: a seccomp profile with SCMP_ACT_NOTIFY needs a listener", ErrUnsupported)
+	if f := r.m.filter; f != nil {
+		r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(f.Filter)))
 	}
-	r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(r.m.filter.Filter)))
-	return nil
+	if s.process.seccompOff {
+		r.declined("seccomp", "left out, as asked for", "")
+	}
+	return r.planNotify(arch)
+}
+
+// filter compiles the filter; nil if there is none.
+func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program, error) {
+	profile, err := p.seccomp, error(nil)
+	asked := len(p.notify.names) > 0
+	switch {
+	case p.seccompOff && !asked:
+		return nil, nil
+	case p.seccompOff:
+		profile, err = everything(arch)
+	case profile == nil && !asked:
+		return seccomp.DefaultProgram(arch, set)
+	case profile == nil:
+		profile, err = seccomp.Default(arch, set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if asked {
+		profile = p.notifyProfile(profile)
+	}
+	return seccomp.Compile(profile, arch)
 }
 
 // ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
@@ -429,6 +456,13 @@ func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
+	l.Propagation = s.bundle.propagation
+	if s.bundle.noDefaultMounts {
+		l.Mounts = nil
+		if !slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeTmpfs && m.Target == "/dev" }) {
+			l.Devices, l.Links = nil, nil
+		}
+	}
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
@@ -492,15 +526,22 @@ func (r *running) compile() error {
 	for name, f := range files {
 		r.files[name] = int(f.Fd())
 	}
-	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
 	r.ns = 0
-	if r.m.newPID && r.m.userns != usernsRanges {
-		r.ns |= unix.CLONE_NEWPID
-	}
-	if r.m.userns == usernsSelf {
-		r.ns |= unix.CLONE_NEWUSER
+	if r.m.detach == nil {
+		r.ns = r.m.firstNamespaces()
 	}
 	return nil
+}
+
+// firstNamespaces are those that clone itself makes: the pid namespace, and with a map of one id the user namespace.
+func (m *machine) firstNamespaces() (flags uint64) {
+	if m.newPID && m.userns != usernsRanges {
+		flags |= unix.CLONE_NEWPID
+	}
+	if m.userns == usernsSelf {
+		flags |= unix.CLONE_NEWUSER
+	}
+	return flags
 }
 
 // stdio opens the standard streams and passes all files with numbers above the places they go to.
@@ -566,7 +607,7 @@ func (r *running) limits(ctx context.Context) error {
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
 	cfg.Late = r.mayBeLate()
 	name := s.cgroup.Name
@@ -608,7 +649,7 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.describeLimits(res)
-	return nil
+	return r.limitDevices(ctx)
 }
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.
@@ -628,8 +669,12 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
+	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	if s.mayMakeNodes() {
+		cfg.Optional |= cgroups.Devices
+	}
 	return res, cfg
 }
 

@@ -33,7 +33,7 @@ type shape struct {
 
 // notInProgram are fields that have no part in a program, by type: it neither holds them nor differs with them.
 var notInProgram = map[reflect.Type][]string{
-	reflect.TypeFor[spec]():        {"rootfs", "logger", "trace", "stopSignal", "cgroup", "id"},
+	reflect.TypeFor[spec]():        {"rootfs", "logger", "trace", "stopSignal", "cgroup", "id", "detach"},
 	reflect.TypeFor[processSpec](): {"stdin", "stdout", "stderr", "ctx", "cancel", "seccomp", "resources", "timeout", "cpuTime", "waitDelay", "outputLimit"},
 	reflect.TypeFor[machine]():     {"plan"},
 }
@@ -53,9 +53,10 @@ var remembered struct {
 // programOf returns the program for a shape, and the files that belong to it.
 func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	k := keyer{buf: make([]byte, 0, 4<<10)}
+	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start
 	k.value(reflect.ValueOf(&sh).Elem())
 	key := string(k.buf)
-	if k.cannot {
+	if k.cannot || sh.m.secret != (seccomp.Secret{}) { // which is to be forgotten
 		key = ""
 	} else if p := recallProgram(key); p != nil {
 		return p, nil, nil

@@ -224,6 +224,9 @@ func (c *Container) run1(ctx context.Context, s *spec) error {
 // Output runs the command and returns what it wrote to its standard output. If the standard error was not
 // redirected, its last part is kept in the *[ExitError].
 func (c *Container) Output(ctx context.Context) ([]byte, error) {
+	if c.spec.detach.on {
+		return nil, c.fail("output", invalid("WithDetached", "output is collected by a program that lives"))
+	}
 	if c.spec.process.stdout != nil {
 		return nil, c.fail("output", fmt.Errorf("%w: WithStdout is set already", ErrInvalid))
 	}
@@ -247,6 +250,9 @@ func (c *Container) Output(ctx context.Context) ([]byte, error) {
 
 // CombinedOutput runs the command and returns what it wrote to standard output and standard error.
 func (c *Container) CombinedOutput(ctx context.Context) ([]byte, error) {
+	if c.spec.detach.on {
+		return nil, c.fail("output", invalid("WithDetached", "output is collected by a program that lives"))
+	}
 	if c.spec.process.stdout != nil || c.spec.process.stderr != nil {
 		return nil, c.fail("output", fmt.Errorf("%w: WithStdout or WithStderr is set already", ErrInvalid))
 	}
@@ -339,17 +345,17 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
 }
 
 // Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
-// under way is given up first. It returns what could not be released. Closing twice is harmless.
+// under way is given up first. A detached container is only let go of, and lives on: see [Container.Remove]. It returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
 	for {
 		c.mu.Lock()
 		c.refresh()
 		a, p := c.attempt, c.proc
-		if a == nil && c.state != StateRunning && c.state != StateCreated {
+		if a == nil && (c.spec.detach.on || c.state != StateRunning && c.state != StateCreated) {
 			break
 		}
 		c.mu.Unlock()
-		if a == nil || a.from == StateCreated {
+		if !c.spec.detach.on && (a == nil || a.from == StateCreated) {
 			if err := p.kill(ReasonStopped); err != nil {
 				return c.fail("close", err)
 			}
@@ -366,10 +372,11 @@ func (c *Container) Close() error {
 		return nil
 	}
 	c.state, c.closed = StateClosed, make(chan struct{})
-	run, ends := c.run, c.pipes
+	run, proc, ends := c.run, c.proc, c.pipes
 	c.run, c.pipes = nil, pipes{}
 	c.mu.Unlock()
 	defer close(c.closed)
+	run.disown(proc)
 	return c.fail("close", errors.Join(run.close(), ends.started()()))
 }
 

@@ -26,6 +26,9 @@ const stageName = "caisson-stage"
 
 // executed looks behind the end of file; nil means that the command was executed.
 func (r *running) executed() error {
+	if r.det != nil {
+		return r.executedDetached()
+	}
 	if r.m.userns == usernsRanges && r.keep == nil { // not even the second process was made
 		return &DiedError{Result: r.judgeDead(r.lookAtDead())}
 	}

@@ -37,6 +37,9 @@ func (r *running) rehearse(ctx context.Context) error {
 	if err := r.planLimits(); err != nil {
 		return err
 	}
+	if err := r.planDetach(); err != nil {
+		return err
+	}
 	return r.compile()
 }
 
@@ -56,7 +59,7 @@ func (r *running) planLimits() error {
 	if err == nil {
 		r.m.attach = m.Attaches(s.wantedGroup())
 	}
-	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
+	if err != nil && (!s.limitsAsked() || s.bestEffort) {
 		r.limitEachCPU()
 		r.narrowView(nil)
 		return nil // it is a default, and is left out

@@ -606,6 +606,7 @@ set hostname caisson
 show the host the root directory
 connect standard streams
 limit RLIMIT_NOFILE
+begin a session keyring
 bound capabilities
 become user 0
 set capabilities

@@ -109,7 +109,7 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
-	strike, err := recordGroup(name, cfg.Parent)
+	strike, err := r.noteGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 		strike()
 		return nil, err
 	}
-	if strike, err = recordScoped(g, strike); err != nil {
+	if strike, err = r.noteMadeGroup(g, strike); err != nil {
 		return nil, errors.Join(err, g.Delete(ctx))
 	}
 	r.unrecord = strike

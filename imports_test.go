@@ -27,12 +27,13 @@ var mayImport = map[string][]string{
 	"internal/seccomp":  {"internal/caps"},
 	"internal/landlock": {},
 	"internal/stage":    {"internal/linux", "internal/program"},
+	"internal/state":    {"internal/journal"},
 	// The leaves are useful alone, so they import neither each other nor the root.
 	"namespaces": {"internal/linux", "internal/program", "internal/stage", "internal/caps", "internal/journal"},
 	"cgroups":    {"internal/dbus", "internal/linux", "internal/journal", "internal/program", "internal/stage"},
 	"rootfs":     {"internal/linux", "internal/program"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
-	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/program", "internal/seccomp", "internal/stage", "namespaces", "rootfs"},
+	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "namespaces", "rootfs"},
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},

@@ -73,7 +73,8 @@ func WithMount(m ...rootfs.Mount) Option {
 	return option(func(s *spec) { s.mounts = append(s.mounts, m...) })
 }
 
-// WithDevice adds device nodes to /dev. Giving a device to a container means trusting it with the device.
+// WithDevice adds device nodes to /dev, and rules that let them be opened ([WithDeviceRules]). Giving a device to a
+// container means trusting it with the device.
 func WithDevice(d ...rootfs.Device) Option {
 	return option(func(s *spec) { s.devices = append(s.devices, d...) })
 }
@@ -182,7 +183,8 @@ func WithTerminal(rows, cols uint16) ProcessOption {
 
 // WithCapabilities replaces the set of capabilities: names such as "CAP_NET_ADMIN" or "net_admin", or "ALL". No
 // arguments: none at all. Default: those that Docker gives, for the container's root user, but not CAP_MKNOD: without a
-// user namespace it opens every device of the host through a node made in /dev. Another user holds only the
+// user namespace it makes nodes for every device of the host, and only device rules ([WithDeviceRules]) stand between
+// them and the device. Another user holds only the
 // capabilities that were named, as ambient ones; inheritable capabilities are set for those only.
 func WithCapabilities(names ...string) ProcessOption {
 	return processOption(func(p *processSpec) {

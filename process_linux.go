@@ -136,6 +136,10 @@ const shortLife = 5 * time.Millisecond
 // supervise waits for the end, collects status and figures, and releases what belongs to the processes. The root
 // filesystem stays readable until Close.
 func (r *running) supervise(p *Process) {
+	if r.det != nil {
+		r.superviseDetached(p)
+		return
+	}
 	if !r.attend || !r.pidfd.AwaitShort(shortLife) {
 		_ = r.pidfd.AwaitExit()
 	}
@@ -145,6 +149,9 @@ func (r *running) supervise(p *Process) {
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()
+	}
+	if l := r.listener.Load(); l != nil {
+		_ = l.close()
 	}
 	serr := r.streams.wait(r.spec.process.waitDelay)
 	r.figures(res)
@@ -274,6 +281,7 @@ func (r *running) signal(sig os.Signal) error {
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
 // of its own the cgroup is killed.
 func (r *running) killAll() error {
+	r.noteEnding()
 	err := r.pidfd.Signal(unix.SIGKILL)
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil
@@ -297,6 +305,9 @@ func (r *running) killGroup() error {
 func (r *running) removeGroup() error {
 	if r.group == nil || r.groupGone.Load() {
 		return nil
+	}
+	if r.det != nil && r.det.kept.Load() {
+		return r.group.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -102,6 +102,13 @@ func recoverAll(ctx context.Context, owners []Owner) (int, error) {
 	return journal.Recover(ctx, dir, all)
 }
 
+// recoverEverything undoes what dead programs left, and looks after the detached containers.
+func recoverEverything(ctx context.Context, owners []Owner) (int, error) {
+	n, err := recoverAll(ctx, owners)
+	m, derr := StateDir("").recover(ctx, owners)
+	return n + m, errors.Join(err, derr)
+}
+
 var recovered sync.Once
 
 // recoverFirst tidies up after dead programs, once for this program. A failure is not this start's: what could not be

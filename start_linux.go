@@ -18,6 +18,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -56,11 +57,13 @@ type running struct {
 	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
 	inMemory  bool
 	full      bool        // the throw-away layer had no space left at the end
+	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	diedEarly bool        // the process ended before it executed the command; known when it has been collected
 	began     time.Time
-	attend    bool // who starts the container also supervises it
-	early     bool // nothing of the cgroup is left for later
+	attend    bool                            // who starts the container also supervises it
+	early     bool                            // nothing of the cgroup is left for later
+	listener  atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
 
 // undoList is what has to be undone.
@@ -91,7 +94,7 @@ func (r *running) close() error {
 
 // create makes the container; with stop it waits in the state "created".
 func (c *Container) create(a *attempt, stop bool) error {
-	if err := a.before.close(); err != nil {
+	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
 	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
@@ -149,12 +152,19 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process(stop)
+	p, err := r.process(stop)
+	if err == nil {
+		r.made(p)
+	}
+	return p, err
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
 // only the consequences, that error is returned instead.
 func (r *running) abandon(err error) error {
+	if r.det != nil {
+		return r.abandonDetached(err)
+	}
 	if r.m.userns == usernsRanges && !r.adopted {
 		r.child.KillGroup()
 	} else {
@@ -224,6 +234,7 @@ func (r *running) traced() {
 func (r *running) settle() {
 	r.prog, r.layout, r.files, r.fds, r.env, r.maps = nil, nil, nil, nil, rootfs.Env{}, namespaces.IDMaps{}
 	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
+	r.m.asking, r.m.landlock = nil, nil
 }
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
@@ -253,7 +264,7 @@ func (r *running) launch() error {
 // stageConfig is how the first process is made.
 func (r *running) stageConfig() stage.Config {
 	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
-	if r.m.userns == usernsSelf {
+	if r.m.userns == usernsSelf && r.m.detach == nil {
 		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}
 	return cfg
@@ -275,7 +286,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	if err := r.completeGroup(ctx); err != nil {
 		return err
 	}
-	if r.m.userns != usernsRanges {
+	if r.m.userns != usernsRanges && r.det == nil {
 		if err := r.register(stop); err != nil {
 			return err
 		}
@@ -304,9 +315,18 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.takeTTY(msg.FD)
 		case syncMounts:
 			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
+		case syncListener:
+			err = r.takeListener(msg.FD)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
+		case syncKeeper:
+			err = r.takeKeeper(msg.FD)
+		case syncHelper:
+			err = r.takeHelper(msg.FD)
 		case syncCreated:
+			if r.det != nil {
+				return r.settleCreated()
+			}
 			return nil
 		default:
 			err = fmt.Errorf("unknown sync point %d", msg.Tag)
@@ -320,6 +340,9 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 // asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
 // its only wait.
 func (r *running) asksNothing(stop bool) bool {
+	if r.m.secret != (seccomp.Secret{}) {
+		return false // its last calls wait for whom the listener tells of them
+	}
 	waits := 1
 	if r.m.late {
 		waits = 2
@@ -330,6 +353,9 @@ func (r *running) asksNothing(stop bool) bool {
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
 // remains at its last sync point.
 func (r *running) register(stop bool) error {
+	if r.det != nil {
+		return r.registerDetached(stop)
+	}
 	keep, err := stage.Keep(r.child.Pidfd)
 	if err != nil {
 		return fmt.Errorf("hand over to the keeper: %w", err)
@@ -417,7 +443,13 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 		return fmt.Errorf("network: %w", err)
 	}
 	r.network = a
+	if err := r.noteNetwork(a); err != nil {
+		return errors.Join(err, detach(a))
+	}
 	r.undo.add(func() error {
+		if r.det != nil && r.det.kept.Load() {
+			return nil
+		}
 		if late := r.attaching; late != nil { // it is not to be undone while it is being done
 			go func() { <-late; _ = detach(a) }()
 			return nil
@@ -472,12 +504,20 @@ func (r *running) takeTTY(fd int) error {
 func (c *Container) release(a *attempt) error {
 	r, p := a.run, a.proc
 	began := time.Now()
+	if r.det != nil {
+		if err := r.dialStage(); err != nil {
+			return err
+		}
+	}
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
-	_, err := r.child.Conn.Recv()
+	err := r.receive()
 	r.child.Conn.Close()
+	if r.det != nil {
+		err = r.dialed(err)
+	}
 	if err == io.EOF {
 		err = r.released(p)
 	}

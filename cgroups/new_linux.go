@@ -93,6 +93,16 @@ func (m *Manager) Places(r Resources, c Config) ([]Hierarchy, error) {
 	if err := errors.Join(r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
+	if c.Systemd != nil {
+		w, err := m.findWarden(context.Background())
+		if err == nil {
+			err = w.lacks(r.Controllers()|c.Controllers, m)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []Hierarchy{m.layout.Hierarchies[0]}, nil
+	}
 	places, err := m.places(r.Controllers()|c.Controllers, &c, m.chooser(context.Background(), &c, false))
 	if err != nil {
 		return nil, err
@@ -170,7 +180,7 @@ func (g *Group) mkdir(p *place) error {
 	dir := path.Join(p.parent.path, g.name)
 	n := node{h: h, bits: p.bits, path: dir, fd: -1, procsFD: -1}
 	if h.Version == 2 {
-		n.bits |= core
+		n.bits |= core & h.Controllers
 	}
 	if err := mkdirAt(p.parent.fd, g.name); err != nil {
 		return n.fail("mkdir", "", err)

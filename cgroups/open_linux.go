@@ -130,7 +130,7 @@ func (m *Manager) openNode(name, dir string) (node, error) {
 			unix.Close(fd)
 			return node{}, n.fail("read", "cgroup.controllers", err)
 		}
-		n.bits = core | controllersOf(text)
+		n.bits = core&h.Controllers | controllersOf(text)
 	}
 	return n, nil
 }
