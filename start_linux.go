@@ -61,9 +61,12 @@ type running struct {
 	ran       atomic.Bool // the command has been executed
 	diedEarly bool        // the process ended before it executed the command; known when it has been collected
 	began     time.Time
-	attend    bool                            // who starts the container also supervises it
-	early     bool                            // nothing of the cgroup is left for later
-	listener  atomic.Pointer[seccompListener] // answers notifications; nil if there are none
+	attend    bool // who starts the container also supervises it
+	early     bool // nothing of the cgroup is left for later
+
+	mounts     *os.File                        // the mount namespace, to be closed at the end of the process
+	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
+	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
 
 // undoList is what has to be undone.
@@ -293,6 +296,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	}
 	if r.asksNothing(stop) {
 		r.child.Conn.AwaitEnd()
+		r.grabMounts()
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
