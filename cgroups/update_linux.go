@@ -10,7 +10,8 @@ import (
 
 // Update changes limits of a living group: what is zero in r stays as it is. The kernel applies memory limits by
 // reclaiming first, which can take a while; a v1 limit under what cannot be reclaimed fails with EBUSY, a v2 one
-// calls the OOM killer. When one setting fails those before it stay changed.
+// calls the OOM killer. When one setting fails, those before it are set back to what they were; the error also tells when
+// that fails.
 //
 // A controller that the group was made without is an [*UnsupportedError]; name it in [Config] to have it.
 func (g *Group) Update(ctx context.Context, r Resources) error {
@@ -40,9 +41,11 @@ func (g *Group) Update(ctx context.Context, r Resources) error {
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
+	var before []formerly
 	for i := range g.nodes {
+		before = append(before, g.nodes[i].formerly(plans[i])...)
 		if err := g.nodes[i].apply(g.m, plans[i]); err != nil {
-			return err
+			return errors.Join(err, restore(before))
 		}
 	}
 	return nil
