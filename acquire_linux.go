@@ -624,15 +624,6 @@ func (r *running) limitEachCPU() {
 		Reason: "without a cgroup each process is limited by itself", Remedy: "run as root, or with a delegated cgroup"})
 }
 
-// wantedGroup is the cgroup that the container is to have: its limits, and what is counted where that is possible.
-func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
-	res := s.process.resources
-	if !s.process.pidsSet {
-		res.Pids.Max = defaultPids
-	}
-	return res, cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
-}
-
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
 // to the disk is none.
 func withoutSwap(r cgroups.Resources) cgroups.Resources {

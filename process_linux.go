@@ -59,6 +59,7 @@ func (r *running) watchContext(ctx context.Context, p *Process) {
 			}
 			p.mu.Unlock()
 			if err := cancel(p); err == nil || errors.Is(err, os.ErrProcessDone) {
+				r.thaw() // so that what cancel has sent is seen
 				r.awaitCanceled(p)
 				return
 			}
@@ -233,6 +234,7 @@ func (r *running) figures(res *Result) {
 		r.warn("read statistics", err)
 		return
 	}
+	r.last.Store(&st)
 	if _, ok := st.CPU.Usage.Get(); ok {
 		res.CPU = st.CPU.Usage
 	}
@@ -258,7 +260,11 @@ func (r *running) signal(sig os.Signal) error {
 	if !ok {
 		return fmt.Errorf("%w: signal %v", ErrInvalid, sig)
 	}
-	return r.pidfd.Signal(s)
+	err := r.pidfd.Signal(s)
+	if s == unix.SIGKILL {
+		r.unfreeze()
+	}
+	return err
 }
 
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
@@ -268,6 +274,7 @@ func (r *running) killAll() error {
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil
 	}
+	r.unfreeze()
 	if !r.m.newPID {
 		err = errors.Join(err, r.killGroup())
 	}

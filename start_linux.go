@@ -56,7 +56,9 @@ type running struct {
 	inMemory  bool
 	full      bool        // the throw-away layer had no space left at the end
 	ran       atomic.Bool // the command has been executed
-	diedEarly bool        // the process ended before it executed the command; known when it has been collected
+	pausing   pausing
+	last      atomic.Pointer[cgroups.Stats] // the figures at the end
+	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
 }
 
