@@ -30,6 +30,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst(ctx)
+	if err := r.claim(ctx, stop); err != nil {
+		return err
+	}
 	if err := r.prepareNetwork(ctx); err != nil {
 		return err
 	}
@@ -52,12 +55,18 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 		}
 		r.fds["template"] = fd
 	}
+	if err := r.planDetach(); err != nil {
+		return err
+	}
 	return r.compile()
 }
 
 // plan decides, without creating anything that lasts: user namespace, root filesystem, user, capabilities.
 func (r *running) plan(ctx context.Context) error {
 	s := r.spec
+	if s.alone {
+		return r.planAlone()
+	}
 	priv := privileged()
 	if err := r.joinWishes(); err != nil {
 		return err
@@ -81,7 +90,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	if err := r.attributes(&r.spec.process); err != nil {
+	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
@@ -277,7 +286,7 @@ func describeMaps(m namespaces.IDMaps) string {
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
-	if spec != "0:0" {
+	if spec != defaultUser {
 		var err error
 		if u, err = lookupUser(desc, spec); err != nil {
 			return fmt.Errorf("user %q: %w", spec, err)
@@ -429,7 +438,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
-	l.Mounts = replaceMounts(l.Mounts, s.mounts)
+	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
@@ -476,31 +485,35 @@ var testHookProgram func(*program.Program) *program.Program
 
 // compile makes the program. It is called once more when the process cannot be born in its cgroup.
 func (r *running) compile() error {
-	plan, err := r.layout.Compile(r.env)
+	prog, files, err := programOf(shape{r.spec, r.m, r.layout, r.env})
 	if err != nil {
 		return err
 	}
-	r.m.plan = plan
-	if r.prog, err = compile(r.spec, r.m); err != nil {
-		return err
-	}
+	r.prog = prog
 	if testHookProgram != nil {
 		r.prog = testHookProgram(r.prog)
 	}
 	clear(r.files)
 	maps.Copy(r.files, r.fds)
-	for name, f := range plan.Files() {
+	for name, f := range files {
 		r.files[name] = int(f.Fd())
 	}
-	// Namespaces that clone itself makes: the pid namespace, and with a map of one id the user namespace.
 	r.ns = 0
-	if r.m.newPID && r.m.userns != usernsRanges {
-		r.ns |= unix.CLONE_NEWPID
-	}
-	if r.m.userns == usernsSelf {
-		r.ns |= unix.CLONE_NEWUSER
+	if r.m.detach == nil {
+		r.ns = r.m.firstNamespaces()
 	}
 	return nil
+}
+
+// firstNamespaces are those that clone itself makes: the pid namespace, and with a map of one id the user namespace.
+func (m *machine) firstNamespaces() (flags uint64) {
+	if m.newPID && m.userns != usernsRanges {
+		flags |= unix.CLONE_NEWPID
+	}
+	if m.userns == usernsSelf {
+		flags |= unix.CLONE_NEWUSER
+	}
+	return flags
 }
 
 // stdio opens the standard streams and passes all files with numbers above the places they go to.
@@ -562,10 +575,11 @@ func (r *running) limits(ctx context.Context) error {
 	s, p := r.spec, &r.spec.process
 	if s.cgroupOff {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		r.declined("cgroup", "left out, as asked for", "")
 		return nil
 	}
-	asked := !isZero(p.resources) || s.cgroup != (CgroupConfig{})
+	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
 	name := s.cgroup.Name
 	if name == "" {
@@ -590,7 +604,9 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
 		r.limitEachCPU()
-		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: err.Error(), Remedy: "run as root, or with a delegated cgroup (systemd-run --user --scope -p Delegate=yes)"})
+		r.narrowView(nil)
+		reason, remedy := whyNoGroup(err)
+		r.note(Measure{Name: "cgroup", Status: Unavailable, Reason: reason, Remedy: remedy})
 		return nil
 	}
 	if err != nil {
@@ -600,17 +616,11 @@ func (r *running) limits(ctx context.Context) error {
 	if frozen, err := g.Frozen(); err == nil && frozen {
 		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
 	}
-	join, err := g.JoinFDs()
-	if err != nil {
+	if err := r.enter(ctx, g); err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
-	r.cgroup = join.CloneInto
-	r.m.joins = len(join.Tasks)
-	for i, fd := range join.Tasks {
-		r.fds["cgroup "+strconv.Itoa(i)] = fd
-	}
 	r.describeLimits(res)
-	return nil
+	return r.limitDevices(ctx)
 }
 
 // limitEachCPU limits the CPU time of each process by itself, where there is no cgroup to count that of all.

@@ -20,6 +20,8 @@ type attempt struct {
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when the start has succeeded or is undone
 
+	attend bool // the caller attends to the process
+
 	run  *running // what came of it
 	proc *Process
 	iso  Isolation
@@ -40,6 +42,9 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	}
 	if c.state == StateCreated && s != c.spec {
 		return nil, c.fail(op, fmt.Errorf("%w: its streams were set when it was created", ErrState))
+	}
+	if c.state != StateCreated && s.detach.loaded {
+		return nil, c.fail(op, fmt.Errorf("%w: it was made elsewhere, and its options are not recorded: make a new one", ErrState))
 	}
 	a := &attempt{op: op, from: c.state, before: c.run, done: make(chan struct{}), proc: c.proc, run: c.run, iso: c.iso}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)

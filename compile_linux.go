@@ -19,13 +19,16 @@ import (
 
 // Sync points of the program. The stage says the tag; where it waits, the host releases it.
 const (
-	syncMaps    = 1 // waits: the user namespace exists, its id maps are to be written
-	syncChild   = 2 // the container's first process has been made; its pidfd comes along
-	syncNetwork = 3 // waits: the network namespace exists
-	syncTTY     = 4 // the terminal's master side comes along
-	syncRoot    = 5 // the root directory comes along
-	syncMounts  = 7 // the mount namespace comes along
-	syncCreated = 6 // waits: everything is set up, only the command remains
+	syncMaps    = 1  // waits: the user namespace exists, its id maps are to be written
+	syncChild   = 2  // the container's first process has been made; its pidfd comes along
+	syncNetwork = 3  // waits: the network namespace exists
+	syncTTY     = 4  // the terminal's master side comes along
+	syncRoot    = 5  // the root directory comes along
+	syncMounts  = 7  // the mount namespace comes along
+	syncCgroup  = 8  // waits: the process is to be moved into its cgroup by somebody else
+	syncCreated = 6  // waits: everything is set up, only the command remains
+	syncKeeper  = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
+	syncHelper  = 10 // the process that makes the container's first one has been made; its pidfd comes along
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
@@ -37,6 +40,7 @@ type machine struct {
 	null       [3]bool // standard streams that lead to the container's null device
 	ignored    []int   // signals that the host program ignores
 	cgroupFD   bool    // input "cgroup.procs": clone3 cannot place it
+	attach     bool    // systemd moves it into its cgroup
 	user       rootfs.User
 	caps       caps.Set
 	lastCap    caps.Cap
@@ -51,9 +55,11 @@ type machine struct {
 	newNS      uint64 // CLONE_NEW flags, without user and pid
 	newPID     bool
 	netUp      bool // a new network namespace: raise its loopback device
+	detach     *detachPlan
 
-	keyring keyringWish
-	capSets *capSets // all five sets, where they were given apart
+	keyring  keyringWish
+	landlock *landlockRules // nil: no restriction
+	capSets  *capSets       // all five sets, where they were given apart
 }
 
 type joinedNS struct {
@@ -70,7 +76,8 @@ const (
 	usernsRanges            // made by the stage, mapped by the host or by newuidmap, then entered by a second process
 )
 
-// compile turns spec and machine into the program of the container's first process.
+// compile turns spec and machine into the program of the container's first process. The program depends on them alone,
+// and may be remembered (see programOf).
 //
 // The order is forced in many places; the reasons stand with the steps. Privileged: sources are opened in the
 // host's mount namespace, then the template is entered, so that the start does not pay for the host's mounts.
@@ -81,6 +88,15 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c := &compiler{Builder: b, s: s, m: m}
 	c.Step("name", "the process")
 	c.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
+	if m.detach != nil {
+		c.detach()
+	}
+	if s.alone {
+		c.session()
+		c.joinCgroups()
+		c.process()
+		return b.Build()
+	}
 	if m.userns == usernsRanges {
 		c.joinCgroups()
 		c.userNamespaceWithRanges()
@@ -136,6 +152,10 @@ func (c *compiler) joinCgroups() {
 	if c.m.cgroupFD {
 		c.Step("join", "cgroup (cgroup.procs)")
 		c.Write(c.Input("cgroup.procs"), "0")
+	}
+	if c.m.attach {
+		c.Step("wait to be moved by systemd into", "cgroup")
+		stage.EmitSync(c.Builder, syncCgroup)
 	}
 	if adj := c.s.process.oomScoreAdj; adj != nil {
 		c.Step("set", "oom_score_adj")
@@ -337,10 +357,16 @@ func (c *compiler) process() {
 	emitScheduling(c.Builder, &p.attrs, when)
 	emitKeyring(c.Builder, c.m.keyring)
 	emitPersonality(c.Builder, &p.attrs)
+	ruleset := c.landlockRules(p)
 	if p.allowNewPrivs {
+		c.landlockRestrict(ruleset)
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
 	}
-	c.credentials(p)
+	if c.s.alone {
+		c.aloneCredentials(p)
+	} else {
+		c.credentials(p)
+	}
 	c.Step("close", "all other descriptors at exec")
 	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
 	c.Step("unblock", "signals")
@@ -361,9 +387,11 @@ func (c *compiler) process() {
 		c.Step("wait for", "the keeper")
 		stage.EmitWait(c.Builder)
 	}
+	c.released()
 	if !p.allowNewPrivs {
 		c.Step("set", "no_new_privs")
 		c.Prctl(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", program.Int(1))
+		c.landlockRestrict(ruleset)
 		c.seccomp()
 	}
 	c.exec(p)
@@ -423,10 +451,14 @@ func (c *compiler) terminal(p *processSpec) {
 // workingDirectory changes into dir without following the links of /proc, through which a hostile image could
 // lead to a descriptor of ours (CVE-2024-21626).
 func (c *compiler) workingDirectory(dir string) {
-	if dir = path.Clean("/" + dir); dir == "/" {
+	if dir = path.Clean("/" + dir); dir == "/" && c.m.plan != nil {
 		return
 	}
 	c.Step("change to", dir)
+	if c.m.plan == nil { // on the host's files
+		c.Chdir(dir)
+		return
+	}
 	d := c.m.plan.OpenDir(c.Builder, dir)
 	c.Fchdir(d)
 	c.Close(d)
@@ -460,6 +492,14 @@ func (c *compiler) credentials(p *processSpec) {
 	if m.capSets != nil {
 		sets = *m.capSets
 	}
+	c.capset(sets)
+	for _, n := range sets.ambient.Caps() {
+		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
+	}
+}
+
+// capset sets the three sets of capset(2).
+func (c *compiler) capset(sets capSets) {
 	data := caps.Encode(sets.effective, sets.permitted, sets.inheritable)
 	buf := make([]byte, 0, 24)
 	for _, d := range data {
@@ -471,9 +511,6 @@ func (c *compiler) credentials(p *processSpec) {
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
 		program.Bytes(buf, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", capBits(sets.effective), capBits(sets.permitted), capBits(sets.inheritable))))
-	for _, n := range sets.ambient.Caps() {
-		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
-	}
 }
 
 // capBits shows a set as strace does.
@@ -505,10 +542,15 @@ func (c *compiler) seccomp() {
 		return
 	}
 	c.Step("filter", "system calls")
+	c.attach(f)
+}
+
+// attach attaches a filter.
+func (c *compiler) attach(f *seccomp.Program) program.OpRef {
 	prog := make([]byte, 16)
 	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
 	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
-	c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg)
+	return c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg)
 }
 
 // exec executes the command. A name without a slash is tried in every directory of the container's PATH; the

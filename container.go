@@ -165,10 +165,16 @@ func (c *Container) Create(ctx context.Context) (*Process, error) {
 func (c *Container) Start(ctx context.Context) (*Process, error) { return c.start(ctx, c.spec) }
 
 func (c *Container) start(ctx context.Context, s *spec) (*Process, error) {
+	return c.startThen(ctx, s, false)
+}
+
+// startThen is start. With attend the caller goes on to attend to the process by itself (see Process.attend).
+func (c *Container) startThen(ctx context.Context, s *spec, attend bool) (*Process, error) {
 	a, err := c.begin(ctx, "start", s, StateNew, StateCreated, StateStopped)
 	if err != nil {
 		return nil, err
 	}
+	a.attend = attend
 	if a.from == StateCreated {
 		err = c.release(a)
 	} else {
@@ -206,11 +212,12 @@ func (c *Container) fail(op string, err error) error {
 func (c *Container) Run(ctx context.Context) error { return c.run1(ctx, c.spec) }
 
 func (c *Container) run1(ctx context.Context, s *spec) error {
-	p, err := c.start(ctx, s)
+	p, err := c.startThen(ctx, s, true)
 	if err != nil {
 		return err
 	}
 	p.endWith(ctx)
+	p.attend()
 	r, err := p.Wait(context.WithoutCancel(ctx)) // the result is wanted also when the context has ended
 	if err != nil {
 		return err
@@ -228,6 +235,9 @@ func (c *Container) run1(ctx context.Context, s *spec) error {
 // Output runs the command and returns what it wrote to its standard output. If the standard error was not
 // redirected, its last part is kept in the *[ExitError].
 func (c *Container) Output(ctx context.Context) ([]byte, error) {
+	if c.spec.detach.on {
+		return nil, c.fail("output", invalid("WithDetached", "output is collected by a program that lives"))
+	}
 	if c.spec.process.stdout != nil {
 		return nil, c.fail("output", fmt.Errorf("%w: WithStdout is set already", ErrInvalid))
 	}
@@ -251,6 +261,9 @@ func (c *Container) Output(ctx context.Context) ([]byte, error) {
 
 // CombinedOutput runs the command and returns what it wrote to standard output and standard error.
 func (c *Container) CombinedOutput(ctx context.Context) ([]byte, error) {
+	if c.spec.detach.on {
+		return nil, c.fail("output", invalid("WithDetached", "output is collected by a program that lives"))
+	}
 	if c.spec.process.stdout != nil || c.spec.process.stderr != nil {
 		return nil, c.fail("output", fmt.Errorf("%w: WithStdout or WithStderr is set already", ErrInvalid))
 	}
@@ -351,17 +364,17 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
 }
 
 // Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
-// under way is given up first. It returns what could not be released. Closing twice is harmless.
+// under way is given up first. A detached container is only let go of, and lives on: see [Container.Remove]. It returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
 	for {
 		c.mu.Lock()
 		c.refresh()
 		a, p := c.attempt, c.proc
-		if a == nil && c.state != StateRunning && c.state != StateCreated {
+		if a == nil && (c.spec.detach.on || c.state != StateRunning && c.state != StateCreated) {
 			break
 		}
 		c.mu.Unlock()
-		if a == nil || a.from == StateCreated {
+		if !c.spec.detach.on && (a == nil || a.from == StateCreated) {
 			if err := p.kill(ReasonStopped); err != nil {
 				return c.fail("close", err)
 			}
@@ -378,10 +391,11 @@ func (c *Container) Close() error {
 		return nil
 	}
 	c.state, c.closed = StateClosed, make(chan struct{})
-	run, ends := c.run, c.pipes
+	run, proc, ends := c.run, c.proc, c.pipes
 	c.run, c.pipes = nil, pipes{}
 	c.mu.Unlock()
 	defer close(c.closed)
+	run.disown(proc)
 	return c.fail("close", errors.Join(run.close(), ends.started()()))
 }
 

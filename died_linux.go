@@ -26,14 +26,17 @@ const stageName = "caisson-stage"
 
 // executed looks behind the end of file; nil means that the command was executed.
 func (r *running) executed() error {
+	if r.det != nil {
+		return r.executedDetached()
+	}
 	if r.m.userns == usernsRanges && r.keep == nil { // not even the second process was made
-		return &DiedError{Result: r.lookAtDead()}
+		return &DiedError{Result: r.judgeDead(r.lookAtDead())}
 	}
 	if hasMemory(r.child.Pidfd, r.child.Pid) {
 		return nil
 	}
 	if res := r.lookAtDead(); res.Signal != 0 && isStage(r.child.Pid) {
-		return &DiedError{Result: res}
+		return &DiedError{Result: r.judgeDead(res)}
 	}
 	return nil
 }
@@ -97,6 +100,11 @@ func (r *running) lookAtDead() *Result {
 	if err == nil && exit.Status.Signaled() {
 		res.setStatus(exit.Status)
 	}
+	return res
+}
+
+// judgeDead tells why it ended so.
+func (r *running) judgeDead(res *Result) *Result {
 	r.figures(res)
 	r.judge(res, ReasonUnknown)
 	return res

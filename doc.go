@@ -91,8 +91,8 @@
 //	WithCPUTime             all processes together   with cpu figures, the same  each process by itself
 //	root filesystem         any                      any that it can read        any that it can read
 //	writable directory      as the mapped user       as the caller               as the caller
-//	devices                 default, and any given   default, bound from the     the same
-//	                                                 host
+//	devices                 default, and any given;  default, bound from the     the same
+//	                        device rules             host
 //	the whole start costs   one process more once    with subordinate ids,       the same
 //	                        (the keeper)             newuidmap runs
 //

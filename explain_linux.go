@@ -38,6 +38,9 @@ func (r *running) rehearse(ctx context.Context) error {
 	if err := r.planLimits(); err != nil {
 		return err
 	}
+	if err := r.planDetach(); err != nil {
+		return err
+	}
 	return r.compile()
 }
 
@@ -46,6 +49,7 @@ func (r *running) planLimits() error {
 	s := r.spec
 	if s.cgroupOff {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		return nil
 	}
 	m, err := cgroups.Default()
@@ -53,18 +57,28 @@ func (r *running) planLimits() error {
 	if err == nil {
 		trees, err = m.Places(s.wantedGroup())
 	}
-	if err != nil && (isZero(s.process.resources) && s.cgroup == (CgroupConfig{}) || s.bestEffort) {
+	if err == nil {
+		r.m.attach = m.Attaches(s.wantedGroup())
+	}
+	if err != nil && (!s.limitsAsked() || s.bestEffort) {
 		r.limitEachCPU()
+		r.narrowView(nil)
 		return nil // it is a default, and is left out
 	}
 	if err != nil {
 		return fmt.Errorf("limits: %w", err)
 	}
+	names := make([]string, len(trees))
+	for i, t := range trees {
+		names[i] = t.Name
+	}
+	r.narrowView(names)
 	for _, t := range trees {
 		switch {
 		case t.Version == 1:
 			r.fds["cgroup "+strconv.Itoa(r.m.joins)] = 0
 			r.m.joins++
+		case r.m.attach:
 		case stage.CanCloneInto():
 			r.cgroup = 0 // any directory: nothing is started
 		default:

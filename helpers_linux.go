@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -108,7 +109,7 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
-	strike, err := recordGroup(name, cfg.Parent)
+	strike, err := r.noteGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +117,9 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	if err != nil {
 		strike()
 		return nil, err
+	}
+	if strike, err = r.noteMadeGroup(g, strike); err != nil {
+		return nil, errors.Join(err, g.Delete(ctx))
 	}
 	r.unrecord = strike
 	r.undo.add(r.removeGroup) // once more, where supervise could not

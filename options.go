@@ -73,7 +73,8 @@ func WithMount(m ...rootfs.Mount) Option {
 	return option(func(s *spec) { s.mounts = append(s.mounts, m...) })
 }
 
-// WithDevice adds device nodes to /dev. Giving a device to a container means trusting it with the device.
+// WithDevice adds device nodes to /dev, and rules that let them be opened ([WithDeviceRules]). Giving a device to a
+// container means trusting it with the device.
 func WithDevice(d ...rootfs.Device) Option {
 	return option(func(s *spec) { s.devices = append(s.devices, d...) })
 }
@@ -182,7 +183,8 @@ func WithTerminal(rows, cols uint16) ProcessOption {
 
 // WithCapabilities replaces the set of capabilities: names such as "CAP_NET_ADMIN" or "net_admin", or "ALL". No
 // arguments: none at all. Default: those that Docker gives, for the container's root user, but not CAP_MKNOD: without a
-// user namespace it opens every device of the host through a node made in /dev. Another user holds only the
+// user namespace it makes nodes for every device of the host, and only device rules ([WithDeviceRules]) stand between
+// them and the device. Another user holds only the
 // capabilities that were named, as ambient ones; inheritable capabilities are set for those only.
 func WithCapabilities(names ...string) ProcessOption {
 	return processOption(func(p *processSpec) {
@@ -291,6 +293,30 @@ type CgroupConfig struct {
 	Parent string
 	// Controllers are wanted in addition to those that the limits need, for limits that are set later.
 	Controllers cgroups.Controllers
+	// Systemd has the group made in a unit of its own, which systemctl shows with its limits; nil: not. Excludes Parent
+	// and NoSystemd. cgroup v2 only.
+	Systemd *cgroups.Scope
+	// NoSystemd never asks systemd for a group. By default it is asked for one scope for all containers of the program
+	// where the program has no group that was delegated to it: see [cgroups.Config].
+	NoSystemd bool
+	// Vacate, if not "", is a group into which the host program itself and its neighbours in its group are moved if
+	// nothing else stands in the way of making groups there: for a program that was given a cgroup to itself, such as
+	// one in a container. See [cgroups.Config].
+	Vacate string
+	// Delegate lets the container's root make groups of its own, for a service manager or containers inside: the
+	// container's processes live in a group below the one with the limits, which belongs to the container's root, and
+	// /sys/fs/cgroup is writable. The limits stay out of reach. Needs the cgroup namespace to be a new one.
+	Delegate bool
+}
+
+// config is what package cgroups is told.
+func (c *CgroupConfig) config() cgroups.Config {
+	return cgroups.Config{Parent: c.Parent, Controllers: c.Controllers, Systemd: c.Systemd, NoSystemd: c.NoSystemd, Vacate: c.Vacate}
+}
+
+func (c *CgroupConfig) validate() error {
+	cfg := c.config()
+	return cfg.Validate()
 }
 
 // WithoutCgroup makes no cgroup: nothing is limited or counted for the container as a whole, and starting is

@@ -61,6 +61,9 @@ func (c *Container) mayPipe(op string, set bool) error {
 	if set {
 		return c.fail(op, fmt.Errorf("%w: the stream is set already", ErrInvalid))
 	}
+	if c.spec.detach.on {
+		return c.fail(op, invalid("WithDetached", "a pipe needs a program that lives; give an *os.File"))
+	}
 	if p := &c.spec.process; p.terminal || p.outputLimit > 0 && op != "stdin pipe" {
 		return c.fail(op, fmt.Errorf("%w: a terminal and an output limit need a stream that is copied", ErrInvalid))
 	}

@@ -126,6 +126,8 @@ func probeSecurity(context.Context) []Ability {
 		_, err = unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
 	}
 	out = append(out, yesNo(area, "seccomp filters", "", err))
+	abi, err := landlockABI()
+	out = append(out, yesNo(area, "Landlock", fmt.Sprintf("ABI %d", abi), err))
 	bound, err := caps.Bounding()
 	a := yesNo(area, "default capabilities", defaultCaps.String(), err)
 	if lacking := defaultCaps &^ bound; err == nil && lacking != 0 && privileged() {

@@ -21,6 +21,16 @@ type Process struct {
 	err    error // of Wait, when the result is not complete
 
 	h processHandle
+
+	// attended supervises the process, where that is left to who started it: no other goroutine has to be woken then.
+	attended func()
+}
+
+// attend supervises the process until its end, if that was left to the caller.
+func (p *Process) attend() {
+	if p.attended != nil {
+		p.attended()
+	}
 }
 
 // processHandle is the part of a process that the operating system knows.

@@ -31,7 +31,11 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
-	go r.supervise(p)
+	if r.attend {
+		p.attended = func() { r.supervise(p) }
+	} else {
+		go r.supervise(p)
+	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
 		r.clock(p, r.began)
@@ -126,10 +130,20 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 	}
 }
 
+// shortLife is how long Run waits on its thread for the end of the command before it leaves the waiting to the runtime's
+// poller, where it costs no thread.
+const shortLife = 5 * time.Millisecond
+
 // supervise waits for the end, collects status and figures, and releases what belongs to the processes. The root
 // filesystem stays readable until Close.
 func (r *running) supervise(p *Process) {
-	_ = r.pidfd.AwaitExit()
+	if r.det != nil {
+		r.superviseDetached(p)
+		return
+	}
+	if !r.attend || !r.pidfd.AwaitShort(shortLife) {
+		_ = r.pidfd.AwaitExit()
+	}
 	ended := time.Now()
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	res, err := r.collect()
@@ -270,6 +284,7 @@ func (r *running) signal(sig os.Signal) error {
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
 // of its own the cgroup is killed.
 func (r *running) killAll() error {
+	r.noteEnding()
 	err := r.pidfd.Signal(unix.SIGKILL)
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil
@@ -294,6 +309,9 @@ func (r *running) killGroup() error {
 func (r *running) removeGroup() error {
 	if r.group == nil || r.groupGone.Load() {
 		return nil
+	}
+	if r.det != nil && r.det.kept.Load() {
+		return r.group.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -16,10 +16,13 @@ type Owner interface {
 // owners can undo. What nobody claims is kept, and is part of the error. Programs that live are not touched, this
 // one included. It returns how many things were undone.
 //
+// It looks after the detached containers of the default state directory as well: see [StateDir.Recover]. Those that run
+// live on.
+//
 // The first start of a container in a program recovers cgroups by itself, so calling Recover is needed only for other
 // owners or without starting anything.
 func Recover(ctx context.Context, owners ...Owner) (int, error) {
-	n, err := recoverAll(ctx, owners)
+	n, err := recoverEverything(ctx, owners)
 	if err != nil {
 		err = &Error{Op: "recover", Err: err}
 	}

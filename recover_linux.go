@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,22 @@ func recordGroup(name, parent string) (func(), error) {
 		return nil, err
 	}
 	return func() { _ = j.Done(id) }, nil
+}
+
+// recordScoped replaces the record of a group that turned out to be in a scope of systemd's: where that is could not be
+// known before. Had the program been killed in between, systemd would have removed the empty scope.
+func recordScoped(g *cgroups.Group, strike func()) (func(), error) {
+	for _, dir := range g.Paths() {
+		if at, ok := strings.CutPrefix(path.Dir(dir), "/sys/fs/cgroup"); ok && strings.HasSuffix(at, ".scope") {
+			again, err := recordGroup(g.Name(), at)
+			if err != nil {
+				return strike, err
+			}
+			strike()
+			return again, nil
+		}
+	}
+	return strike, nil
 }
 
 // undoGroup removes a cgroup that a dead program left, with what still runs in it.
@@ -83,6 +100,13 @@ func recoverAll(ctx context.Context, owners []Owner) (int, error) {
 		all[o.Name()] = o
 	}
 	return journal.Recover(ctx, dir, all)
+}
+
+// recoverEverything undoes what dead programs left, and looks after the detached containers.
+func recoverEverything(ctx context.Context, owners []Owner) (int, error) {
+	n, err := recoverAll(ctx, owners)
+	m, derr := StateDir("").recover(ctx, owners)
+	return n + m, errors.Join(err, derr)
 }
 
 var recovered sync.Once

@@ -50,6 +50,11 @@ type spec struct {
 	logger     *slog.Logger
 	trace      *Trace
 	network    Network
+
+	deviceRules []cgroups.DeviceRule
+
+	detach detachSpec
+	alone  bool // no namespaces: Landlock only
 }
 
 // processSpec is what a process was asked to be.
@@ -81,6 +86,8 @@ type processSpec struct {
 
 	attrs  attributes
 	groups []uint32 // nil: those of the user
+
+	landlock *Landlock
 }
 
 type capsSpec struct {
@@ -95,6 +102,7 @@ type rlimit struct {
 }
 
 const (
+	defaultUser     = "0:0"
 	defaultPids     = 4096
 	minMemory       = 1 << 20
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -106,12 +114,13 @@ const (
 )
 
 func newSpec(opts []Option) (*spec, error) {
-	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: "0:0"}}
+	s := &spec{stopSignal: syscall.SIGTERM, process: processSpec{user: defaultUser}}
 	for _, o := range opts {
 		if o != nil {
 			o.apply(s)
 		}
 	}
+	alone := s.validateAlone() // before defaults are filled in
 	if s.rootfs == nil {
 		s.rootfs = defaultRootfs()
 	}
@@ -119,7 +128,7 @@ func newSpec(opts []Option) (*spec, error) {
 		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 	}
 	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
-	return s, s.validate()
+	return s, errors.Join(alone, s.validate())
 }
 
 // validate reports every fault of the wish.
@@ -133,6 +142,7 @@ func (s *spec) validate() error {
 	add(s.process.validate())
 	add(s.validateIdentity())
 	add(s.validateLimits())
+	add(errors.Join(s.validateDetach()...))
 	// A layout with any root tells what is wrong with mounts and devices.
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
 	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
@@ -202,6 +212,15 @@ func (s *spec) validateLimits() error {
 			faults = append(faults, &OptionError{"WithCgroup", err})
 		}
 	}
+	if err := s.validateDeviceRules(); err != nil {
+		faults = append(faults, err)
+	}
+	if err := s.cgroup.validate(); err != nil {
+		faults = append(faults, &OptionError{"WithCgroup", err})
+	}
+	if s.cgroup.Delegate && (s.namespaces.Cgroup.IsHost() || s.namespaces.Cgroup.IsJoin()) {
+		faults = append(faults, invalid("WithCgroup", "Delegate needs a new cgroup namespace"))
+	}
 	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
@@ -267,6 +286,9 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	if p.landlock != nil {
+		faults = append(faults, p.landlock.validate())
+	}
 	if len(p.groups) > maxGroups {
 		faults = append(faults, invalid("WithGroups", "%d groups; at most %d", len(p.groups), maxGroups))
 	}
@@ -291,8 +313,8 @@ func (p *processSpec) validate() error {
 	return errors.Join(faults...)
 }
 
-// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace every device of the host can be
-// opened through a node made in /dev, unless a cgroup guards devices. In a user namespace it serves nothing.
+// defaultCaps are those of Docker without CAP_MKNOD: with it and without a user namespace nodes for every device
+// of the host can be made, and opened where no device rules guard them. In a user namespace it serves nothing.
 const defaultCaps = caps.Default &^ (1 << caps.Mknod)
 
 // capabilities computes the set that was asked for; all is what "ALL" means.
@@ -417,8 +439,13 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 	return out, err
 }
 
+// limitsAsked reports whether the caller wants a cgroup for more than what is done by default.
+func (s *spec) limitsAsked() bool {
+	return !isZero(s.process.resources) || s.cgroup != (CgroupConfig{}) || len(s.deviceRules) > 0
+}
+
 // isZero reports whether no limit is set.
 func isZero(r cgroups.Resources) bool {
 	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
-		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.Unified) == 0
+		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil
 }

@@ -39,9 +39,10 @@ type running struct {
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
 	maps      namespaces.IDMaps
-	ns        uint64      // CLONE_NEW flags of the first clone
-	groupGone atomic.Bool // the group has been removed
-	cgroup    int         // directory for CLONE_INTO_CGROUP, or -1
+	ns        uint64         // CLONE_NEW flags of the first clone
+	groupGone atomic.Bool    // the group has been removed
+	entry     *cgroups.Group // where the processes enter: group, or one below it
+	cgroup    int            // directory for CLONE_INTO_CGROUP, or -1
 	iso       Isolation
 
 	child   *stage.Child
@@ -55,11 +56,13 @@ type running struct {
 	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
 	inMemory  bool
 	full      bool        // the throw-away layer had no space left at the end
+	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	pausing   pausing
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
 	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
+	attend    bool // who starts the container also supervises it
 }
 
 // undoList is what has to be undone.
@@ -90,10 +93,10 @@ func (r *running) close() error {
 
 // create makes the container; with stop it waits in the state "created".
 func (c *Container) create(a *attempt, stop bool) error {
-	if err := a.before.close(); err != nil {
+	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
 	p, err := r.start(a.ctx, stop)
 	r.undo.add(a.pipes.started())
 	if err != nil {
@@ -141,12 +144,19 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	return r.process(stop)
+	p, err := r.process(stop)
+	if err == nil {
+		r.made(p)
+	}
+	return p, err
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
 // only the consequences, that error is returned instead.
 func (r *running) abandon(err error) error {
+	if r.det != nil {
+		return r.abandonDetached(err)
+	}
 	if r.m.userns == usernsRanges && !r.adopted {
 		r.child.KillGroup()
 	} else {
@@ -245,7 +255,7 @@ func (r *running) launch() error {
 // stageConfig is how the first process is made.
 func (r *running) stageConfig() stage.Config {
 	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
-	if r.m.userns == usernsSelf {
+	if r.m.userns == usernsSelf && r.m.detach == nil {
 		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}
 	return cfg
@@ -253,7 +263,7 @@ func (r *running) stageConfig() stage.Config {
 
 // joinInstead compiles the program again so that it enters the v2 cgroup by cgroup.procs.
 func (r *running) joinInstead() error {
-	fd, err := r.group.ProcsFD()
+	fd, err := r.entry.ProcsFD()
 	if err != nil {
 		return err
 	}
@@ -264,10 +274,13 @@ func (r *running) joinInstead() error {
 
 // follow talks with the stage until it has executed the command, or waits to.
 func (r *running) follow(ctx context.Context, stop bool) error {
-	if r.m.userns != usernsRanges {
+	if r.m.userns != usernsRanges && r.det == nil {
 		if err := r.register(stop); err != nil {
 			return err
 		}
+	}
+	if r.asksNothing(stop) {
+		r.child.Conn.AwaitEnd()
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
@@ -282,6 +295,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.writeMaps(ctx)
 		case syncChild:
 			err = r.adopt(msg.FD, stop)
+		case syncCgroup:
+			err = r.enterByManager(ctx, stop)
 		case syncNetwork:
 			err = r.attachNetwork(ctx)
 		case syncTTY:
@@ -290,7 +305,14 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
+		case syncKeeper:
+			err = r.takeKeeper(msg.FD)
+		case syncHelper:
+			err = r.takeHelper(msg.FD)
 		case syncCreated:
+			if r.det != nil {
+				return r.settleCreated()
+			}
 			return nil
 		default:
 			err = fmt.Errorf("unknown sync point %d", msg.Tag)
@@ -301,15 +323,40 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	}
 }
 
+// asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
+// its only wait.
+func (r *running) asksNothing(stop bool) bool {
+	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
+}
+
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
 // remains at its last sync point.
 func (r *running) register(stop bool) error {
+	if r.det != nil {
+		return r.registerDetached(stop)
+	}
 	keep, err := stage.Keep(r.child.Pidfd)
 	if err != nil {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if stop || r.spec.network != nil {
+	if stop || r.spec.network != nil || r.m.attach {
+		return nil
+	}
+	return r.child.Conn.Release()
+}
+
+// enterByManager has the service manager move the first process into its cgroup. With ranges of ids the process that waits
+// here is not yet the container's, and the wait at the end is released later, by register.
+func (r *running) enterByManager(ctx context.Context, stop bool) error {
+	if err := r.entry.AddProc(ctx, r.child.Pid); err != nil {
+		return fmt.Errorf("limits: %w", err)
+	}
+	r.m.attach = false
+	if err := r.child.Conn.Release(); err != nil {
+		return err
+	}
+	if r.m.userns == usernsRanges || stop || r.spec.network != nil {
 		return nil
 	}
 	return r.child.Conn.Release()
@@ -375,7 +422,13 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 		return fmt.Errorf("network: %w", err)
 	}
 	r.network = a
+	if err := r.noteNetwork(a); err != nil {
+		return errors.Join(err, detach(a))
+	}
 	r.undo.add(func() error {
+		if r.det != nil && r.det.kept.Load() {
+			return nil
+		}
 		if late := r.attaching; late != nil { // it is not to be undone while it is being done
 			go func() { <-late; _ = detach(a) }()
 			return nil
@@ -430,12 +483,20 @@ func (r *running) takeTTY(fd int) error {
 func (c *Container) release(a *attempt) error {
 	r, p := a.run, a.proc
 	began := time.Now()
+	if r.det != nil {
+		if err := r.dialStage(); err != nil {
+			return err
+		}
+	}
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
 	_, err := r.child.Conn.Recv()
 	r.child.Conn.Close()
+	if r.det != nil {
+		err = r.dialed(err)
+	}
 	if err == io.EOF {
 		err = r.released(p)
 	}

@@ -67,9 +67,9 @@ func (r *running) pids() ([]int, error) {
 	}
 	var list []int
 	if r.m.newPID {
-		ns := pidNamespace(r.child.Pid)
+		ns := pidNamespaceOf(r.child.Pid)
 		for pid := range all {
-			if ns != "" && pidNamespace(pid) == ns {
+			if ns != "" && pidNamespaceOf(pid) == ns {
 				list = append(list, pid)
 			}
 		}
@@ -84,7 +84,7 @@ func (r *running) pids() ([]int, error) {
 	return list, nil
 }
 
-func pidNamespace(pid int) string {
+func pidNamespaceOf(pid int) string {
 	s, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/pid")
 	return s
 }

@@ -36,7 +36,13 @@ func (c *Container) create(*attempt, bool) error              { return errOS }
 
 func remedy(error) string { return "" }
 
-func recoverAll(context.Context, []Owner) (int, error) { return 0, errOS }
+func recoverEverything(context.Context, []Owner) (int, error) { return 0, errOS }
+
+func (r *running) disown(*Process)                                           {}
+func (c *Container) remove(context.Context) error                            { return errOS }
+func (d StateDir) load(context.Context, string, []Owner) (*Container, error) { return nil, errOS }
+func (d StateDir) list(context.Context) ([]Info, error)                      { return nil, errOS }
+func (d StateDir) recover(context.Context, []Owner) (int, error)             { return 0, errOS }
 
 func probe(context.Context) []Ability {
 	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}

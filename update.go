@@ -77,6 +77,7 @@ func (c *Container) resources() cgroups.Resources {
 		return *c.limits
 	}
 	res, _ := c.spec.wantedGroup()
+	res.Devices = c.spec.process.resources.Devices
 	return res
 }
 
@@ -118,7 +119,9 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
-	cfg := cgroups.Config{Parent: s.cgroup.Parent, Controllers: s.cgroup.Controllers, Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer}
+	res.Devices = s.askedRules()
+	cfg := s.cgroup.config()
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Devices | cgroups.Freezer
 	if testHookGroup != nil {
 		testHookGroup(&cfg)
 	}

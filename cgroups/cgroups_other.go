@@ -42,6 +42,7 @@ func (*Group) Procs() ([]int, error)                                          { 
 func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }
 func (*Group) Children() ([]string, error)                                    { return nil, errOS }
 func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
+func (*Group) Delegate(int, int) error                                        { return errOS }
 func (*Group) Freeze(context.Context) error                                   { return errOS }
 func (*Group) Thaw(context.Context) error                                     { return errOS }
 func (*Group) Frozen() (bool, error)                                          { return false, errOS }
@@ -55,6 +56,7 @@ func (*Group) New(context.Context, string, Resources, Config) (*Group, error) { 
 func (*Manager) Places(Resources, Config) ([]Hierarchy, error) {
 	return nil, errOS
 }
+func (*Manager) Attaches(Resources, Config) bool { return false }
 func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }

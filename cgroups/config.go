@@ -13,7 +13,8 @@ type Config struct {
 	// Parent is the group in which the new one is made, as a path from the root of each hierarchy as this process
 	// sees it: "/", "/machine.slice". It must exist wherever a controller asked for lives. Default (""): on v1 the
 	// own group of this process in each hierarchy; on v2 the own group or the nearest ancestor in which this user
-	// can make groups with the controllers asked for (see [Manager.Check]). Ignored by [Group.New].
+	// can make groups with the controllers asked for (see [Manager.Check]), or, where systemd manages those and has
+	// not delegated them, a scope that systemd makes for the program. Ignored by [Group.New].
 	Parent string
 	// Controllers are wanted in addition to those the limits need: for statistics, for the OOM verdict, for limits
 	// set later. One that cannot be had is an error.
@@ -24,14 +25,34 @@ type Config struct {
 	// mkdir and gives CPU time, freezing and killing that cannot miss a process, and entry at clone.
 	// Ignored elsewhere.
 	NoUnified bool
+	// Systemd has the group made in a unit of its own; nil: it is not. Excludes Parent.
+	Systemd *Scope
+	// NoSystemd never asks systemd for anything. By default, on cgroup v2 where systemd manages the groups and has not
+	// delegated the own one, the first group of a program has systemd make one scope for all groups of the program; see the
+	// documentation of the package. Excludes Systemd.
+	NoSystemd bool
+	// Vacate, if not "", is the name of a group into which the processes of the own group, this program among them, are
+	// moved when nothing else stands in the way of making groups in it, as [Manager.Vacate] does. v2 only.
+	Vacate string
 }
 
-func (c *Config) validate() error {
+// Validate reports every fault of c that can be seen without asking the machine, joined; each is a [*ResourceError].
+func (c *Config) Validate() error {
 	var unknown error
 	if bad := (c.Controllers | c.Optional) &^ all; bad != 0 {
 		unknown = &ResourceError{Field: "Controllers", Value: fmt.Sprintf("%#x", uint16(bad)), Reason: "are not known"}
 	}
-	return errors.Join(checkParent(c.Parent), unknown)
+	var f faults
+	f.scope(c.Systemd)
+	if c.Systemd != nil && (c.Parent != "" || c.NoSystemd) {
+		f.add("Systemd", c.Parent, "excludes Parent and NoSystemd: the group is in the unit")
+	}
+	if c.Vacate != "" {
+		if why := nameFault(c.Vacate); why != "" {
+			f.add("Vacate", c.Vacate, why)
+		}
+	}
+	return errors.Join(append(f, checkParent(c.Parent), unknown)...)
 }
 
 func checkParent(p string) error {

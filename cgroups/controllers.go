@@ -18,15 +18,22 @@ const (
 	HugeTLB                         // huge pages
 	Misc                            // countable resources of other kinds, such as encrypted-VM address spaces
 	Freezer                         // stop and go; every v2 group can, v1 has a controller for it
+	Devices                         // which device nodes may be made and opened; v2 does it by eBPF, v1 has a controller for it
+
+	RDMA // remote DMA devices
 
 	numControllers = iota
 	all            = 1<<numControllers - 1
 )
 
-// core is what every v2 group does without a controller.
-const core = CPUAcct | Freezer
+// core is what a v2 group does without a controller; Devices only where programs can be attached, as
+// [Hierarchy.Controllers] tells.
+const core = CPUAcct | Freezer | Devices
 
-var namesV2 = [numControllers]string{"cpu", "cpuacct", "cpuset", "memory", "pids", "io", "hugetlb", "misc", "freezer"}
+// always is what every v2 group does.
+const always = CPUAcct | Freezer
+
+var namesV2 = [numControllers]string{"cpu", "cpuacct", "cpuset", "memory", "pids", "io", "hugetlb", "misc", "freezer", "devices", "rdma"}
 
 // Has says whether every controller of d is in c.
 func (c Controllers) Has(d Controllers) bool { return c&d == d }

@@ -16,6 +16,9 @@ func (g *Group) Delete(ctx context.Context) error {
 		return ErrClosed
 	}
 	err := g.remove(ctx)
+	if err == nil && g.unit != nil {
+		err = g.unit.remove(ctx)
+	}
 	g.release()
 	if err != nil {
 		return err

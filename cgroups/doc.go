@@ -50,7 +50,7 @@
 // # What it does not do
 //
 // It does not move the calling process, unless told to by [Manager.Vacate], and does not mount or unmount anything.
-// Device rules, systemd units and pressure triggers are not part of it.
+// Systemd units are not part of it.
 //
 // Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel, cgroups(7), clone(2).
 package cgroups

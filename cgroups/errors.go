@@ -51,7 +51,11 @@ func (e *UnsupportedError) Error() string {
 	case e.Knob != "":
 		b.WriteString(e.Knob)
 	case e.Controller != 0:
-		b.WriteString("controller " + e.Controller.String())
+		word := "controller "
+		if strings.Contains(e.Controller.String(), ",") {
+			word = "controllers "
+		}
+		b.WriteString(word + e.Controller.String())
 	default:
 		b.WriteString("control groups")
 	}

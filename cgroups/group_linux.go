@@ -17,6 +17,7 @@ type Group struct {
 	mu     sync.RWMutex // guards the descriptors below against Close
 	closed bool
 	nodes  []node // v2 first
+	unit   *unit  // what systemd knows of it; nil when nothing
 
 	watches map[*context.CancelCauseFunc]bool // loops of Watch that Close ends
 }
@@ -50,7 +51,8 @@ func (g *Group) Paths() Paths {
 	return p
 }
 
-// Close lets go of the group, which stays on the machine. A second Close does nothing.
+// Close lets go of the group, which stays on the machine; one in a [Scope] only while it has processes. A second Close
+// does nothing.
 func (g *Group) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -63,6 +65,9 @@ func (g *Group) Close() error {
 	}
 	for i := range g.nodes {
 		g.nodes[i].close()
+	}
+	if g.unit != nil && g.unit.scope != nil {
+		g.unit.scope.close()
 	}
 	return nil
 }

@@ -97,6 +97,8 @@ func helper(act string) {
 		for {
 			_, _, _ = syscall.RawSyscall(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0)
 		}
+	case "devices":
+		tryDevices()
 	case "container":
 		container()
 	case "delegated":
@@ -155,7 +157,11 @@ func (p *proc) run() { _, _ = io.WriteString(p.in, "\n") }
 func newGroup(t *testing.T, r Resources, c Config) *Group {
 	t.Helper()
 	needRoot(t)
-	g, err := New(context.Background(), name(t), r, c)
+	n := name(t)
+	if c.Parent != "" { // beside another one
+		n += "-2"
+	}
+	g, err := New(context.Background(), n, r, c)
 	if err != nil {
 		t.Fatal(err)
 	}

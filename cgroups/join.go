@@ -10,4 +10,9 @@ type Join struct {
 	// Tasks are the v1 "tasks" files, open for writing. A process with one thread that writes "0" to each is inside,
 	// without the wait of some 10 ms that writing to cgroup.procs has on an idle machine.
 	Tasks []int
+	// Attach says that no process of this program can enter the group, and systemd must move it there: after its
+	// start, and before it does anything that counts, the process is handed to [Group.AddProc]. It is so for a program
+	// in a login session whose group is in a scope of the user's systemd: the kernel (cgroups(7), "delegation") asks
+	// for a group above both that the user may write to. CloneInto is -1 then.
+	Attach bool
 }

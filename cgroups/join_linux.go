@@ -19,7 +19,11 @@ func (g *Group) JoinFDs() (Join, error) {
 	for i := range g.nodes {
 		n := &g.nodes[i]
 		if n.h.Version == 2 {
-			j.CloneInto = n.fd
+			if unit, _ := g.m.attachTarget(n); unit != "" {
+				j.Attach = true
+			} else {
+				j.CloneInto = n.fd
+			}
 			continue
 		}
 		fd, err := n.openProcs("tasks")
@@ -59,7 +63,8 @@ func (n *node) openProcs(file string) (int, error) {
 }
 
 // AddProc moves a process with all its threads into the group. It can take some 10 ms on an idle machine, since the
-// kernel waits for an RCU grace period for each directory; [Group.JoinFDs] avoids that for new processes.
+// kernel waits for an RCU grace period for each directory; [Group.JoinFDs] avoids that for new processes. Where the
+// kernel does not let this user move a process there (see [Join.Attach]) systemd is asked to.
 // A process that has ended is an error that Is ESRCH. After any error the process may be in some of the group's v1
 // directories and not in others.
 func (g *Group) AddProc(ctx context.Context, pid int) error {
@@ -74,7 +79,14 @@ func (g *Group) AddProc(ctx context.Context, pid int) error {
 	}
 	defer g.release()
 	for i := range g.nodes {
-		if err := g.nodes[i].write("cgroup.procs", strconv.Itoa(pid)); err != nil {
+		n := &g.nodes[i]
+		if unit, sub := g.m.attachTarget(n); unit != "" {
+			if err := g.m.attach(ctx, unit, sub, pid); err != nil {
+				return &Error{Op: "have systemd move process " + strconv.Itoa(pid) + " to", Path: n.path, Err: err}
+			}
+			continue
+		}
+		if err := n.write("cgroup.procs", strconv.Itoa(pid)); err != nil {
 			return joinRemedy(err)
 		}
 	}

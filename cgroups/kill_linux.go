@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +14,8 @@ import (
 //
 // With a v2 directory (hybrid machines too) it is one write to cgroup.kill (Linux 5.14), which no fork escapes.
 // Otherwise, and for processes that are in a v1 directory only: no new process is let in where the group has the
-// pids controller, they are stopped where it has the freezer, and killed until none is left.
+// pids controller, they are stopped where it has the freezer, and killed until none is left; a group with neither can
+// take seconds to outrun processes that fork as fast as they can, so name one in [Config] where none is trusted.
 func (g *Group) Kill(ctx context.Context) error {
 	if !g.hold() {
 		return ErrClosed
@@ -110,6 +112,7 @@ func (g *Group) killRound() error {
 	fr := g.node(Freezer)
 	if fr != nil && fr.askFreeze(true) == nil {
 		defer fr.askFreeze(false)
+		fr.awaitFrozen()
 	}
 	var hidden error
 	for i := range g.nodes {
@@ -123,6 +126,22 @@ func (g *Group) killRound() error {
 	}
 	return hidden
 }
+
+// awaitFrozen gives the processes a while to stop: once all have, none forks, and one round ends them all. One that
+// cannot stop now (in uninterruptible sleep) must not keep the others from being killed.
+func (n *node) awaitFrozen() {
+	ctx, cancel := context.WithTimeout(context.Background(), freezePatience)
+	defer cancel()
+	_ = until(ctx, func() (bool, error) {
+		done, err := n.frozen(false)
+		if err == nil && !done && n.h.Version == 1 { // those just forked
+			err = n.askFreeze(true)
+		}
+		return done, err
+	})
+}
+
+const freezePatience = 100 * time.Millisecond
 
 var errHidden = errors.New("a process belongs to a pid namespace that this one cannot see")
 

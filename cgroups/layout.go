@@ -52,6 +52,7 @@ type Availability struct {
 	Version    int    // of the hierarchy it is in; 0 when it is in none
 	Parent     string // the directory in which New makes groups with it by default; "" when not usable
 	Usable     bool
+	Systemd    bool   // by a scope, which systemd makes for the program somewhere below Parent when first needed
 	Reason     string // why not
 	Remedy     string // what helps
 }

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"os"
 	"slices"
 	"sync"
@@ -16,11 +17,19 @@ type Manager struct {
 	mu      sync.Mutex
 	parents map[parentKey]parentDir // default parents found so far
 	retired []int                   // descriptors of parents that are gone, perhaps still in use by another call
+
+	sdMu   sync.Mutex
+	warden *warden // nil until asked for
+	scope  *scope  // nil until needed
+
+	programs programCache // device programs loaded so far
+	devices  error        // why no device program can be attached on v2
 }
 
 type parentKey struct {
-	hierarchy int
-	need      Controllers
+	hierarchy       int
+	need            Controllers
+	noSystemd, stay bool
 }
 
 type parentDir struct {
@@ -47,26 +56,40 @@ func NewManager() (*Manager, error) {
 	if err != nil && !os.IsNotExist(err) { // a kernel without cgroups has no such file
 		return nil, err
 	}
-	l := layoutFrom(string(mounts), string(self), func(mountpoint string) string {
+	m := &Manager{parents: map[parentKey]parentDir{}}
+	m.layout = layoutFrom(string(mounts), string(self), func(mountpoint string) string {
 		text, _ := readText(unix.AT_FDCWD, mountpoint+"/cgroup.controllers")
+		if m.devices = probeDevices(mountpoint); m.devices == nil {
+			text += " devices"
+		}
 		return text
 	})
-	return &Manager{layout: l, parents: map[parentKey]parentDir{}}, nil
+	return m, nil
 }
 
-// Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on. The Manager of
+// Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on; those in a scope
+// that systemd made for the program only while they have processes. The Manager of
 // [Default] needs no Close.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parents {
-		unix.Close(p.fd)
+		if p.fd >= 0 {
+			unix.Close(p.fd)
+		}
 	}
 	clear(m.parents)
 	for _, fd := range m.retired {
 		unix.Close(fd)
 	}
 	m.retired = nil
+	m.programs.close()
+	m.sdMu.Lock()
+	defer m.sdMu.Unlock()
+	if m.scope != nil {
+		m.scope.close()
+		m.scope = nil
+	}
 	return nil
 }
 
@@ -91,7 +114,8 @@ func (m *Manager) homes(c Controllers) (list []int) {
 	return list
 }
 
-// Check asks for every controller whether this process can use it, and where. It creates nothing.
+// Check asks for every controller whether this process can use it, and where. It creates nothing; it may ask systemd
+// which controllers a scope would have.
 func (m *Manager) Check() []Availability {
 	var list []Availability
 	all := Controllers(all)
@@ -101,12 +125,12 @@ func (m *Manager) Check() []Availability {
 
 func (m *Manager) check(c Controllers) Availability {
 	a := Availability{Controller: c}
-	h, dir, err := m.find(c)
+	h, dir, scoped, err := m.find(c)
 	if h >= 0 {
 		a.Version = m.layout.Hierarchies[h].Version
 	}
 	if err == nil {
-		a.Parent, a.Usable = dir, true
+		a.Parent, a.Usable, a.Systemd = dir, true, scoped
 		return a
 	}
 	if u, ok := err.(*UnsupportedError); ok {
@@ -121,23 +145,28 @@ func (m *Manager) check(c Controllers) Availability {
 }
 
 // find looks for the hierarchy and default parent of one controller; h is -1 when it is in no hierarchy.
-func (m *Manager) find(c Controllers) (h int, dir string, err error) {
+func (m *Manager) find(c Controllers) (h int, dir string, scoped bool, err error) {
 	homes := m.homes(c)
 	if len(homes) == 0 {
-		return -1, "", m.missing(c)
+		return -1, "", false, m.missing(c)
 	}
 	for _, h = range homes {
-		if dir, err = m.searchParent(h, c); err == nil {
-			return h, dir, nil
+		if dir, scoped, err = m.locate(&search{ctx: context.Background()}, h, c); err == nil {
+			return h, dir, scoped, nil
 		}
 	}
-	return h, "", err
+	return h, "", false, err
 }
 
 // missing says that a controller is in no hierarchy.
 func (m *Manager) missing(c Controllers) error {
 	u := &UnsupportedError{Controller: c, Mode: m.layout.Mode,
 		Reason: "the kernel lacks it, or it is in no mounted hierarchy"}
+	if c == Devices && m.devices != nil {
+		u.Knob, u.Err, u.Remedy = deviceProgramFile, m.devices, remedyBPF
+		u.Reason = "no device program can be attached to a group"
+		return u
+	}
 	switch m.layout.Mode {
 	case ModeNone:
 		u.Reason = "no cgroup file system is mounted here"

@@ -30,7 +30,10 @@ func (m *Manager) New(ctx context.Context, name string, r Resources, c Config) (
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return m.create(name, &r, &c, m.chooser(&c))
+	if c.Systemd != nil {
+		return m.createInScope(ctx, name, &r, &c)
+	}
+	return m.create(name, &r, &c, m.chooser(ctx, &c, true))
 }
 
 // New makes a group below g, in those hierarchies that g is in. On v2 this hands controllers on to the children of
@@ -43,12 +46,12 @@ func (g *Group) New(ctx context.Context, name string, r Resources, c Config) (*G
 		return nil, ErrClosed
 	}
 	defer g.release()
-	c.Parent = ""
+	c.Parent, c.Systemd = "", nil
 	return g.m.create(name, &r, &c, g.fromGroup)
 }
 
 // fromGroup chooses g's own directories as parents.
-func (g *Group) fromGroup(h int, need Controllers) (place, error) {
+func (g *Group) fromGroup(h int, need Controllers, _ bool) (place, error) {
 	for i := range g.nodes {
 		if n := &g.nodes[i]; n.h == &g.m.layout.Hierarchies[h] {
 			return place{h: h, bits: need, parent: parentDir{n.path, n.fd}, borrowed: true}, nil
@@ -59,7 +62,7 @@ func (g *Group) fromGroup(h int, need Controllers) (place, error) {
 }
 
 func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (*Group, error) {
-	if err := errors.Join(CheckName(name), r.Validate(), c.validate()); err != nil {
+	if err := errors.Join(CheckName(name), r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
 	places, err := m.places(r.Controllers()|c.Controllers, c, choose)
@@ -86,10 +89,10 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 // Places returns the hierarchies in which [Manager.New] would make a group for r and c, in its order, and the same errors
 // as far as they can be known without making one.
 func (m *Manager) Places(r Resources, c Config) ([]Hierarchy, error) {
-	if err := errors.Join(r.Validate(), c.validate()); err != nil {
+	if err := errors.Join(r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
-	places, err := m.places(r.Controllers()|c.Controllers, &c, m.chooser(&c))
+	places, err := m.places(r.Controllers()|c.Controllers, &c, m.chooser(context.Background(), &c, false))
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +169,7 @@ func (g *Group) mkdir(p *place) error {
 	dir := path.Join(p.parent.path, g.name)
 	n := node{h: h, bits: p.bits, path: dir, fd: -1, procsFD: -1}
 	if h.Version == 2 {
-		n.bits |= core
+		n.bits |= core & h.Controllers
 	}
 	if err := mkdirAt(p.parent.fd, g.name); err != nil {
 		return n.fail("mkdir", "", err)

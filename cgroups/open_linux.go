@@ -96,6 +96,7 @@ func (m *Manager) OpenPaths(p Paths) (*Group, error) {
 		return nil, &Error{Op: "open", Path: strings.Join(slices.Sorted(maps.Values(p)), " "), Err: fs.ErrNotExist}
 	}
 	slices.SortStableFunc(g.nodes, func(a, b node) int { return b.h.Version - a.h.Version })
+	g.unit = m.unitOf(&g.nodes[0])
 	return g, nil
 }
 
@@ -129,7 +130,7 @@ func (m *Manager) openNode(name, dir string) (node, error) {
 			unix.Close(fd)
 			return node{}, n.fail("read", "cgroup.controllers", err)
 		}
-		n.bits = core | controllersOf(text)
+		n.bits = core&h.Controllers | controllersOf(text)
 	}
 	return n, nil
 }

@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
 	"path"
 	"strings"
@@ -16,69 +17,182 @@ const (
 	remedyLeaf = "move the processes of that group into a child group first, as Manager.Vacate does for the own group"
 )
 
+// A search says how a default parent is looked for.
+type search struct {
+	ctx       context.Context
+	noSystemd bool   // systemd is not asked
+	stay      bool   // only where systemd bears with us; it is not asked either
+	create    bool   // what is needed may be made: a scope, a leaf
+	vacate    string // the leaf for the processes of the own group
+}
+
 // parent returns the default parent for groups with the controllers given, from memory where possible.
-func (m *Manager) parent(h int, need Controllers) (parentDir, error) {
-	key := parentKey{h, need}
+func (m *Manager) parent(s *search, h int, need Controllers) (p parentDir, scoped bool, err error) {
+	key := parentKey{h, need, s.noSystemd, s.stay}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p, ok := m.parents[key]; ok {
-		return p, nil
+	p, known := m.parents[key]
+	if known && p.path != "" {
+		return p, false, nil
 	}
-	dir, err := m.searchParent(h, need)
+	if !known || !s.create {
+		if p.path, scoped, err = m.locate(s, h, need); err != nil {
+			return parentDir{}, scoped, err
+		}
+		p.fd = -1
+	}
+	if known || scoped {
+		if s.create {
+			m.parents[key] = parentDir{fd: -1} // the scope, which is remembered elsewhere
+			p, err = m.scopeDir(s.ctx)
+		}
+		return p, true, err
+	}
+	if p.fd, err = openDir(unix.AT_FDCWD, p.path); err != nil {
+		return parentDir{}, false, &Error{Op: "open", Path: p.path, Err: err}
+	}
+	m.parents[key] = p
+	return p, false, nil
+}
+
+func (m *Manager) scopeDir(ctx context.Context) (parentDir, error) {
+	w, err := m.findWarden(ctx)
 	if err != nil {
 		return parentDir{}, err
 	}
-	fd, err := openDir(unix.AT_FDCWD, dir)
+	sc, err := m.programScope(ctx, w)
 	if err != nil {
-		return parentDir{}, &Error{Op: "open", Path: dir, Err: err}
+		return parentDir{}, err
 	}
-	m.parents[key] = parentDir{dir, fd}
-	return m.parents[key], nil
+	return sc.dir, nil
 }
 
 // forget drops a remembered parent if it is gone, so that the next call looks anew. Another call may be using its
 // descriptor, whose number must not come to mean another directory: it is closed with the Manager.
 func (m *Manager) forget(h int, need Controllers) {
-	key := parentKey{h, need}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p, ok := m.parents[key]
-	if ok && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
-		m.retired = append(m.retired, p.fd)
-		delete(m.parents, key)
+	for key, p := range m.parents {
+		if key.hierarchy == h && key.need == need && p.path != "" && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
+			m.retired = append(m.retired, p.fd)
+			delete(m.parents, key)
+		}
 	}
 }
 
-// searchParent finds where New makes groups by default.
+// locate finds where New makes groups by default: a directory, or that of the systemd that is to make a scope (scoped).
 //
 // v1: the own group, in each hierarchy.
 //
 // v2: the own group if it hands the controllers on to its children or can be made to. A group with processes other
 // than the root cannot, so usually it is the nearest ancestor that does, that this user may write to, and from which
-// processes can be moved down.
-func (m *Manager) searchParent(h int, need Controllers) (string, error) {
+// processes can be moved down. Where systemd runs, that ends at the unit that the program is in, and counts only if
+// the unit was delegated: elsewhere systemd takes controllers away again when it likes. Then comes a scope of the
+// program's own, and only where systemd cannot be asked what lies further up.
+func (m *Manager) locate(s *search, h int, need Controllers) (dir string, scoped bool, err error) {
 	hier := &m.layout.Hierarchies[h]
-	dir := hier.Dir()
+	dir = hier.Dir()
 	if dir == "" {
-		return "", &UnsupportedError{Controller: need, Mode: m.layout.Mode,
+		return "", false, &UnsupportedError{Controller: need, Mode: m.layout.Mode,
 			Reason: "the group of this process, " + hier.Own + ", is outside of what is mounted on " + hier.Mountpoint}
 	}
 	if hier.Version == 1 {
-		return dir, m.tryV1(dir, need)
+		return dir, false, m.tryV1(dir, need)
 	}
+	if m.layout.Mode == ModeHybrid || s.noSystemd || !systemdRuns() {
+		dir, err = m.searchUp(s, ancestors(dir, hier.Mountpoint), need)
+		return dir, false, err
+	}
+	near, err := m.searchUp(s, delegatedTo(dir, hier.Mountpoint), need)
+	if err == nil || s.stay {
+		return near, false, err
+	}
+	w, werr := m.findWarden(s.ctx)
+	if werr == nil {
+		werr = w.lacks(need, m)
+	}
+	if werr == nil {
+		return w.dir, true, nil
+	}
+	if dir, err := m.searchUp(s, ancestors(dir, hier.Mountpoint), need); err == nil {
+		return dir, false, nil
+	}
+	if u := (*UnsupportedError)(nil); errors.As(err, &u) && u.Remedy == remedyLeaf {
+		return "", false, err
+	}
+	if u := (*UnsupportedError)(nil); errors.As(werr, &u) {
+		u.Controller = need
+	}
+	return "", false, werr
+}
+
+// ancestors lists a directory and those above, to the mount point.
+func ancestors(dir, mountpoint string) (list []string) {
+	for ; dir != mountpoint; dir = path.Dir(dir) {
+		list = append(list, dir)
+	}
+	return append(list, mountpoint)
+}
+
+// delegatedTo lists the directories from dir upwards that systemd has left to others: those within a unit with
+// Delegate=yes, and those that it knows nothing of.
+func delegatedTo(dir, mountpoint string) (list []string) {
+	for ; dir != mountpoint; dir = path.Dir(dir) {
+		if isUnitDir(path.Base(dir)) {
+			if !isDelegated(dir) {
+				return nil
+			}
+			return append(list, dir)
+		}
+		list = append(list, dir)
+	}
+	if !isRoot(mountpoint) { // of a cgroup namespace, whose systemd, if there is one, lives outside
+		list = append(list, mountpoint)
+	}
+	return list
+}
+
+// isDelegated reads the mark that systemd sets on the group of a unit with Delegate=yes: user.delegate since
+// version 251, before that one that only root can read.
+func isDelegated(dir string) bool {
+	var b [8]byte
+	for _, name := range []string{"user.delegate", "trusted.delegate"} {
+		if n, err := unix.Getxattr(dir, name, b[:]); err == nil && string(b[:n]) == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// searchUp returns the first of the directories in which groups can be made, for which the own group is vacated if that
+// is asked for and all that is missing.
+func (m *Manager) searchUp(s *search, dirs []string, need Controllers) (string, error) {
 	var faults []error
-	for {
+	for _, dir := range dirs {
 		err := m.tryV2(dir, need)
 		if err == nil {
 			return dir, nil
 		}
 		faults = append(faults, err)
-		if dir == hier.Mountpoint {
-			return "", mostTelling(faults)
-		}
-		dir = path.Dir(dir)
 	}
+	if len(faults) == 0 {
+		return "", errNoneDelegated
+	}
+	err := mostTelling(faults)
+	if u := (*UnsupportedError)(nil); s.vacate == "" || !errors.As(err, &u) || u.Remedy != remedyLeaf {
+		return "", err
+	}
+	own := m.layout.Hierarchies[0].Dir()
+	if !s.create {
+		return own, nil
+	}
+	if err := m.Vacate(s.ctx, s.vacate); err != nil {
+		return "", err
+	}
+	return own, m.tryV2(own, need)
 }
+
+var errNoneDelegated = errors.New("no group is delegated to this program")
 
 // mostTelling picks the fault to report: a group that could be used if it were not for its processes says more than
 // that the ancestors are not ours.
@@ -120,13 +234,16 @@ func (m *Manager) tryV2(dir string, need Controllers) error {
 	}
 	present, _ := readText(unix.AT_FDCWD, dir+"/cgroup.controllers")
 	if lacks := missing &^ controllersOf(present); lacks != 0 {
-		return refuse(lacks.String()+" is not handed down to "+dir, remedyDelegate, nil)
+		need = lacks
+		return refuse("not handed down to "+dir, remedyDelegate, nil)
 	}
 	if err := writable(dir+"/cgroup.subtree_control", unix.W_OK); err != nil {
-		return refuse(missing.String()+" cannot be enabled for children of "+dir, remedyDelegate, err)
+		need = missing
+		return refuse("it cannot be enabled for children of "+dir, remedyDelegate, err)
 	}
 	if !isRoot(dir) && hasProcs(dir) {
-		return refuse(missing.String()+" cannot be enabled for children of "+dir+", which has processes", remedyLeaf, nil)
+		need = missing
+		return refuse("it cannot be enabled for children of "+dir+", which has processes", remedyLeaf, nil)
 	}
 	return nil
 }
@@ -167,12 +284,12 @@ func (m *Manager) enable(fd int, dir string, need Controllers) error {
 
 func (m *Manager) cannotEnable(c Controllers, dir string, err error) error {
 	u := &UnsupportedError{Controller: c, Mode: m.layout.Mode, Err: err,
-		Reason: "cannot be enabled for children of " + dir}
+		Reason: "it cannot be enabled for children of " + dir}
 	switch {
 	case errors.Is(err, unix.EBUSY):
 		u.Remedy = remedyLeaf
 	case errors.Is(err, unix.ENOENT):
-		u.Reason = "is not handed down to " + dir
+		u.Reason = "not handed down to " + dir
 		u.Remedy = remedyDelegate
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		u.Remedy = remedyDelegate

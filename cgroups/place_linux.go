@@ -1,7 +1,7 @@
 package cgroups
 
 import (
-	"errors"
+	"context"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -16,25 +16,34 @@ type place struct {
 }
 
 // A chooser finds the parent directory in a hierarchy for a set of controllers.
-type chooser func(h int, need Controllers) (place, error)
+type chooser func(h int, need Controllers, optional bool) (place, error)
 
-// chooser returns the chooser that c asks for.
-func (m *Manager) chooser(c *Config) chooser {
+// chooser returns the chooser that c asks for. With create it may make what it needs: a scope, a leaf.
+func (m *Manager) chooser(ctx context.Context, c *Config, create bool) chooser {
 	if c.Parent != "" {
 		return m.fromPath(c.Parent)
 	}
-	return m.fromDefault
-}
-
-// fromDefault chooses the default parents.
-func (m *Manager) fromDefault(h int, need Controllers) (place, error) {
-	p, err := m.parent(h, need)
-	return place{h: h, bits: need, parent: p, borrowed: true}, err
+	s := &search{ctx: ctx, noSystemd: c.NoSystemd, create: create, vacate: c.Vacate}
+	// What is only optional is no reason to ask systemd, if the rest can be had without.
+	stay := *s
+	stay.stay = !s.noSystemd
+	placed := false
+	return func(h int, need Controllers, optional bool) (place, error) {
+		how := s
+		if optional && placed {
+			how = &stay
+		}
+		p, scoped, err := m.parent(how, h, need)
+		if err == nil && !scoped && m.layout.Mode == ModeV2 {
+			placed = true
+		}
+		return place{h: h, bits: need, parent: p, borrowed: true}, err
+	}
 }
 
 // fromPath chooses a parent named by the caller.
 func (m *Manager) fromPath(group string) chooser {
-	return func(h int, need Controllers) (place, error) {
+	return func(h int, need Controllers, _ bool) (place, error) {
 		dir := m.layout.Hierarchies[h].dirOf(path.Clean(group))
 		if dir == "" {
 			return place{}, &UnsupportedError{Controller: need, Mode: m.layout.Mode,
@@ -54,18 +63,18 @@ func (m *Manager) places(need Controllers, c *Config, choose chooser) ([]place, 
 	var faults []error
 	bits := make([]Controllers, len(m.layout.Hierarchies))
 	need.each(func(one Controllers) {
-		if err := m.assign(one, bits, c, choose); err != nil {
+		if err := m.assign(one, bits, c, false, choose); err != nil {
 			faults = append(faults, err)
 		}
 	})
-	(c.Optional &^ need).each(func(one Controllers) { _ = m.assign(one, bits, c, choose) })
+	(c.Optional &^ need).each(func(one Controllers) { _ = m.assign(one, bits, c, true, choose) })
 	for h, b := range bits {
 		// On a v2 machine the group is there even if nothing is asked of it, on a hybrid one beside the others.
 		beside := m.layout.Hierarchies[h].Version == 2 && !(c.NoUnified && m.layout.Mode == ModeHybrid)
 		if b == 0 && !beside {
 			continue
 		}
-		p, err := choose(h, b)
+		p, err := choose(h, b, false)
 		switch {
 		case err == nil:
 			list = append(list, p)
@@ -77,7 +86,7 @@ func (m *Manager) places(need Controllers, c *Config, choose chooser) ([]place, 
 		p, err := m.anyPlace(choose)
 		list, faults = append(list, p), append(faults, err)
 	}
-	if err := errors.Join(faults...); err != nil {
+	if err := joinFaults(faults); err != nil {
 		closePlaces(list)
 		return nil, err
 	}
@@ -85,14 +94,14 @@ func (m *Manager) places(need Controllers, c *Config, choose chooser) ([]place, 
 }
 
 // assign finds a hierarchy for one controller that goes together with what is assigned already.
-func (m *Manager) assign(one Controllers, bits []Controllers, c *Config, choose chooser) error {
+func (m *Manager) assign(one Controllers, bits []Controllers, c *Config, optional bool, choose chooser) error {
 	err := m.missing(one)
 	for _, h := range m.homes(one) {
 		if c.NoUnified && m.layout.Mode == ModeHybrid && m.layout.Hierarchies[h].Version == 2 && core.Has(one) {
 			continue
 		}
 		var p place
-		if p, err = choose(h, bits[h]|one); err == nil {
+		if p, err = choose(h, bits[h]|one, optional); err == nil {
 			closePlaces([]place{p})
 			bits[h] |= one
 			return nil
@@ -105,7 +114,7 @@ func (m *Manager) anyPlace(choose chooser) (p place, err error) {
 	err = m.missing(Freezer)
 	for _, c := range []Controllers{Freezer, Pids, CPUAcct, CPU, Memory} {
 		for _, h := range m.homes(c) {
-			if p, err = choose(h, c); err == nil {
+			if p, err = choose(h, c, false); err == nil {
 				return p, nil
 			}
 		}

@@ -104,7 +104,7 @@ func layoutFrom(mounts, self string, v2controllers func(mountpoint string) strin
 		*list = append(*list, h)
 	})
 	for i := range v2 {
-		v2[i].Controllers = core | controllersOf(v2controllers(v2[i].Mountpoint))
+		v2[i].Controllers = always | controllersOf(v2controllers(v2[i].Mountpoint))
 	}
 	l := Layout{Hierarchies: append(v2, v1...)}
 	switch {

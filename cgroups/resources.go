@@ -38,6 +38,20 @@ type Resources struct {
 	// Misc limits the resources of the misc controller by name. Both versions: misc.max (Linux 5.13).
 	Misc map[string]int64
 
+	// RDMA limits remote DMA devices by name ("mlx5_0"). Both versions: rdma.max (Linux 4.11).
+	RDMA map[string]RDMALimits
+
+	// Devices say which device nodes may be made and opened by the processes of the group, and what no rule names is
+	// denied. Each kind of access (making, reading, writing) is decided by the last rule that matches the device and
+	// names it; an opening for reading and writing needs both. Groups above count too: nothing that one of them denies
+	// can be had. nil leaves all as it is; {Allow: true, Type: AllDevices, …} alone lifts the limit. At most 256 rules.
+	//
+	// v2, hybrid too: an eBPF program of the group (Linux 4.15; replaced in one step from 5.6), which needs CAP_BPF and
+	// CAP_NET_ADMIN, or CAP_SYS_ADMIN, on the machine itself; otherwise an [*UnsupportedError]. v1: devices.deny and
+	// devices.allow; a v1 group holds exceptions to one policy only, and rules that deny within what they allow within
+	// what they deny are unsupported there. On v1 a group that has groups below can change its exceptions, not its policy.
+	Devices []DeviceRule
+
 	// Unified are further v2 files and what to write into them, after everything else, in the order of their names:
 	// {"memory.zswap.max": "0"}. Files that move, kill or freeze processes or delegate controllers are refused: there
 	// are calls for those. On v1 only files whose controller lives in the v2 hierarchy can be written.
@@ -63,6 +77,9 @@ type MemoryResources struct {
 	// v2: memory.swap.max; v1: memory.memsw.limit_in_bytes, which counts memory and swap together and therefore is
 	// set to Max+Swap; Max must then be set here or in the group already. Needs swap accounting in the kernel.
 	Swap int64
+	// ZSwap is the limit of compressed swap in memory. Zero forbids it.
+	// v2: memory.zswap.max (Linux 5.19); v1: unsupported.
+	ZSwap int64
 	// OOMGroup kills the whole group when the OOM killer picks one of its processes.
 	// v2: memory.oom.group (Linux 4.19); v1: unsupported.
 	OOMGroup Toggle
@@ -95,6 +112,17 @@ type CPUSetResources struct {
 	// Mems are the memory nodes, a list likewise. Both versions: cpuset.mems. A new v1 group takes what is not set
 	// here from its parent, since no process can enter it otherwise.
 	Mems string
+	// Partition makes the group's CPUs its own: "root" is a scheduling domain without the CPUs of others, "isolated" one
+	// without load balancing too, "member" the default. The parent must be a partition itself (the root of
+	// the hierarchy is), and the kernel takes an impossible wish and calls it invalid: that is an error here, and the
+	// group is a member again. v2: cpuset.cpus.partition (Linux 5.0, "isolated" 6.1); v1: unsupported.
+	Partition string
+}
+
+// RDMALimits limit one remote DMA device.
+type RDMALimits struct {
+	Handles int64 // hca_handle
+	Objects int64 // hca_object
 }
 
 // PidsResources limit the number of processes and threads.
@@ -139,6 +167,8 @@ func (r *Resources) Controllers() (c Controllers) {
 	add(r.IO.Weight != 0 || len(r.IO.Devices) > 0, IO)
 	add(len(r.HugeTLB) > 0, HugeTLB)
 	add(len(r.Misc) > 0, Misc)
+	add(len(r.RDMA) > 0, RDMA)
+	add(r.Devices != nil, Devices)
 	for file := range r.Unified {
 		c |= controllerOfFile(file)
 	}

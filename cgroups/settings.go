@@ -9,13 +9,15 @@ import (
 	"time"
 )
 
-// A Setting is one value for one file of a group.
+// A Setting is one value for one file of a group. Device rules for v2 are one with the File "BPF_CGROUP_DEVICE" and the
+// rules as Value: an eBPF program that is attached, not a file.
 type Setting struct {
 	Controller Controllers // 0 for files of the group itself ("cgroup.max.depth")
 	File       string
 	Value      string
 
-	alt string // file to write when File does not exist
+	alt     string // file to write when File does not exist
+	program string // of devices on v2, to attach instead of writing
 }
 
 // String returns "VALUE > FILE".
@@ -41,6 +43,7 @@ func (r *Resources) settingsV2(only Controllers) []Setting {
 	l.limit(Memory, "memory.min", m.Min, "max")
 	l.limit(Memory, "memory.low", m.Low, "max")
 	l.limit(Memory, "memory.swap.max", m.Swap, "max")
+	l.limit(Memory, "memory.zswap.max", m.ZSwap, "max")
 	l.toggle(Memory, "memory.oom.group", m.OOMGroup)
 	if quota, period, set := r.CPU.bandwidth(); set {
 		l.add(CPU, "cpu.max", micros(quota, "max")+" "+micros(period, ""))
@@ -49,12 +52,17 @@ func (r *Resources) settingsV2(only Controllers) []Setting {
 	l.limit(CPU, "cpu.weight", r.CPU.Weight, "")
 	l.toggle(CPU, "cpu.idle", r.CPU.Idle)
 	l.cpuset(&r.CPUSet)
+	if r.CPUSet.Partition != "" {
+		l.add(CPUSet, partitionFile, r.CPUSet.Partition)
+	}
 	l.limit(Pids, "pids.max", r.Pids.Max, "max")
 	l.ioV2(&r.IO)
 	for _, size := range slices.Sorted(maps.Keys(r.HugeTLB)) {
 		l.limit(HugeTLB, "hugetlb."+size+".max", r.HugeTLB[size], "max")
 	}
 	l.misc(r.Misc)
+	l.rdma(r.RDMA)
+	l.devicesV2(r.Devices)
 	l.unified(r.Unified)
 	return l.list
 }
@@ -108,6 +116,36 @@ func (l *settings) misc(m map[string]int64) {
 		}
 	}
 }
+
+func (l *settings) rdma(m map[string]RDMALimits) {
+	for _, device := range slices.Sorted(maps.Keys(m)) {
+		line := device
+		if v := m[device].Handles; v != 0 {
+			line += " hca_handle=" + number(v, "max")
+		}
+		if v := m[device].Objects; v != 0 {
+			line += " hca_object=" + number(v, "max")
+		}
+		if line != device {
+			l.add(RDMA, "rdma.max", line)
+		}
+	}
+}
+
+func (l *settings) devicesV2(rules []DeviceRule) {
+	if rules == nil || !l.only.Has(Devices) {
+		return
+	}
+	text := make([]string, len(rules))
+	for i, r := range rules {
+		text[i] = r.String()
+	}
+	l.list = append(l.list, Setting{Controller: Devices, File: deviceProgramFile, Value: strings.Join(text, "; "),
+		program: string(encodeBPF(deviceProgram(rules)))})
+}
+
+// partitionFile answers what became of a wish when it is read.
+const partitionFile = "cpuset.cpus.partition"
 
 func (l *settings) unified(m map[string]string) {
 	for _, file := range slices.Sorted(maps.Keys(m)) {

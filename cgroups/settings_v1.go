@@ -27,6 +27,9 @@ func (r *Resources) settingsV1(only Controllers, mode Mode) ([]Setting, error) {
 		l.limit(HugeTLB, "hugetlb."+size+".limit_in_bytes", r.HugeTLB[size], "-1")
 	}
 	l.misc(r.Misc)
+	l.rdma(r.RDMA)
+	l.devices(r.Devices)
+	l.refuse(r.CPUSet.Partition != "", CPUSet, partitionFile)
 	for _, file := range slices.Sorted(maps.Keys(r.Unified)) {
 		if c := controllerOfFile(file); c != 0 {
 			l.refuse(true, c, file)
@@ -64,6 +67,7 @@ const memswFile = "memory.memsw.limit_in_bytes"
 func (l *v1Settings) memory(m *MemoryResources) {
 	l.refuse(m.High != 0, Memory, "memory.high")
 	l.refuse(m.Min != 0, Memory, "memory.min")
+	l.refuse(m.ZSwap != 0, Memory, "memory.zswap.max")
 	l.refuse(m.OOMGroup == On, Memory, "memory.oom.group")
 	l.limit(Memory, "memory.limit_in_bytes", m.Max, "-1")
 	l.limit(Memory, "memory.soft_limit_in_bytes", m.Low, "-1")
@@ -76,6 +80,18 @@ func (l *v1Settings) memory(m *MemoryResources) {
 	default:
 		l.add(Memory, memswFile, "+"+number(m.Swap, ""))
 	}
+}
+
+func (l *v1Settings) devices(rules []DeviceRule) {
+	if rules == nil || !l.only.Has(Devices) {
+		return
+	}
+	p, err := policyOf(rules)
+	if err != nil {
+		l.refused = append(l.refused, unsupportedV1Rules(l.mode))
+		return
+	}
+	l.list = append(l.list, p.settings()...)
 }
 
 func (l *v1Settings) io(r *IOResources) {

@@ -3,7 +3,11 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,11 +45,19 @@ func (g *Group) Update(ctx context.Context, r Resources) error {
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}
+	if g.unit != nil {
+		if err := g.unit.update(ctx, &r); err != nil {
+			return err
+		}
+	}
 	var before []formerly
-	for i := range g.nodes {
-		before = append(before, g.nodes[i].formerly(plans[i])...)
-		if err := g.nodes[i].apply(g.m, plans[i]); err != nil {
-			return errors.Join(err, restore(before))
+	for _, devices := range []bool{false, true} { // device rules last: what they were cannot be read, so nothing may fail after them
+		for i := range g.nodes {
+			plan := slices.DeleteFunc(slices.Clone(plans[i]), func(s Setting) bool { return (s.Controller == Devices) != devices })
+			before = append(before, g.nodes[i].formerly(plan)...)
+			if err := g.nodes[i].apply(g.m, plan); err != nil {
+				return errors.Join(err, restore(before))
+			}
 		}
 	}
 	return nil
@@ -56,6 +68,11 @@ func (m *Manager) settingsOf(r *Resources, n *node) ([]Setting, error) {
 		return r.settingsV2(n.bits), nil
 	}
 	plan, err := r.settingsV1(n.bits, m.layout.Mode)
+	if r.Devices != nil && n.bits.Has(Devices) && err == nil { // a living group is changed, not set anew
+		var change []Setting
+		change, err = n.devicesV1(r.Devices, m.layout.Mode)
+		plan = append(slices.DeleteFunc(plan, func(s Setting) bool { return s.Controller == Devices }), change...)
+	}
 	if s, ok := n.keepSwap(&r.Memory); ok && err == nil {
 		plan = append(plan, s)
 	}
@@ -102,6 +119,9 @@ func (n *node) apply(m *Manager, plan []Setting) error {
 }
 
 func (n *node) set(m *Manager, s Setting) error {
+	if s.program != "" {
+		return n.setDevices(m, s.program)
+	}
 	if s.File == memswFile && s.Value[0] == '+' {
 		sum, err := n.memsw(s.Value[1:])
 		if err != nil {
@@ -110,6 +130,9 @@ func (n *node) set(m *Manager, s Setting) error {
 		s.Value = sum
 	}
 	err := n.write(s.File, s.Value)
+	if err == nil && s.File == partitionFile {
+		return n.checkPartition(s.Value)
+	}
 	if errors.Is(err, unix.ENOENT) && s.alt != "" {
 		err = n.write(s.alt, s.Value)
 	}
@@ -118,6 +141,20 @@ func (n *node) set(m *Manager, s Setting) error {
 			Reason: "this kernel, or this kind of group, has no such file", Remedy: remedyKnob(s.File)}
 	}
 	return err
+}
+
+// checkPartition reads what became of a wish: the kernel takes any, and tells what is wrong with it in the file.
+func (n *node) checkPartition(want string) error {
+	text, err := readText(n.fd, partitionFile)
+	if err != nil {
+		return n.fail("read", partitionFile, err)
+	}
+	if got := strings.TrimSpace(text); got != want {
+		_ = n.write(partitionFile, "member")
+		return &Error{Op: "make a " + want + " partition by", Path: path.Join(n.path, partitionFile),
+			Err: fmt.Errorf("%w: the kernel says %q", unix.EINVAL, got), Remedy: "the CPUs must be the parent's to give, and the parent a partition"}
+	}
+	return nil
 }
 
 // memsw adds the swap allowance to the memory limit that the group has.
@@ -142,6 +179,12 @@ func remedyKnob(file string) string {
 		return "needs Linux 5.14 with CONFIG_CFS_BANDWIDTH"
 	case "cpu.idle":
 		return "needs Linux 5.15"
+	case "memory.zswap.max":
+		return "needs Linux 5.19 with CONFIG_ZSWAP"
+	case partitionFile:
+		return "needs Linux 5.0, and a group that is not the root"
+	case "memory.oom.group":
+		return "needs Linux 4.19"
 	case "misc.max":
 		return "needs Linux 5.13"
 	}

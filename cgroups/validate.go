@@ -46,6 +46,19 @@ func (r *Resources) Validate() error {
 		}
 		f.limit("Misc["+key+"]", r.Misc[key])
 	}
+	for _, device := range slices.Sorted(maps.Keys(r.RDMA)) {
+		if !isWord(device, "_-.") {
+			f.add("RDMA", device, "is not the name of a device")
+		}
+		f.limit("RDMA["+device+"].Handles", r.RDMA[device].Handles)
+		f.limit("RDMA["+device+"].Objects", r.RDMA[device].Objects)
+	}
+	f.devices(r.Devices)
+	switch r.CPUSet.Partition {
+	case "", "member", "root", "isolated":
+	default:
+		f.add("CPUSet.Partition", r.CPUSet.Partition, "is not member, root or isolated")
+	}
 	for _, file := range slices.Sorted(maps.Keys(r.Unified)) {
 		f.unified(file, r.Unified[file])
 	}
@@ -200,6 +213,8 @@ func (f *faults) unified(file, value string) {
 	switch {
 	case !isWord(file, "._-") || !strings.Contains(file, ".") || file[0] == '.':
 		f.add("Unified", file, "is not the name of a file in a group")
+	case strings.HasSuffix(file, ".pressure") && file != "cgroup.pressure":
+		f.add("Unified", file, "is a trigger, which lives as long as the file is open; Watch sets it")
 	case isActing(file):
 		f.add("Unified", file, "moves, stops or delegates; there is a call for that")
 	}

@@ -69,6 +69,20 @@ func newPlan(l *Layout, env Env) *Plan {
 // Files returns the files that the program needs, by the names of its inputs.
 func (p *Plan) Files() map[string]*os.File { return p.files }
 
+// Lasting says that the plan would be the same at any other time: it holds no open file, and nothing of what it was
+// compared with is a place of the host's that can be replaced.
+func (p *Plan) Lasting() bool {
+	if len(p.files) > 0 || !p.env.Features.MountSetattr || p.env.ScratchDir != "" {
+		return false
+	}
+	for i := range p.layout.Mounts {
+		if t := p.layout.Mounts[i].Type; t == TypeBind || t == TypeOverlay {
+			return false
+		}
+	}
+	return true
+}
+
 // Inputs returns the descriptor numbers of the inputs of prog, in its order, for the inputs that are the
 // plan's.
 func (p *Plan) fds(prog *program.Program) ([]int, error) {

@@ -39,6 +39,12 @@ func (p *Plan) OpenDir(b *program.Builder, dir string) program.Arg {
 	return p.open(b, rel(dir), unix.O_DIRECTORY, 0).Result()
 }
 
+// OpenPath emits the opening with O_PATH of whatever is at a path in the finished root, as OpenDir does it. Where missing is
+// not 0, the program goes on there when nothing is at the path.
+func (p *Plan) OpenPath(b *program.Builder, name string, missing program.Label) program.OpRef {
+	return p.open(b, rel(name), 0, missing, unix.ENOTDIR)
+}
+
 func orMissing(o program.OpRef, missing program.Label, errnos []syscall.Errno) program.OpRef {
 	if missing != 0 {
 		if !slices.Contains(errnos, unix.ENOENT) {

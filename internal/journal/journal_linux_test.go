@@ -360,14 +360,14 @@ func TestDirRefusesWhatOthersMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, ok := range map[string]bool{"open": false, "link": false, "file": false, "fine": true, "new": true} {
-		f, err := openDir(place{parent: base, name: name}, uid)
+		f, err := openDir(place{parent: base, name: name}, uid, "journal", true)
 		if (err == nil) != ok || err != nil && !errors.Is(err, ErrUnsafeDir) {
 			t.Errorf("%s: %v", name, err)
 		}
 		f.Close()
 	}
 	world := make("world", 0o777)
-	if _, err := openDir(place{parent: world, name: "x"}, uid); !errors.Is(err, ErrUnsafeDir) {
+	if _, err := openDir(place{parent: world, name: "x"}, uid, "journal", true); !errors.Is(err, ErrUnsafeDir) {
 		t.Errorf("a parent that others write to: %v", err)
 	}
 	if uid == 0 {
@@ -375,10 +375,10 @@ func TestDirRefusesWhatOthersMade(t *testing.T) {
 		if err := os.Chown(foreign, 1234, 1234); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openDir(place{parent: base, name: "foreign"}, uid); !errors.Is(err, ErrUnsafeDir) {
+		if _, err := openDir(place{parent: base, name: "foreign"}, uid, "journal", true); !errors.Is(err, ErrUnsafeDir) {
 			t.Errorf("a directory of another user: %v", err)
 		}
-		if _, err := openDir(place{parent: foreign, name: "x"}, uid); !errors.Is(err, ErrUnsafeDir) {
+		if _, err := openDir(place{parent: foreign, name: "x"}, uid, "journal", true); !errors.Is(err, ErrUnsafeDir) {
 			t.Errorf("a parent of another user: %v", err)
 		}
 	}

@@ -94,5 +94,8 @@ type Word int
 // Addr is the address of the word.
 func (w Word) Addr() Arg { return Arg{kind: kindWord, val: uint64(w)} }
 
+// AddrShown is the address of the word, shown as the given text.
+func (w Word) AddrShown(text string) Arg { return Arg{kind: kindWord, val: uint64(w), text: text} }
+
 // Value is the content of the word at the time of the call.
 func (w Word) Value() Arg { return Arg{kind: kindWordVal, val: uint64(w)} }

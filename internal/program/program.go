@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Program is a finished list of operations. It is immutable and safe for concurrent use.
@@ -69,6 +71,17 @@ func (p *Program) Steps() []Step { return p.steps }
 
 // Ops returns the operations in order. The caller must not change them.
 func (p *Program) Ops() []Op { return p.ops }
+
+// Reads counts the operations that read from an input.
+func (p *Program) Reads(input string) (n int) {
+	for i := range p.ops {
+		o := &p.ops[i]
+		if len(o.Args) > 0 && o.Args[0].kind == kindInput && o.Args[0].text == input && (o.Nr == unix.SYS_READ || o.Nr == unix.SYS_RECVMSG || o.Nr == unix.SYS_RECVFROM) {
+			n++
+		}
+	}
+	return n
+}
 
 // Step returns the step that operation op belongs to.
 func (p *Program) Step(op int) Step {

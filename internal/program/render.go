@@ -125,6 +125,9 @@ func (p *Program) shown(a Arg) string {
 	case kindResult:
 		return "<" + p.resultName(int(a.val)) + ">"
 	case kindWordVal, kindWord:
+		if a.text != "" {
+			return a.text
+		}
 		return "<word " + strconv.FormatUint(a.val, 10) + ">"
 	case kindStr:
 		return quote(a.text)

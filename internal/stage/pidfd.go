@@ -5,6 +5,7 @@ package stage
 import (
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,6 +45,22 @@ func (p *Pidfd) AwaitExit() error {
 			}
 		}
 	})
+}
+
+// AwaitShort waits for the end of the process on the calling thread, for d at most, and reports whether it has ended. The
+// end of a process that lives shortly is seen sooner so: no other goroutine has to run first.
+func (p *Pidfd) AwaitShort(d time.Duration) (ended bool) {
+	until := time.Now().Add(d)
+	err := p.rc.Control(func(fd uintptr) {
+		pfd := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for left := d; left > 0; left = time.Until(until) {
+			n, err := unix.Poll(pfd, int((left+time.Millisecond-1)/time.Millisecond))
+			if ended = n > 0; err != unix.EINTR {
+				return
+			}
+		}
+	})
+	return ended && err == nil
 }
 
 // Fd returns the descriptor's number, valid until Close.

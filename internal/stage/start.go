@@ -195,9 +195,19 @@ func socketpair() (host, theirs int, err error) {
 
 // Conn is the host's end of the socket to a stage.
 type Conn struct {
-	fd int
-	p  *program.Program
+	fd     int
+	p      *program.Program
+	decode func(address uint64, errno unix.Errno) error // for programs that were made elsewhere
 }
+
+// NewConn takes over a connection to a stage that another program made, which waits as [EmitAccept] does. decode says
+// what a failure means.
+func NewConn(fd int, decode func(address uint64, errno unix.Errno) error) *Conn {
+	return &Conn{fd: fd, decode: decode}
+}
+
+// Address is where an operation of a stage's program stands, as failures name it.
+func Address(op int) uint64 { return uint64(program.Entry(dataBase)) + uint64(op)*program.OpSize }
 
 // Message is what a stage says at a sync point.
 type Message struct {
@@ -241,6 +251,9 @@ func (c *Conn) Recv() (Message, error) {
 		if m.Tag < 4096 {
 			return m, nil
 		}
+		if c.decode != nil {
+			return m, c.decode(m.Tag, unix.Errno(m.Value))
+		}
 		return m, c.p.Error(program.OpIndex(dataBase, m.Tag), unix.Errno(m.Value))
 	}
 }
@@ -258,6 +271,17 @@ func passedFD(oob []byte) int {
 		unix.Close(fd)
 	}
 	return fds[0]
+}
+
+// AwaitEnd returns when the stage has executed the command or has died. Unlike Recv it is not woken by what the stage
+// says meanwhile, which remains to be received.
+func (c *Conn) AwaitEnd() {
+	p := []unix.PollFd{{Fd: int32(c.fd)}} // no events: the end is always told
+	for {
+		if _, err := unix.Poll(p, -1); err != unix.EINTR {
+			return
+		}
+	}
 }
 
 // Release lets the stage go on from a sync point. A stage that has ended already is no error here: Recv tells why.

@@ -51,8 +51,11 @@ func (inv Inventory) files() {
 }
 
 // cached says that a file is one that a host program keeps once it has been needed: the directory below which groups
-// are made.
+// are made, and device rules.
 func cached(file string) bool {
+	if file == "anon_inode:bpf-prog" { // device rules that were loaded once
+		return true
+	}
 	return strings.HasPrefix(file, "/sys/fs/cgroup/") && !strings.Contains(file, "caisson")
 }
 

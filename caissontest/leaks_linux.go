@@ -1,0 +1,17 @@
+package caissontest
+
+import (
+	"testing"
+
+	"github.com/caisson-go/caisson/internal/testutil"
+)
+
+// NoLeaks fails the test if, at its end, the process holds more than it does now: open files, mounts, cgroups of
+// caisson's, child processes (zombies included) and their namespaces, goroutines. What is about to go has some seconds
+// to do so. Call it first, so that it looks last, and not in tests that run in parallel with others. On other systems
+// than Linux it does nothing.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	_ = startable() // the first container of a program makes what the program keeps: its keeper, a template
+	testutil.NoLeaks(t)
+}

@@ -1,0 +1,271 @@
+package cgroups
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// needSystemd skips where no systemd serves this user with cgroup v2.
+func needSystemd(t *testing.T) *Manager {
+	t.Helper()
+	m, err := NewManager()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	if _, err := m.findWarden(t.Context()); err != nil {
+		if os.Getenv("CAISSON_TEST_SYSTEMD") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("no systemd that hands over groups: ", err)
+	}
+	return m
+}
+
+func systemctl(t *testing.T, args ...string) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		args = append([]string{"--user"}, args...)
+	}
+	out, err := exec.Command("systemctl", args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("systemctl %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func property1(t *testing.T, unit, name string) string {
+	t.Helper()
+	return systemctl(t, "show", "--value", "-p", name, unit)
+}
+
+// enter starts a helper in the group as a start engine does: born inside, or handed to systemd.
+func enter(t *testing.T, g *Group, act string) *proc {
+	t.Helper()
+	j, err := g.JoinFDs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proc{Cmd: exec.Command("/proc/self/exe")}
+	p.Env = append(os.Environ(), actVar+"="+act)
+	p.Stdout, p.Stderr = &p.out, &p.out
+	p.WaitDelay = time.Second
+	if !j.Attach {
+		p.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: j.CloneInto}
+	}
+	if p.in, err = p.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Process.Kill(); _ = p.Wait() })
+	if j.Attach {
+		if err := g.AddProc(t.Context(), p.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// A scope of the group's own: limits in both places, live changes, figures after the end, nothing left.
+func TestScope(t *testing.T) {
+	m := needSystemd(t)
+	unit := name(t) + ".scope"
+	r := Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}, Pids: PidsResources{Max: 20}, CPU: CPUResources{CPUs: 0.25, Weight: 50}}
+	c := Config{Systemd: &Scope{Description: "a test of caisson"}}
+	g, err := m.New(t.Context(), name(t), r, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer destroy(t, g)
+	t.Log(g.Paths())
+	show := func(name, want string) {
+		t.Helper()
+		if got := property1(t, unit, name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	show("Description", "a test of caisson")
+	show("Delegate", "yes")
+	show("MemoryMax", strconv.Itoa(64<<20))
+	show("MemorySwapMax", "0")
+	show("TasksMax", "21")
+	show("CPUQuotaPerSecUSec", "250ms")
+	show("CPUWeight", "50")
+	for file, want := range map[string]string{"memory.max": strconv.Itoa(64 << 20), "pids.max": "20", "cpu.max": "25000 100000"} {
+		if got := cat(t, g, Memory, file); got != want {
+			t.Errorf("%s is %q, want %q", file, got, want)
+		}
+	}
+	if _, err := m.New(t.Context(), name(t), Resources{}, c); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a unit of that name: %v", err)
+	}
+	up := Resources{Memory: MemoryResources{Max: 96 << 20}, CPU: CPUResources{CPUs: Max}, Pids: PidsResources{Max: 30}}
+	if err := g.Update(t.Context(), up); err != nil {
+		t.Fatal(err)
+	}
+	systemctl(t, "daemon-reload")
+	show("MemoryMax", strconv.Itoa(96<<20))
+	show("CPUQuotaPerSecUSec", "infinity")
+	show("TasksMax", "31")
+	outer := path.Dir(g.Paths()[unifiedName])
+	for _, dir := range []string{outer, outer + "/" + g.Name()} {
+		text, err := os.ReadFile(dir + "/memory.max")
+		if err != nil || strings.TrimSpace(string(text)) != strconv.Itoa(96<<20) {
+			t.Errorf("%s after a reload: %s, %v", dir, text, err)
+		}
+	}
+	p := enter(t, g, "hog")
+	p.run()
+	_ = p.Wait()
+	s, err := g.Final()
+	if n, ok := s.Memory.OOMKills.Get(); err != nil || !ok || n == 0 {
+		t.Errorf("figures after the end: %+v, %v: %s", s, err, p.out.String())
+	}
+	q := enter(t, g, "spin")
+	q.run()
+	if err := g.Freeze(within(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+	if err := g.Kill(within(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+	_ = q.Wait()
+	if err := g.Delete(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if got := property1(t, unit, "LoadState"); got != "not-found" {
+		t.Errorf("the unit is still %q", got)
+	}
+	if _, err := os.Stat(outer); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", outer, err)
+	}
+}
+
+// Another program changes and removes what the first has made; the unit goes with the group.
+func TestScopeFromElsewhere(t *testing.T) {
+	m := needSystemd(t)
+	g, err := m.New(t.Context(), name(t), Resources{Memory: MemoryResources{Max: 32 << 20}}, Config{Systemd: &Scope{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	other, err := NewManager()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	h, err := other.OpenPaths(g.Paths())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Update(t.Context(), Resources{Memory: MemoryResources{Max: 48 << 20}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := property1(t, g.Name()+".scope", "MemoryMax"); got != strconv.Itoa(48<<20) {
+		t.Errorf("MemoryMax is %s", got)
+	}
+	if err := h.Delete(within(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if got := property1(t, g.Name()+".scope", "LoadState"); got != "not-found" {
+		t.Errorf("the unit is still %q", got)
+	}
+}
+
+// What systemd refuses leaves neither a unit nor a process.
+func TestScopeFails(t *testing.T) {
+	m := needSystemd(t)
+	_, err := m.New(t.Context(), name(t), Resources{Unified: map[string]string{"memory.nonsense": "1"}}, Config{Systemd: &Scope{}})
+	if !errors.Is(err, ErrNotSupported) {
+		t.Errorf("a file that does not exist: %v", err)
+	}
+	if got := property1(t, name(t)+".scope", "LoadState"); got != "not-found" {
+		t.Errorf("the unit is still %q", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.New(ctx, name(t), Resources{}, Config{Systemd: &Scope{}}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Without a word about systemd, groups are made where it tolerates them: in one scope of the program's.
+func TestProgramScope(t *testing.T) {
+	m := needSystemd(t)
+	if len(delegatedTo(m.layout.Hierarchies[0].Dir(), m.layout.Hierarchies[0].Mountpoint)) > 0 {
+		t.Skip("the program's group is delegated")
+	}
+	var dirs []string
+	for i := range 2 {
+		g, err := m.New(t.Context(), name(t)+strconv.Itoa(i), Resources{Memory: MemoryResources{Max: 64 << 20}, Pids: PidsResources{Max: 5}},
+			Config{Optional: all})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer destroy(t, g)
+		dirs = append(dirs, path.Dir(g.Paths()[unifiedName]))
+		p := enter(t, g, "hog")
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(p.Process.Pid) + "/cgroup")
+		if err != nil || !strings.HasSuffix(strings.TrimSpace(string(text)), "/"+g.Name()) {
+			t.Errorf("the process is in %s, %v", text, err)
+		}
+		p.run()
+		_ = p.Wait()
+		if s, err := g.Summary(); err != nil || s.Memory.OOMKills.Or(0) == 0 {
+			t.Errorf("%+v, %v", s, err)
+		}
+	}
+	if dirs[0] != dirs[1] || !strings.HasSuffix(dirs[0], ".scope") || !isDelegated(dirs[0]) {
+		t.Errorf("made in %q", dirs)
+	}
+	for _, a := range m.Check() {
+		t.Logf("%+v", a)
+		if always.Has(a.Controller) || a.Controller == Pids {
+			if !a.Usable || !a.Systemd {
+				t.Errorf("%+v", a)
+			}
+		}
+	}
+	if own := m.layout.Hierarchies[0].Own; strings.Contains(own, "user.slice") && os.Getuid() != 0 && !m.Attaches(Resources{}, Config{}) {
+		t.Log("the program can move its own processes")
+	}
+	// Somebody ends the scope: the next group gets another.
+	if pid := m.scope.hold.child.Pid; unix.Kill(pid, unix.SIGKILL) != nil {
+		t.Error("no holder")
+	}
+}
+
+// A scope that has ended is replaced.
+func TestScopeIsReplaced(t *testing.T) {
+	m := needSystemd(t)
+	make1 := func() string {
+		g, err := m.New(t.Context(), name(t), Resources{Pids: PidsResources{Max: 5}}, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := path.Dir(g.Paths()[unifiedName])
+		destroy(t, g)
+		return dir
+	}
+	first := make1()
+	if m.scope == nil {
+		t.Skip("the program's group is delegated")
+	}
+	systemctl(t, "stop", m.scope.unit)
+	if second := make1(); first == second {
+		t.Errorf("again %s", second)
+	}
+}

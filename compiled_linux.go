@@ -1,0 +1,197 @@
+package caisson
+
+import (
+	"encoding/binary"
+	"os"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/seccomp"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// Programs are remembered: most host programs start containers of few shapes, and compiling one takes as long as thirty
+// system calls. What a program depends on is its key, every field of it; numbers of descriptors, and what a start makes
+// for itself, are inputs of the program and not in it. A start with anything that the key cannot hold (an open file, a
+// function, a place whose kind the machine can change meanwhile) is compiled anew.
+
+// maxPrograms bounds how many are remembered. One takes some 100 KiB.
+const maxPrograms = 16
+
+// maxProgramKey bounds a key; files put into a container can be large.
+const maxProgramKey = 32 << 10
+
+// shape is what a program depends on.
+type shape struct {
+	spec   *spec
+	m      *machine
+	layout *rootfs.Layout
+	env    rootfs.Env
+}
+
+// notInProgram are fields that have no part in a program, by type: it neither holds them nor differs with them.
+var notInProgram = map[reflect.Type][]string{
+	reflect.TypeFor[spec]():        {"rootfs", "logger", "trace", "stopSignal", "cgroup", "id", "detach"},
+	reflect.TypeFor[processSpec](): {"stdin", "stdout", "stderr", "ctx", "cancel", "seccomp", "resources", "timeout", "cpuTime", "waitDelay", "outputLimit"},
+	reflect.TypeFor[machine]():     {"plan"},
+}
+
+// rememberedProgram is a program, with what its key names by address.
+type rememberedProgram struct {
+	key    string
+	prog   *program.Program
+	filter *seccomp.Program
+}
+
+var remembered struct {
+	mu   sync.Mutex
+	list []rememberedProgram // used last comes last
+}
+
+// programOf returns the program for a shape, and the files that belong to it.
+func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
+	k := keyer{buf: make([]byte, 0, 4<<10)}
+	k.value(reflect.ValueOf(&sh).Elem())
+	key := string(k.buf)
+	if k.cannot {
+		key = ""
+	} else if p := recallProgram(key); p != nil {
+		return p, nil, nil
+	}
+	lasting, files := true, map[string]*os.File(nil)
+	if !sh.spec.alone {
+		plan, err := sh.layout.Compile(sh.env)
+		if err != nil {
+			return nil, nil, err
+		}
+		sh.m.plan, lasting, files = plan, plan.Lasting(), plan.Files()
+	}
+	p, err := compile(sh.spec, sh.m)
+	if err == nil && key != "" && lasting {
+		rememberProgram(rememberedProgram{key, p, sh.m.filter})
+	}
+	return p, files, err
+}
+
+func recallProgram(key string) *program.Program {
+	remembered.mu.Lock()
+	defer remembered.mu.Unlock()
+	for i, r := range slices.Backward(remembered.list) {
+		if r.key == key {
+			copy(remembered.list[i:], remembered.list[i+1:])
+			remembered.list[len(remembered.list)-1] = r
+			return r.prog
+		}
+	}
+	return nil
+}
+
+func rememberProgram(r rememberedProgram) {
+	remembered.mu.Lock()
+	defer remembered.mu.Unlock()
+	if len(remembered.list) == maxPrograms {
+		remembered.list = slices.Delete(remembered.list, 0, 1)
+	}
+	remembered.list = append(remembered.list, r)
+}
+
+// A keyer writes values so that different ones give different bytes.
+type keyer struct {
+	buf    []byte
+	cannot bool // there is something that cannot be written
+}
+
+var (
+	typeFile   = reflect.TypeFor[os.File]()
+	typeFilter = reflect.TypeFor[seccomp.Program]()
+)
+
+func (k *keyer) number(n uint64) { k.buf = binary.AppendUvarint(k.buf, n) }
+
+func (k *keyer) value(v reflect.Value) {
+	if k.cannot = k.cannot || len(k.buf) > maxProgramKey; k.cannot {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		n := uint64(0)
+		if v.Bool() {
+			n = 1
+		}
+		k.number(n)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		k.number(uint64(v.Int()))
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		k.number(v.Uint())
+	case reflect.String:
+		k.number(uint64(v.Len()))
+		k.buf = append(k.buf, v.String()...)
+	case reflect.Slice, reflect.Array:
+		k.list(v)
+	case reflect.Struct:
+		k.fields(v)
+	case reflect.Pointer:
+		k.pointer(v)
+	case reflect.Map: // there is none that is not empty in a shape worth remembering
+		k.cannot = v.Len() > 0
+	default: // functions, channels, interfaces, floating point numbers
+		k.cannot = !v.IsZero()
+	}
+}
+
+func (k *keyer) list(v reflect.Value) {
+	if v.Kind() == reflect.Slice {
+		if v.IsNil() {
+			k.number(0)
+			return
+		}
+		k.number(uint64(v.Len()) + 1)
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			k.buf = append(k.buf, v.Bytes()...)
+			return
+		}
+	}
+	for i := range v.Len() {
+		k.value(v.Index(i))
+	}
+}
+
+// pointer writes what v points to. A filter is long and never changes: its address stands for it, and whoever keeps the
+// key keeps the filter, so that the address remains its own.
+func (k *keyer) pointer(v reflect.Value) {
+	if v.IsNil() {
+		k.number(0)
+		return
+	}
+	k.number(1)
+	switch v.Type().Elem() {
+	case typeFile:
+		k.cannot = true
+	case typeFilter:
+		k.number(uint64(v.Pointer()))
+	default:
+		k.value(v.Elem())
+	}
+}
+
+// fieldsOf remembers which fields of a type are written: map[reflect.Type][]int.
+var fieldsOf sync.Map
+
+func (k *keyer) fields(v reflect.Value) {
+	t := v.Type()
+	list, ok := fieldsOf.Load(t)
+	if !ok {
+		var all []int
+		for i := range t.NumField() {
+			if !slices.Contains(notInProgram[t], t.Field(i).Name) {
+				all = append(all, i)
+			}
+		}
+		list, _ = fieldsOf.LoadOrStore(t, all)
+	}
+	for _, i := range list.([]int) {
+		k.value(v.Field(i))
+	}
+}

@@ -1,0 +1,232 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/state"
+)
+
+// keeperPatience is how long the keeper of a container that has ended may take to write that down.
+const keeperPatience = 10 * time.Second
+
+// superviseDetached waits for the end of a detached container. The keeper collects it; whoever comes first completes the
+// result: this program, or another one.
+func (r *running) superviseDetached(p *Process) {
+	err := r.pidfd.AwaitExit()
+	if err != nil || r.det.letGo.Load() {
+		p.mu.Lock()
+		p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}
+		p.mu.Unlock()
+		close(p.done)
+		return
+	}
+	p.mu.Lock()
+	why := p.reason
+	p.mu.Unlock()
+	res, err := r.conclude(context.Background(), why)
+	r.pidfd.Close()
+	p.mu.Lock()
+	if p.began.IsZero() {
+		p.began = res.Started
+	}
+	p.result, p.err = res, err
+	p.mu.Unlock()
+	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	close(p.done)
+}
+
+// conclude completes the record of a container that has ended: its result, and the removal of its cgroup. The result is
+// never nil.
+func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
+	d := r.det
+	unknown := &Result{ExitCode: -1}
+	d.awaitKeeper(keeperPatience)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.entry.Lock(true); err != nil {
+		return unknown, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
+	}
+	defer d.entry.Unlock()
+	rec, err := d.entry.Read()
+	if err != nil {
+		return unknown, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
+	}
+	d.rec = rec
+	if rec.Phase != state.Stopped {
+		r.result(rec, why)
+		if err := d.entry.Write(rec); err != nil {
+			return unknown, &Error{Op: "wait", ID: r.spec.id, Err: err}
+		}
+	}
+	res, err := parseResult(rec.Result)
+	r.diedEarly = res.Started.IsZero()
+	r.removeRecorded(ctx, rec)
+	return res, err
+}
+
+// result makes the result of a container that has ended and notes it in the record.
+func (r *running) result(rec *state.Record, why Reason) {
+	res := &Result{ExitCode: -1}
+	if r.pidfd != nil {
+		res.Ended = time.Now() // unless the keeper tells
+	}
+	st, err := r.det.entry.Status()
+	if err != nil {
+		r.warn("read status", err)
+	}
+	res.Started = st.Released
+	switch info, ok := r.askKernel(); {
+	case !st.Ended.IsZero():
+		res.setStatus(unix.WaitStatus(st.Wait))
+		res.Ended, res.CPU = st.Ended, cgroups.ValueOf(st.CPU)
+	case ok: // the keeper was killed, and someone else collected the process
+		res.setStatus(info)
+	}
+	if !res.Started.IsZero() && !res.Ended.IsZero() {
+		res.Wall = res.Ended.Sub(res.Started)
+	}
+	if !r.m.newPID {
+		_ = r.killGroup()
+	}
+	r.figures(res)
+	if why == ReasonUnknown {
+		_ = why.UnmarshalText([]byte(rec.Ending))
+	}
+	r.judge(res, why)
+	rec.Result, rec.Phase = formatResult(res), state.Stopped
+}
+
+// askKernel asks for the status of a process that has been collected (PIDFD_GET_INFO, Linux 6.15).
+func (r *running) askKernel() (unix.WaitStatus, bool) {
+	if r.pidfd == nil {
+		return 0, false
+	}
+	info, err := linux.PidfdInfo(r.pidfd.File())
+	return info.Status, err == nil && info.Ended
+}
+
+// removeRecorded removes the cgroup of a container that has ended. What cannot be removed stays recorded.
+func (r *running) removeRecorded(ctx context.Context, rec *state.Record) {
+	if err := r.forgetGroup(ctx, rec); err != nil {
+		r.warn("remove cgroup", err)
+	}
+}
+
+func (r *running) forgetGroup(ctx context.Context, rec *state.Record) error {
+	if rec.CgroupName == "" && rec.Cgroup == nil {
+		return nil
+	}
+	if r.group != nil && !r.groupGone.Load() {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := r.group.Delete(ctx); err != nil {
+			return err
+		}
+		r.groupGone.Store(true)
+	}
+	rec.CgroupName, rec.Cgroup = "", nil
+	return r.det.entry.Write(rec)
+}
+
+// undoLeftover undoes what a program left that was killed while it made a container: its processes end by themselves, since
+// nobody releases them; a cgroup is emptied. The caller holds the lock.
+func undoLeftover(ctx context.Context, e *state.Entry, owners map[string]Owner) error {
+	rec, err := e.Read()
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if boot, err := bootID(); err != nil || rec.BootID != boot {
+		return err // after a reboot nothing of it is left
+	}
+	for _, p := range []state.Process{rec.Init, rec.Keeper} {
+		if err := endProcess(p); err != nil {
+			return err
+		}
+	}
+	if err := undoRecordedGroup(ctx, rec); err != nil {
+		return err
+	}
+	return undoThings(ctx, e, rec, owners)
+}
+
+// endProcess kills a recorded process and waits for its end.
+func endProcess(p state.Process) error {
+	fd, err := findProcess(p)
+	if fd < 0 {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("kill process %d: %w", p.PID, err)
+	}
+	if !pollPidfd(fd, 10*time.Second) {
+		return fmt.Errorf("process %d does not end", p.PID)
+	}
+	return nil
+}
+
+// undoRecordedGroup removes a cgroup with what runs in it.
+func undoRecordedGroup(ctx context.Context, rec *state.Record) error {
+	g, err := openRecordedGroup(rec)
+	if g == nil || err != nil {
+		return err
+	}
+	err = g.Kill(ctx)
+	if err == nil {
+		err = g.Delete(ctx)
+	}
+	if err != nil {
+		g.Close()
+	}
+	return err
+}
+
+// openRecordedGroup opens the container's cgroup; nil if it has none, or it is gone.
+func openRecordedGroup(rec *state.Record) (g *cgroups.Group, err error) {
+	switch {
+	case len(rec.Cgroup) > 0:
+		g, err = cgroups.OpenPaths(rec.Cgroup)
+	case rec.CgroupName != "":
+		g, err = cgroups.Open(rec.CgroupName)
+	default:
+		return nil, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return g, err
+}
+
+// undoThings has owners undo what was made for a container. What nobody claims stays recorded and is an error.
+func undoThings(ctx context.Context, e *state.Entry, rec *state.Record, owners map[string]Owner) error {
+	var faults []error
+	var kept []state.Thing
+	for _, t := range rec.Things {
+		o := owners[t.Owner]
+		if o == nil {
+			kept = append(kept, t)
+			faults = append(faults, &UnclaimedError{ID: rec.ID, Owner: t.Owner, Version: t.Version})
+			continue
+		}
+		if err := o.Undo(ctx, t.Version, t.Data); err != nil {
+			kept = append(kept, t)
+			faults = append(faults, fmt.Errorf("container %q: undo of %s: %w", rec.ID, t.Owner, err))
+		}
+	}
+	if len(kept) == len(rec.Things) {
+		return errors.Join(faults...)
+	}
+	rec.Things = kept
+	return errors.Join(append(faults, e.Write(rec))...)
+}

@@ -1,0 +1,391 @@
+package caisson
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
+	"github.com/caisson-go/caisson/namespaces"
+)
+
+// detachment is what a start, or a loaded container, has of a container that outlives its program.
+type detachment struct {
+	entry  *state.Entry // locked while the container is being made
+	owners map[string]Owner
+
+	mu   sync.Mutex // orders this program's use of the entry's lock
+	rec  *state.Record
+	proc *Process
+
+	keeper    int         // pidfd of the keeper, or -1
+	kept      atomic.Bool // it has been made: what it owns goes only when it is removed
+	letGo     atomic.Bool // Close was called: the end is not waited for
+	status    *os.File
+	listener  *os.File
+	unclaimed []error
+}
+
+// claim takes the container's id: its directory, locked, with a record that says that it is being made. What is recorded
+// from now on is undone by anyone, if this program is killed.
+func (r *running) claim(ctx context.Context, stop bool) (err error) {
+	s := r.spec
+	if !s.detach.on {
+		return nil
+	}
+	recoverStatesFirst(ctx, StateDir(s.detach.dir))
+	dir, err := state.Open(s.detach.dir, true)
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	defer dir.Close()
+	e, err := dir.Create(s.id, func(e *state.Entry) error { return undoLeftover(ctx, e, nil) })
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	d := &detachment{entry: e, keeper: -1}
+	r.det = d
+	r.undo.add(r.unclaim)
+	if d.rec, err = newRecord(s); err != nil {
+		return err
+	}
+	if d.status, err = e.CreateStatus(); err != nil {
+		return err
+	}
+	if stop {
+		if d.listener, err = e.Listen(); err != nil {
+			return err
+		}
+	}
+	return e.Write(d.rec)
+}
+
+// unclaim ends the use of the container's directory. Of a start that has failed nothing stays, unless its cgroup could not
+// be removed.
+func (r *running) unclaim() error {
+	d := r.det
+	d.closeFiles()
+	if d.keeper >= 0 {
+		unix.Close(d.keeper)
+		d.keeper = -1
+	}
+	defer d.entry.Close()
+	if d.kept.Load() || r.group != nil && !r.groupGone.Load() {
+		return nil
+	}
+	return d.entry.Remove()
+}
+
+func (d *detachment) closeFiles() {
+	for _, f := range []**os.File{&d.status, &d.listener} {
+		if *f != nil {
+			(*f).Close()
+			*f = nil
+		}
+	}
+}
+
+// update changes the record of a container that is being made.
+func (d *detachment) update(change func(*state.Record)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d.rec)
+	return d.entry.Write(d.rec)
+}
+
+// noteGroup records a cgroup that is about to be made; the returned function strikes it out.
+func (r *running) noteGroup(name, parent string) (func(), error) {
+	if r.det == nil {
+		return recordGroup(name, parent)
+	}
+	if parent != "" {
+		name = path.Join(parent, name)
+	}
+	return func() {}, r.det.update(func(rec *state.Record) { rec.CgroupName = name })
+}
+
+// noteMadeGroup records where a group is that was made.
+func (r *running) noteMadeGroup(g *cgroups.Group, strike func()) (func(), error) {
+	if r.det == nil {
+		return recordScoped(g, strike)
+	}
+	return strike, r.det.update(func(rec *state.Record) { rec.Cgroup = g.Paths() })
+}
+
+// noteNetwork records what another program needs to undo the attachment.
+func (r *running) noteNetwork(a NetworkAttachment) error {
+	if r.det == nil {
+		return nil
+	}
+	da, ok := a.(DurableAttachment)
+	if !ok {
+		return invalid("WithNetwork", "this network cannot be undone by another program (it is no DurableAttachment), so a detached container cannot have it")
+	}
+	owner, version, data := da.Record()
+	if len(data) > 64<<10 || !json.Valid(data) || version < 0 || owner == "" {
+		return invalid("WithNetwork", "what %q recorded is not JSON of at most 64 KiB", owner)
+	}
+	return r.det.update(func(rec *state.Record) {
+		rec.Things = append(rec.Things, state.Thing{Owner: owner, Version: version, Data: data})
+	})
+}
+
+// planDetach has the program make the processes of a container that outlives the host program.
+func (r *running) planDetach() error {
+	if !r.spec.detach.on {
+		return nil
+	}
+	p := &detachPlan{flags: r.m.firstNamespaces()} // the keeper makes that process
+	r.m.detach = p
+	if r.cgroup >= 0 && stage.CanCloneInto() {
+		p.into = true
+		r.fds[inputInto] = r.cgroup
+	} else if r.cgroup >= 0 {
+		fd, err := r.group.ProcsFD()
+		if err != nil {
+			return err
+		}
+		r.m.cgroupFD = true
+		r.fds["cgroup.procs"] = fd
+	}
+	r.cgroup = -1
+	if r.m.userns == usernsSelf {
+		p.uidMap, p.gidMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
+	}
+	if r.det == nil { // nothing is started
+		r.fds[inputStatus], r.fds[inputStart] = -1, -1
+		return nil
+	}
+	if err := r.pass(inputStatus, r.det.status); err != nil {
+		return err
+	}
+	if l := r.det.listener; l != nil {
+		return r.pass(inputStart, l)
+	}
+	return nil
+}
+
+// takeKeeper notes the container's keeper.
+func (r *running) takeKeeper(pidfd int) error {
+	if pidfd < 0 {
+		return errors.New("no process descriptor came with the container's keeper")
+	}
+	r.det.keeper = pidfd
+	k, err := nameProcess(pidfd)
+	r.det.rec.Keeper = k
+	return err
+}
+
+// takeHelper replaces the process that the host program made by the one that makes the container's first process.
+func (r *running) takeHelper(pidfd int) error {
+	if pidfd < 0 {
+		return errors.New("no process descriptor came with the container's helper")
+	}
+	stage.Reap(r.child.Pidfd)
+	r.target.set(pidfd)
+	unix.Close(r.child.Pidfd)
+	r.child.Pidfd = pidfd
+	var err error
+	r.child.Pid, err = pidOf(pidfd)
+	return err
+}
+
+// registerDetached records the container's first process, and lets it go on to its command. It is recorded as running
+// before: if this program is killed in between, the status file tells that the command was never begun.
+func (r *running) registerDetached(stop bool) error {
+	r.keep = func() {}
+	first, err := nameProcess(r.child.Pidfd)
+	if err != nil {
+		return err
+	}
+	iso, err := json.Marshal(r.iso)
+	if err != nil {
+		return err
+	}
+	err = r.det.update(func(rec *state.Record) {
+		rec.Init = first
+		rec.OwnPID = r.m.newPID
+		rec.CgroupNS = r.m.newNS&unix.CLONE_NEWCGROUP != 0
+		rec.Alone = r.spec.alone
+		rec.Isolation = iso
+		if !stop {
+			rec.Phase = state.Running
+		}
+	})
+	if err != nil || stop || r.spec.network != nil || r.m.attach {
+		return err
+	}
+	return r.child.Conn.Release()
+}
+
+// settleCreated records a container that waits to be started, by this program or another.
+func (r *running) settleCreated() error {
+	err := r.det.update(func(rec *state.Record) {
+		rec.Phase = state.Created
+		rec.Steps = stepsAfter(r.prog)
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.child.Conn.Release(); err != nil {
+		return err
+	}
+	r.child.Conn.Close()
+	return nil
+}
+
+// stepsAfter lists what is left of a program once it has been released: any program can then say what failed.
+func stepsAfter(p *program.Program) (l []state.Step) {
+	ops := p.Ops()
+	from := 0
+	for i := range ops {
+		if ops[i].Name == "accept4" {
+			from = i
+		}
+	}
+	for i := from; i < len(ops); i++ {
+		if ops[i].Nr >= 0 {
+			s := p.Step(i)
+			l = append(l, state.Step{Address: stage.Address(i), Step: s.Name, Object: s.Object, Syscall: ops[i].Name, Call: p.Render(i)})
+		}
+	}
+	return l
+}
+
+// made ends the making of a detached container: it stays from now on.
+func (r *running) made(p *Process) {
+	d := r.det
+	if d == nil {
+		return
+	}
+	d.closeFiles()
+	d.kept.Store(true)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.proc = p
+	d.entry.Unlock()
+}
+
+// abandonDetached ends the processes of a start that has failed. Each shows itself before it waits for anything; the keeper
+// ends when the others have.
+func (r *running) abandonDetached(err error) error {
+	r.child.Kill()
+	var se *program.StepError
+	for {
+		msg, rerr := r.child.Conn.Recv()
+		switch {
+		case msg.FD < 0:
+		case msg.Tag == syncKeeper && r.det.keeper < 0:
+			r.det.keeper = msg.FD
+		default:
+			if msg.Tag == syncChild || msg.Tag == syncHelper {
+				_ = unix.PidfdSendSignal(msg.FD, unix.SIGKILL, nil, 0)
+			}
+			unix.Close(msg.FD)
+		}
+		if !errors.As(rerr, new(*program.StepError)) && rerr != nil {
+			break
+		}
+		if rerr != nil && !errors.As(err, &se) {
+			err = rerr
+		}
+	}
+	r.child.Conn.Close()
+	unix.Close(r.child.Pidfd)
+	r.det.awaitKeeper(10 * time.Second)
+	return err
+}
+
+// awaitKeeper waits until the keeper has ended; one that does not is killed. It reports whether it ended by itself.
+func (d *detachment) awaitKeeper(patience time.Duration) bool {
+	if d.keeper < 0 {
+		return true
+	}
+	if pollPidfd(d.keeper, patience) {
+		stage.Reap(d.keeper) // a program that is process 1, or a subreaper, has become its parent
+		return true
+	}
+	_ = unix.PidfdSendSignal(d.keeper, unix.SIGKILL, nil, 0)
+	pollPidfd(d.keeper, time.Second)
+	return false
+}
+
+// pollPidfd waits for the end of a process.
+func pollPidfd(pidfd int, patience time.Duration) bool {
+	for end := time.Now().Add(patience); ; {
+		left := max(time.Until(end), 0)
+		p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p, int(left.Milliseconds())+1)
+		if n > 0 || err != nil && err != unix.EINTR {
+			return n > 0
+		}
+		if left == 0 {
+			return false
+		}
+	}
+}
+
+// newRecord is the record of a container of which nothing exists yet.
+func newRecord(s *spec) (*state.Record, error) {
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := pidNamespace()
+	if err != nil {
+		return nil, err
+	}
+	process, err := formatProcess(&s.process)
+	if err != nil {
+		return nil, err
+	}
+	return &state.Record{
+		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
+		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname, Process: process,
+	}, nil
+}
+
+// executedDetached looks behind the end of file, as executed does. The keeper collects the process, and the status file tells
+// whether it came to its command.
+func (r *running) executedDetached() error {
+	if r.keep != nil && hasMemory(r.child.Pidfd, r.child.Pid) {
+		return nil
+	}
+	r.det.awaitKeeper(keeperPatience)
+	st, err := r.det.entry.Status()
+	if err != nil {
+		return err
+	}
+	if !st.Released.IsZero() {
+		return nil
+	}
+	res := &Result{ExitCode: -1}
+	if !st.Ended.IsZero() {
+		res.setStatus(unix.WaitStatus(st.Wait))
+	}
+	r.figures(res)
+	r.judge(res, ReasonUnknown)
+	return &DiedError{Result: res}
+}
+
+// discard lets go of what an earlier start left. The record of a detached container that has ended makes room for the
+// next start.
+func (r *running) discard(ctx context.Context) error {
+	if r != nil && r.det != nil {
+		if err := r.erase(ctx); err != nil {
+			return errors.Join(err, r.close())
+		}
+	}
+	return r.close()
+}

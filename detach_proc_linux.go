@@ -1,0 +1,81 @@
+package caisson
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/state"
+)
+
+// bootID is the id that the kernel chose for this boot.
+var bootID = sync.OnceValues(func() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+})
+
+// pidNamespace is the number of this program's pid namespace.
+func pidNamespace() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: "/proc/self/ns/pid", Err: err}
+	}
+	return st.Ino, nil
+}
+
+// nameProcess names the process behind a pidfd so that it can be found again.
+func nameProcess(pidfd int) (state.Process, error) {
+	pid, err := pidOf(pidfd)
+	if err != nil {
+		return state.Process{}, err
+	}
+	start, err := startTime(pid)
+	if err != nil {
+		return state.Process{}, fmt.Errorf("when process %d began: %w", pid, err)
+	}
+	return state.Process{PID: pid, Start: start}, nil
+}
+
+// startTime returns when a process began, in clock ticks since boot: field 22 of /proc/PID/stat, the 20th after the name,
+// which may hold anything but ends at the last parenthesis.
+func startTime(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	s := string(b)
+	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(f) < 20 {
+		return 0, fmt.Errorf("%w: /proc/%d/stat", ErrCorruptState, pid)
+	}
+	return strconv.ParseUint(f[19], 10, 64)
+}
+
+// findProcess opens a pidfd of a recorded process, or -1 if it has ended, whoever may have its number now. The descriptor
+// is opened before the start time is read: if that is the recorded one, the process was alive all the time.
+func findProcess(p state.Process) (int, error) {
+	if p.PID <= 0 {
+		return -1, nil
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err == unix.ESRCH || err == unix.EINVAL { // EINVAL: the number is that of a thread now
+		return -1, nil
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("pidfd_open", err)
+	}
+	start, err := startTime(p.PID)
+	if err == nil && start == p.Start && !pollPidfd(fd, 0) {
+		return fd, nil
+	}
+	unix.Close(fd)
+	if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return -1, nil
+	}
+	return -1, err
+}

@@ -1,0 +1,242 @@
+package state
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/journal"
+)
+
+func openTemp(t *testing.T) *Dir {
+	t.Helper()
+	d, err := Open(filepath.Join(t.TempDir(), "state"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func none(*Entry) error { return nil }
+
+func create(t *testing.T, d *Dir, id string) *Entry {
+	t.Helper()
+	e, err := d.Create(id, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+func record(phase string) *Record {
+	r := full()
+	r.Phase = phase
+	return r
+}
+
+func TestEntry(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	if err := e.Write(record(Stopped)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Create("web", none); !errors.Is(err, ErrExists) {
+		t.Errorf("while it is locked: %v", err)
+	}
+	e.Unlock()
+	if _, err := d.Create("web", none); !errors.Is(err, ErrExists) {
+		t.Errorf("second: %v", err)
+	}
+	if ids, err := d.List(); err != nil || len(ids) != 1 || ids[0] != "web" {
+		t.Errorf("%v, %v", ids, err)
+	}
+	o, err := d.Open("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if r, err := o.Read(); err != nil || r.Phase != Stopped {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := o.Lock(false); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Lock(false); !errors.Is(err, ErrBusy) {
+		t.Errorf("locked twice: %v", err)
+	}
+	if err := o.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	o.Unlock()
+	if err := e.Lock(false); !errors.Is(err, ErrNotFound) {
+		t.Errorf("lock of what is removed: %v", err)
+	}
+	if _, err := d.Open("web"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	for _, id := range []string{"", ".", "..", "a/b", ".hidden"} {
+		if _, err := d.Open(id); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+// What a killed program leaves while it makes a container does not keep its id.
+func TestLeftoverOfCreationIsReplaced(t *testing.T) {
+	d := openTemp(t)
+	for name, leave := range map[string]func(*Entry){
+		"empty":    func(*Entry) {},
+		"creating": func(e *Entry) { check(t, e.Write(record(Creating))) },
+		"torn":     func(e *Entry) { check(t, os.WriteFile(filepath.Join(e.Path(), tmpName), []byte("{"), 0o600)) },
+		"never released": func(e *Entry) {
+			f, err := e.CreateStatus()
+			check(t, err)
+			f.Close()
+			check(t, e.Write(record(Running)))
+		},
+	} {
+		e := create(t, d, "web")
+		leave(e)
+		e.Close() // as if killed
+		undone := 0
+		again, err := d.Create("web", func(*Entry) error { undone++; return nil })
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if recorded := name == "creating" || name == "never released"; recorded != (undone == 1) {
+			t.Errorf("%s: undone %d times", name, undone)
+		}
+		check(t, again.Remove())
+		again.Close()
+	}
+	e := create(t, d, "web")
+	check(t, e.Write(record(Creating)))
+	e.Close()
+	if _, err := d.Create("web", func(*Entry) error { return unix.EBUSY }); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("an undo that fails: %v", err)
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Of many that want one id, exactly one gets it, whatever the others leave.
+func TestOneGetsTheID(t *testing.T) {
+	d := openTemp(t)
+	for range 30 {
+		var got atomic.Int32
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				e, err := d.Create("web", none)
+				if err != nil {
+					if !errors.Is(err, ErrExists) {
+						t.Error(err)
+					}
+					return
+				}
+				got.Add(1)
+				if err := e.Write(record(Stopped)); err != nil {
+					t.Error(err)
+				}
+				e.Close()
+			})
+		}
+		wg.Wait()
+		if got.Load() != 1 {
+			t.Fatalf("%d have it", got.Load())
+		}
+		e, err := d.Open("web")
+		check(t, err)
+		check(t, e.Lock(false))
+		check(t, e.Remove())
+		e.Close()
+	}
+}
+
+func TestUnsafeDirectoriesAndFiles(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	check(t, e.Write(record(Stopped)))
+	e.Close()
+	own := filepath.Join(d.Path(), "web")
+	file := filepath.Join(own, recordName)
+
+	check(t, os.Chmod(own, 0o755))
+	if _, err := d.Open("web"); !errors.Is(err, journal.ErrUnsafeDir) {
+		t.Errorf("open to others: %v", err)
+	}
+	check(t, os.Chmod(own, 0o700))
+	read := func() error {
+		e, err := d.Open("web")
+		check(t, err)
+		defer e.Close()
+		_, err = e.Read()
+		return err
+	}
+	check(t, read())
+	check(t, os.Chmod(file, 0o666))
+	if err := read(); !errors.Is(err, journal.ErrUnsafeDir) {
+		t.Errorf("writable file: %v", err)
+	}
+	check(t, os.Remove(file))
+	check(t, unix.Mkfifo(file, 0o600))
+	if err := read(); !errors.Is(err, journal.ErrUnsafeDir) {
+		t.Errorf("FIFO: %v", err)
+	}
+	check(t, os.Remove(file))
+	check(t, os.Symlink("/etc/passwd", file))
+	if err := read(); !errors.Is(err, unix.ELOOP) {
+		t.Errorf("link: %v", err)
+	}
+	check(t, os.Symlink("web", filepath.Join(d.Path(), "link")))
+	if _, err := d.Open("link"); !errors.Is(err, journal.ErrUnsafeDir) {
+		t.Errorf("linked directory: %v", err)
+	}
+	if os.Getuid() == 0 {
+		check(t, os.Chown(own, 12345, 12345))
+		if _, err := d.Open("web"); !errors.Is(err, journal.ErrUnsafeDir) {
+			t.Errorf("another's: %v", err)
+		}
+	}
+	world := t.TempDir()
+	check(t, os.Chmod(world, 0o777))
+	if _, err := Open(filepath.Join(world, "state"), true); !errors.Is(err, journal.ErrUnsafeDir) {
+		t.Errorf("a parent where others can write: %v", err)
+	}
+	if _, err := Open(filepath.Join(d.Path(), "no"), false); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestListenAndDial(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	if _, err := e.Dial(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("nobody: %v", err)
+	}
+	l, err := e.Listen()
+	check(t, err)
+	fd, err := e.Dial()
+	check(t, err)
+	unix.Close(fd)
+	l.Close()
+	if _, err := e.Dial(); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("gone: %v", err)
+	}
+	l, err = e.Listen() // replaces the old one
+	check(t, err)
+	l.Close()
+	check(t, e.Remove())
+}

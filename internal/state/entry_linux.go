@@ -1,0 +1,219 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/journal"
+)
+
+// Lock takes the lock that orders changes, waiting for it if wait is set; otherwise a lock held by another is ErrBusy. A
+// directory that has been removed meanwhile is ErrNotFound. The lock is the process's open file: it ends with Unlock, Close
+// or the process.
+func (e *Entry) Lock(wait bool) error {
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	for {
+		err := unix.Flock(int(e.own.Fd()), how)
+		if err == nil {
+			break
+		}
+		if err == unix.EWOULDBLOCK {
+			return fmt.Errorf("%s: %w", e.Path(), ErrBusy)
+		}
+		if err != unix.EINTR {
+			return &os.PathError{Op: "flock", Path: e.Path(), Err: err}
+		}
+	}
+	if !e.linked() {
+		e.Unlock()
+		return fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
+	}
+	return nil
+}
+
+// Unlock gives the lock back.
+func (e *Entry) Unlock() { _ = unix.Flock(int(e.own.Fd()), unix.LOCK_UN) }
+
+// linked reports whether the directory is still what its name stands for.
+func (e *Entry) linked() bool {
+	var here, there unix.Stat_t
+	if unix.Fstat(int(e.own.Fd()), &here) != nil || unix.Fstatat(int(e.dir.Fd()), e.ID, &there, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return false
+	}
+	return here.Dev == there.Dev && here.Ino == there.Ino
+}
+
+// Read returns the record. It needs no lock: records are replaced as a whole. A directory without one is ErrNotFound.
+func (e *Entry) Read() (*Record, error) {
+	b, err := e.readFile(recordName, maxRecord)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := Parse(e.ID, b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(e.Path(), recordName), err)
+	}
+	return r, nil
+}
+
+// Status returns what stage and keeper have written.
+func (e *Entry) Status() (Status, error) {
+	b, err := e.readFile(StatusName, statusSize)
+	if err != nil {
+		return Status{}, err
+	}
+	s, err := ParseStatus(b)
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", filepath.Join(e.Path(), StatusName), err)
+	}
+	return s, nil
+}
+
+// readFile reads a regular file of the user's own, of at most max bytes.
+func (e *Entry) readFile(name string, max int) ([]byte, error) {
+	path := filepath.Join(e.Path(), name)
+	fd, err := unix.Openat(int(e.own.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return nil, fmt.Errorf("%w: %s is not a regular file of user %d that nobody else can write", journal.ErrUnsafeDir, path, os.Geteuid())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, int64(max)+1))
+	if err == nil && len(b) > max {
+		err = fmt.Errorf("%s: %w: more than %d bytes", path, ErrCorrupt, max)
+	}
+	return b, err
+}
+
+// Write replaces the record. The caller holds the lock.
+func (e *Entry) Write(r *Record) error {
+	b, err := r.Format()
+	if err != nil {
+		return err
+	}
+	f, err := e.create(tmpName)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if e.onDisk() { // in memory there is nothing to be lost by a failing machine
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Renameat(int(e.own.Fd()), tmpName, int(e.own.Fd()), recordName); err != nil {
+		return &os.PathError{Op: "rename", Path: filepath.Join(e.Path(), recordName), Err: err}
+	}
+	return nil
+}
+
+func (e *Entry) onDisk() bool {
+	var st unix.Statfs_t
+	if unix.Fstatfs(int(e.own.Fd()), &st) != nil {
+		return true
+	}
+	return int64(st.Type) != unix.TMPFS_MAGIC && int64(st.Type) != unix.RAMFS_MAGIC
+}
+
+// create makes a file, replacing what a killed program may have left.
+func (e *Entry) create(name string) (*os.File, error) {
+	path := filepath.Join(e.Path(), name)
+	fd, err := unix.Openat(int(e.own.Fd()), name, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// CreateStatus makes the status file.
+func (e *Entry) CreateStatus() (*os.File, error) {
+	f, err := e.create(StatusName)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Write(NewStatus()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Listen makes the socket on which a created container waits. Connections carry packets.
+func (e *Entry) Listen() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(e.Path(), SocketName))
+	_ = unix.Unlinkat(int(e.own.Fd()), SocketName, 0)
+	if err = unix.Bind(fd, e.address()); err == nil {
+		err = unix.Listen(fd, 8)
+	}
+	if err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "bind", Path: f.Name(), Err: err}
+	}
+	return f, nil
+}
+
+// Dial connects to a created container. Nobody listening is ECONNREFUSED.
+func (e *Entry) Dial() (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	for {
+		err := unix.Connect(fd, e.address())
+		if err == nil {
+			return fd, nil
+		}
+		if err != unix.EINTR {
+			unix.Close(fd)
+			return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), SocketName), Err: err}
+		}
+	}
+}
+
+// address goes by the descriptor: paths of sockets have at most 107 bytes.
+func (e *Entry) address() *unix.SockaddrUnix {
+	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(int(e.own.Fd())) + "/" + SocketName}
+}
+
+// RemoveSocket removes the socket, when it has served.
+func (e *Entry) RemoveSocket() { _ = unix.Unlinkat(int(e.own.Fd()), SocketName, 0) }
+
+// Remove removes the directory. The caller holds the lock. What is not this package's stays, and with it the directory.
+func (e *Entry) Remove() error {
+	// The record goes last: without it the directory is one that nobody needs to keep.
+	for _, name := range []string{SocketName, StatusName, tmpName, recordName} {
+		if err := unix.Unlinkat(int(e.own.Fd()), name, 0); err != nil && err != unix.ENOENT {
+			return &os.PathError{Op: "remove", Path: filepath.Join(e.Path(), name), Err: err}
+		}
+	}
+	if err := unix.Unlinkat(int(e.dir.Fd()), e.ID, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "remove", Path: e.Path(), Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package state
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Version is the version of the record that this package writes. It changes when an older reader would be wrong about a
+// newer record; fields that may be ignored are added without a change.
+const Version = 1
+
+// maxRecord bounds what is read. A seccomp profile is the largest part.
+const maxRecord = 4 << 20
+
+// Errors.
+var (
+	// ErrCorrupt: a file is not what this package writes.
+	ErrCorrupt = errors.New("corrupt state")
+	// ErrVersion: the record was written by a newer release.
+	ErrVersion = errors.New("state of an unknown version")
+	// ErrExists: there is a container of that id.
+	ErrExists = errors.New("exists already")
+	// ErrNotFound: there is none.
+	ErrNotFound = errors.New("no such container")
+	// ErrBusy: another program is changing it at this moment.
+	ErrBusy = errors.New("another program is changing it")
+)
+
+// Phases of a container's life, as they are recorded.
+const (
+	Creating = "creating" // its program is setting it up, or was killed while it did
+	Created  = "created"  // it waits to be released
+	Running  = "running"  // its command was begun; whether it still runs, the process tells
+	Stopped  = "stopped"  // the result is recorded, and nothing of it is left but this directory
+)
+
+// Record is what is known about a container. See docs/state.md.
+type Record struct {
+	Version int               `json:"version"`
+	ID      string            `json:"id"`
+	BootID  string            `json:"bootID"`
+	PIDNS   uint64            `json:"pidNamespace"` // in which the process ids below are
+	UID     int               `json:"uid"`          // of the program that made it
+	Phase   string            `json:"phase"`
+	Created time.Time         `json:"created"`
+	Labels  map[string]string `json:"labels,omitempty"`
+
+	Init   Process `json:"init,omitzero"`   // the container's first process
+	Keeper Process `json:"keeper,omitzero"` // its parent, which records its end
+	OwnPID bool    `json:"ownPIDs"`         // it has a pid namespace: all other processes end with the first
+
+	CgroupName string            `json:"cgroupName,omitempty"` // noted before the group is made
+	Cgroup     map[string]string `json:"cgroup,omitempty"`     // its directory in each hierarchy, once it is made
+	Things     []Thing           `json:"things,omitempty"`     // what owners have to undo
+
+	StopSignal int             `json:"stopSignal"`
+	Command    []string        `json:"command"`
+	Hostname   string          `json:"hostname,omitempty"`
+	CgroupNS   bool            `json:"cgroupNamespace,omitempty"`
+	Alone      bool            `json:"alone,omitempty"`     // it has no namespaces: its root directory is the host's
+	Process    json.RawMessage `json:"process,omitempty"`   // what a further process of the container is allowed by default
+	Isolation  json.RawMessage `json:"isolation,omitempty"` // what contains it
+	Steps      []Step          `json:"steps,omitempty"`     // what a created container has left to do
+
+	Ending string  `json:"ending,omitempty"` // why someone is ending it
+	Result *Result `json:"result,omitempty"` // how it ended
+}
+
+// Process names a process so that no other is mistaken for it.
+type Process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // clock ticks since boot: field 22 of /proc/PID/stat
+}
+
+// Thing is something on the machine that an owner made for the container and can undo.
+type Thing struct {
+	Owner   string          `json:"owner"`
+	Version int             `json:"version"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// Step is an operation that a created container still has to perform: what a failure record with its address means.
+type Step struct {
+	Address uint64 `json:"address"`
+	Step    string `json:"step"`
+	Object  string `json:"object,omitempty"`
+	Syscall string `json:"syscall,omitempty"`
+	Call    string `json:"call,omitempty"`
+}
+
+// Result is how a command ended and what it used. Figures that are not known are absent.
+type Result struct {
+	ExitCode int       `json:"exitCode"`
+	Signal   int       `json:"signal,omitempty"`
+	Core     bool      `json:"core,omitempty"`
+	Reason   string    `json:"reason"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"`
+
+	OOMKills   *uint64 `json:"oomKills,omitempty"`
+	CPU        *int64  `json:"cpuNanoseconds,omitempty"`
+	PeakMemory *uint64 `json:"peakMemory,omitempty"`
+	PeakPids   *uint64 `json:"peakPids,omitempty"`
+	ReadBytes  *uint64 `json:"readBytes,omitempty"`
+	WriteBytes *uint64 `json:"writeBytes,omitempty"`
+	DiskUsed   *uint64 `json:"diskUsed,omitempty"`
+}
+
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
+
+// ValidID reports whether a container can be called so: the name is also that of its directory.
+func ValidID(id string) bool { return idPattern.MatchString(id) }
+
+// Parse reads a record. id is the name of the directory in which it stood.
+func Parse(id string, b []byte) (*Record, error) {
+	if len(b) > maxRecord {
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrCorrupt, maxRecord)
+	}
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if v.Version != Version {
+		return nil, fmt.Errorf("%w: %d; this release knows %d", ErrVersion, v.Version, Version)
+	}
+	r := &Record{}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if err := r.check(id); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Record) check(id string) error {
+	bad := func(what string, v any) error { return fmt.Errorf("%w: %s %v", ErrCorrupt, what, v) }
+	switch {
+	case r.ID != id || !ValidID(id):
+		return bad("id", fmt.Sprintf("%q in directory %q", r.ID, id))
+	case r.BootID == "" || strings.ContainsAny(r.BootID, "\n\x00"):
+		return bad("boot id", fmt.Sprintf("%q", r.BootID))
+	case r.Phase != Creating && r.Phase != Created && r.Phase != Running && r.Phase != Stopped:
+		return bad("phase", fmt.Sprintf("%q", r.Phase))
+	case r.Init.PID < 0 || r.Keeper.PID < 0 || (r.Phase == Created || r.Phase == Running) && (r.Init.PID == 0 || r.Init.Start == 0):
+		return bad("process ids", fmt.Sprint(r.Init.PID, " ", r.Keeper.PID))
+	case r.Phase == Stopped && r.Result == nil:
+		return bad("result", "missing")
+	case r.StopSignal < 0 || r.StopSignal > 64:
+		return bad("stop signal", r.StopSignal)
+	}
+	for h, dir := range r.Cgroup {
+		if !strings.HasPrefix(dir, "/") || strings.ContainsRune(dir, 0) {
+			return bad("cgroup directory of "+h, fmt.Sprintf("%q", dir))
+		}
+	}
+	for _, t := range r.Things {
+		if t.Owner == "" || t.Version < 0 {
+			return bad("thing of owner", fmt.Sprintf("%q, version %d", t.Owner, t.Version))
+		}
+	}
+	return nil
+}
+
+// Format writes a record, so that people can read it too.
+func (r *Record) Format() ([]byte, error) {
+	r.Version = Version
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", " ")
+	if err := e.Encode(r); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}

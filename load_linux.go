@@ -1,0 +1,574 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
+)
+
+func ownerMap(owners []Owner) map[string]Owner {
+	m := map[string]Owner{}
+	for _, o := range owners {
+		m[o.Name()] = o
+	}
+	return m
+}
+
+func (d StateDir) load(ctx context.Context, id string, owners []Owner) (*Container, error) {
+	dir, err := state.Open(string(d), false)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	defer dir.Close()
+	e, err := dir.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.attach(ctx, e, ownerMap(owners))
+	if err != nil {
+		e.Close()
+	}
+	return c, err
+}
+
+// attach makes a Container of a record. On success the entry belongs to it.
+func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]Owner) (*Container, error) {
+	rec, err := e.Read()
+	if errors.Is(err, ErrNotFound) && beingMade(e) {
+		return nil, errMaking
+	}
+	if err != nil {
+		return nil, err
+	}
+	if e.Leftover(rec) {
+		if beingMade(e) {
+			return nil, errMaking
+		}
+		return nil, fmt.Errorf("%w: %w", ErrNotFound, errLeftover)
+	}
+	s, err := loadedSpec(d, rec)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{spec: s}
+	if c.iso, err = parseIsolation(rec.Isolation); err != nil {
+		return nil, err
+	}
+	r, err := resume(s, e, rec, owners)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.resumed(ctx, r, rec); err != nil {
+		r.det.entry = e // closed by the caller
+		return nil, err
+	}
+	return c, nil
+}
+
+// errMaking: the container is not there yet.
+var errMaking = fmt.Errorf("%w: another program is making it at this moment", ErrState)
+
+// beingMade reports whether a program holds the lock.
+func beingMade(e *state.Entry) bool {
+	err := e.Lock(false)
+	if err == nil {
+		e.Unlock()
+	}
+	return errors.Is(err, state.ErrBusy)
+}
+
+// loadedSpec is what is known of the wishes for a loaded container.
+func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
+	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
+		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
+	var err error
+	s.process, err = parseProcess(rec.Process, rec.Command)
+	return s, err
+}
+
+// resume takes hold of what a record names. Processes that have ended are not there; after a reboot nothing is.
+func resume(s *spec, e *state.Entry, rec *state.Record, owners map[string]Owner) (*running, error) {
+	r := &running{spec: s, cgroup: -1, m: &machine{newPID: rec.OwnPID}, streams: &streams{}, keep: func() {},
+		child: &stage.Child{Pid: rec.Init.PID, Pidfd: -1}}
+	r.det = &detachment{entry: e, owners: owners, rec: rec, keeper: -1}
+	r.det.kept.Store(true)
+	boot, err := bootID()
+	if err != nil || rec.BootID != boot {
+		return r, err // numbers and names may have been given to others since
+	}
+	if rec.Phase == state.Stopped {
+		r.group, err = openRecordedGroup(rec)
+		return r, err
+	}
+	ns, err := pidNamespace()
+	if err != nil {
+		return nil, err
+	}
+	if ns != rec.PIDNS {
+		return nil, fmt.Errorf("%w: it was made in another pid namespace, whose processes cannot be named here", ErrUnsupported)
+	}
+	if r.child.Pidfd, err = findProcess(rec.Init); err != nil {
+		return nil, err
+	}
+	if r.det.keeper, err = findProcess(rec.Keeper); err != nil {
+		r.dropProcesses()
+		return nil, err
+	}
+	if r.group, err = openRecordedGroup(rec); err != nil {
+		r.dropProcesses()
+		return nil, err
+	}
+	r.openEntry()
+	return r, nil
+}
+
+// openEntry finds the group in which the container's processes live: below its own where that is delegated.
+func (r *running) openEntry() {
+	r.entry = r.group
+	if r.group == nil {
+		return
+	}
+	if in, err := r.group.Child(innerGroup); err == nil {
+		r.entry = in
+		r.undo.add(in.Close)
+	}
+}
+
+func (r *running) dropProcesses() {
+	for _, fd := range []*int{&r.child.Pidfd, &r.det.keeper} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+			*fd = -1
+		}
+	}
+}
+
+// resumed gives a container what was found of it.
+func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) error {
+	p := &Process{pid: rec.Init.PID, done: make(chan struct{}), h: r}
+	r.det.proc = p
+	c.run, c.proc = r, p
+	r.undo.add(r.unclaim)
+	r.undo.add(r.closeGroup)
+	status, err := r.det.entry.Status()
+	if err != nil && rec.Phase != state.Stopped {
+		r.dropProcesses()
+		_ = r.closeGroup()
+		return err
+	}
+	p.began = status.Released
+	if r.child.Pidfd < 0 {
+		p.result, p.err = r.conclude(ctx, ReasonUnknown)
+		close(p.done)
+		c.state = StateStopped
+		return nil
+	}
+	pidfd := r.child.Pidfd
+	r.child.Pidfd = -1
+	if r.pidfd, err = stage.NewPidfd(pidfd); err != nil {
+		r.dropProcesses()
+		_ = r.closeGroup()
+		return err
+	}
+	if !rec.Alone {
+		r.openRoot()
+	}
+	c.state = StateRunning
+	if rec.Phase == state.Created && status.Released.IsZero() {
+		c.state = StateCreated
+	} else {
+		r.ran.Store(true)
+	}
+	go r.supervise(p)
+	return nil
+}
+
+// openRoot opens the root directory of a container that runs. The number in the path is still its process's afterwards, if
+// that has not ended; of one that has ended nothing is left to see.
+func (r *running) openRoot() {
+	f, err := os.OpenFile("/proc/"+strconv.Itoa(r.child.Pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		r.warn("open root directory", err)
+		return
+	}
+	if pollPidfd(r.pidfd.Fd(), 0) {
+		f.Close()
+		return
+	}
+	r.root = f
+}
+
+func (r *running) closeGroup() error {
+	if r.group == nil || r.groupGone.Load() {
+		return nil
+	}
+	return r.group.Close()
+}
+
+// disown ends this program's interest in a detached container, which lives on.
+func (r *running) disown(p *Process) {
+	if r == nil || r.det == nil || p == nil {
+		return
+	}
+	r.det.letGo.Store(true)
+	if r.pidfd != nil {
+		r.pidfd.Close()
+	}
+	<-p.done
+}
+
+// dialStage connects to a created container, which another program may have made.
+func (r *running) dialStage() error {
+	d := r.det
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.entry.Lock(true); err != nil {
+		return err
+	}
+	rec, err := d.entry.Read()
+	if err == nil && rec.Phase != state.Created {
+		err = fmt.Errorf("%w: the container is %s", ErrState, rec.Phase)
+	}
+	var fd int
+	if err == nil {
+		fd, err = d.entry.Dial()
+	}
+	if err != nil {
+		d.entry.Unlock()
+		return err
+	}
+	d.rec = rec
+	r.child.Conn = stage.NewConn(fd, func(address uint64, errno unix.Errno) error { return stepError(rec, address, errno) })
+	return nil
+}
+
+// dialed notes that a created container has been started, which the end of the conversation says, and gives the lock back
+// that dialStage took. It returns what the conversation ended with.
+func (r *running) dialed(err error) error {
+	d := r.det
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer d.entry.Unlock()
+	if err != io.EOF {
+		return err
+	}
+	if d.rec.Phase == state.Stopped { // it has ended already
+		return io.EOF
+	}
+	d.rec.Phase, d.rec.Steps = state.Running, nil
+	d.entry.RemoveSocket()
+	if err := d.entry.Write(d.rec); err != nil {
+		return err
+	}
+	return io.EOF
+}
+
+// stepError says what failed in the program of another program.
+func stepError(rec *state.Record, address uint64, errno unix.Errno) error {
+	for _, s := range rec.Steps {
+		if s.Address == address {
+			return &program.StepError{Step: s.Step, Object: s.Object, Syscall: s.Syscall, Call: s.Call, Errno: errno}
+		}
+	}
+	return fmt.Errorf("a step of the start failed that is not recorded: %w", errno)
+}
+
+func (d StateDir) list(ctx context.Context) ([]Info, error) {
+	var out []Info
+	err := d.each(ctx, func(e *state.Entry) error {
+		i, err := infoOf(e)
+		if i != nil {
+			out = append(out, *i)
+		}
+		return err
+	})
+	return out, err
+}
+
+// each calls f for every container in the directory.
+func (d StateDir) each(ctx context.Context, f func(*state.Entry) error) error {
+	dir, err := state.Open(string(d), false)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	defer dir.Close()
+	ids, err := dir.List()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(faults, err)...)
+		}
+		e, err := dir.Open(id)
+		if err == nil {
+			err = f(e)
+			e.Close()
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			faults = append(faults, fmt.Errorf("container %q: %w", id, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// infoOf tells about a container; nil if there is none.
+func infoOf(e *state.Entry) (*Info, error) {
+	rec, err := e.Read()
+	if err != nil {
+		return nil, err
+	}
+	i := &Info{ID: rec.ID, Created: rec.Created, UID: rec.UID, Command: rec.Command, Labels: rec.Labels}
+	if e.Leftover(rec) {
+		if !beingMade(e) {
+			return nil, nil
+		}
+		i.State = StateCreating
+		return i, nil
+	}
+	st, err := e.Status()
+	if err != nil && rec.Phase != state.Stopped {
+		return nil, err
+	}
+	i.Started = st.Released
+	if rec.Phase == state.Stopped {
+		i.State = StateStopped
+		i.Result, _ = parseResult(rec.Result)
+		i.Started = i.Result.Started
+		return i, nil
+	}
+	return i, i.look(rec, st)
+}
+
+// look asks whether a container runs.
+func (i *Info) look(rec *state.Record, st state.Status) error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	pidfd := -1
+	if ns, err := pidNamespace(); err != nil || boot == rec.BootID && ns != rec.PIDNS {
+		return errors.Join(err, fmt.Errorf("%w: it was made in another pid namespace", ErrUnsupported))
+	}
+	if boot == rec.BootID {
+		if pidfd, err = findProcess(rec.Init); err != nil {
+			return err
+		}
+	}
+	if pidfd < 0 {
+		i.State = StateStopped
+		res := &Result{ExitCode: -1, Started: st.Released, Ended: st.Ended}
+		if !st.Ended.IsZero() {
+			res.setStatus(unix.WaitStatus(st.Wait))
+			if !res.Started.IsZero() {
+				res.Wall = res.Ended.Sub(res.Started)
+			}
+		}
+		i.Result = res
+		return nil
+	}
+	unix.Close(pidfd)
+	i.Pid, i.State = rec.Init.PID, StateRunning
+	if rec.Phase == state.Created && st.Released.IsZero() {
+		i.State = StateCreated
+	}
+	return nil
+}
+
+func (d StateDir) recover(ctx context.Context, owners []Owner) (n int, err error) {
+	all := ownerMap(owners)
+	err = d.each(ctx, func(e *state.Entry) error {
+		done, err := d.recoverOne(ctx, e, all)
+		if done {
+			n++
+		}
+		return err
+	})
+	return n, err
+}
+
+// recoverOne undoes a leftover, or completes a container that has ended.
+func (d StateDir) recoverOne(ctx context.Context, e *state.Entry, owners map[string]Owner) (bool, error) {
+	err := e.Lock(false)
+	if errors.Is(err, state.ErrBusy) || errors.Is(err, ErrNotFound) {
+		return false, nil // someone sees to it
+	}
+	if err != nil {
+		return false, err
+	}
+	defer e.Unlock()
+	rec, err := e.Read()
+	if errors.Is(err, ErrNotFound) {
+		return true, e.Remove() // killed before anything was recorded
+	}
+	if err != nil {
+		return false, err
+	}
+	if e.Leftover(rec) {
+		if err := undoLeftover(ctx, e, owners); err != nil {
+			return false, err
+		}
+		return true, e.Remove()
+	}
+	if rec.Phase == state.Stopped && rec.Cgroup == nil && rec.CgroupName == "" && len(rec.Things) == 0 {
+		return false, nil
+	}
+	return d.completeOne(ctx, e, rec, owners)
+}
+
+func (d StateDir) completeOne(ctx context.Context, e *state.Entry, rec *state.Record, owners map[string]Owner) (bool, error) {
+	s, err := loadedSpec(d, rec)
+	if err != nil {
+		return false, err
+	}
+	r, err := resume(s, e, rec, owners)
+	if err != nil {
+		return false, err
+	}
+	defer r.dropProcesses()
+	defer r.closeGroup()
+	if r.child.Pidfd >= 0 {
+		return false, nil // it runs, or waits to be started
+	}
+	r.det.awaitKeeper(keeperPatience)
+	before := len(rec.Things)
+	done := rec.Phase != state.Stopped || rec.CgroupName != "" || rec.Cgroup != nil
+	if rec.Phase != state.Stopped {
+		r.result(rec, ReasonUnknown)
+		if err := e.Write(rec); err != nil {
+			return false, err
+		}
+	}
+	if err := r.forgetGroup(ctx, rec); err != nil {
+		return false, err
+	}
+	err = undoThings(ctx, e, rec, owners)
+	return done || len(rec.Things) < before, err
+}
+
+var recoveredDirs sync.Map
+
+// recoverStatesFirst looks after a state directory once for this program, before its first detached container. A failure
+// is not that one's.
+func recoverStatesFirst(ctx context.Context, d StateDir) {
+	once, _ := recoveredDirs.LoadOrStore(d, &sync.Once{})
+	once.(*sync.Once).Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_, _ = d.recover(ctx, nil)
+	})
+}
+
+// remove ends and removes a detached container.
+func (c *Container) remove(ctx context.Context) error {
+	if a := c.underway(); a != nil {
+		a.cancel(ErrStopped)
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c.mu.Lock()
+	p, r, st := c.proc, c.run, c.state
+	c.mu.Unlock()
+	if st == StateClosed {
+		return ErrClosed
+	}
+	if r == nil {
+		return c.Close()
+	}
+	if err := p.kill(ReasonStopped); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := r.erase(ctx); err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// erase removes the record of a container that has ended, with what is still recorded in it.
+func (r *running) erase(ctx context.Context) error {
+	d := r.det
+	if d == nil {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.entry.Lock(true); err != nil {
+		if errors.Is(err, ErrNotFound) {
+			return nil // another has removed it
+		}
+		return err
+	}
+	defer d.entry.Unlock()
+	rec, err := d.entry.Read()
+	if err != nil {
+		return err
+	}
+	if err := r.forgetGroup(ctx, rec); err != nil {
+		return err
+	}
+	if r.network != nil && len(rec.Things) > 0 { // it was made here
+		if err := r.network.Detach(ctx); err != nil {
+			return err
+		}
+		r.network, rec.Things = nil, nil
+	}
+	if err := undoThings(ctx, d.entry, rec, d.owners); err != nil {
+		return err
+	}
+	return d.entry.Remove()
+}
+
+// noteEnding records why this program is about to end the container, for whoever completes the result.
+func (r *running) noteEnding() {
+	d := r.det
+	if d == nil || d.proc == nil || !d.kept.Load() {
+		return
+	}
+	d.proc.mu.Lock()
+	why := d.proc.reason
+	d.proc.mu.Unlock()
+	if why == ReasonUnknown {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.entry.Lock(true) != nil {
+		return
+	}
+	defer d.entry.Unlock()
+	rec, err := d.entry.Read()
+	if err != nil || rec.Phase == state.Stopped || rec.Ending != "" {
+		return
+	}
+	rec.Ending = why.String()
+	if d.entry.Write(rec) == nil {
+		d.rec = rec
+	}
+}
