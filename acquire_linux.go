@@ -93,6 +93,11 @@ func (r *running) plan(ctx context.Context) error {
 	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
 		return err
 	}
+	if s.bundle.deviceRules != nil && r.env.UserNamespace {
+		without := *s
+		without.bundle.deviceRules = nil
+		r.spec = &without
+	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
 	r.m.null = r.spec.process.nullStreams()
@@ -333,7 +338,7 @@ func (r *running) capabilities() error {
 			return err
 		}
 		if lacking := set &^ bound; lacking != 0 {
-			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 {
+			if explicit, _ := r.spec.process.explicitCaps(all); explicit&lacking != 0 && !r.spec.process.caps.asFar {
 				return fmt.Errorf("%w: the host program itself lacks %s", ErrPrivilege, explicit&lacking)
 			}
 			set &= bound
@@ -373,27 +378,43 @@ func (r *running) seccomp(set caps.Set) error {
 	} else {
 		r.declined("no new privileges", "left out, as asked for", "")
 	}
-	if s.process.seccompOff {
-		r.declined("seccomp", "left out, as asked for", "")
-		return nil
-	}
 	arch, err := seccomp.Native()
 	if err != nil {
 		return err
 	}
-	if s.process.seccomp == nil {
-		r.m.filter, err = seccomp.DefaultProgram(arch, set)
-	} else {
-		r.m.filter, err = seccomp.Compile(s.process.seccomp, arch)
-	}
-	if err != nil {
+	if r.m.filter, err = s.process.filter(arch, set); err != nil {
 		return err
 	}
-	if r.m.filter.Notify {
-		return fmt.Errorf("%w: a seccomp profile with SCMP_ACT_NOTIFY needs a listener", ErrUnsupported)
+	if f := r.m.filter; f != nil {
+		r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(f.Filter)))
 	}
-	r.applied("seccomp", fmt.Sprintf("filter of %d instructions", len(r.m.filter.Filter)))
-	return nil
+	if s.process.seccompOff {
+		r.declined("seccomp", "left out, as asked for", "")
+	}
+	return r.planNotify(arch)
+}
+
+// filter compiles the filter; nil if there is none.
+func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program, error) {
+	profile, err := p.seccomp, error(nil)
+	asked := len(p.notify.names) > 0
+	switch {
+	case p.seccompOff && !asked:
+		return nil, nil
+	case p.seccompOff:
+		profile, err = everything(arch)
+	case profile == nil && !asked:
+		return seccomp.DefaultProgram(arch, set)
+	case profile == nil:
+		profile, err = seccomp.Default(arch, set)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if asked {
+		profile = p.notifyProfile(profile)
+	}
+	return seccomp.Compile(profile, arch)
 }
 
 // ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
@@ -435,6 +456,13 @@ func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
 	l := rootfs.DefaultLayout(desc)
+	l.Propagation = s.bundle.propagation
+	if s.bundle.noDefaultMounts {
+		l.Mounts = nil
+		if !slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeTmpfs && m.Target == "/dev" }) {
+			l.Devices, l.Links = nil, nil
+		}
+	}
 	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
@@ -633,6 +661,27 @@ func (r *running) limitEachCPU() {
 	r.note(Measure{Name: "CPU time of all processes together", Status: Unavailable,
 		Reason: "without a cgroup each process is limited by itself", Remedy: "run as root, or with a delegated cgroup"})
 }
+
+// wantedGroup is the cgroup that the container is to have: its limits, and what is counted where that is possible.
+func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
+	res := s.process.resources
+	if !s.process.pidsSet {
+		res.Pids.Max = defaultPids
+	}
+	res.Devices = s.askedRules()
+	cfg := s.cgroup.config()
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
+	if s.mayMakeNodes() {
+		cfg.Optional |= cgroups.Devices
+	}
+	if testHookGroup != nil {
+		testHookGroup(&cfg)
+	}
+	return res, cfg
+}
+
+// testHookGroup lets tests change how the group is made.
+var testHookGroup func(*cgroups.Config)
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
 // to the disk is none.

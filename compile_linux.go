@@ -19,16 +19,17 @@ import (
 
 // Sync points of the program. The stage says the tag; where it waits, the host releases it.
 const (
-	syncMaps    = 1  // waits: the user namespace exists, its id maps are to be written
-	syncChild   = 2  // the container's first process has been made; its pidfd comes along
-	syncNetwork = 3  // waits: the network namespace exists
-	syncTTY     = 4  // the terminal's master side comes along
-	syncRoot    = 5  // the root directory comes along
-	syncMounts  = 7  // the mount namespace comes along
-	syncCgroup  = 8  // waits: the process is to be moved into its cgroup by somebody else
-	syncCreated = 6  // waits: everything is set up, only the command remains
-	syncKeeper  = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
-	syncHelper  = 10 // the process that makes the container's first one has been made; its pidfd comes along
+	syncMaps     = 1  // waits: the user namespace exists, its id maps are to be written
+	syncChild    = 2  // the container's first process has been made; its pidfd comes along
+	syncNetwork  = 3  // waits: the network namespace exists
+	syncTTY      = 4  // the terminal's master side comes along
+	syncRoot     = 5  // the root directory comes along
+	syncMounts   = 7  // the mount namespace comes along
+	syncCgroup   = 8  // waits: the process is to be moved into its cgroup by somebody else
+	syncCreated  = 6  // waits: everything is set up, only the command remains
+	syncKeeper   = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
+	syncHelper   = 10 // the process that makes the container's first one has been made; its pidfd comes along
+	syncListener = 11 // the listener of the seccomp filter comes along
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
@@ -58,8 +59,10 @@ type machine struct {
 	detach     *detachPlan
 
 	keyring  keyringWish
-	landlock *landlockRules // nil: no restriction
-	capSets  *capSets       // all five sets, where they were given apart
+	asking   *seccomp.Program // a filter that asks about every call
+	secret   seccomp.Secret   // passes filters that ask
+	landlock *landlockRules   // nil: no restriction
+	capSets  *capSets         // all five sets, where they were given apart
 }
 
 type joinedNS struct {
@@ -275,8 +278,8 @@ func pidFlag(m *machine) uint64 {
 	return 0
 }
 
-// sendFD sends a tag and the descriptor in the third word of control.
-func (c *compiler) sendFD(tag uint64, control program.Word) {
+// sendFD sends a tag and the descriptor in the third word of control. unused are arguments that the call does not have.
+func (c *compiler) sendFD(tag uint64, control program.Word, unused ...program.Arg) {
 	msg := c.Words(tag, 0)
 	iov := make([]byte, 16)
 	binary.NativeEndian.PutUint64(iov[8:], stage.MessageSize)
@@ -284,7 +287,8 @@ func (c *compiler) sendFD(tag uint64, control program.Word) {
 	binary.NativeEndian.PutUint64(hdr[24:], 1)
 	binary.NativeEndian.PutUint64(hdr[40:], 24)
 	arg := program.Bytes(hdr, fmt.Sprintf("{msg_iov=[{iov_base=sync %d, iov_len=%d}], msg_control=[{cmsg_type=SCM_RIGHTS, ...}]}", tag, stage.MessageSize)).With(16, program.Bytes(iov, "").With(0, msg.Addr())).With(32, control.Addr())
-	c.Call(unix.SYS_SENDMSG, "sendmsg", c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL"))
+	args := append([]program.Arg{c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, unused...)
+	c.Call(unix.SYS_SENDMSG, "sendmsg", args...)
 }
 
 // sendResult sends a tag and the descriptor that an operation returned.
@@ -323,8 +327,10 @@ func (c *compiler) sysctls() {
 // identity sets what belongs to the new namespaces.
 func (c *compiler) identity() {
 	if c.m.newNS&unix.CLONE_NEWUTS != 0 {
-		c.Step("set hostname", c.s.hostname)
-		c.Sethostname(c.s.hostname)
+		if h := c.s.hostname; h != "" {
+			c.Step("set hostname", h)
+			c.Sethostname(h)
+		}
 		if d := c.s.domainname; d != "" {
 			c.Setdomainname(d)
 		}
@@ -484,14 +490,7 @@ func (c *compiler) credentials(p *processSpec) {
 	c.Setresgid(u.GID)
 	c.Setresuid(u.UID)
 	c.Step("set", "capabilities")
-	set, inheritable := m.caps, caps.Set(0)
-	if u.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
-		set, inheritable = m.ambient, m.ambient
-	}
-	sets := capSets{permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
-	if m.capSets != nil {
-		sets = *m.capSets
-	}
+	sets := m.credentialSets()
 	c.capset(sets)
 	for _, n := range sets.ambient.Caps() {
 		c.Prctl(unix.PR_CAP_AMBIENT, "PR_CAP_AMBIENT", program.Named(unix.PR_CAP_AMBIENT_RAISE, "PR_CAP_AMBIENT_RAISE"), program.Named(int(n), n.String()))
@@ -511,6 +510,19 @@ func (c *compiler) capset(sets capSets) {
 	hdr = binary.NativeEndian.AppendUint32(hdr, 0)
 	c.Call(unix.SYS_CAPSET, "capset", program.Bytes(hdr, "{version=_LINUX_CAPABILITY_VERSION_3, pid=0}"),
 		program.Bytes(buf, fmt.Sprintf("{effective=%s, permitted=%s, inheritable=%s}", capBits(sets.effective), capBits(sets.permitted), capBits(sets.inheritable))))
+}
+
+// credentialSets are the capability sets of the command.
+func (m *machine) credentialSets() capSets {
+	set, inheritable := m.caps, caps.Set(0)
+	if m.user.UID != 0 { // execve takes all but ambient capabilities from an ordinary user
+		set, inheritable = m.ambient, m.ambient
+	}
+	sets := capSets{bounding: m.caps, permitted: set, effective: set, inheritable: inheritable, ambient: inheritable}
+	if m.capSets != nil {
+		sets = *m.capSets
+	}
+	return sets
 }
 
 // capBits shows a set as strace does.
@@ -536,13 +548,22 @@ func signalName(sig int) string {
 	return "SIGRT_" + strconv.Itoa(sig-32)
 }
 
+// seccomp attaches the filters. The one that asks the host program about every call, for a recorder, goes first: the
+// other may forbid its attachment.
 func (c *compiler) seccomp() {
+	if f := c.m.asking; f != nil {
+		c.Step("ask about", "system calls")
+		c.sendListener(c.attach(f))
+	}
 	f := c.m.filter
 	if f == nil {
 		return
 	}
 	c.Step("filter", "system calls")
-	c.attach(f)
+	op := c.attach(f)
+	if f.Notify {
+		c.sendListener(op)
+	}
 }
 
 // attach attaches a filter.
@@ -550,7 +571,11 @@ func (c *compiler) attach(f *seccomp.Program) program.OpRef {
 	prog := make([]byte, 16)
 	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
 	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
-	return c.Call(unix.SYS_SECCOMP, "seccomp", program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg)
+	args := []program.Arg{program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg}
+	if c.m.asking != nil {
+		args = append(args, c.secret()...)
+	}
+	return c.Call(unix.SYS_SECCOMP, "seccomp", args...)
 }
 
 // exec executes the command. A name without a slash is tried in every directory of the container's PATH; the

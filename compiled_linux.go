@@ -53,6 +53,7 @@ var remembered struct {
 // programOf returns the program for a shape, and the files that belong to it.
 func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	k := keyer{buf: make([]byte, 0, 4<<10)}
+	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start
 	k.value(reflect.ValueOf(&sh).Elem())
 	key := string(k.buf)
 	if k.cannot {

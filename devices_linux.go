@@ -22,6 +22,10 @@ func (r *running) limitDevices(ctx context.Context) error {
 		r.declined(deviceRules, "no device node made in a user namespace can be opened", "WithDeviceRules")
 		return nil
 	}
+	if !s.mayMakeNodes() {
+		r.declined(deviceRules, "without CAP_MKNOD there are no device nodes but those that were given", "WithDeviceRules")
+		return nil
+	}
 	rules := s.defaultRules()
 	err := r.group.Update(ctx, cgroups.Resources{Devices: rules})
 	var refused *cgroups.Error

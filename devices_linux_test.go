@@ -75,8 +75,11 @@ func TestDeviceRulesAreReported(t *testing.T) {
 		t.Errorf("in a user namespace: %v", m)
 	}
 	noLeaks(t)
-	if m := measure(); isRoot() && m.Status != Applied {
+	if m := measure(WithAddedCapabilities("MKNOD")); isRoot() && m.Status != Applied {
 		t.Errorf("%v", m)
+	}
+	if m := measure(); isRoot() && m.Status != Declined {
+		t.Errorf("without CAP_MKNOD: %v", m)
 	}
 	err := newContainer(t, WithCommand("/bin/true"), WithDeviceRules(cgroups.DefaultDeviceRules()...)).Run(testContext(t))
 	if isRoot() != (err == nil) || err != nil && !errors.Is(err, ErrUnsupported) {

@@ -80,7 +80,8 @@
 //
 // # Privileges
 //
-//	                        root                     user, cgroup delegated      user
+//	                        root                     user, under systemd or      user
+//	                                                 with a delegated cgroup
 //	namespaces              all                      all but the host's user     the same
 //	user ids inside         65536, or the host's     65536 with subordinate ids  the same
 //	                                                 (newuidmap), otherwise 1
@@ -96,7 +97,9 @@
 //	the whole start costs   one process more once    with subordinate ids,       the same
 //	                        (the keeper)             newuidmap runs
 //
-// A user gets a delegated cgroup from systemd: systemd-run --user --scope -p Delegate=yes PROGRAM.
+// With cgroup v2 a user who is logged in, or has lingering enabled (loginctl enable-linger), has limits without further ado:
+// the first container has the user's systemd make a scope for the program's containers. As root it is the system's
+// systemd, unless the program runs in a unit with Delegate=yes. See package cgroups.
 //
 // # Kernels
 //

@@ -31,8 +31,9 @@ func WithDetached(on bool) Option { return option(func(s *spec) { s.detach.on = 
 // Records hold for as long as the machine runs. After a reboot the containers are stopped, and how they ended is unknown.
 func WithStateDir(dir string) Option { return option(func(s *spec) { s.detach.dir = dir }) }
 
-// WithLabels adds labels, which [List] shows; they mean nothing to this library. At most 100 of at most 4096 bytes
-// each.
+// WithLabels adds labels: data of the caller's own, which [List] shows and hooks and bundles are given (as annotations);
+// they mean nothing to this library. Keys should be in reverse domain notation ("org.example.job"). At most 100 of at most
+// 4096 bytes each.
 func WithLabels(labels map[string]string) Option {
 	return option(func(s *spec) {
 		all := maps.Clone(s.detach.labels)

@@ -151,6 +151,9 @@ func (r *running) supervise(p *Process) {
 	if !r.m.newPID {
 		_ = r.killGroup()
 	}
+	if l := r.listener.Load(); l != nil {
+		_ = l.close()
+	}
 	serr := r.streams.wait(r.spec.process.waitDelay)
 	r.figures(res)
 	p.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -51,6 +52,7 @@ type spec struct {
 	trace      *Trace
 	network    Network
 
+	bundle      bundleSpec
 	deviceRules []cgroups.DeviceRule
 
 	detach detachSpec
@@ -83,16 +85,19 @@ type processSpec struct {
 	seccompOff                  bool
 	ctx                         context.Context
 	cancel                      func(*Process) error
+	exactEnv                    bool
 
 	attrs  attributes
 	groups []uint32 // nil: those of the user
 
 	landlock *Landlock
+	notify   notifySpec
 }
 
 type capsSpec struct {
 	replace, add, drop []string // replace nil: default
 	sets               *CapabilitySets
+	asFar              bool // leave out what the host program lacks, instead of failing
 }
 
 type rlimit struct {
@@ -124,7 +129,7 @@ func newSpec(opts []Option) (*spec, error) {
 	if s.rootfs == nil {
 		s.rootfs = defaultRootfs()
 	}
-	if s.hostname == "" {
+	if s.hostname == "" && !s.bundle.keepHostname {
 		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 	}
 	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
@@ -145,7 +150,10 @@ func (s *spec) validate() error {
 	add(errors.Join(s.validateDetach()...))
 	// A layout with any root tells what is wrong with mounts and devices.
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
-	l.Mounts, l.Devices = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...)
+	if s.bundle.noDefaultMounts {
+		l.Mounts, l.Devices, l.Links = nil, nil, nil
+	}
+	l.Mounts, l.Devices, l.Propagation = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...), s.bundle.propagation
 	if err := l.Validate(); err != nil {
 		add(&OptionError{"WithMount or WithDevice", err})
 	}
@@ -286,6 +294,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
+	faults = append(faults, p.validateNotify())
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}
@@ -347,8 +356,14 @@ func (p *processSpec) environment(home string) []string {
 		env = append(env, "TERM=xterm")
 	}
 	all := append(env, p.env...)
+	if p.exactEnv {
+		all = p.env
+		if !slices.ContainsFunc(all, func(e string) bool { return strings.HasPrefix(e, "HOME=") }) {
+			all = append(slices.Clone(all), "HOME="+home)
+		}
+	}
 	at := make(map[string]int, len(all))
-	out := all[:0:0]
+	out := make([]string, 0, len(all))
 	for _, e := range all {
 		k, _, _ := strings.Cut(e, "=")
 		if i, ok := at[k]; ok {
@@ -441,7 +456,7 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 
 // limitsAsked reports whether the caller wants a cgroup for more than what is done by default.
 func (s *spec) limitsAsked() bool {
-	return !isZero(s.process.resources) || s.cgroup != (CgroupConfig{}) || len(s.deviceRules) > 0
+	return !isZero(s.process.resources) || s.cgroup != (CgroupConfig{}) || len(s.deviceRules) > 0 || s.bundle.deviceRules != nil
 }
 
 // isZero reports whether no limit is set.

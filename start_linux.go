@@ -18,6 +18,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -62,7 +63,8 @@ type running struct {
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
 	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
-	attend    bool // who starts the container also supervises it
+	attend    bool                            // who starts the container also supervises it
+	listener  atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
 
 // undoList is what has to be undone.
@@ -226,6 +228,7 @@ func (r *running) traced() {
 func (r *running) settle() {
 	r.prog, r.layout, r.files, r.fds, r.env, r.maps = nil, nil, nil, nil, rootfs.Env{}, namespaces.IDMaps{}
 	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
+	r.m.asking, r.m.landlock = nil, nil
 }
 
 // launch makes the stage. Where a process cannot be born in its cgroup it joins by itself.
@@ -303,6 +306,8 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.takeTTY(msg.FD)
 		case syncMounts:
 			r.undo.add(os.NewFile(uintptr(msg.FD), "mount namespace").Close)
+		case syncListener:
+			err = r.takeListener(msg.FD)
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
 		case syncKeeper:
@@ -326,6 +331,9 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 // asksNothing reports whether the stage goes on to its end without an answer of the host's: it has been released from
 // its only wait.
 func (r *running) asksNothing(stop bool) bool {
+	if r.m.secret != (seccomp.Secret{}) {
+		return false // its last calls wait for whom the listener tells of them
+	}
 	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
 }
 
@@ -492,7 +500,7 @@ func (c *Container) release(a *attempt) error {
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
-	_, err := r.child.Conn.Recv()
+	err := r.receive()
 	r.child.Conn.Close()
 	if r.det != nil {
 		err = r.dialed(err)

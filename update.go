@@ -76,8 +76,10 @@ func (c *Container) resources() cgroups.Resources {
 	if c.limits != nil {
 		return *c.limits
 	}
-	res, _ := c.spec.wantedGroup()
-	res.Devices = c.spec.process.resources.Devices
+	res := c.spec.process.resources
+	if !c.spec.process.pidsSet {
+		res.Pids.Max = defaultPids
+	}
 	return res
 }
 
@@ -112,21 +114,3 @@ func limitMeasures(res cgroups.Resources) (l Isolation) {
 	}
 	return l
 }
-
-// wantedGroup is the cgroup that the container is to have: its limits, and what is counted where that is possible.
-func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
-	res := s.process.resources
-	if !s.process.pidsSet {
-		res.Pids.Max = defaultPids
-	}
-	res.Devices = s.askedRules()
-	cfg := s.cgroup.config()
-	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Devices | cgroups.Freezer
-	if testHookGroup != nil {
-		testHookGroup(&cfg)
-	}
-	return res, cfg
-}
-
-// testHookGroup lets tests change how the group is made.
-var testHookGroup func(*cgroups.Config)

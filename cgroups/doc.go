@@ -1,5 +1,5 @@
 // Package cgroups limits, measures, stops and kills groups of processes by Linux control groups: one API over
-// cgroup v1, hybrid and v2, with no dependency but golang.org/x/sys.
+// cgroup v1, hybrid and v2, with no dependency but golang.org/x/sys. It asks systemd for groups where systemd owns them.
 //
 // # What a control group is
 //
@@ -38,19 +38,42 @@
 //
 //	                             v1, hybrid              v2
 //	root                         everything              everything
-//	user with delegation         nothing; v1 groups      what is delegated: usually memory and pids, often cpu
-//	                             handed over by chown
+//	user with delegation, or     nothing; v1 groups      what is delegated: usually memory and pids, often cpu
+//	 logged in under systemd     handed over by chown
 //	user without                 reading                 reading
 //	root in a container          its subtree, if its     as a user with delegation; a group that has processes
 //	                             mounts are writable     cannot hand on controllers: Vacate it first
 //
-// [Manager.Check] tells for this machine and user, with reasons and remedies. On v2 an ordinary user gets a
-// delegated group from systemd: systemd-run --user --scope -p Delegate=yes PROGRAM.
+// [Manager.Check] tells for this machine and user, with reasons and remedies.
+//
+// # systemd
+//
+// Where systemd runs it owns the v2 tree, and leaves to others only what it has delegated: elsewhere it takes controllers
+// away from a group, and the limits with them, whenever the units beside it change. So [New] makes groups
+//
+//   - in the own group of the program or above, up to the unit that it runs in, if that unit has Delegate=yes;
+//   - otherwise in a scope, with Delegate=yes, that the first New has systemd make, one for all groups of the program: by
+//     root's in system.slice, by an ordinary user's, over the bus of the user's session, in app.slice. Nothing has to be
+//     configured for this. A few pages of a process called caisson-scope hold it, and end with the program; systemd then
+//     removes what is empty;
+//   - where systemd cannot be asked, wherever the kernel allows it, as without systemd.
+//
+// Config.Systemd gives a group a scope of its own instead, whose properties are the limits, so that systemctl shows
+// them. Config.NoSystemd leaves systemd out of it.
+//
+// A program in a login session is outside of the user's tree of groups, and the kernel lets nobody but root move
+// processes across: then [Join].Attach says that systemd has to move each process, which [Group.AddProc] asks it to.
+//
+// # Groups within groups
+//
+// [Group.New] makes a group below another, with limits within those above it. [Group.Delegate] gives one to another user
+// or to the root of a container, who can then do the same; [Manager.Vacate] moves the processes of the own group into a
+// child, so that a program that was given a group can hand on controllers.
 //
 // # What it does not do
 //
-// It does not move the calling process, unless told to by [Manager.Vacate], and does not mount or unmount anything.
-// Systemd units are not part of it.
+// It does not move the calling process, unless told to by [Manager.Vacate] or Config.Vacate, and does not mount or unmount
+// anything.
 //
 // Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel, cgroups(7), clone(2).
 package cgroups

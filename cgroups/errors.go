@@ -8,8 +8,9 @@ import (
 )
 
 var (
-	// ErrNotSupported is what every [*UnsupportedError] is, by [errors.Is]; so is [errors.ErrUnsupported].
-	ErrNotSupported = errors.New("not supported")
+	// ErrNotSupported is what every [*UnsupportedError] is, by [errors.Is]: [errors.ErrUnsupported], as in the other
+	// packages.
+	ErrNotSupported = errors.ErrUnsupported
 	// ErrInvalid is what every [*ResourceError] is, by [errors.Is].
 	ErrInvalid = errors.New("invalid resources")
 	// ErrClosed answers calls on a [Group] after Close or Delete.
@@ -33,7 +34,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // An UnsupportedError says that this machine, or this user on it, cannot do what was asked for.
-// It Is [ErrNotSupported] and [errors.ErrUnsupported].
+// It Is [errors.ErrUnsupported].
 type UnsupportedError struct {
 	Controller Controllers // which controller; 0 when it is not about one
 	Knob       string      // the file or feature, such as "memory.high"; "" when the controller as a whole is missing
@@ -66,10 +67,8 @@ func (e *UnsupportedError) Error() string {
 	return withRemedy(b.String(), e.Remedy)
 }
 
-// Is matches [ErrNotSupported] and [errors.ErrUnsupported].
-func (e *UnsupportedError) Is(target error) bool {
-	return target == ErrNotSupported || target == errors.ErrUnsupported
-}
+// Is matches [errors.ErrUnsupported].
+func (e *UnsupportedError) Is(target error) bool { return target == errors.ErrUnsupported }
 
 // Unwrap returns Err.
 func (e *UnsupportedError) Unwrap() error { return e.Err }

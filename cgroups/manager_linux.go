@@ -15,8 +15,8 @@ type Manager struct {
 	layout Layout
 
 	mu      sync.Mutex
-	parents map[parentKey]parentDir // default parents found so far
-	retired []int                   // descriptors of parents that are gone, perhaps still in use by another call
+	parents map[parentKey]parentPlace // default parents found so far
+	retired []int                     // descriptors of parents that are gone, perhaps still in use by another call
 
 	sdMu   sync.Mutex
 	warden *warden // nil until asked for
@@ -27,9 +27,15 @@ type Manager struct {
 }
 
 type parentKey struct {
-	hierarchy       int
-	need            Controllers
-	noSystemd, stay bool
+	hierarchy int
+	need      Controllers
+	noSystemd bool
+	only      where
+}
+
+type parentPlace struct {
+	parentDir
+	at where
 }
 
 type parentDir struct {
@@ -56,7 +62,7 @@ func NewManager() (*Manager, error) {
 	if err != nil && !os.IsNotExist(err) { // a kernel without cgroups has no such file
 		return nil, err
 	}
-	m := &Manager{parents: map[parentKey]parentDir{}}
+	m := &Manager{parents: map[parentKey]parentPlace{}}
 	m.layout = layoutFrom(string(mounts), string(self), func(mountpoint string) string {
 		text, _ := readText(unix.AT_FDCWD, mountpoint+"/cgroup.controllers")
 		if m.devices = probeDevices(mountpoint); m.devices == nil {
@@ -74,7 +80,7 @@ func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parents {
-		if p.fd >= 0 {
+		if p.at != scoped {
 			unix.Close(p.fd)
 		}
 	}
@@ -125,12 +131,12 @@ func (m *Manager) Check() []Availability {
 
 func (m *Manager) check(c Controllers) Availability {
 	a := Availability{Controller: c}
-	h, dir, scoped, err := m.find(c)
+	h, dir, at, err := m.find(c)
 	if h >= 0 {
 		a.Version = m.layout.Hierarchies[h].Version
 	}
 	if err == nil {
-		a.Parent, a.Usable, a.Systemd = dir, true, scoped
+		a.Parent, a.Usable, a.Systemd = dir, true, at == scoped
 		return a
 	}
 	if u, ok := err.(*UnsupportedError); ok {
@@ -145,17 +151,17 @@ func (m *Manager) check(c Controllers) Availability {
 }
 
 // find looks for the hierarchy and default parent of one controller; h is -1 when it is in no hierarchy.
-func (m *Manager) find(c Controllers) (h int, dir string, scoped bool, err error) {
+func (m *Manager) find(c Controllers) (h int, dir string, at where, err error) {
 	homes := m.homes(c)
 	if len(homes) == 0 {
-		return -1, "", false, m.missing(c)
+		return -1, "", anywhere, m.missing(c)
 	}
 	for _, h = range homes {
-		if dir, scoped, err = m.locate(&search{ctx: context.Background()}, h, c); err == nil {
-			return h, dir, scoped, nil
+		if dir, at, err = m.locate(&search{ctx: context.Background()}, h, c); err == nil {
+			return h, dir, at, nil
 		}
 	}
-	return h, "", false, err
+	return h, "", anywhere, err
 }
 
 // missing says that a controller is in no hierarchy.

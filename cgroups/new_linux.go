@@ -92,6 +92,16 @@ func (m *Manager) Places(r Resources, c Config) ([]Hierarchy, error) {
 	if err := errors.Join(r.Validate(), c.Validate()); err != nil {
 		return nil, err
 	}
+	if c.Systemd != nil {
+		w, err := m.findWarden(context.Background())
+		if err == nil {
+			err = w.lacks(r.Controllers()|c.Controllers, m)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []Hierarchy{m.layout.Hierarchies[0]}, nil
+	}
 	places, err := m.places(r.Controllers()|c.Controllers, &c, m.chooser(context.Background(), &c, false))
 	if err != nil {
 		return nil, err

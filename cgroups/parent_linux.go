@@ -3,6 +3,7 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"os"
 	"path"
 	"strings"
 
@@ -21,38 +22,57 @@ const (
 type search struct {
 	ctx       context.Context
 	noSystemd bool   // systemd is not asked
-	stay      bool   // only where systemd bears with us; it is not asked either
+	only      where  // if not anywhere, nowhere else
 	create    bool   // what is needed may be made: a scope, a leaf
 	vacate    string // the leaf for the processes of the own group
 }
 
+// where is one of the places in which groups are made.
+type where uint8
+
+const (
+	anywhere where = iota
+	near           // the own group and those above as far as they are delegated
+	scoped         // a scope that systemd makes
+	far            // any group above that the kernel lets us use
+)
+
 // parent returns the default parent for groups with the controllers given, from memory where possible.
-func (m *Manager) parent(s *search, h int, need Controllers) (p parentDir, scoped bool, err error) {
-	key := parentKey{h, need, s.noSystemd, s.stay}
+func (m *Manager) parent(s *search, h int, need Controllers) (p parentDir, at where, err error) {
+	key := parentKey{h, need, s.noSystemd, s.only}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p, known := m.parents[key]
-	if known && p.path != "" {
-		return p, false, nil
+	if p, ok := m.parents[key]; ok && p.at != scoped {
+		return p.parentDir, p.at, nil
+	} else if ok && s.create {
+		dir, err := m.scopeDir(s.ctx)
+		return dir, scoped, err
 	}
-	if !known || !s.create {
-		if p.path, scoped, err = m.locate(s, h, need); err != nil {
-			return parentDir{}, scoped, err
-		}
-		p.fd = -1
+	if p.path, at, err = m.locate(s, h, need); err != nil {
+		return parentDir{}, at, err
 	}
-	if known || scoped {
-		if s.create {
-			m.parents[key] = parentDir{fd: -1} // the scope, which is remembered elsewhere
-			p, err = m.scopeDir(s.ctx)
+	p.fd = -1
+	if at == scoped {
+		if !s.create {
+			return p, at, nil
 		}
-		return p, true, err
+		dir, serr := m.scopeDir(s.ctx)
+		if serr == nil {
+			m.parents[key] = parentPlace{at: scoped} // the scope itself is remembered elsewhere
+			return dir, at, nil
+		}
+		hier := &m.layout.Hierarchies[h]
+		p.path, err = m.searchUp(s, ancestors(hier.Dir(), hier.Mountpoint), need)
+		if err != nil || s.ctx.Err() != nil || s.only == scoped {
+			return parentDir{}, at, serr
+		}
+		at = far
 	}
 	if p.fd, err = openDir(unix.AT_FDCWD, p.path); err != nil {
-		return parentDir{}, false, &Error{Op: "open", Path: p.path, Err: err}
+		return parentDir{}, at, &Error{Op: "open", Path: p.path, Err: err}
 	}
-	m.parents[key] = p
-	return p, false, nil
+	m.parents[key] = parentPlace{p, at}
+	return p, at, nil
 }
 
 func (m *Manager) scopeDir(ctx context.Context) (parentDir, error) {
@@ -73,14 +93,15 @@ func (m *Manager) forget(h int, need Controllers) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for key, p := range m.parents {
-		if key.hierarchy == h && key.need == need && p.path != "" && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
+		if key.hierarchy == h && key.need == need && p.at != scoped && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
 			m.retired = append(m.retired, p.fd)
 			delete(m.parents, key)
 		}
 	}
 }
 
-// locate finds where New makes groups by default: a directory, or that of the systemd that is to make a scope (scoped).
+// locate finds where New makes groups by default: a directory, and whether it is only that of the systemd that is to make a
+// scope.
 //
 // v1: the own group, in each hierarchy.
 //
@@ -89,42 +110,52 @@ func (m *Manager) forget(h int, need Controllers) {
 // processes can be moved down. Where systemd runs, that ends at the unit that the program is in, and counts only if
 // the unit was delegated: elsewhere systemd takes controllers away again when it likes. Then comes a scope of the
 // program's own, and only where systemd cannot be asked what lies further up.
-func (m *Manager) locate(s *search, h int, need Controllers) (dir string, scoped bool, err error) {
+func (m *Manager) locate(s *search, h int, need Controllers) (dir string, at where, err error) {
 	hier := &m.layout.Hierarchies[h]
 	dir = hier.Dir()
 	if dir == "" {
-		return "", false, &UnsupportedError{Controller: need, Mode: m.layout.Mode,
+		return "", far, &UnsupportedError{Controller: need, Mode: m.layout.Mode,
 			Reason: "the group of this process, " + hier.Own + ", is outside of what is mounted on " + hier.Mountpoint}
 	}
 	if hier.Version == 1 {
-		return dir, false, m.tryV1(dir, need)
+		return dir, near, m.tryV1(dir, need)
 	}
 	if m.layout.Mode == ModeHybrid || s.noSystemd || !systemdRuns() {
 		dir, err = m.searchUp(s, ancestors(dir, hier.Mountpoint), need)
-		return dir, false, err
+		return dir, far, err
 	}
-	near, err := m.searchUp(s, delegatedTo(dir, hier.Mountpoint), need)
-	if err == nil || s.stay {
-		return near, false, err
+	err = errElsewhere
+	if s.only == anywhere || s.only == near {
+		var found string
+		if found, err = m.searchUp(s, delegatedTo(dir, hier.Mountpoint), need); err == nil {
+			return found, near, nil
+		}
 	}
-	w, werr := m.findWarden(s.ctx)
-	if werr == nil {
-		werr = w.lacks(need, m)
+	werr := errElsewhere
+	if s.only == anywhere || s.only == scoped {
+		var w *warden
+		if w, werr = m.findWarden(s.ctx); werr == nil {
+			werr = w.lacks(need, m)
+		}
+		if werr == nil {
+			return w.dir, scoped, nil
+		}
 	}
-	if werr == nil {
-		return w.dir, true, nil
-	}
-	if dir, err := m.searchUp(s, ancestors(dir, hier.Mountpoint), need); err == nil {
-		return dir, false, nil
+	if s.only == anywhere || s.only == far {
+		if found, err := m.searchUp(s, ancestors(dir, hier.Mountpoint), need); err == nil {
+			return found, far, nil
+		}
 	}
 	if u := (*UnsupportedError)(nil); errors.As(err, &u) && u.Remedy == remedyLeaf {
-		return "", false, err
+		return "", far, err
 	}
-	if u := (*UnsupportedError)(nil); errors.As(werr, &u) {
+	if u := (*UnsupportedError)(nil); errors.As(werr, &u) && u.Controller == 0 {
 		u.Controller = need
 	}
-	return "", false, werr
+	return "", far, werr
 }
+
+var errElsewhere = errors.New("the controllers that are needed are elsewhere")
 
 // ancestors lists a directory and those above, to the mount point.
 func ancestors(dir, mountpoint string) (list []string) {
@@ -152,8 +183,9 @@ func delegatedTo(dir, mountpoint string) (list []string) {
 	return list
 }
 
-// isDelegated reads the mark that systemd sets on the group of a unit with Delegate=yes: user.delegate since
-// version 251, before that one that only root can read.
+// isDelegated looks for the mark that systemd sets on the group of a unit with Delegate=yes: user.delegate, and in
+// older versions one that only root can set and read. A unit of the system's that belongs to this user, while what it is
+// in does not, was delegated too. A user's own systemd of an older version leaves no sign.
 func isDelegated(dir string) bool {
 	var b [8]byte
 	for _, name := range []string{"user.delegate", "trusted.delegate"} {
@@ -161,7 +193,9 @@ func isDelegated(dir string) bool {
 			return true
 		}
 	}
-	return false
+	var in, of unix.Stat_t
+	euid := uint32(os.Geteuid())
+	return euid != 0 && unix.Stat(dir, &in) == nil && unix.Stat(path.Dir(dir), &of) == nil && in.Uid == euid && of.Uid != euid
 }
 
 // searchUp returns the first of the directories in which groups can be made, for which the own group is vacated if that

@@ -23,19 +23,15 @@ func (m *Manager) chooser(ctx context.Context, c *Config, create bool) chooser {
 	if c.Parent != "" {
 		return m.fromPath(c.Parent)
 	}
-	s := &search{ctx: ctx, noSystemd: c.NoSystemd, create: create, vacate: c.Vacate}
-	// What is only optional is no reason to ask systemd, if the rest can be had without.
-	stay := *s
-	stay.stay = !s.noSystemd
-	placed := false
+	settled := anywhere
 	return func(h int, need Controllers, optional bool) (place, error) {
-		how := s
-		if optional && placed {
-			how = &stay
+		s := &search{ctx: ctx, noSystemd: c.NoSystemd, create: create, vacate: c.Vacate}
+		if optional { // what is only optional does not move the group
+			s.only = settled
 		}
-		p, scoped, err := m.parent(how, h, need)
-		if err == nil && !scoped && m.layout.Mode == ModeV2 {
-			placed = true
+		p, at, err := m.parent(s, h, need)
+		if err == nil && m.layout.Mode == ModeV2 {
+			settled = at
 		}
 		return place{h: h, bits: need, parent: p, borrowed: true}, err
 	}

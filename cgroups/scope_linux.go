@@ -46,6 +46,9 @@ func (m *Manager) findWarden(ctx context.Context) (*warden, error) {
 		return nil, &UnsupportedError{Mode: m.layout.Mode, Reason: "systemd hands over whole groups with cgroup v2 only",
 			Remedy: "boot with systemd.unified_cgroup_hierarchy=1"}
 	}
+	if isSystemRoot() && !sameNamespace() {
+		return nil, &UnsupportedError{Mode: m.layout.Mode, Reason: "systemd is outside of this program's cgroup namespace"}
+	}
 	if !systemdRuns() {
 		return nil, &UnsupportedError{Mode: m.layout.Mode, Reason: "systemd does not run here"}
 	}
@@ -69,7 +72,7 @@ func (m *Manager) findWarden(ctx context.Context) (*warden, error) {
 	if err != nil {
 		return nil, &Error{Op: "read", Path: w.dir + "/cgroup.controllers", Err: err}
 	}
-	w.controllers = core&m.layout.Hierarchies[0].Controllers | controllersOf(text)
+	w.controllers = core&m.layout.Hierarchies[0].Controllers | controllersOf(text)&delegable
 	m.warden = w
 	return w, nil
 }
@@ -81,6 +84,9 @@ func remedyBus() string {
 	return "log in as this user, or have an administrator run: loginctl enable-linger " + strconv.Itoa(os.Geteuid())
 }
 
+// delegable are the controllers that systemd hands down.
+const delegable = CPU | CPUSet | IO | Memory | Pids
+
 // lacks says which of the controllers the units of this systemd cannot have.
 func (w *warden) lacks(need Controllers, m *Manager) error {
 	missing := need &^ w.controllers
@@ -88,7 +94,9 @@ func (w *warden) lacks(need Controllers, m *Manager) error {
 		return nil
 	}
 	u := &UnsupportedError{Controller: missing, Mode: m.layout.Mode, Reason: "not handed down to " + w.dir}
-	if name := path.Base(w.dir); strings.HasPrefix(name, "user@") {
+	if missing&delegable == 0 {
+		u.Reason = "systemd hands it down to no unit"
+	} else if name := path.Base(w.dir); strings.HasPrefix(name, "user@") {
 		u.Remedy = "have an administrator set Delegate=cpu cpuset io memory pids with: systemctl edit user@.service"
 	}
 	return u

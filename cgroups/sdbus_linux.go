@@ -64,6 +64,12 @@ func isSystemRoot() bool {
 	return os.Geteuid() == 0 && (unix.Stat("/proc/self/ns/user", &st) != nil || st.Ino == first)
 }
 
+// sameNamespace says whether this program sees the tree of groups as process 1 does.
+func sameNamespace() bool {
+	var one, own unix.Stat_t
+	return unix.Stat("/proc/1/ns/cgroup", &one) != nil || unix.Stat("/proc/self/ns/cgroup", &own) != nil || one.Ino == own.Ino
+}
+
 // systemdRuns says whether systemd manages this machine, as sd_booted(3) does.
 func systemdRuns() bool {
 	var st unix.Stat_t

@@ -45,7 +45,7 @@ func (r *Resources) settingsV2(only Controllers) []Setting {
 	l.limit(Memory, "memory.swap.max", m.Swap, "max")
 	l.limit(Memory, "memory.zswap.max", m.ZSwap, "max")
 	l.toggle(Memory, "memory.oom.group", m.OOMGroup)
-	if quota, period, set := r.CPU.bandwidth(); set {
+	if quota, period, set := r.CPU.Bandwidth(); set {
 		l.add(CPU, "cpu.max", micros(quota, "max")+" "+micros(period, ""))
 	}
 	l.burst("cpu.max.burst", r.CPU.Burst)

@@ -11,7 +11,7 @@ import (
 func (r *Resources) settingsV1(only Controllers, mode Mode) ([]Setting, error) {
 	l := v1Settings{settings: settings{only: only}, mode: mode}
 	l.memory(&r.Memory)
-	if quota, period, set := r.CPU.bandwidth(); set {
+	if quota, period, set := r.CPU.Bandwidth(); set {
 		l.add(CPU, "cpu.cfs_period_us", micros(period, ""))
 		l.add(CPU, "cpu.cfs_quota_us", micros(quota, "-1"))
 	}

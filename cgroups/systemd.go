@@ -14,7 +14,7 @@ import (
 //
 // The group is a directory in that of the unit. Its limits stand in both places: in the files of the group, and as
 // properties of the unit, so that what systemctl shows is true and a daemon-reload changes nothing. What systemd has
-// no property for (hugetlb, misc, memory.oom.group, Unified) stands in the group only. Beside the group the unit holds
+// no property for (hugetlb, misc, rdma, memory.oom.group, Unified, device rules that are no list of what is allowed) stands in the group only. Beside the group the unit holds
 // one small process, without which systemd would remove an empty scope before the group's figures are read; TasksMax
 // is therefore one more than Pids.Max.
 //
@@ -145,7 +145,49 @@ func (r *Resources) unitProperties() []property {
 		l.limit("TasksMax", n)
 	}
 	l.io(&r.IO)
+	l.devices(r.Devices)
 	return l
+}
+
+// devices: systemd knows a list of what is allowed. Rules that are none, or name one minor number of every major, stand in
+// the group only. A list is added to what was there, so that it begins with an empty one.
+func (l *properties) devices(rules []DeviceRule) {
+	if rules == nil {
+		return
+	}
+	var allow [][2]string
+	policy := "strict"
+	for _, r := range rules {
+		whole := r.Major == AnyNumber && r.Minor == AnyNumber
+		switch {
+		case r.Type == AllDevices && r.Access == DeviceAny:
+			allow, policy = nil, "strict"
+			if r.Allow {
+				policy = "auto"
+			}
+		case !r.Allow || r.Type == AllDevices && policy != "auto" || r.Major == AnyNumber && !whole:
+			return
+		case policy == "auto": // allowed already
+		case whole:
+			allow = append(allow, [2]string{r.Type.class() + "-*", r.Access.String()})
+		case r.Minor == AnyNumber:
+			allow = append(allow, [2]string{r.Type.class() + "-" + deviceNumber(r.Major), r.Access.String()})
+		default:
+			allow = append(allow, [2]string{"/dev/" + r.Type.class() + "/" + deviceNumber(r.Major) + ":" + deviceNumber(r.Minor), r.Access.String()})
+		}
+	}
+	l.add("DevicePolicy", policy)
+	l.add("DeviceAllow", [][2]string{})
+	if allow != nil {
+		l.add("DeviceAllow", allow)
+	}
+}
+
+func (t DeviceType) class() string {
+	if t == BlockDevice {
+		return "block"
+	}
+	return "char"
 }
 
 type properties []property
@@ -171,7 +213,7 @@ func unsigned(v int64) uint64 {
 // cpu: systemd writes the quota as time per second. It is rounded up, so that the unit never holds back what the group
 // may have.
 func (l *properties) cpu(c *CPUResources) {
-	if quota, period, set := c.bandwidth(); set {
+	if quota, period, set := c.Bandwidth(); set {
 		perSecond := uint64(infinity)
 		if quota != Max {
 			p := uint64(period / time.Microsecond)

@@ -68,6 +68,21 @@ func TestUnitProperties(t *testing.T) {
 	if got := idle.unitProperties(); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}
+	dev := Resources{Devices: append([]DeviceRule{{Type: AllDevices, Major: AnyNumber, Minor: AnyNumber, Access: DeviceAny}}, DefaultDeviceRules()[1:4]...)}
+	dev.Devices = append(dev.Devices, DefaultDeviceRules()[9])
+	want = []property{{"DevicePolicy", "strict"}, {"DeviceAllow", [][2]string{}}, {"DeviceAllow", [][2]string{{"block-*", "m"},
+		{"/dev/char/1:3", "rwm"}, {"/dev/char/1:5", "rwm"}, {"char-136", "rwm"}}}}
+	if got := dev.unitProperties(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	dev.Devices = []DeviceRule{{Allow: true, Type: AllDevices, Major: AnyNumber, Minor: AnyNumber, Access: DeviceAny}}
+	if got := dev.unitProperties(); !reflect.DeepEqual(got, []property{{"DevicePolicy", "auto"}, {"DeviceAllow", [][2]string{}}}) {
+		t.Errorf("everything: %v", got)
+	}
+	dev.Devices = append(dev.Devices, DeviceRule{Type: CharDevice, Major: 1, Minor: 3, Access: DeviceWrite})
+	if got := dev.unitProperties(); got != nil {
+		t.Errorf("what no list can say: %v", got)
+	}
 	if got := (&Resources{}).unitProperties(); got != nil {
 		t.Errorf("%v from nothing", got)
 	}

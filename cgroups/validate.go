@@ -129,7 +129,7 @@ func (f *faults) cpu(c *CPUResources) {
 	if c.Period != 0 && c.CPUs == 0 && c.Quota == 0 {
 		f.add("CPU.Period", c.Period, "has no meaning without CPU.Quota or CPU.CPUs")
 	}
-	quota, period, set := c.bandwidth()
+	quota, period, set := c.Bandwidth()
 	if set && quota > 0 && period >= minPeriod && quota < minQuota {
 		f.add("CPU.Period", period, "leaves less than 1ms of CPU time in each period")
 	}
@@ -146,8 +146,8 @@ func (f *faults) cpu(c *CPUResources) {
 	}
 }
 
-// bandwidth is what CPUs, Quota and Period come to; quota is Max when there is no limit.
-func (c *CPUResources) bandwidth() (quota, period time.Duration, set bool) {
+// Bandwidth is what CPUs, Quota and Period come to; quota is Max when there is no limit.
+func (c *CPUResources) Bandwidth() (quota, period time.Duration, set bool) {
 	period = c.Period
 	if period == 0 {
 		period = defaultPeriod

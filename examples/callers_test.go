@@ -147,8 +147,8 @@ func TestOCIBundle(t *testing.T) {
 		bundle(t, c, "")
 		c.run(t, "ocibundle", c.dir).want(t, 3, "^box$", "^A=1$", "^/usr/share$", `^CapEff:\s0000000000000001$`, "^open files 99$")
 		c.run(t, "ocibundle", "-explain", c.dir).want(t, 0, "execve")
-		bundle(t, c, `"hooks": {}, "domainname": "x",`)
-		c.run(t, "ocibundle", c.dir).wantErr(t, 125, "hooks is not known", "domainname is not known")
+		bundle(t, c, `"windows": {"layerFolders": []}, "solaris": {},`)
+		c.run(t, "ocibundle", c.dir).wantErr(t, 125, "config.json: windows: ", "config.json: solaris: ")
 		bundle(t, c, `"hoks": {},`)
 		c.run(t, "ocibundle", c.dir).wantErr(t, 125, "hoks")
 	})
@@ -159,7 +159,7 @@ func bundle(t *testing.T, c caller, extra string) {
 	config := `{` + extra + `"ociVersion": "1.2.0", "hostname": "box",
 		"process": {"args": ["sh", "-c", "hostname; env; pwd; grep CapEff /proc/self/status; echo open files $(ulimit -n); exit 3"],
 			"env": ["A=1"], "cwd": "/usr/share", "user": {"uid": 0, "gid": 0}, "noNewPrivileges": true,
-			"capabilities": {"bounding": ["CAP_CHOWN"]},
+			"capabilities": {"bounding": ["CAP_CHOWN"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"]},
 			"rlimits": [{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 99}]},
 		"root": {"path": "rootfs"},
 		"mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},

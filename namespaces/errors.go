@@ -10,9 +10,8 @@ var (
 	// ErrInvalid: the wish itself is wrong, on any machine.
 	ErrInvalid = errors.New("invalid")
 
-	// ErrNotSupported: this machine cannot do it. On systems other than Linux the error matches
-	// errors.ErrUnsupported as well.
-	ErrNotSupported = errors.New("not supported")
+	// ErrNotSupported: this machine cannot do it. It is [errors.ErrUnsupported], as in the other packages.
+	ErrNotSupported = errors.ErrUnsupported
 
 	// ErrNoSubordinateIDs: /etc/subuid or /etc/subgid has no range for the user, see subuid(5).
 	ErrNoSubordinateIDs = errors.New("no subordinate ids")

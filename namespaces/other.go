@@ -4,7 +4,6 @@ package namespaces
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,7 @@ import (
 )
 
 func unsupported(op string) error {
-	return &Error{Op: op, Err: fmt.Errorf("%w on %s: %w", ErrNotSupported, runtime.GOOS, errors.ErrUnsupported),
+	return &Error{Op: op, Err: fmt.Errorf("%w on %s", ErrNotSupported, runtime.GOOS),
 		Remedy: "namespaces exist on Linux only"}
 }
 

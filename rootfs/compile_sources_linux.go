@@ -60,7 +60,9 @@ func (p *Plan) rootIDMap(b *program.Builder) program.Arg {
 }
 
 // rootMapped says whether the root's layers are id-mapped.
-func (p *Plan) rootMapped() bool { return p.env.IDMap != nil && !p.layout.Root.HideOwners }
+func (p *Plan) rootMapped() bool {
+	return p.env.IDMap != nil && !p.layout.Root.HideOwners && !p.layout.Root.Unmapped
+}
 
 func (p *Plan) idmapLayer(b *program.Builder, tree program.Arg) {
 	if p.rootMapped() {

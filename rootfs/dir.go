@@ -13,6 +13,7 @@ type DirSource struct {
 	path  string
 	how   dirMode
 	upper Upper
+	plain bool
 }
 
 type dirMode int
@@ -41,6 +42,11 @@ func (d DirSource) ReadOnly() DirSource { d.how = dirReadOnly; return d }
 // to run; keep its parent directory closed to them.
 func (d DirSource) Writable() DirSource { d.how = dirWritable; return d }
 
+// Unmapped leaves the owners of files as they are on disk: in a user namespace, a file belongs to an id of the
+// container only if the namespace maps its owner. By default the files of a privileged caller are id-mapped, so that
+// what belongs to root on disk belongs to root inside. Runtimes that run OCI bundles do not map either.
+func (d DirSource) Unmapped() DirSource { d.plain = true; return d }
+
 // UpperSize limits the layer in memory that takes the changes, in bytes. Default: see [DefaultUpperSize].
 // A write beyond it fails with ENOSPC; [Usage] tells that it was full.
 func (d DirSource) UpperSize(bytes int64) DirSource { d.upper.Size = bytes; return d }
@@ -57,10 +63,10 @@ func (d DirSource) Describe(_ context.Context, env Env) (*Description, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Description{Kind: KindOverlay, Layers: []Layer{layer}, Upper: upper, RootMode: mode}, nil
+		return &Description{Kind: KindOverlay, Layers: []Layer{layer}, Upper: upper, RootMode: mode, Unmapped: d.plain}, nil
 	}
 	layer.Recursive = true
-	return &Description{Kind: KindBind, Layers: []Layer{layer}, Writable: d.how == dirWritable}, nil
+	return &Description{Kind: KindBind, Layers: []Layer{layer}, Writable: d.how == dirWritable, Unmapped: d.plain}, nil
 }
 
 // directory makes path absolute and requires it to be a directory. It returns its permission bits.

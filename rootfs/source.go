@@ -100,6 +100,9 @@ type Description struct {
 	// HideOwners asks for a user namespace in which the ids of the host's files are not mapped, so that the
 	// permissions for "other" apply to the container, its root user included. Nothing is id-mapped then.
 	HideOwners bool
+	// Unmapped leaves the owners of files as they are on disk, where they would be id-mapped otherwise: for directories
+	// whose files belong to the ids that the user namespace maps.
+	Unmapped bool
 	// RootMode holds the permission bits of the root directory. Zero means 0755.
 	RootMode uint32
 	// Notes say, one sentence each, what differs here from what was asked for.

@@ -1,56 +1,63 @@
-// Command ocibundle runs the bundle of an OCI runtime: a directory with a config.json and a root filesystem, such as
-// "runc spec", umoci and buildah make.
+// Command ocibundle runs the bundle of an OCI runtime, a directory with a config.json and a root filesystem, such as
+// "runc spec", umoci and buildah make; or it writes one, which runc, crun and the engines on top of them run.
 //
 //	go run ./examples/ocibundle /path/to/bundle
+//	go run ./examples/ocibundle -write /tmp/bundle -rootfs /path/to/rootfs -- COMMAND ARGS…
 //
-// It shows how the runtime specification maps to options: process (options.go), mounts (mounts.go), namespaces and
-// limits (linux.go). What a bundle asks for and this program does not know is refused by name (refuse.go), never
-// dropped. Needs Linux 5.14; whether an ordinary user may run a bundle depends on the bundle.
+// The bundle is the road from one host to engines for many: what was tried out in a program can be handed over as it
+// is. What a bundle asks for and caisson cannot do is refused by the name of the field, never dropped, and so is what
+// a bundle has no field for. Needs Linux 5.14; whether an ordinary user may run a bundle depends on the bundle.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
-	"fmt"
-	"io"
 	"log"
 	"os"
-	"path/filepath"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/rootfs"
 )
-
-// maxConfig bounds what is read: a config.json has some kilobytes.
-const maxConfig = 4 << 20
 
 func main() {
 	log.SetFlags(0)
 	explain := flag.Bool("explain", false, "print what a start does, and do not start")
+	write := flag.String("write", "", "write a bundle to this directory instead of running one")
+	root := flag.String("rootfs", "", "with -write: the root filesystem, used as it is, read-only")
 	flag.Parse()
-	if flag.NArg() != 1 {
-		log.Fatal("ocibundle: give the directory of one bundle")
+	ctx := context.Background()
+	switch {
+	case *write != "" && *root != "" && flag.NArg() > 0:
+		if err := writeBundle(ctx, *write, *root, flag.Args()); err != nil {
+			log.Fatal(err)
+		}
+	case *write != "" || flag.NArg() != 1:
+		log.Fatal("ocibundle: give the directory of one bundle, or -write, -rootfs and a command")
+	default:
+		status, err := run(ctx, flag.Arg(0), *explain)
+		if err != nil {
+			log.Print(err)
+		}
+		os.Exit(status)
 	}
-	status, err := run(context.Background(), flag.Arg(0), *explain)
+}
+
+func writeBundle(ctx context.Context, dir, root string, command []string) error {
+	c, err := caisson.New(caisson.WithRootfs(rootfs.Dir(root).ReadOnly()), caisson.WithCommand(command[0], command[1:]...))
 	if err != nil {
-		log.Print(err)
+		return err
 	}
-	os.Exit(status)
+	defer c.Close()
+	return c.WriteBundle(ctx, dir)
 }
 
 func run(ctx context.Context, bundle string, explain bool) (int, error) {
-	spec, err := load(bundle)
+	config, err := caisson.FromBundle(bundle)
 	if err != nil {
 		return 125, err
 	}
-	opts, err := options(bundle, spec)
-	if err != nil {
-		return 125, err
-	}
-	c, err := caisson.New(append(opts, caisson.WithStdio())...)
+	c, err := caisson.New(config, caisson.WithStdio())
 	if err != nil {
 		return 125, err
 	}
@@ -69,20 +76,4 @@ func run(ctx context.Context, bundle string, explain bool) (int, error) {
 		return 125, err
 	}
 	return 0, nil
-}
-
-// load reads config.json. Fields that the specification does not have are an error.
-func load(bundle string) (*specs.Spec, error) {
-	f, err := os.Open(filepath.Join(bundle, "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var spec specs.Spec
-	dec := json.NewDecoder(io.LimitReader(f, maxConfig))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&spec); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return &spec, nil
 }

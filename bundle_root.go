@@ -1,0 +1,80 @@
+package caisson
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// version: every minor version of 1 describes what the later ones do.
+func (b *bundleReader) version(v string) {
+	major, _, ok := strings.Cut(v, ".")
+	if v == "" {
+		b.bad("ociVersion", "is missing")
+		return
+	}
+	b.refuse(!ok || major != "1", "ociVersion", "%q: versions 1.0 to %s are known", v, specs.Version)
+}
+
+func (b *bundleReader) platforms(s *specs.Spec) {
+	for field, set := range map[string]bool{"solaris": s.Solaris != nil, "windows": s.Windows != nil, "vm": s.VM != nil, "zos": s.ZOS != nil, "freebsd": s.FreeBSD != nil} {
+		b.refuse(set, field, "only Linux containers are known")
+	}
+}
+
+// root: runtimes bind the directory as it is, so that what the container writes stays in it.
+func (b *bundleReader) root(r *specs.Root) {
+	if r == nil || r.Path == "" {
+		b.bad("root.path", "is missing")
+		return
+	}
+	src := rootfs.Dir(b.path(r.Path)).Unmapped()
+	if r.Readonly {
+		b.add(WithRootfs(src.ReadOnly()), WithReadOnlyRoot(true))
+		return
+	}
+	b.add(WithRootfs(src.Writable()))
+}
+
+func (b *bundleReader) identity(s *specs.Spec) {
+	b.add(option(func(o *spec) { o.bundle.keepHostname = true }))
+	if s.Hostname != "" {
+		b.add(WithHostname(s.Hostname))
+	}
+	if s.Domainname != "" {
+		b.add(WithDomainname(s.Domainname))
+	}
+}
+
+// mounts: those of the configuration, and no others.
+func (b *bundleReader) mounts(list []specs.Mount) {
+	b.add(WithoutDefaultMounts())
+	for i, m := range list {
+		field := fmt.Sprintf("mounts[%d]", i)
+		b.refuse(len(m.UIDMappings)+len(m.GIDMappings) > 0, field+".uidMappings",
+			"maps of a mount's own; the option idmap uses those of the container")
+		source := m.Source
+		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+		if bind {
+			source = b.path(source)
+		}
+		target := m.Destination
+		if !path.IsAbs(target) { // allowed by versions before 1.1, which say that it is relative to "/"
+			target = "/" + target
+		}
+		typ := m.Type
+		if bind {
+			typ = "bind"
+		}
+		mount, err := rootfs.ParseMount(typ, source, path.Clean(target), m.Options)
+		b.fail(field, err)
+		if err == nil {
+			b.add(WithMount(mount))
+		}
+	}
+}
