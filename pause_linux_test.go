@@ -230,10 +230,10 @@ func TestUpdate(t *testing.T) {
 	}
 	check := func(pids, memory string) {
 		t.Helper()
-		if got := limitOf(t, c, "pids.max"); got != pids {
+		if got := knobOf(t, c, "pids.max"); got != pids {
 			t.Errorf("pids.max is %s", got)
 		}
-		if got := limitOf(t, c, "memory.max", "memory.limit_in_bytes"); got != memory {
+		if got := knobOf(t, c, "memory.max", "memory.limit_in_bytes"); got != memory {
 			t.Errorf("the memory limit is %s", got)
 		}
 		if m, ok := c.Isolation().Get("process limit"); !ok || m.Detail != pids {
@@ -268,8 +268,8 @@ func TestUpdate(t *testing.T) {
 	check("7", "33554432")
 }
 
-// limitOf reads the limit from the first of the files that is there.
-func limitOf(t *testing.T, c *Container, files ...string) string {
+// knobOf reads the limit from the first of the files that is there.
+func knobOf(t *testing.T, c *Container, files ...string) string {
 	t.Helper()
 	for _, dir := range c.run.group.Paths() {
 		for _, f := range files {
