@@ -214,12 +214,12 @@ func (r *running) diskUsed(res *Result) {
 	if r.root == nil || !r.inMemory {
 		return
 	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(r.root.Fd()), &st); err != nil || st.Blocks == 0 || st.Blocks > 1<<40 {
+	space, err := rootfs.Usage(r.root)
+	if err != nil || space.Size == 0 || space.Size > 1<<52 {
 		return
 	}
-	res.DiskUsed = cgroups.ValueOf((st.Blocks - st.Bfree) * uint64(st.Bsize))
-	r.full = st.Bavail == 0
+	res.DiskUsed = cgroups.ValueOf(uint64(space.Size - space.Free))
+	r.full = space.Full()
 }
 
 // judge decides why the command ended.
