@@ -39,6 +39,7 @@ func (*Group) JoinFDs() (Join, error)                                         { 
 func (*Group) ProcsFD() (int, error)                                          { return -1, errOS }
 func (*Group) AddProc(context.Context, int) error                             { return errOS }
 func (*Group) Procs() ([]int, error)                                          { return nil, errOS }
+func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }
 func (*Group) Children() ([]string, error)                                    { return nil, errOS }
 func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
 func (*Group) Delegate(int, int) error                                        { return errOS }
