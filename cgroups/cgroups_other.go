@@ -46,6 +46,7 @@ func (*Group) JoinFDs() (Join, error)                                         { 
 func (*Group) ProcsFD() (int, error)                                          { return -1, errOS }
 func (*Group) AddProc(context.Context, int) error                             { return errOS }
 func (*Group) Procs() ([]int, error)                                          { return nil, errOS }
+func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }
 func (*Group) Children() ([]string, error)                                    { return nil, errOS }
 func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
 func (*Group) Delegate(int, int) error                                        { return errOS }
@@ -54,6 +55,8 @@ func (*Group) Thaw(context.Context) error                                     { 
 func (*Group) Frozen() (bool, error)                                          { return false, errOS }
 func (*Group) Kill(context.Context) error                                     { return errOS }
 func (*Group) Delete(context.Context) error                                   { return errOS }
+func (*Group) Missing() []string                                              { return nil }
+func (*Group) Complete(context.Context) error                                 { return errOS }
 func (*Group) Final() (Stats, error)                                          { return Stats{}, errOS }
 func (*Group) Summary() (Stats, error)                                        { return Stats{}, errOS }
 func (*Group) Stats() (Stats, error)                                          { return Stats{}, errOS }
