@@ -59,7 +59,9 @@ type running struct {
 	full      bool        // the throw-away layer had no space left at the end
 	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
-	diedEarly bool        // the process ended before it executed the command; known when it has been collected
+	pausing   pausing
+	last      atomic.Pointer[cgroups.Stats] // the figures at the end
+	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
 	attend    bool // who starts the container also supervises it
 	early     bool // nothing of the cgroup is left for later

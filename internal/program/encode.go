@@ -110,6 +110,13 @@ func (im *Image) put(off int, a Arg, v uint64) {
 // Entry returns the address of the first operation of a program encoded at base.
 func Entry(base uintptr) uintptr { return base + HeaderSize }
 
+// Continue makes the last operation of the program, encoded at base as mem, go on at entry, that of another program
+// within 2 GiB.
+func (p *Program) Continue(mem []byte, base, entry uintptr) {
+	off := HeaderSize + (len(p.ops)-1)*OpSize
+	native.PutUint32(mem[off+offOK:], uint32(int32(int64(entry)-int64(base)-int64(off)-OpSize)))
+}
+
 // OpIndex converts an operation's address, as in a failure record, to its index.
 func OpIndex(base uintptr, addr uint64) int { return int((addr - uint64(base) - HeaderSize) / OpSize) }
 
