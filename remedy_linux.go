@@ -102,6 +102,9 @@ func remedy(err error) string {
 	if r := filterRemedy(call, errno); r != "" {
 		return r
 	}
+	if se != nil && se.Step == appArmorStep {
+		return appArmorRemedy(errno)
+	}
 	switch call {
 	case "close_range":
 		if errno == unix.ENOSYS || errno == unix.EINVAL {
@@ -169,4 +172,15 @@ func cloneRemedy(e unix.Errno) string {
 func sysctlIs(name, value string) bool {
 	b, err := os.ReadFile("/proc/sys/" + name)
 	return err == nil && strings.TrimSpace(string(b)) == value
+}
+
+// appArmorRemedy tells the reasons why a profile is refused apart.
+func appArmorRemedy(e unix.Errno) string {
+	switch e {
+	case unix.ENOENT:
+		return "no such profile is loaded: apparmor_parser -r FILE"
+	case unix.EACCES, unix.EPERM:
+		return "the host program's own profile does not allow to change to this one"
+	}
+	return ""
 }
