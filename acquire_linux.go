@@ -630,6 +630,8 @@ func (r *running) limits(ctx context.Context) error {
 		if g2, err2 := r.makeGroup(ctx, name, withoutSwap(without), cfg); err2 == nil {
 			g, err, res = g2, nil, without
 			r.note(Measure{Name: "process limit", Status: Unavailable, Reason: "the pids controller cannot be used here"})
+		} else if asked {
+			err = err2
 		}
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
