@@ -611,6 +611,7 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
+	cfg.Late = r.mayBeLate()
 	name := s.cgroup.Name
 	if name == "" {
 		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)

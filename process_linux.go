@@ -31,6 +31,7 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
+	r.holdMounts()
 	r.owner.watched(r)
 	if stop {
 		r.owner.emit(Event{Kind: EventCreated, PID: p.pid})
@@ -147,7 +148,9 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
-	if !r.attend || !r.pidfd.AwaitShort(shortLife) {
+	if r.attend {
+		r.awaitExit()
+	} else {
 		_ = r.pidfd.AwaitExit()
 	}
 	ended := time.Now()
@@ -174,6 +177,7 @@ func (r *running) supervise(p *Process) {
 	if cerr := r.removeGroup(); cerr != nil {
 		r.warn("remove cgroup", cerr)
 	}
+	r.awaitMounts()
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()

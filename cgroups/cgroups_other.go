@@ -55,6 +55,8 @@ func (*Group) Thaw(context.Context) error                                     { 
 func (*Group) Frozen() (bool, error)                                          { return false, errOS }
 func (*Group) Kill(context.Context) error                                     { return errOS }
 func (*Group) Delete(context.Context) error                                   { return errOS }
+func (*Group) Missing() []string                                              { return nil }
+func (*Group) Complete(context.Context) error                                 { return errOS }
 func (*Group) Final() (Stats, error)                                          { return Stats{}, errOS }
 func (*Group) Summary() (Stats, error)                                        { return Stats{}, errOS }
 func (*Group) Stats() (Stats, error)                                          { return Stats{}, errOS }
