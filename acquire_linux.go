@@ -124,6 +124,9 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
 		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
+		if r.spec.hooks.hostTree() {
+			r.m.template, r.m.hostTree = false, r.m.template
+		}
 		r.env.EmptyNamespace = r.m.template
 		desc, err := r.spec.rootfs.Describe(ctx, r.env)
 		if err != nil {

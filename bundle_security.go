@@ -1,6 +1,10 @@
 package caisson
 
-import specs "github.com/opencontainers/runtime-spec/specs-go"
+import (
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
 
 // seccomp hands the profile to the compiler, which refuses what it does not know by name.
 func (b *bundleReader) seccomp(p *specs.LinuxSeccomp) {
@@ -14,5 +18,16 @@ func (b *bundleReader) labels(p *specs.Process) {
 }
 
 func (b *bundleReader) hooks(h *specs.Hooks) {
-	b.refuse(h != nil, "hooks", "")
+	if h == nil {
+		return
+	}
+	all := hooksSpec{programs: *h}
+	for p := HookPrestart; p <= HookStopped; p++ {
+		for i, hook := range all.at(p) {
+			if err := checkHook(&hook); err != nil {
+				b.bad(fmt.Sprintf("hooks.%v[%d]", p, i), "%q: %w", hook.Path, err)
+			}
+		}
+	}
+	b.add(WithHooks(h), option(func(s *spec) { s.hooks.bundle = b.dir }))
 }

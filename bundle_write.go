@@ -135,6 +135,7 @@ func (w *specWriter) refuseWishes() {
 		{s.bestEffort, "WithBestEffort"},
 		{len(s.trees) > 0, "WithFS"},
 		{s.stopSignal != 15, "WithStopSignal"},
+		{len(s.hooks.funcs) > 0, "WithHook"},
 	} {
 		w.refuse(f.set, f.option, noPlace)
 	}

@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,4 +218,13 @@ func limitText(n int64) string {
 		return "max"
 	}
 	return strconv.FormatInt(specLimit(n), 10)
+}
+
+// hooks writes the programs, nil for none.
+func (w *specWriter) hooks() *specs.Hooks {
+	h := w.spec.hooks.programs
+	if reflect.ValueOf(h).IsZero() {
+		return nil
+	}
+	return &h
 }

@@ -37,6 +37,7 @@ func (w *specWriter) write(ctx context.Context) (*specs.Spec, error) {
 		Root:    w.root(r.layout.Root, r.env.IDMap != nil, s.readOnlyRoot),
 		Process: w.process(r),
 		Mounts:  append(w.mounts(r.layout.Mounts), w.fileMounts(r.layout.Files)...),
+		Hooks:   w.hooks(),
 		Linux:   w.linux(r),
 	}
 	if !s.namespaces.UTS.IsNew() {

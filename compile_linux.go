@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/caps"
@@ -31,6 +32,12 @@ const (
 	syncKeeper   = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
 	syncHelper   = 10 // the process that makes the container's first one has been made; its pidfd comes along
 	syncListener = 11 // the listener of the seccomp filter comes along
+
+	syncHooks     = 12 // waits: the root filesystem is there, hooks of the start are to run
+	syncHook      = 13 // waits: a hook program is to be run by the stage; its streams are to be sent
+	syncHookChild = 14 // a hook's process has been made; its pidfd comes along
+	syncHookCode  = 15 // in what way a hook ended (si_code)
+	syncHookEnded = 16 // waits: the hook's exit code or signal; it has not been collected
 )
 
 // machine is what the compiler needs to know beyond the spec: what this start has acquired.
@@ -66,6 +73,8 @@ type machine struct {
 	secret   seccomp.Secret   // passes filters that ask
 	landlock *landlockRules   // nil: no restriction
 	capSets  *capSets         // all five sets, where they were given apart
+
+	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
 }
 
 type joinedNS struct {
@@ -121,9 +130,7 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 		}
 	}
 	c.network()
-	m.plan.Assemble(b)
-	m.plan.Pivot(b)
-	m.plan.Attach(b)
+	c.assembleRoot()
 	c.sysctls()
 	m.plan.Protect(b)
 	c.identity()
@@ -132,7 +139,7 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 }
 
 // privilegedMounts reports whether mounts are opened with the host's privileges.
-func (m *machine) privilegedMounts() bool { return m.userns == usernsNone || m.template }
+func (m *machine) privilegedMounts() bool { return m.userns == usernsNone || m.template || m.hostTree }
 
 type compiler struct {
 	*program.Builder
@@ -264,8 +271,10 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.Step("lead", "a process group")
 	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
 	emitScheduling(c.Builder, &c.s.process.attrs, beforeFork)
-	if c.m.template {
+	if c.m.privilegedMounts() {
 		c.openSources()
+	}
+	if c.m.template {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
 	}
@@ -299,7 +308,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	c.session()
 	c.Step("keep mounts from", "the host")
 	c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	if !c.m.template {
+	if !c.m.privilegedMounts() {
 		c.openSources()
 	}
 }
@@ -413,10 +422,7 @@ func (c *compiler) process() {
 	c.Step("close", "all other descriptors at exec")
 	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
 	c.Step("unblock", "signals")
-	for _, sig := range c.m.ignored { // exec keeps what the host program ignores
-		c.Call(unix.SYS_RT_SIGACTION, "rt_sigaction", program.Named(sig, signalName(sig)), program.Bytes(make([]byte, 32), "{sa_handler=SIG_DFL, sa_mask=[], sa_flags=0}"), program.Null(), program.Int(8))
-	}
-	c.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
+	c.signals()
 	c.Step("set", "umask")
 	umask := uint32(0o022)
 	if p.umask != nil {
@@ -424,7 +430,7 @@ func (c *compiler) process() {
 	}
 	c.Umask(umask)
 	// The last wait: the host knows the process by now, and it will be killed when the host ends.
-	if c.m.create {
+	if c.m.create || c.s.hooks.any(HookCreated) {
 		c.Step("wait in", `state "created"`)
 		stage.EmitSync(c.Builder, syncCreated)
 	} else {
@@ -432,13 +438,24 @@ func (c *compiler) process() {
 		stage.EmitWait(c.Builder)
 	}
 	c.released()
+	c.hookPrograms(HookStartContainer, func(h *specs.Hook) {
+		if c.m.openat2 { // as lookCommand does
+			c.Openat2(program.Cwd(), h.Path, unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS)
+		}
+		c.confine(p, ruleset)
+	})
+	c.confine(p, ruleset)
+	c.exec(p)
+}
+
+// confine applies what does not need privileges and takes some away.
+func (c *compiler) confine(p *processSpec, ruleset program.OpRef) {
 	if !p.allowNewPrivs {
 		c.Step("set", "no_new_privs")
 		c.Prctl(unix.PR_SET_NO_NEW_PRIVS, "PR_SET_NO_NEW_PRIVS", program.Int(1))
 		c.landlockRestrict(ruleset)
 		c.seccomp()
 	}
-	c.exec(p)
 }
 
 // stdio puts the streams and extra files in their places. The inputs have numbers above all places (the host sees

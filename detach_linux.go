@@ -223,10 +223,10 @@ func (r *running) registerDetached(stop bool) error {
 			rec.Phase = state.Running
 		}
 	})
-	if err != nil || stop || r.spec.network != nil || r.m.attach {
+	if err != nil || r.spec.network != nil || r.m.attach || r.spec.hooks.creating() {
 		return err
 	}
-	return r.child.Conn.Release()
+	return r.releaseLast(stop)
 }
 
 // settleCreated records a container that waits to be started, by this program or another.
@@ -289,7 +289,7 @@ func (r *running) abandonDetached(err error) error {
 		case msg.Tag == syncKeeper && r.det.keeper < 0:
 			r.det.keeper = msg.FD
 		default:
-			if msg.Tag == syncChild || msg.Tag == syncHelper {
+			if msg.Tag == syncChild || msg.Tag == syncHelper || msg.Tag == syncHookChild {
 				_ = unix.PidfdSendSignal(msg.FD, unix.SIGKILL, nil, 0)
 			}
 			unix.Close(msg.FD)

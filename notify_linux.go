@@ -119,7 +119,7 @@ func (r *running) takeListener(fd int) error {
 }
 
 // receive takes what the stage says after it was released, until it has executed the command.
-func (r *running) receive() error {
+func (r *running) receive(ctx context.Context) error {
 	for {
 		msg, err := r.child.Conn.Recv()
 		if err != nil {
@@ -127,6 +127,8 @@ func (r *running) receive() error {
 		}
 		if msg.Tag == syncListener {
 			err = r.takeListener(msg.FD)
+		} else if msg.Tag == syncHook {
+			err = r.runInStage(ctx, msg.Value, true)
 		} else if msg.FD >= 0 {
 			unix.Close(msg.FD)
 		}

@@ -28,6 +28,7 @@ func (r *running) process(stop bool) (*Process, error) {
 		return nil, err
 	}
 	r.pidfd = pidfd
+	r.proc, r.hooked = p, true
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)

@@ -57,6 +57,8 @@ type spec struct {
 
 	detach detachSpec
 	alone  bool // no namespaces: Landlock only
+
+	hooks hooksSpec
 }
 
 // processSpec is what a process was asked to be.
@@ -149,6 +151,7 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
+	add(s.validateHooks())
 	add(s.validateLayout("WithMount", s.mounts, nil))
 	add(s.validateLayout("WithDevice", nil, s.devices))
 	add(validatePaths("WithMaskedPaths", s.masked))

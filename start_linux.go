@@ -71,6 +71,9 @@ type running struct {
 	mounts     *os.File                        // the mount namespace, to be closed at the end of the process
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
+
+	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
+	proc   *Process // nil until it has been made
 }
 
 // undoList is what has to be undone.
@@ -96,7 +99,9 @@ func (r *running) close() error {
 		err = errors.Join(err, r.root.Close())
 		r.root = nil
 	}
-	return errors.Join(err, r.undo.run())
+	err = errors.Join(err, r.undo.run())
+	r.hooksStopped()
+	return err
 }
 
 // create makes the container; with stop it waits in the state "created".
@@ -110,8 +115,11 @@ func (c *Container) create(a *attempt, stop bool) error {
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, early: true, owner: c}
 		p, err = r.start(a.ctx, stop)
+	}
+	if err == nil && !stop {
+		err = r.hooksStarted(a.ctx, p)
 	}
 	r.undo.add(a.pipes.started())
 	if err != nil {
@@ -181,6 +189,9 @@ func (r *running) abandon(err error) error {
 	for {
 		msg, rerr := r.child.Conn.Recv()
 		if msg.FD >= 0 {
+			if msg.Tag == syncHookChild {
+				_ = unix.PidfdSendSignal(msg.FD, unix.SIGKILL, nil, 0)
+			}
 			if msg.Tag == syncChild {
 				second := stage.Child{Pidfd: msg.FD}
 				second.Kill()
@@ -331,11 +342,21 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			err = r.takeKeeper(msg.FD)
 		case syncHelper:
 			err = r.takeHelper(msg.FD)
+		case syncHooks:
+			err = r.hooksCreate(ctx, stop)
+		case syncHook:
+			err = r.runInStage(ctx, msg.Value, stop)
 		case syncCreated:
-			if r.det != nil {
+			if err = r.callHooks(ctx, HookCreated); err == nil && !stop {
+				err = r.child.Conn.Release()
+				break
+			}
+			if err == nil && r.det != nil {
 				return r.settleCreated()
 			}
-			return nil
+			if err == nil {
+				return nil
+			}
 		default:
 			err = fmt.Errorf("unknown sync point %d", msg.Tag)
 		}
@@ -355,6 +376,9 @@ func (r *running) asksNothing(stop bool) bool {
 	if r.m.late {
 		waits = 2
 	}
+	if r.spec.hooks.any(HookPrestart, HookCreateRuntime, HookCreateContainer, HookCreated, HookStartContainer) {
+		return false
+	}
 	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == waits
 }
 
@@ -369,7 +393,15 @@ func (r *running) register(stop bool) error {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if stop || r.spec.network != nil || r.m.attach {
+	if r.spec.network != nil || r.m.attach || r.spec.hooks.creating() {
+		return nil
+	}
+	return r.releaseLast(stop)
+}
+
+// releaseLast lets the stage pass its last wait, before it has come there, unless something is to happen then.
+func (r *running) releaseLast(stop bool) error {
+	if stop || r.spec.hooks.any(HookCreated) {
 		return nil
 	}
 	return r.child.Conn.Release()
@@ -385,10 +417,10 @@ func (r *running) enterByManager(ctx context.Context, stop bool) error {
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
-	if r.m.userns == usernsRanges || stop || r.spec.network != nil {
+	if r.m.userns == usernsRanges || r.spec.network != nil || r.spec.hooks.creating() {
 		return nil
 	}
-	return r.child.Conn.Release()
+	return r.releaseLast(stop)
 }
 
 // writeMaps writes the id maps of the stage's user namespace.
@@ -489,10 +521,10 @@ func (r *running) attachNetwork(ctx context.Context) error {
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
-	if r.m.create {
+	if r.spec.hooks.creating() {
 		return nil
 	}
-	return r.child.Conn.Release() // for the wait before the command
+	return r.releaseLast(r.m.create)
 }
 
 func (r *running) takeTTY(fd int) error {
@@ -521,7 +553,7 @@ func (c *Container) release(a *attempt) error {
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
-	err := r.receive()
+	err := r.receive(a.ctx)
 	r.child.Conn.Close()
 	if r.det != nil {
 		err = r.dialed(err)
@@ -541,5 +573,5 @@ func (c *Container) release(a *attempt) error {
 	r.announce(p.pid)
 	r.settle()
 	r.clock(p, began)
-	return nil
+	return r.hooksStarted(a.ctx, p)
 }
