@@ -31,7 +31,6 @@ const (
 
 // hooksCreate runs the hooks at the stop before the root directory is switched, except those that the stage runs.
 func (r *running) hooksCreate(ctx context.Context, stop bool) error {
-	r.hooked = true
 	for _, p := range []HookPoint{HookPrestart, HookCreateRuntime} {
 		if err := r.callHooks(ctx, p); err != nil {
 			return err
@@ -87,6 +86,7 @@ func (r *running) hooksStopped() {
 
 // callHooks calls the functions and runs the programs of a moment until one fails.
 func (r *running) callHooks(ctx context.Context, p HookPoint) error {
+	r.hooked = true
 	h := &r.spec.hooks
 	for _, f := range h.funcs {
 		if f.point != p {
@@ -215,6 +215,7 @@ type stageHook struct {
 // runInStage has the stage run a program, in the namespaces and with the rights that the stage has by then.
 func (r *running) runInStage(ctx context.Context, number uint64, stop bool) error {
 	p, i := HookPoint(number>>32), int(uint32(number))
+	r.hooked = true
 	list := r.spec.hooks.at(p)
 	if p != HookCreateContainer && p != HookStartContainer || i >= len(list) {
 		return fmt.Errorf("the stage asks for a hook that is not there: %#x", number)
