@@ -103,6 +103,9 @@ func TestForgottenPrograms(t *testing.T) {
 		"command file": WithCommandFile(open),
 		"open root":    WithRootfs(rootfs.FD(open)),
 	} {
+		if name == "open root" && !isRoot() {
+			continue // it is looked up by its path, like any other
+		}
 		forgetPrograms()
 		c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"), o)
 		if err != nil {
