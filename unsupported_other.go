@@ -16,12 +16,14 @@ var errOS = fmt.Errorf("%w: containers need Linux, this is %s", ErrUnsupported, 
 
 type running struct{}
 
-func (r *running) close() error                               { return nil }
-func (r *running) rootView() (*rootfs.Root, error)            { return nil, errOS }
-func (c *Container) check(context.Context) error              { return errOS }
-func (c *Container) explain(context.Context, io.Writer) error { return errOS }
-func (c *Container) release(*attempt) error                   { return errOS }
-func (c *Container) create(*attempt, bool) error              { return errOS }
+func (r *running) exec(context.Context, *spec) (*Process, error) { return nil, errOS }
+func (r *running) shutExec()                                     {}
+func (r *running) close() error                                  { return nil }
+func (r *running) rootView() (*rootfs.Root, error)               { return nil, errOS }
+func (c *Container) check(context.Context) error                 { return errOS }
+func (c *Container) explain(context.Context, io.Writer) error    { return errOS }
+func (c *Container) release(*attempt) error                      { return errOS }
+func (c *Container) create(*attempt, bool) error                 { return errOS }
 
 func remedy(error) string { return "" }
 
