@@ -67,12 +67,15 @@ func (x *running) launchIn(ctx context.Context, r *running) (*Process, error) {
 		err = x.stdio()
 	}
 	if err == nil {
-		defer x.streams.closeChild()
-		if err = x.compile(); err == nil {
-			err = x.launch()
-		}
+		err = x.compile()
+	}
+	if err == nil {
+		err = x.launch()
 	}
 	r.leaf.RUnlock()
+	if x.streams != nil {
+		x.streams.closeChild() // the process has them, or there is none
+	}
 	if err != nil {
 		return nil, err
 	}
