@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,6 +74,7 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
 		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
+	r.m.openat2 = r.env.Features.Openat2
 	if s.process.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.process.resources.Memory.Max
 	}
@@ -147,10 +149,12 @@ func privileged() bool {
 // firstUserNamespace is the number that the kernel gives the user namespace it begins with (PROC_USER_INIT_INO).
 const firstUserNamespace = 0xEFFFFFFD
 
-func inFirstUserNamespace() bool {
+// inFirstUserNamespace is asked once: a program with several threads, as every Go program is, cannot change its user
+// namespace (setns(2)).
+var inFirstUserNamespace = sync.OnceValue(func() bool {
 	var st unix.Stat_t
 	return unix.Stat("/proc/self/ns/user", &st) != nil || st.Ino == firstUserNamespace
-}
+})
 
 func (r *running) note(m Measure) { r.iso = append(r.iso, m) }
 
@@ -234,7 +238,7 @@ func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 		r.env.OwnIDs = true
 	}
 	r.applied("user namespace", describeMaps(r.maps))
-	if priv && !hide {
+	if priv && (!hide || slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.IDMap != rootfs.Unmapped })) {
 		f, err := idmapNamespace(ctx, r.maps)
 		if err != nil {
 			return fmt.Errorf("id-map the root filesystem: %w", err)
@@ -294,7 +298,7 @@ func (r *running) user(desc *rootfs.Description) error {
 	if spec != defaultUser {
 		var err error
 		if u, err = lookupUser(desc, spec); err != nil {
-			return fmt.Errorf("user %q: %w", spec, err)
+			return err
 		}
 	}
 	return r.become(u)
@@ -338,7 +342,7 @@ func (r *running) capabilities() error {
 	}
 	set &= all
 	if r.m.userns == usernsNone {
-		bound, err := caps.Bounding()
+		bound, err := caps.Bounded(set)
 		if err != nil {
 			return err
 		}
@@ -614,6 +618,7 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
+	cfg.Late = r.mayBeLate()
 	name := s.cgroup.Name
 	if name == "" {
 		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
@@ -633,6 +638,8 @@ func (r *running) limits(ctx context.Context) error {
 		if g2, err2 := r.makeGroup(ctx, name, withoutSwap(without), cfg); err2 == nil {
 			g, err, res = g2, nil, without
 			r.note(Measure{Name: "process limit", Status: Unavailable, Reason: "the pids controller cannot be used here"})
+		} else if asked {
+			err = err2
 		}
 	}
 	if err != nil && !asked || err != nil && s.bestEffort {
@@ -675,12 +682,18 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	}
 	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
-	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
 	}
+	if testHookGroup != nil {
+		testHookGroup(&cfg)
+	}
 	return res, cfg
 }
+
+// testHookGroup lets tests change how the group is made.
+var testHookGroup func(*cgroups.Config)
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
 // to the disk is none.
@@ -691,13 +704,14 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 	return r
 }
 
-// lookupUser finds a user in the layers of a root filesystem.
+// lookupUser finds a user in the layers of a root filesystem, the topmost first. The error is that of the topmost layer
+// that has a user database.
 func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
-	var firstErr error
+	var first error
 	for _, l := range layersOf(desc) {
 		root, err := openLayer(l)
 		if err != nil {
-			firstErr = errors.Join(firstErr, err)
+			first = cmp.Or(first, err)
 			continue
 		}
 		u, err := rootfs.LookupUser(root, spec)
@@ -705,10 +719,10 @@ func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
 		if err == nil {
 			return u, nil
 		}
-		firstErr = errors.Join(firstErr, err)
+		first = cmp.Or(first, err)
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, rootfs.ErrUnknownUser) {
-			break
+			return rootfs.User{}, err
 		}
 	}
-	return rootfs.User{}, firstErr
+	return rootfs.User{}, first
 }

@@ -42,6 +42,7 @@ func (c *compiler) inside() {
 	}
 	c.workingDirectory(p.dir)
 	emitScheduling(c.Builder, &p.attrs, afterFork)
+	c.lookCommand(p)
 	c.command(p, ruleset)
 }
 

@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"path"
@@ -24,9 +25,9 @@ const (
 	syncNetwork  = 3  // waits: the network namespace exists
 	syncTTY      = 4  // the terminal's master side comes along
 	syncRoot     = 5  // the root directory comes along
+	syncCreated  = 6  // waits: everything is set up, only the command remains
 	syncMounts   = 7  // the mount namespace comes along
 	syncCgroup   = 8  // waits: the process is to be moved into its cgroup by somebody else
-	syncCreated  = 6  // waits: everything is set up, only the command remains
 	syncKeeper   = 9  // the keeper of a container that outlives the host program has been made; its pidfd comes along
 	syncHelper   = 10 // the process that makes the container's first one has been made; its pidfd comes along
 	syncListener = 11 // the listener of the seccomp filter comes along
@@ -37,6 +38,7 @@ type machine struct {
 	userns     usernsMode
 	template   bool    // a template mount namespace is there (input "template")
 	joins      int     // inputs "cgroup 0".. : v1 tasks files
+	late       bool    // the v1 groups are made meanwhile: their tasks files come over the socket
 	cpuSeconds uint64  // limit of each process's CPU time; 0: none
 	null       [3]bool // standard streams that lead to the container's null device
 	ignored    []int   // signals that the host program ignores
@@ -55,6 +57,7 @@ type machine struct {
 	joined     []joinedNS
 	newNS      uint64 // CLONE_NEW flags, without user and pid
 	newPID     bool
+	openat2    bool // the kernel has it
 	netUp      bool // a new network namespace: raise its loopback device
 	detach     *detachPlan
 	inside     bool   // a further process in a running container
@@ -156,10 +159,13 @@ func (c *compiler) session() {
 // RCU grace period that cgroup.procs waits for.
 func (c *compiler) joinCgroups() {
 	for i := range c.m.joins {
+		if c.m.late {
+			break
+		}
 		if i == 0 {
 			c.Step("join", "cgroup (tasks)")
 		}
-		c.Write(c.Input("cgroup "+strconv.Itoa(i)), "0")
+		c.Write(c.Input(cgroupName(i)), "0")
 	}
 	if c.m.cgroupFD {
 		c.Step("join", "cgroup (cgroup.procs)")
@@ -172,6 +178,25 @@ func (c *compiler) joinCgroups() {
 	if adj := c.s.process.oomScoreAdj; adj != nil {
 		c.Step("set", "oom_score_adj")
 		c.WriteFile(program.Cwd(), "/proc/self/oom_score_adj", strconv.Itoa(*adj))
+	}
+}
+
+func cgroupName(i int) string { return "cgroup " + strconv.Itoa(i) }
+
+// joinLate enters v1 groups that the host has made while the process set itself up so far. What it made that the kernel
+// counts, above all the network namespace, is counted where the host program is.
+func (c *compiler) joinLate() {
+	if !c.m.late {
+		return
+	}
+	names := make([]string, c.m.joins)
+	for i := range names {
+		names[i] = cgroupName(i)
+	}
+	c.Step("join", "cgroup (tasks)")
+	for _, fd := range stage.EmitReceive(c.Builder, names...) {
+		c.Write(fd, "0")
+		c.Close(fd)
 	}
 }
 
@@ -204,13 +229,23 @@ func (c *compiler) enterNamespaces() {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
 	}
-	if flags != 0 {
-		c.Step("make namespaces", program.CloneFlagNames(flags))
-		c.Unshare(flags)
+	last := uint64(0)
+	if c.m.late { // the root of the cgroup namespace is the group that the process is in
+		last = flags & unix.CLONE_NEWCGROUP
 	}
+	c.makeNamespaces(flags &^ last)
+	c.joinLate()
+	c.makeNamespaces(last)
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+func (c *compiler) makeNamespaces(flags uint64) {
+	if flags != 0 {
+		c.Step("make namespaces", program.CloneFlagNames(flags))
+		c.Unshare(flags)
 	}
 }
 
@@ -354,6 +389,7 @@ func (c *compiler) process() {
 	}
 	emitScheduling(c.Builder, &p.attrs, when)
 	c.inherited(p)
+	c.lookCommand(p)
 	if p.allowNewPrivs {
 		c.landlockRestrict(ruleset)
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
@@ -390,6 +426,7 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 		c.Call(unix.SYS_RT_SIGACTION, "rt_sigaction", program.Named(sig, signalName(sig)), program.Bytes(make([]byte, 32), "{sa_handler=SIG_DFL, sa_mask=[], sa_flags=0}"), program.Null(), program.Int(8))
 	}
 	c.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
+	c.Step("set", "umask")
 	umask := uint32(0o022)
 	if p.umask != nil {
 		umask = *p.umask
@@ -588,6 +625,33 @@ func (c *compiler) attach(f *seccomp.Program) program.OpRef {
 	return c.Call(unix.SYS_SECCOMP, "seccomp", args...)
 }
 
+// lookCommand refuses a command whose path leads through a link of procfs, as a hostile root filesystem could have it
+// lead to a descriptor of the stage (CVE-2024-21626) or to the stage itself (CVE-2019-5736). It comes before the
+// filter, which need not allow the call.
+func (c *compiler) lookCommand(p *processSpec) {
+	if p.commandFile != nil || c.s.alone || !c.m.openat2 {
+		return
+	}
+	c.Step("look for", p.args[0])
+	found := c.NewLabel()
+	for _, name := range commandPaths(p.args[0], pathOf(p.environment(c.m.home()))) {
+		c.Openat2(program.Cwd(), name, unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS).Ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES).Then(found)
+	}
+	c.Mark(found)
+}
+
+// commandPaths lists where a command is looked for.
+func commandPaths(name, search string) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	dirs := strings.Split(search, ":")
+	for i, d := range dirs {
+		dirs[i] = path.Join(cmp.Or(d, "."), name)
+	}
+	return dirs
+}
+
 // exec executes the command. A name without a slash is tried in every directory of the container's PATH; the
 // search ends where a file exists.
 func (c *compiler) exec(p *processSpec) {
@@ -597,17 +661,10 @@ func (c *compiler) exec(p *processSpec) {
 		c.Execveat(c.Input("command file"), p.args, env)
 		return
 	}
-	if strings.Contains(p.args[0], "/") {
-		c.Execve(p.args[0], p.args, env)
-		return
-	}
-	dirs := strings.Split(pathOf(env), ":")
-	for i, d := range dirs {
-		if d == "" {
-			d = "."
-		}
-		r := c.Execve(path.Join(d, p.args[0]), p.args, env)
-		if i < len(dirs)-1 {
+	paths := commandPaths(p.args[0], pathOf(env))
+	for i, name := range paths {
+		r := c.Execve(name, p.args, env)
+		if i < len(paths)-1 {
 			r.Ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES)
 		}
 	}

@@ -85,6 +85,7 @@ func (x *running) launchIn(ctx context.Context, r *running) (*Process, error) {
 // prepareIn decides what the process is to be.
 func (x *running) prepareIn(r *running) error {
 	x.env = rootfs.Env{Features: rootfs.Probe()}
+	x.m.openat2 = x.env.Features.Openat2
 	if r.pidfd == nil {
 		return fmt.Errorf("%w: the container's process is not known", ErrState)
 	}

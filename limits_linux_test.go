@@ -68,7 +68,7 @@ func TestCPUTime(t *testing.T) {
 	if used, ok := r.CPU.Get(); !ok || used < limit/2 || used > limit+2*time.Second {
 		t.Errorf("used %v of %v", r.CPU, limit)
 	}
-	if r := result(t, WithCommand("/bin/true"), WithCPUTime(time.Second)); !r.Success() {
+	if r := result(t, WithCommand("/bin/true"), WithCPUTime(20*time.Second)); !r.Success() {
 		t.Errorf("%+v", r)
 	}
 }
@@ -245,7 +245,7 @@ func TestCgroupParent(t *testing.T) {
 	testutil.NeedRoot(t)
 	needCgroup(t, cgroups.Pids)
 	noLeaks(t)
-	parent, err := cgroups.New(testContext(t), "caisson-test-parent", cgroups.Resources{Pids: cgroups.PidsResources{Max: 100}}, cgroups.Config{})
+	parent, err := cgroups.New(testContext(t), "caisson-test-parent", cgroups.Resources{Pids: cgroups.PidsResources{Max: 100}}, cgroups.Config{Parent: "/"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -277,7 +277,7 @@ func WithPids(n int64) ProcessOption {
 // start, unless WithBestEffort allows to go on.
 func WithResources(r cgroups.Resources) ProcessOption {
 	return processOption(func(s *processSpec) {
-		s.resources, s.pidsSet = r, r.Pids.Max != 0
+		s.resources, s.pidsSet, s.resourcesSet = r, r.Pids.Max != 0, true
 	})
 }
 

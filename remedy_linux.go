@@ -23,6 +23,10 @@ func (r *running) explainFailure(err error) error {
 		return err
 	}
 	out := &StepError{Step: se.Step, Object: se.Object, Syscall: se.Syscall, Call: se.Call, Err: se.Errno}
+	if se.Step == "look for" && se.Errno == unix.ELOOP {
+		out.Err = fmt.Errorf("%w: its path leads through a link of procfs, or in circles: %w", ErrCommandNotExecutable, se.Errno)
+		return out
+	}
 	if se.Step != "execute" || se.Object == "the stage" {
 		return out
 	}
@@ -102,6 +106,9 @@ func remedy(err error) string {
 	if r := filterRemedy(call, errno); r != "" {
 		return r
 	}
+	if se != nil && rootUnreadable(se, errno) {
+		return "the root directory, or one above it, cannot be entered by the container's root user: chmod o+x, or another place"
+	}
 	switch call {
 	case "close_range":
 		if errno == unix.ENOSYS || errno == unix.EINVAL {
@@ -123,6 +130,11 @@ func remedy(err error) string {
 		}
 	}
 	return ""
+}
+
+// rootUnreadable reports whether the step failed for the root directory itself, which the first mount in it meets.
+func rootUnreadable(se *StepError, e unix.Errno) bool {
+	return e == unix.EACCES && se.Object == "/proc" && strings.HasPrefix(se.Step, "mount proc")
 }
 
 // filterRemedy is for a program that has a seccomp filter already, which the error may come from.
@@ -155,7 +167,7 @@ func cloneRemedy(e unix.Errno) string {
 	case e == unix.ENOSYS:
 		return "a seccomp profile of an outer container hides the call: allow clone3 and unshare with namespaces there"
 	case e == unix.EAGAIN:
-		return "the limit of processes is reached: pids.max of the cgroup or RLIMIT_NPROC"
+		return "the limit of processes is reached: RLIMIT_NPROC, or pids.max of a cgroup; a container with ranges of user ids needs a limit of at least 2 to start"
 	case e != unix.EPERM && e != unix.EACCES:
 		return ""
 	case sysctlIs("kernel/unprivileged_userns_clone", "0"):

@@ -78,7 +78,7 @@ type processSpec struct {
 	oomScoreAdj    *int
 
 	resources                   cgroups.Resources
-	pidsSet                     bool
+	pidsSet, resourcesSet       bool // resourcesSet: by WithResources
 	timeout, cpuTime, waitDelay time.Duration
 	outputLimit                 int64
 	seccomp                     *specs.LinuxSeccomp
@@ -148,22 +148,10 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
-	// A layout with any root tells what is wrong with mounts and devices.
-	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
-	if s.bundle.noDefaultMounts {
-		l.Mounts, l.Devices, l.Links = nil, nil, nil
-	}
-	l.Mounts, l.Devices, l.Propagation = append(l.Mounts, s.mounts...), append(l.Devices, s.devices...), s.bundle.propagation
-	if err := l.Validate(); err != nil {
-		add(&OptionError{"WithMount or WithDevice", err})
-	}
-	for _, l := range [][]string{s.masked, s.readOnlyPaths} {
-		for _, p := range l {
-			if !cleanAbs(p) {
-				add(invalid("WithMaskedPaths or WithReadOnlyPaths", "%q is not a clean absolute path", p))
-			}
-		}
-	}
+	add(s.validateLayout("WithMount", s.mounts, nil))
+	add(s.validateLayout("WithDevice", nil, s.devices))
+	add(validatePaths("WithMaskedPaths", s.masked))
+	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
 	for _, f := range s.files {
 		if !cleanAbs(f.Path) || f.Path == "/" {
 			add(invalid("WithFile", "%q is not a clean absolute path", f.Path))
@@ -180,6 +168,29 @@ func (s *spec) validate() error {
 	return errors.Join(faults...)
 }
 
+// validateLayout finds what is wrong with mounts or devices in a layout with any root.
+func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []rootfs.Device) error {
+	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
+	if s.bundle.noDefaultMounts {
+		l.Mounts, l.Devices, l.Links = nil, nil, nil
+	}
+	l.Mounts, l.Devices, l.Propagation = append(l.Mounts, mounts...), append(l.Devices, devices...), s.bundle.propagation
+	if err := l.Validate(); err != nil {
+		return &OptionError{option, err}
+	}
+	return nil
+}
+
+func validatePaths(option string, paths []string) error {
+	var faults []error
+	for _, p := range paths {
+		if !cleanAbs(p) {
+			faults = append(faults, invalid(option, "%q is not a clean absolute path", p))
+		}
+	}
+	return errors.Join(faults...)
+}
+
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
 
 func (s *spec) validateIdentity() error {
@@ -187,7 +198,8 @@ func (s *spec) validateIdentity() error {
 	if s.id != "" && !idPattern.MatchString(s.id) {
 		faults = append(faults, invalid("WithID", "%q: an id has 1 to 128 letters, digits, '-', '_', '+' or '.', and begins with a letter or digit", s.id))
 	}
-	if len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ") {
+	derived := s.namespaces.Hostname == "" && s.hostname == s.id[:min(len(s.id), 63)] // its faults are those of the id
+	if !derived && (len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ")) {
 		faults = append(faults, invalid("WithHostname", "%q: a hostname has at most 64 bytes, without spaces and slashes", s.hostname))
 	}
 	if err := s.namespaces.Validate(); err != nil {
@@ -247,7 +259,7 @@ func (p *processSpec) validateLimits() (faults []error) {
 		faults = append(faults, invalid("WithPids", "%d is negative", n))
 	}
 	if err := r.Validate(); err != nil && len(faults) == 0 {
-		faults = append(faults, &OptionError{"WithResources", err})
+		faults = append(faults, &OptionError{p.limitOption(), err})
 	}
 	for name, d := range map[string]time.Duration{"WithTimeout": p.timeout, "WithCPUTime": p.cpuTime, "WithWaitDelay": p.waitDelay} {
 		if d < 0 {
@@ -258,6 +270,24 @@ func (p *processSpec) validateLimits() (faults []error) {
 		faults = append(faults, invalid("WithOutputLimit", "%d is negative", p.outputLimit))
 	}
 	return faults
+}
+
+// limitOption names the option by which the limits that are wrong were given.
+func (p *processSpec) limitOption() string {
+	r := &p.resources
+	if p.resourcesSet {
+		return "WithResources"
+	}
+	for name, one := range map[string]cgroups.Resources{
+		"WithCPUs":   {CPU: cgroups.CPUResources{CPUs: r.CPU.CPUs}},
+		"WithMemory": {Memory: cgroups.MemoryResources{Max: r.Memory.Max}},
+		"WithPids":   {Pids: cgroups.PidsResources{Max: r.Pids.Max}},
+	} {
+		if one.Validate() != nil {
+			return name
+		}
+	}
+	return "WithResources"
 }
 
 func (p *processSpec) validate() error {
@@ -284,8 +314,13 @@ func (p *processSpec) validate() error {
 	if p.dir != "" && !cleanAbs(path.Clean(p.dir)) {
 		faults = append(faults, invalid("WithDir", "%q is not an absolute path", p.dir))
 	}
-	if _, err := p.capabilities(caps.Known); err != nil {
-		faults = append(faults, &OptionError{"WithCapabilities", err})
+	for _, o := range []struct {
+		option string
+		names  []string
+	}{{"WithCapabilities", p.caps.replace}, {"WithAddedCapabilities", p.caps.add}, {"WithDroppedCapabilities", p.caps.drop}} {
+		if _, err := caps.ParseNames(o.names, caps.Known); err != nil {
+			faults = append(faults, &OptionError{o.option, err})
+		}
 	}
 	if c := &p.caps; c.sets != nil {
 		faults = append(faults, c.sets.validate())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +18,10 @@ type Group struct {
 	mu     sync.RWMutex // guards the descriptors below against Close
 	closed bool
 	nodes  []node // v2 first
-	unit   *unit  // what systemd knows of it; nil when nothing
+	late   *late  // what Complete has still to make
+
+	fresh atomic.Bool // it was made here, and no process can have been let in yet
+	unit  *unit       // what systemd knows of it; nil when nothing
 
 	watches map[*context.CancelCauseFunc]bool // loops of Watch that Close ends
 }
@@ -66,6 +70,7 @@ func (g *Group) Close() error {
 	for i := range g.nodes {
 		g.nodes[i].close()
 	}
+	g.late.drop()
 	if g.unit != nil && g.unit.scope != nil {
 		g.unit.scope.close()
 	}

@@ -103,6 +103,8 @@ func helper(act string) {
 		container()
 	case "delegated":
 		delegated()
+	case "scoped":
+		makeScope()
 	}
 }
 

@@ -242,7 +242,7 @@ func mostTelling(faults []error) error {
 func (m *Manager) tryV1(dir string, need Controllers) error {
 	if err := writable(dir, unix.W_OK|unix.X_OK); err != nil {
 		return &UnsupportedError{Controller: need, Mode: m.layout.Mode, Err: err, Remedy: remedyV1,
-			Reason: "no group can be made in " + dir}
+			Reason: noGroupIn + dir}
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func (m *Manager) tryV2(dir string, need Controllers) error {
 		return &UnsupportedError{Controller: need, Mode: m.layout.Mode, Reason: reason, Remedy: remedy, Err: err}
 	}
 	if err := writable(dir, unix.W_OK|unix.X_OK); err != nil {
-		return refuse("no group can be made in "+dir, remedyDelegate, err)
+		return refuse(noGroupIn+dir, remedyDelegate, err)
 	}
 	// A process enters a group by leave of the nearest group above both where it was and where it goes.
 	if err := writable(dir+"/cgroup.procs", unix.W_OK); err != nil {

@@ -25,6 +25,7 @@ const (
 	childName = "ROOTFS_TEST_SCENARIO"
 	childDir  = "ROOTFS_TEST_DIR"
 	childMode = "ROOTFS_TEST_MODE"
+	childSuid = "ROOTFS_TEST_SUID" // set-user-ID works where the tests are
 )
 
 func TestMain(m *testing.M) {
@@ -143,7 +144,7 @@ func openFiles() (n int) {
 func runScenario(t *testing.T, name string, m mode, dir string, files ...*os.File) {
 	t.Helper()
 	cmd := exec.Command(testBinary(t))
-	cmd.Env = []string{childName + "=" + name, childDir + "=" + dir, childMode + "=" + m.name, "GOCOVERDIR=" + os.TempDir()}
+	cmd.Env = []string{childSuid + "=" + os.Getenv(childSuid), childName + "=" + name, childDir + "=" + dir, childMode + "=" + m.name, "GOCOVERDIR=" + os.TempDir()}
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWUTS}
 	if m.userns {
 		uid, gid := testIDs()

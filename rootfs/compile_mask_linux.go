@@ -40,9 +40,23 @@ func (p *Plan) readOnlyAnywhere(b *program.Builder, name string) {
 		b.MoveMount(tree, at, "")
 	} else {
 		b.MoveMount(tree, at, "")
-		b.Mount("", name, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|p.rootMountFlags(), "")
+		p.remountReadOnly(b, name)
 	}
 	b.Mark(end)
+}
+
+// remountReadOnly makes the mount at name read-only by mount(2), which takes away the flags that it does not name. A
+// user namespace may not take away those that the path's mount had before, which may not be the root's: they are
+// found by trying.
+func (p *Plan) remountReadOnly(b *program.Builder, name string) {
+	done := b.NewLabel()
+	for _, more := range []uintptr{0, unix.MS_NOSUID | unix.MS_NODEV, contained} {
+		o := b.Mount("", name, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|p.rootMountFlags()|more, "").Then(done)
+		if more != contained {
+			o.Ignore(unix.EPERM)
+		}
+	}
+	b.Mark(done)
 }
 
 // kind is that of a path in /proc or /sys.

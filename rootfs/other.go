@@ -22,20 +22,8 @@ func (l *Layout) Compile(Env) (*Plan, error) { return nil, errLinuxOnly }
 // Enter answers errors.ErrUnsupported: this is not Linux.
 func Enter(context.Context, *Layout, Env) error { return errLinuxOnly }
 
-// Kept is the root filesystem of a container, held; on Linux only.
-type Kept struct {
-	// Root is the container's "/".
-	Root *os.File
-}
-
-// Close closes Root.
-func (k *Kept) Close() error { return k.Root.Close() }
-
 // Usage answers errors.ErrUnsupported: this is not Linux.
 func Usage(*os.File) (Space, error) { return Space{}, errLinuxOnly }
-
-// Receive answers errors.ErrUnsupported: this is not Linux.
-func Receive(*os.File) (*Kept, error) { return nil, errLinuxOnly }
 
 // Pivot answers errors.ErrUnsupported: this is not Linux.
 func Pivot(string) error { return errLinuxOnly }

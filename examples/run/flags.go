@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -24,7 +25,7 @@ type config struct {
 	timeout, cpuTime          time.Duration
 
 	id, hostname, user, workdir string
-	net                         string
+	net, userns                 string
 	env, capAdd, capDrop        list
 
 	tty, interactive           bool
@@ -45,10 +46,10 @@ does not exist.
 `
 
 // parse reads the command line. Sizes, mounts and numbers are judged here, everything else by caisson.New.
-func parse(args []string, stderr io.Writer) (*config, error) {
+func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	c := &config{}
 	f := flag.NewFlagSet("run", flag.ContinueOnError)
-	f.SetOutput(stderr)
+	f.SetOutput(stderr) // what was asked for, as by -h, goes to stdout
 	f.Usage = func() {}
 
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
@@ -60,8 +61,8 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	f.Func("tmpfs", "empty filesystem in memory at `DST[:size=64M]`; may be repeated", func(s string) error { return c.addMount(parseTmpfs(s)) })
 
 	f.Var(&c.memory, "memory", "limit of memory and swap together (`SIZE`, such as 64M)")
-	f.Float64Var(&c.cpus, "cpus", 0, "limit of CPU time in `CPUS`: 0.5 is half of one")
-	f.Int64Var(&c.pids, "pids", 0, "limit of processes and threads (`N`); -1 for none; default 4096")
+	f.Func("cpus", "limit of CPU time in `CPUS`: 0.5 is half of one; 0 for none", func(s string) (err error) { c.cpus, err = parseCPUs(s); return err })
+	f.Func("pids", "limit of processes and threads (`N`); -1 or 0 for none; default 4096", func(s string) (err error) { c.pids, err = parsePids(s); return err })
 	f.Var(&c.disk, "disk", "limit of the throw-away layer (`SIZE`); default 256M")
 	f.Var(&c.outputLimit, "output-limit", "end the command when it has written more than this `SIZE`")
 	f.DurationVar(&c.timeout, "timeout", 0, "end the command after this `DURATION`, such as 10s")
@@ -76,13 +77,15 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	f.Var(&c.capAdd, "cap-add", "add the `CAPABILITY`; may be repeated")
 	f.Var(&c.capDrop, "cap-drop", "drop the `CAPABILITY`, or ALL; may be repeated")
 	f.StringVar(&c.net, "net", "none", "`NETWORK`: none (loopback only) or host")
+	f.StringVar(&c.userns, "userns", "", "user namespace (`new|host`); default: new but for root with -rootfs")
 
 	bothBool(f, &c.tty, "t", "tty", "give the command a terminal")
 	bothBool(f, &c.interactive, "i", "interactive", "keep standard input open; a terminal implies it")
 	f.BoolVar(&c.explain, "explain", false, "print what a start does, call by call, and do not start")
 	bothBool(f, &c.quiet, "q", "quiet", "print nothing but what the command prints")
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stderr, usage)
+		f.SetOutput(stdout)
+		fmt.Fprint(stdout, usage)
 		f.PrintDefaults()
 		return nil, err
 	} else if err != nil {
@@ -91,6 +94,27 @@ func parse(args []string, stderr io.Writer) (*config, error) {
 	}
 	c.command = f.Args()
 	return c, nil
+}
+
+// parseCPUs reads a number of CPUs.
+func parseCPUs(s string) (float64, error) {
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || n < 0 || n != n {
+		return 0, fmt.Errorf("%q is not a number of CPUs such as 0.5", s)
+	}
+	return n, nil
+}
+
+// parsePids reads a number of processes; nothing above zero means no limit, as it does for docker run.
+func parsePids(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number", s)
+	}
+	if n <= 0 {
+		n = cgroups.Max
+	}
+	return n, nil
 }
 
 // both defines a flag under its short and its long name.

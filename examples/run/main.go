@@ -34,7 +34,7 @@ echo "I am $(id -un) on $(hostname), and process $$."
 echo "/home holds $(ls -A /home | wc -l) files, and the network has:" $(ls /sys/class/net)`
 
 func main() {
-	c, err := parse(os.Args[1:], os.Stderr)
+	c, err := parse(os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		os.Exit(0)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/caisson-go/caisson"
@@ -14,7 +15,7 @@ import (
 func (c *config) options() ([]caisson.Option, error) {
 	opts := []caisson.Option{
 		caisson.WithCommand(c.command[0], c.command[1:]...),
-		caisson.WithMount(c.mounts...),
+		caisson.WithMount(c.mapped()...),
 		caisson.WithReadOnlyRoot(c.readOnly),
 		caisson.WithBestEffort(c.bestEffort),
 		caisson.WithTimeout(c.timeout),
@@ -49,7 +50,31 @@ func (c *config) options() ([]caisson.Option, error) {
 	default:
 		return nil, errors.New("-net is none or host")
 	}
+	switch c.userns {
+	case "":
+	case "new":
+		opts = append(opts, caisson.WithNamespace(namespaces.User, namespaces.New()))
+	case "host":
+		opts = append(opts, caisson.WithNamespace(namespaces.User, namespaces.Host()))
+	default:
+		return nil, errors.New("-userns is new or host")
+	}
 	return opts, nil
+}
+
+// mapped lets root's bind mounts show the owners that files have outside, as users of docker run expect, where the
+// container has a user namespace. Without privilege the caller's own files belong to root inside, without help.
+func (c *config) mapped() []rootfs.Mount {
+	if os.Geteuid() != 0 || c.rootfs != "" && c.userns != "new" {
+		return c.mounts
+	}
+	out := slices.Clone(c.mounts)
+	for i := range out {
+		if out[i].Type == rootfs.TypeBind {
+			out[i].IDMap = rootfs.MappedTop
+		}
+	}
+	return out
 }
 
 // rootfsOption chooses what the command sees as its root filesystem: the host's own programs unless told otherwise.

@@ -41,14 +41,6 @@ func (s Set) Add(cs ...Cap) Set {
 	return s
 }
 
-// Drop returns s without cs.
-func (s Set) Drop(cs ...Cap) Set {
-	for _, c := range cs {
-		s &^= 1 << c
-	}
-	return s
-}
-
 // Has reports whether c is in s.
 func (s Set) Has(c Cap) bool { return s>>c&1 != 0 }
 

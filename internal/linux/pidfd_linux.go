@@ -2,7 +2,6 @@ package linux
 
 import (
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,8 +52,7 @@ type ProcessInfo struct {
 // PidfdInfo is the ioctl PIDFD_GET_INFO, Linux 6.13; the exit status, Linux 6.15. Kernels that lack it answer
 // ENOTTY or EINVAL. A process that ended and whose exit status the kernel does not keep is ESRCH.
 //
-// The exit status can be had by who is not the parent, and after another reaped it: wait until [PidfdPoll]
-// reports Reaped.
+// The exit status can be had by who is not the parent, and after another reaped it.
 func PidfdInfo(pidfd *os.File) (ProcessInfo, error) {
 	raw := unix.PidfdInfo{Mask: unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS | unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT}
 	err := Control(pidfd, func(fd int) error {
@@ -73,48 +71,4 @@ func PidfdInfo(pidfd *os.File) (ProcessInfo, error) {
 		Ended:     raw.Mask&unix.PIDFD_INFO_EXIT != 0,
 		Status:    unix.WaitStatus(raw.Exit_code),
 	}, nil
-}
-
-// PidfdNamespace opens a namespace of the process of a pidfd, Linux 6.11. request is one of the
-// PIDFD_GET_..._NAMESPACE numbers. A process that is gone is ESRCH. Needs ptrace access to the process.
-func PidfdNamespace(pidfd *os.File, request uint) (f *os.File, err error) {
-	err = Control(pidfd, func(fd int) error {
-		n, err := RetryFD(func() (int, error) { return unix.IoctlRetInt(fd, request) })
-		f, err = newFile("ioctl PIDFD_GET_NAMESPACE", "namespace", n, err)
-		return err
-	})
-	return f, err
-}
-
-// PidfdState is what poll(2) tells of a pidfd.
-type PidfdState struct {
-	Ended  bool // the process has ended; it may still be a zombie
-	Reaped bool // it was waited for as well (Linux 6.9)
-}
-
-// PidfdPoll waits until the process of a pidfd ends, at most for timeout; a negative timeout waits without
-// end, zero asks only. The thread blocks meanwhile.
-func PidfdPoll(pidfd *os.File, timeout time.Duration) (s PidfdState, err error) {
-	err = Control(pidfd, func(fd int) error {
-		deadline := time.Now().Add(timeout)
-		for {
-			ts := unix.NsecToTimespec(int64(max(0, timeout)))
-			wait := &ts
-			if timeout < 0 {
-				wait = nil
-			}
-			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			_, err := unix.Ppoll(p, wait, nil)
-			if err == unix.EINTR {
-				if timeout > 0 {
-					timeout = max(0, time.Until(deadline))
-				}
-				continue
-			}
-			s.Ended = p[0].Revents&(unix.POLLIN|unix.POLLHUP) != 0
-			s.Reaped = p[0].Revents&unix.POLLHUP != 0
-			return os.NewSyscallError("ppoll", err)
-		}
-	})
-	return s, err
 }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,38 +53,16 @@ func TestPidfdRunning(t *testing.T) {
 	if _, err := Waitid(pidfd, unix.WNOHANG); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("wait for a running child: %v", err)
 	}
-	began := time.Now()
-	if s, err := PidfdPoll(pidfd, 20*time.Millisecond); err != nil || s.Ended || time.Since(began) < 15*time.Millisecond {
-		t.Errorf("poll: %+v, %v after %v", s, err, time.Since(began))
-	}
 	if r, _ := KernelRelease(); r.AtLeast(6, 13) {
 		info, err := PidfdInfo(pidfd)
 		if err != nil || info.PID != cmd.Process.Pid || info.PPID != os.Getpid() || info.Ended || int(info.EUID) != os.Geteuid() || !info.HasCreds {
 			t.Errorf("info %+v, %v", info, err)
 		}
 	}
-	if r, _ := KernelRelease(); r.AtLeast(6, 11) {
-		ns, err := PidfdNamespace(pidfd, unix.PIDFD_GET_MNT_NAMESPACE)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ns.Close()
-		a, _ := ns.Stat()
-		b, err := os.Stat("/proc/self/ns/mnt")
-		if err != nil || !os.SameFile(a, b) {
-			t.Errorf("not our mount namespace: %v", err)
-		}
-	}
 	if err := PidfdSendSignal(pidfd, unix.SIGKILL); err != nil {
 		t.Error(err)
 	}
-	if s, err := PidfdPoll(pidfd, 10*time.Second); err != nil || !s.Ended || s.Reaped {
-		t.Errorf("poll after the kill: %+v, %v", s, err)
-	}
 	cmd.Wait()
-	if s, err := PidfdPoll(pidfd, 0); err != nil || !s.Ended {
-		t.Errorf("poll after the reap: %+v, %v", s, err)
-	}
 	if err := PidfdSendSignal(pidfd, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("signal after the reap: %v", err)
 	}

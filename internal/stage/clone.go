@@ -45,8 +45,12 @@ func cloneFlags(namespaces uint64, cgroup int) uint64 {
 // The memory handed to the child is in the Go heap, which does not move, and is kept alive until the child has
 // left it. The collector may wait for this thread; the child therefore must not block.
 func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) {
-	base := uintptr(unsafe.Pointer(unsafe.SliceData(mem)))
 	defer runtime.KeepAlive(mem)
+	return cloneAt(uintptr(unsafe.Pointer(unsafe.SliceData(mem))), cloneFlags(flags, cgroup), cgroup)
+}
+
+// cloneAt makes a child that performs the program at base.
+func cloneAt(base uintptr, flags uint64, cgroup int) (pid, pidfd int, err error) {
 	if !noClone3.Load() {
 		pid, pidfd, err = clone3(flags, cgroup, base)
 		if err != unix.ENOSYS && (err != unix.EPERM || haveClone3()) {
@@ -54,7 +58,7 @@ func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) 
 		}
 		noClone3.Store(true)
 	}
-	flags = cloneFlags(flags, -1) &^ unix.CLONE_CLEAR_SIGHAND
+	flags &^= unix.CLONE_CLEAR_SIGHAND
 	if cgroup >= 0 {
 		return -1, -1, errNoIntoCgroup
 	}
@@ -77,7 +81,7 @@ func clone3(flags uint64, cgroup int, base uintptr) (int, int, error) {
 	c := cloneCalls.Get().(*cloneCall)
 	defer cloneCalls.Put(c)
 	c.pidfd = -1
-	c.args = cloneArgs{flags: cloneFlags(flags, cgroup), pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))), exitSignal: uint64(unix.SIGCHLD)}
+	c.args = cloneArgs{flags: flags, pidfd: uint64(uintptr(unsafe.Pointer(&c.pidfd))), exitSignal: uint64(unix.SIGCHLD)}
 	if cgroup >= 0 {
 		c.args.cgroup = uint64(cgroup)
 	}

@@ -171,5 +171,8 @@ func Probe() (string, error) {
 	c.Conn.Close()
 	Reap(c.Pidfd)
 	unix.Close(c.Pidfd)
+	if c.place != nil {
+		return copyName, nil
+	}
 	return exeMakers[exeMode.Load()].name, nil
 }

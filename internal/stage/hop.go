@@ -21,12 +21,7 @@ const exeStep = "the stage"
 // executes the stage, by its descriptor or, where that call is hidden by a filter, by the descriptor's name (exe).
 func hopProgram(c Config, exe string) (*program.Program, error) {
 	b := program.NewBuilder(false)
-	if c.UIDMap != "" {
-		b.Step("write id maps of", "the new user namespace")
-		b.WriteFile(program.Cwd(), "/proc/self/setgroups", "deny")
-		b.WriteFile(program.Cwd(), "/proc/self/uid_map", c.UIDMap)
-		b.WriteFile(program.Cwd(), "/proc/self/gid_map", c.GIDMap)
-	}
+	emitSelfMaps(b, c)
 	b.Step("keep descriptors for", "its next program")
 	for _, name := range c.Program.Inputs() {
 		if name != HostInput {
@@ -41,14 +36,29 @@ func hopProgram(c Config, exe string) (*program.Program, error) {
 	return b.Build()
 }
 
+// emitSelfMaps emits that the process writes the id maps of its new user namespace.
+func emitSelfMaps(b *program.Builder, c Config) {
+	if c.UIDMap == "" {
+		return
+	}
+	b.Step("write id maps of", "the new user namespace")
+	b.WriteFile(program.Cwd(), "/proc/self/setgroups", "deny")
+	b.WriteFile(program.Cwd(), "/proc/self/uid_map", c.UIDMap)
+	b.WriteFile(program.Cwd(), "/proc/self/gid_map", c.GIDMap)
+}
+
 // Explain prints what Start would have the new process do, from its clone to the end of its program. Of the files only
 // the names matter.
 func Explain(w io.Writer, c Config) error {
 	hop, err := hopProgram(c, "<stage>")
+	flags := cloneFlags(c.Namespaces, c.Cgroup)
+	if copied.Load() { // of addresses and descriptors only the number is known
+		hop, err = shedProgram(c, nil, 3, nil)
+		flags &^= unix.CLONE_VM | unix.CLONE_VFORK
+	}
 	if err != nil {
 		return err
 	}
-	flags := cloneFlags(c.Namespaces, c.Cgroup)
 	call := fmt.Sprintf("clone3({flags=%s, exit_signal=SIGCHLD}, 88)", program.CloneFlagNames(flags))
 	if !haveClone3() {
 		flags &^= unix.CLONE_CLEAR_SIGHAND | unix.CLONE_INTO_CGROUP

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -38,15 +39,16 @@ type Config struct {
 
 // Child is a process made by Start: first the stage, later the command.
 type Child struct {
-	Pid   int // in the host program's pid namespace
-	Pidfd int // the caller closes it
+	Pid   int    // in the host program's pid namespace
+	Pidfd int    // the caller closes it
+	place *place // of the programs, where the process is a copy
 	// Conn is the host's end of the socket. Start hands it over with the Child; the caller closes it.
 	Conn *Conn
 }
 
 // Errors of Start.
 var (
-	// ErrExecForbidden: no way was found to execute code that stands in no directory.
+	// ErrExecForbidden: no way was found to execute code that stands in no directory, nor could the program be copied.
 	ErrExecForbidden = errors.New("executing an anonymous file is forbidden here")
 	errNoIntoCgroup  = errors.New("clone3 is not available, so a process cannot be born in a cgroup")
 )
@@ -82,7 +84,7 @@ func Start(c Config) (*Child, error) {
 		unix.Close(host)
 		return nil, err
 	}
-	child.Conn = &Conn{fd: host, p: c.Program}
+	child.Conn = &Conn{fd: host, p: c.Program, place: child.place}
 	return child, nil
 }
 
@@ -101,12 +103,19 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 		child, err := hop(c, exe, fds, report)
 		unix.Close(exe)
 		if err == nil || !errors.Is(err, errHopExec) {
+			copied.Store(false)
 			return child, err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", exeMakers[i].name, err))
 		exeMode.CompareAndSwap(int32(i), int32(i+1))
 	}
 	exeMode.Store(0) // nothing is remembered as hopeless: the restriction may be lifted
+	child, err := startCopy(c, fds, report)
+	if err == nil || NeedsJoin(err) {
+		copied.Store(err == nil)
+		return child, err
+	}
+	errs = append(errs, fmt.Errorf("%s: %w", copyName, err))
 	return nil, fmt.Errorf("%w: %w (allow one of them: vm.memfd_noexec below 2, or /dev/shm or /tmp mounted without noexec)", ErrExecForbidden, errors.Join(errs...))
 }
 
@@ -132,7 +141,7 @@ func hop(c Config, exe int, fds []int, report int) (*Child, error) {
 	}
 	buf := imagePool.Get().(*[]byte)
 	defer imagePool.Put(buf)
-	mem, err := encodeInPlace(p, buf, own, report)
+	mem, err := encodeInPlace(p, buf, own, -1) // its failure is read from the memory: the socket is the stage's
 	if err != nil {
 		return nil, err
 	}
@@ -197,6 +206,7 @@ func socketpair() (host, theirs int, err error) {
 type Conn struct {
 	fd     int
 	p      *program.Program
+	place  *place                                       // nil for an executed stage
 	decode func(address uint64, errno unix.Errno) error // for programs that were made elsewhere
 }
 
@@ -251,10 +261,14 @@ func (c *Conn) Recv() (Message, error) {
 		if m.Tag < 4096 {
 			return m, nil
 		}
-		if c.decode != nil {
-			return m, c.decode(m.Tag, unix.Errno(m.Value))
+		switch errno := unix.Errno(m.Value); {
+		case c.decode != nil:
+			return m, c.decode(m.Tag, errno)
+		case c.place != nil:
+			return m, c.place.fault(c.p, m.Tag, errno)
+		default:
+			return m, c.p.Error(program.OpIndex(dataBase, m.Tag), errno)
 		}
-		return m, c.p.Error(program.OpIndex(dataBase, m.Tag), unix.Errno(m.Value))
 	}
 }
 
@@ -321,4 +335,41 @@ func EmitSync(b *program.Builder, tag uint64) {
 func EmitWait(b *program.Builder) {
 	r := b.Read(b.Input(HostInput), 8)
 	b.FailZero(r, unix.ESRCH)
+}
+
+// Send lets the stage go on from an EmitReceive, with copies of the descriptors that it waits for. A stage that has ended
+// already is no error here: Recv tells why.
+func (c *Conn) Send(fds ...int) error {
+	for {
+		err := unix.Sendmsg(c.fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		if err == unix.EPIPE || err == unix.ECONNRESET {
+			return nil
+		}
+		if err != unix.EINTR {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
+}
+
+// EmitReceive emits a sync point at which the stage waits for descriptors, which Send passes, and returns them by the
+// given names.
+func EmitReceive(b *program.Builder, names ...string) []program.Arg {
+	const header = 16 // struct cmsghdr
+	space := (header + 4*len(names) + 7) &^ 7
+	data := b.Words(0)
+	control := b.Words(make([]uint64, space/8+1)...) // one more, since a half reads on into the next
+	iov := make([]byte, 16)
+	binary.NativeEndian.PutUint64(iov[8:], 8)
+	hdr := make([]byte, 56)
+	binary.NativeEndian.PutUint64(hdr[24:], 1)
+	binary.NativeEndian.PutUint64(hdr[40:], uint64(space))
+	shown := "{msg_control=[{cmsg_type=SCM_RIGHTS, cmsg_data=[<" + strings.Join(names, ">, <") + ">]}]}"
+	arg := program.Bytes(hdr, shown).With(16, program.Bytes(iov, "").With(0, data.Addr())).With(32, control.Addr())
+	r := b.Call(unix.SYS_RECVMSG, "recvmsg", b.Input(HostInput), arg, program.Named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC"))
+	b.FailZero(r, unix.ESRCH)
+	out := make([]program.Arg, len(names))
+	for i, name := range names {
+		out[i] = (control + header/8 + program.Word(i/2)).HalfShown(i%2, "<"+name+">")
+	}
+	return out
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,6 +130,23 @@ func TestRun(t *testing.T) {
 				})
 			}
 		})
+	}
+}
+
+// With --systemd the command is a service, and an ordinary user has a session with a systemd of their own.
+func TestSystemd(t *testing.T) {
+	if _, err := os.Stat("/lib/systemd/systemd"); err != nil {
+		t.Skip("this machine has no systemd to boot: ", err)
+	}
+	arch := runtime.GOARCH
+	run, _ := vmrun(t, arch)
+	stdout, stderr, code := result(t, run("--systemd", "--", "sh", "-c", "cat /proc/1/comm /proc/self/cgroup; exit 3"))
+	if stdout != "systemd\n0::/system.slice/vm.service\n" || code != 3 {
+		t.Errorf("root: %q, %q, exit code %d", stdout, stderr, code)
+	}
+	stdout, stderr, code = result(t, run("--systemd", "--user", "--", "sh", "-c", "id -un; systemctl --user show -p ControlGroup | grep -c user@; exit 4"))
+	if stdout != "tester\n1\n" || code != 4 {
+		t.Errorf("user: %q, %q, exit code %d", stdout, stderr, code)
 	}
 }
 
