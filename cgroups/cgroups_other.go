@@ -15,6 +15,13 @@ var errOS = &UnsupportedError{Reason: "control groups exist on Linux only"}
 // A Manager knows the layout of control groups on this machine. On this system there is none.
 type Manager struct{}
 
+// A Meter reads figures of a group. On this system there is none.
+type Meter struct{}
+
+func (*Group) Meter() (*Meter, error) { return nil, errOS }
+func (*Meter) Read() (Usage, error)   { return Usage{}, errOS }
+func (*Meter) Close() error           { return nil }
+
 // A Group is one control group. On this system there is none.
 type Group struct{}
 
@@ -62,6 +69,9 @@ func (*Manager) Attaches(Resources, Config) bool { return false }
 func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }
-func (*Group) Watch(context.Context) iter.Seq2[Event, error] {
+func WatchPressure(context.Context, ...PressureTrigger) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
+}
+func (*Group) Watch(context.Context, ...PressureTrigger) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
 }
