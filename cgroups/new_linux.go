@@ -78,7 +78,7 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 	if err != nil {
 		for _, p := range places {
 			if errors.Is(err, unix.ENOENT) { // the remembered parent may be gone
-				m.forget(p.h, p.bits)
+				m.forget(p.h)
 			}
 		}
 		return nil, err
