@@ -611,6 +611,7 @@ func (r *running) limits(ctx context.Context) error {
 	}
 	asked := s.limitsAsked()
 	res, cfg := s.wantedGroup()
+	cfg.Late = r.mayBeLate()
 	name := s.cgroup.Name
 	if name == "" {
 		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
@@ -674,12 +675,18 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	}
 	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
-	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids
+	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
 	}
+	if testHookGroup != nil {
+		testHookGroup(&cfg)
+	}
 	return res, cfg
 }
+
+// testHookGroup lets tests change how the group is made.
+var testHookGroup func(*cgroups.Config)
 
 // withoutSwap forbids swapping where memory is limited and nothing was said about swap: a limit that can be evaded
 // to the disk is none.

@@ -50,7 +50,7 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	if a.from != StateCreated {
 		a.pipes, c.pipes = c.pipes, pipes{}
-		a.spec = a.pipes.with(s)
+		a.spec = c.withLimits(a.pipes.with(s))
 		a.run, c.run = nil, nil
 		c.state = StateCreating
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -32,11 +31,12 @@ func (r *running) enter(ctx context.Context, g *cgroups.Group) error {
 		return err
 	}
 	r.cgroup = join.CloneInto
-	r.m.joins, r.m.attach = len(join.Tasks), join.Attach
+	late := g.Missing()
+	r.m.joins, r.m.late, r.m.attach = len(join.Tasks)+len(late), len(late) > 0, join.Attach
 	for i, fd := range join.Tasks {
-		r.fds["cgroup "+strconv.Itoa(i)] = fd
+		r.fds[cgroupName(i)] = fd
 	}
-	var trees []string
+	trees := late
 	for name := range g.Paths() {
 		trees = append(trees, name)
 	}

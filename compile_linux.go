@@ -38,6 +38,7 @@ type machine struct {
 	userns     usernsMode
 	template   bool    // a template mount namespace is there (input "template")
 	joins      int     // inputs "cgroup 0".. : v1 tasks files
+	late       bool    // the v1 groups are made meanwhile: their tasks files come over the socket
 	cpuSeconds uint64  // limit of each process's CPU time; 0: none
 	null       [3]bool // standard streams that lead to the container's null device
 	ignored    []int   // signals that the host program ignores
@@ -149,10 +150,13 @@ func (c *compiler) session() {
 // RCU grace period that cgroup.procs waits for.
 func (c *compiler) joinCgroups() {
 	for i := range c.m.joins {
+		if c.m.late {
+			break
+		}
 		if i == 0 {
 			c.Step("join", "cgroup (tasks)")
 		}
-		c.Write(c.Input("cgroup "+strconv.Itoa(i)), "0")
+		c.Write(c.Input(cgroupName(i)), "0")
 	}
 	if c.m.cgroupFD {
 		c.Step("join", "cgroup (cgroup.procs)")
@@ -165,6 +169,25 @@ func (c *compiler) joinCgroups() {
 	if adj := c.s.process.oomScoreAdj; adj != nil {
 		c.Step("set", "oom_score_adj")
 		c.WriteFile(program.Cwd(), "/proc/self/oom_score_adj", strconv.Itoa(*adj))
+	}
+}
+
+func cgroupName(i int) string { return "cgroup " + strconv.Itoa(i) }
+
+// joinLate enters v1 groups that the host has made while the process set itself up so far. What it made that the kernel
+// counts, above all the network namespace, is counted where the host program is.
+func (c *compiler) joinLate() {
+	if !c.m.late {
+		return
+	}
+	names := make([]string, c.m.joins)
+	for i := range names {
+		names[i] = cgroupName(i)
+	}
+	c.Step("join", "cgroup (tasks)")
+	for _, fd := range stage.EmitReceive(c.Builder, names...) {
+		c.Write(fd, "0")
+		c.Close(fd)
 	}
 }
 
@@ -197,13 +220,23 @@ func (c *compiler) enterNamespaces() {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
 	}
-	if flags != 0 {
-		c.Step("make namespaces", program.CloneFlagNames(flags))
-		c.Unshare(flags)
+	last := uint64(0)
+	if c.m.late { // the root of the cgroup namespace is the group that the process is in
+		last = flags & unix.CLONE_NEWCGROUP
 	}
+	c.makeNamespaces(flags &^ last)
+	c.joinLate()
+	c.makeNamespaces(last)
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+func (c *compiler) makeNamespaces(flags uint64) {
+	if flags != 0 {
+		c.Step("make namespaces", program.CloneFlagNames(flags))
+		c.Unshare(flags)
 	}
 }
 

@@ -56,7 +56,7 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start
 	k.value(reflect.ValueOf(&sh).Elem())
 	key := string(k.buf)
-	if k.cannot {
+	if k.cannot || sh.m.secret != (seccomp.Secret{}) { // which is to be forgotten
 		key = ""
 	} else if p := recallProgram(key); p != nil {
 		return p, nil, nil

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -29,13 +30,15 @@ const (
 	StateCreated
 	// StateRunning: the command runs.
 	StateRunning
+	// StatePaused: the command and all other processes are stopped where they are, see [Container.Pause].
+	StatePaused
 	// StateStopped: the command has ended; its root filesystem can still be read.
 	StateStopped
 	// StateClosed: everything is released.
 	StateClosed
 )
 
-var stateNames = [...]string{"new", "creating", "created", "running", "stopped", "closed"}
+var stateNames = [...]string{"new", "creating", "created", "running", "paused", "stopped", "closed"}
 
 // String returns "running" and the like.
 func (s State) String() string {
@@ -71,6 +74,8 @@ type Container struct {
 	pipes   pipes    // of the next start
 	run     *running // what the current or last start owns; nil in StateNew and StateClosed
 	closed  chan struct{}
+	limits  *cgroups.Resources // after an Update; nil: those of spec
+	turn    turn
 }
 
 // New makes a container from options. It checks the options themselves and reports all their faults at once, as
@@ -91,7 +96,15 @@ func (c *Container) ID() string { return c.spec.id }
 func (c *Container) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.current()
+}
+
+// current is the state, with what can change without the container's doing. The caller holds the lock.
+func (c *Container) current() State {
 	c.refresh()
+	if c.state == StateRunning && c.run.isPaused() {
+		return StatePaused
+	}
 	return c.state
 }
 
@@ -172,16 +185,14 @@ func (c *Container) startThen(ctx context.Context, s *spec, attend bool) (*Proce
 
 // may checks the state. The caller holds the lock.
 func (c *Container) may(op string, states ...State) error {
-	c.refresh()
-	for _, s := range states {
-		if c.state == s {
-			return nil
-		}
+	now := c.current()
+	if slices.Contains(states, now) {
+		return nil
 	}
-	if c.state == StateClosed {
+	if now == StateClosed {
 		return c.fail(op, ErrClosed)
 	}
-	return c.fail(op, fmt.Errorf("%w: the container is %s", ErrState, c.state))
+	return c.fail(op, fmt.Errorf("%w: the container is %s", ErrState, now))
 }
 
 // fail wraps an error with the operation and the container's name, and adds the remedy if one is known.
@@ -308,10 +319,18 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	if p == nil {
 		return nil
 	}
-	if c.State() == StateCreated {
+	sig := c.spec.stopSignal
+	switch c.State() {
+	case StateCreated:
 		grace = 0 // there is no command yet that a signal could reach
+	case StatePaused:
+		if grace > 0 {
+			_ = p.Signal(sig) // before it goes on, so that it does nothing else first
+			sig = 0
+			_ = c.Resume(ctx)
+		}
 	}
-	return c.fail("stop", p.stop(ctx, c.spec.stopSignal, grace))
+	return c.fail("stop", p.stop(ctx, sig, grace))
 }
 
 // Root returns the root filesystem as the container sees it, mounts inside it excluded, for a created, running or
@@ -320,7 +339,7 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 func (c *Container) Root() (*rootfs.Root, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.may("root", StateCreated, StateRunning, StateStopped); err != nil {
+	if err := c.may("root", StateCreated, StateRunning, StatePaused, StateStopped); err != nil {
 		return nil, err
 	}
 	return c.run.rootView()

@@ -42,6 +42,9 @@
 // output, a full disk), and what was used. When the container's first process ends, the kernel ends all others in it. The
 // root filesystem stays readable until Close ([Container.Root]).
 //
+// A running container can be stopped where it is ([Container.Pause], [Container.Resume]), given other limits
+// ([Container.Update]) and looked at ([Container.Stats], [Container.Top]).
+//
 // The container lives no longer than the host program: when that ends, in whatever way, SIGKILL included, a small
 // process (the keeper; one for the whole program, without a Go runtime) kills every container's first process, and the
 // kernel takes namespaces and mounts with it. The cgroups are removed by the next start or [Recover] of any caisson

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/stage"
@@ -76,8 +75,9 @@ func (r *running) planLimits() error {
 	for _, t := range trees {
 		switch {
 		case t.Version == 1:
-			r.fds["cgroup "+strconv.Itoa(r.m.joins)] = 0
+			r.fds[cgroupName(r.m.joins)] = 0
 			r.m.joins++
+			r.m.late = r.mayBeLate()
 		case r.m.attach:
 		case stage.CanCloneInto():
 			r.cgroup = 0 // any directory: nothing is started

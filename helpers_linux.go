@@ -126,30 +126,7 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	return g, nil
 }
 
-func (r *running) describeLimits(res cgroups.Resources) {
-	if m := res.Memory.Max; m > 0 {
-		r.applied("memory limit", byteSize(m))
-	}
-	if n := res.CPU.CPUs; n > 0 {
-		r.applied("CPU limit", fmt.Sprintf("%g CPUs", n))
-	}
-	if n := res.Pids.Max; n > 0 {
-		r.applied("process limit", strconv.FormatInt(n, 10))
-	}
-}
-
-// byteSize prints a size as people write it.
-func byteSize(n int64) string {
-	for _, u := range []struct {
-		shift uint
-		name  string
-	}{{30, "GiB"}, {20, "MiB"}, {10, "KiB"}} {
-		if n >= 1<<u.shift {
-			return strconv.FormatFloat(float64(n)/float64(int64(1)<<u.shift), 'g', 4, 64) + " " + u.name
-		}
-	}
-	return strconv.FormatInt(n, 10) + " bytes"
-}
+func (r *running) describeLimits(res cgroups.Resources) { r.iso = append(r.iso, limitMeasures(res)...) }
 
 // ptrPrctl is prctl(2) with a pointer as its last argument.
 func ptrPrctl(option int, a, b, c uintptr, p *uint64) error {

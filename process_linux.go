@@ -31,6 +31,7 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
+	r.holdMounts()
 	if r.attend {
 		p.attended = func() { r.supervise(p) }
 	} else {
@@ -63,6 +64,7 @@ func (r *running) watchContext(ctx context.Context, p *Process) {
 			}
 			p.mu.Unlock()
 			if err := cancel(p); err == nil || errors.Is(err, os.ErrProcessDone) {
+				r.thaw() // so that what cancel has sent is seen
 				r.awaitCanceled(p)
 				return
 			}
@@ -140,7 +142,9 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
-	if !r.attend || !r.pidfd.AwaitShort(shortLife) {
+	if r.attend {
+		r.awaitExit()
+	} else {
 		_ = r.pidfd.AwaitExit()
 	}
 	ended := time.Now()
@@ -166,6 +170,7 @@ func (r *running) supervise(p *Process) {
 	if cerr := r.removeGroup(); cerr != nil {
 		r.warn("remove cgroup", cerr)
 	}
+	r.awaitMounts()
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
@@ -250,6 +255,7 @@ func (r *running) figures(res *Result) {
 		r.warn("read statistics", err)
 		return
 	}
+	r.last.Store(&st)
 	if _, ok := st.CPU.Usage.Get(); ok {
 		res.CPU = st.CPU.Usage
 	}
@@ -275,7 +281,11 @@ func (r *running) signal(sig os.Signal) error {
 	if !ok {
 		return fmt.Errorf("%w: signal %v", ErrInvalid, sig)
 	}
-	return r.pidfd.Signal(s)
+	err := r.pidfd.Signal(s)
+	if s == unix.SIGKILL {
+		r.unfreeze()
+	}
+	return err
 }
 
 // killAll kills the first process: the kernel then kills all others in its pid namespace. Without a pid namespace
@@ -286,6 +296,7 @@ func (r *running) killAll() error {
 	if errors.Is(err, os.ErrProcessDone) {
 		err = nil
 	}
+	r.unfreeze()
 	if !r.m.newPID {
 		err = errors.Join(err, r.killGroup())
 	}

@@ -59,10 +59,16 @@ type running struct {
 	full      bool        // the throw-away layer had no space left at the end
 	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
-	diedEarly bool        // the process ended before it executed the command; known when it has been collected
+	pausing   pausing
+	last      atomic.Pointer[cgroups.Stats] // the figures at the end
+	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
-	attend    bool                            // who starts the container also supervises it
-	listener  atomic.Pointer[seccompListener] // answers notifications; nil if there are none
+	attend    bool // who starts the container also supervises it
+	early     bool // nothing of the cgroup is left for later
+
+	mounts     *os.File                        // the mount namespace, to be closed at the end of the process
+	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
+	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
 
 // undoList is what has to be undone.
@@ -98,6 +104,13 @@ func (c *Container) create(a *attempt, stop bool) error {
 	}
 	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
 	p, err := r.start(a.ctx, stop)
+	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
+		if uerr := r.close(); uerr != nil {
+			return errors.Join(err, uerr)
+		}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, early: true}
+		p, err = r.start(a.ctx, stop)
+	}
 	r.undo.add(a.pipes.started())
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
@@ -275,6 +288,9 @@ func (r *running) joinInstead() error {
 
 // follow talks with the stage until it has executed the command, or waits to.
 func (r *running) follow(ctx context.Context, stop bool) error {
+	if err := r.completeGroup(ctx); err != nil {
+		return err
+	}
 	if r.m.userns != usernsRanges && r.det == nil {
 		if err := r.register(stop); err != nil {
 			return err
@@ -282,6 +298,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	}
 	if r.asksNothing(stop) {
 		r.child.Conn.AwaitEnd()
+		r.grabMounts()
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
@@ -332,7 +349,11 @@ func (r *running) asksNothing(stop bool) bool {
 	if r.m.secret != (seccomp.Secret{}) {
 		return false // its last calls wait for whom the listener tells of them
 	}
-	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == 1
+	waits := 1
+	if r.m.late {
+		waits = 2
+	}
+	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == waits
 }
 
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it

@@ -8,6 +8,7 @@ import (
 	"io"
 	"runtime"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -16,8 +17,18 @@ var errOS = fmt.Errorf("%w: containers need Linux, this is %s", ErrUnsupported, 
 
 type running struct{}
 
-func (r *running) close() error                               { return nil }
-func (r *running) rootView() (*rootfs.Root, error)            { return nil, errOS }
+func (r *running) close() error                       { return nil }
+func (r *running) rootView() (*rootfs.Root, error)    { return nil, errOS }
+func goneGroup(error) bool                            { return false }
+func (r *running) isPaused() bool                     { return false }
+func (r *running) freeze(context.Context, bool) error { return errOS }
+func (r *running) update(context.Context, cgroups.Resources, cgroups.Resources) error {
+	return errOS
+}
+func (r *running) stats(func(*cgroups.Group) (cgroups.Stats, error)) (*cgroups.Stats, error) {
+	return nil, errOS
+}
+func (r *running) top(context.Context) ([]ProcessInfo, error) { return nil, errOS }
 func (c *Container) check(context.Context) error              { return errOS }
 func (c *Container) explain(context.Context, io.Writer) error { return errOS }
 func (c *Container) release(*attempt) error                   { return errOS }

@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"context"
+	"strconv"
 	"testing"
 )
 
@@ -47,4 +48,43 @@ func benchGroup(b *testing.B, c Config) *Group {
 		b.Fatal(err)
 	}
 	return g
+}
+
+// BenchmarkThousand reads the figures of a thousand groups.
+func BenchmarkThousand(b *testing.B) {
+	var groups []*Group
+	var meters []*Meter
+	r := Resources{Memory: MemoryResources{Max: 64 << 20}, CPU: CPUResources{CPUs: 0.5}, Pids: PidsResources{Max: 100}}
+	for i := range 1000 {
+		g, err := New(b.Context(), prefix()+"-bench-"+strconv.Itoa(i), r, Config{Controllers: CPUAcct})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer g.Delete(context.Background())
+		m, err := g.Meter()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer m.Close()
+		groups, meters = append(groups, g), append(meters, m)
+	}
+	b.Run("meter", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			for _, m := range meters {
+				if _, err := m.Read(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
+	b.Run("full", func(b *testing.B) {
+		for b.Loop() {
+			for _, g := range groups {
+				if _, err := g.Stats(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
 }

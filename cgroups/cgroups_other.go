@@ -15,6 +15,13 @@ var errOS = &UnsupportedError{Reason: "control groups exist on Linux only"}
 // A Manager knows the layout of control groups on this machine. On this system there is none.
 type Manager struct{}
 
+// A Meter reads figures of a group. On this system there is none.
+type Meter struct{}
+
+func (*Group) Meter() (*Meter, error) { return nil, errOS }
+func (*Meter) Read() (Usage, error)   { return Usage{}, errOS }
+func (*Meter) Close() error           { return nil }
+
 // A Group is one control group. On this system there is none.
 type Group struct{}
 
@@ -39,6 +46,7 @@ func (*Group) JoinFDs() (Join, error)                                         { 
 func (*Group) ProcsFD() (int, error)                                          { return -1, errOS }
 func (*Group) AddProc(context.Context, int) error                             { return errOS }
 func (*Group) Procs() ([]int, error)                                          { return nil, errOS }
+func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }
 func (*Group) Children() ([]string, error)                                    { return nil, errOS }
 func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
 func (*Group) Delegate(int, int) error                                        { return errOS }
@@ -47,6 +55,8 @@ func (*Group) Thaw(context.Context) error                                     { 
 func (*Group) Frozen() (bool, error)                                          { return false, errOS }
 func (*Group) Kill(context.Context) error                                     { return errOS }
 func (*Group) Delete(context.Context) error                                   { return errOS }
+func (*Group) Missing() []string                                              { return nil }
+func (*Group) Complete(context.Context) error                                 { return errOS }
 func (*Group) Final() (Stats, error)                                          { return Stats{}, errOS }
 func (*Group) Summary() (Stats, error)                                        { return Stats{}, errOS }
 func (*Group) Stats() (Stats, error)                                          { return Stats{}, errOS }
@@ -59,6 +69,9 @@ func (*Manager) Attaches(Resources, Config) bool { return false }
 func (*Manager) New(context.Context, string, Resources, Config) (*Group, error) {
 	return nil, errOS
 }
-func (*Group) Watch(context.Context) iter.Seq2[Event, error] {
+func WatchPressure(context.Context, ...PressureTrigger) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
+}
+func (*Group) Watch(context.Context, ...PressureTrigger) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) { yield(Event{}, errOS) }
 }

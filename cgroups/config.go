@@ -25,6 +25,9 @@ type Config struct {
 	// mkdir and gives CPU time, freezing and killing that cannot miss a process, and entry at clone.
 	// Ignored elsewhere.
 	NoUnified bool
+	// Late leaves the v1 directories to [Group.Complete]: meanwhile a process can be cloned into the v2 one and set
+	// itself up, before it enters the others. Without effect on v2 alone, and ignored by [Group.New].
+	Late bool
 	// Systemd has the group made in a unit of its own; nil: it is not. Excludes Parent.
 	Systemd *Scope
 	// NoSystemd never asks systemd for anything. By default, on cgroup v2 where systemd manages the groups and has not

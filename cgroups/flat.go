@@ -34,6 +34,22 @@ func flatValue(text []byte, key string) (v Value[uint64]) {
 	return v
 }
 
+// pickValue finds one line by its name, without reading the others: for files of many lines.
+func pickValue(text []byte, key string) (v Value[uint64]) {
+	for from := 0; ; {
+		i := bytes.Index(text[from:], []byte(key))
+		if i < 0 {
+			return v
+		}
+		i += from
+		from = i + len(key)
+		if (i == 0 || text[i-1] == '\n') && from < len(text) && text[from] == ' ' {
+			line, _, _ := bytes.Cut(text[from+1:], newline)
+			return single(line)
+		}
+	}
+}
+
 // single reads a file of one number; "max" and rubbish are not available.
 func single(text []byte) (v Value[uint64]) {
 	if n, ok := parseUint(bytes.TrimSpace(text)); ok {
@@ -69,7 +85,7 @@ func duration(v Value[uint64], unit time.Duration) Value[time.Duration] {
 //
 //	8:0 rbytes=90430464 wbytes=299008000 rios=8950 wios=1252 dbytes=50331648 dios=3021
 func ioTotals(text []byte) (s IOStats) {
-	s = IOStats{ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0)}
+	s.ReadBytes, s.WriteBytes, s.ReadOps, s.WriteOps = ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0), ValueOf[uint64](0)
 	for field := range bytes.FieldsSeq(text) {
 		key, val, ok := bytes.Cut(field, []byte("="))
 		n, isNum := parseUint(val)

@@ -17,6 +17,7 @@ type Group struct {
 	mu     sync.RWMutex // guards the descriptors below against Close
 	closed bool
 	nodes  []node // v2 first
+	late   *late  // what Complete has still to make
 	unit   *unit  // what systemd knows of it; nil when nothing
 
 	watches map[*context.CancelCauseFunc]bool // loops of Watch that Close ends
@@ -66,6 +67,7 @@ func (g *Group) Close() error {
 	for i := range g.nodes {
 		g.nodes[i].close()
 	}
+	g.late.drop()
 	if g.unit != nil && g.unit.scope != nil {
 		g.unit.scope.close()
 	}

@@ -46,7 +46,7 @@ func (g *Group) New(ctx context.Context, name string, r Resources, c Config) (*G
 		return nil, ErrClosed
 	}
 	defer g.release()
-	c.Parent, c.Systemd = "", nil
+	c.Parent, c.Systemd, c.Late = "", nil, false
 	return g.m.create(name, &r, &c, g.fromGroup)
 }
 
@@ -69,20 +69,21 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 	if err != nil {
 		return nil, err
 	}
-	defer closePlaces(places)
 	g := &Group{m: m, name: name, nodes: make([]node, 0, len(places))}
 	plans, err := m.plan(r, places)
+	now := places
+	if err == nil && c.Late {
+		now, plans = g.setAside(places, plans)
+	}
 	if err == nil {
-		err = g.build(places, plans)
+		err = g.build(now, plans)
 	}
 	if err != nil {
-		for _, p := range places {
-			if errors.Is(err, unix.ENOENT) { // the remembered parent may be gone
-				m.forget(p.h)
-			}
-		}
+		m.forgetGone(places, err)
+		closePlaces(places)
 		return nil, err
 	}
+	closePlaces(now)
 	return g, nil
 }
 

@@ -28,6 +28,33 @@ func (g *Group) Procs() ([]int, error) {
 	return list, nil
 }
 
+// AllProcs is [Group.Procs] for the group and all groups below.
+func (g *Group) AllProcs() ([]int, error) {
+	if !g.hold() {
+		return nil, ErrClosed
+	}
+	defer g.release()
+	var list []int
+	for i := range g.nodes {
+		err := postorder(g.nodes[i].fd, g.nodes[i].path, func(fd int, dir string) error {
+			pids, err := readPids(fd, "cgroup.procs")
+			if err == unix.EOPNOTSUPP { // a threaded group: its processes are listed above
+				return nil
+			}
+			if err != nil {
+				return &Error{Op: "read", Path: dir + "/cgroup.procs", Err: err}
+			}
+			list = append(list, pids...)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
 func (n *node) procs() ([]int, error) {
 	pids, err := readPids(n.fd, "cgroup.procs")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 // not available.
 func (g *Group) Final() (Stats, error) { return g.stats(g.Controllers(), final) }
 
-// Summary reads what a running group is judged by: what [Group.Final] does, and current memory and processes, hits of
-// the memory limit, throttling. What the group has no controller for is not available.
+// Summary reads what a running group is judged by: what [Group.Final] does, and current memory, its working set and
+// processes, hits of the memory limit, throttling. Who asks again and again takes a [Group.Meter]. What the group has no controller for is not available.
 func (g *Group) Summary() (Stats, error) { return g.stats(g.Controllers(), summary) }
 
 // Stats reads all counters of all controllers of the group.
@@ -95,18 +95,27 @@ func (r *reader) readV2(c Controllers) {
 				s.Memory.OOMKills = ValueOf(v)
 			}
 		})
+		if r.detail > final {
+			r.memoryStat(&memoryNamesV2)
+		}
 		if r.detail == full {
-			s.Memory.Swap = r.single("memory.swap.current")
-			r.memoryStat("anon", "file", "kernel", "inactive_file")
+			r.memoryMore()
 		}
 	}
 	r.pids(c)
 	if c.Has(IO) {
 		if text := r.text("io.stat"); text != nil {
 			s.IO = ioTotals(text)
+			if r.detail == full {
+				s.IO.Devices = ioDevices(text)
+			}
 		}
 	}
 	r.others(c, ".current")
+	if r.detail == full {
+		r.pressure(c)
+		r.refusals(c)
+	}
 }
 
 // cpuStat reads cpu.stat of v2, which every group has, with more lines where the cpu controller is on.
@@ -127,23 +136,10 @@ func (r *reader) cpuStat() {
 			c.Throttled = n
 		case "throttled_usec":
 			c.Waited = duration(n, time.Microsecond)
-		}
-	})
-}
-
-// memoryStat picks lines of memory.stat by the names they have in this version.
-func (r *reader) memoryStat(anon, file, kernel, inactive string) {
-	m := &r.s.Memory
-	flatKeyed(r.text("memory.stat"), func(k []byte, v uint64) {
-		switch string(k) {
-		case anon:
-			m.Anon = ValueOf(v)
-		case file:
-			m.File = ValueOf(v)
-		case kernel:
-			m.Kernel = ValueOf(v)
-		case inactive:
-			m.InactiveFile = ValueOf(v)
+		case "nr_bursts":
+			c.Bursts = n
+		case "burst_usec":
+			c.BurstTime = duration(n, time.Microsecond)
 		}
 	})
 }
@@ -177,6 +173,10 @@ func (r *reader) readV1(c Controllers) {
 				s.CPU.Throttled = ValueOf(v)
 			case "throttled_time":
 				s.CPU.Waited = duration(ValueOf(v), 1)
+			case "nr_bursts":
+				s.CPU.Bursts = ValueOf(v)
+			case "burst_time":
+				s.CPU.BurstTime = duration(ValueOf(v), 1)
 			}
 		})
 	}
@@ -188,6 +188,10 @@ func (r *reader) readV1(c Controllers) {
 		s.IO.ReadBytes, s.IO.WriteBytes = r.blkio("blkio.throttle.io_service_bytes_recursive")
 		if r.detail > final {
 			s.IO.ReadOps, s.IO.WriteOps = r.blkio("blkio.throttle.io_serviced_recursive")
+		}
+		if r.detail == full {
+			s.IO.Devices = blkioDevices(nil, r.text("blkio.throttle.io_service_bytes_recursive"), false)
+			s.IO.Devices = blkioDevices(s.IO.Devices, r.text("blkio.throttle.io_serviced_recursive"), true)
 		}
 	}
 	r.others(c, ".usage_in_bytes")
@@ -205,15 +209,10 @@ func (r *reader) memoryV1() {
 	if m.LimitHits.n == 0 && m.OOMKills.n > 0 {
 		m.LimitHits = Value[uint64]{} // recent kernels do not count where memory and swap together are limited
 	}
-	if r.detail < full {
-		return
+	r.memoryStat(&memoryNamesV1)
+	if r.detail == full {
+		m.SwapPeak = r.single("memory.memsw.max_usage_in_bytes")
 	}
-	flatKeyed(r.text("memory.stat"), func(k []byte, v uint64) {
-		if string(k) == "total_swap" {
-			m.Swap = ValueOf(v)
-		}
-	})
-	r.memoryStat("total_rss", "total_cache", "", "total_inactive_file")
 }
 
 func (r *reader) blkio(file string) (read, write Value[uint64]) {
@@ -237,5 +236,8 @@ func (r *reader) others(c Controllers, suffix string) {
 	if c.Has(Misc) {
 		r.s.Misc = map[string]Value[uint64]{}
 		flatKeyed(r.text("misc.current"), func(k []byte, v uint64) { r.s.Misc[string(k)] = ValueOf(v) })
+	}
+	if c.Has(RDMA) {
+		r.rdma()
 	}
 }

@@ -14,7 +14,8 @@ import (
 
 // Update changes limits of a living group: what is zero in r stays as it is. The kernel applies memory limits by
 // reclaiming first, which can take a while; a v1 limit under what cannot be reclaimed fails with EBUSY, a v2 one
-// calls the OOM killer. When one setting fails those before it stay changed.
+// calls the OOM killer. When one setting fails, those before it are set back to what they were; the error also tells when
+// that fails.
 //
 // A controller that the group was made without is an [*UnsupportedError]; name it in [Config] to have it.
 func (g *Group) Update(ctx context.Context, r Resources) error {
@@ -49,9 +50,14 @@ func (g *Group) Update(ctx context.Context, r Resources) error {
 			return err
 		}
 	}
-	for i := range g.nodes {
-		if err := g.nodes[i].apply(g.m, plans[i]); err != nil {
-			return err
+	var before []formerly
+	for _, devices := range []bool{false, true} { // device rules last: what they were cannot be read, so nothing may fail after them
+		for i := range g.nodes {
+			plan := slices.DeleteFunc(slices.Clone(plans[i]), func(s Setting) bool { return (s.Controller == Devices) != devices })
+			before = append(before, g.nodes[i].formerly(plan)...)
+			if err := g.nodes[i].apply(g.m, plan); err != nil {
+				return errors.Join(err, restore(before))
+			}
 		}
 	}
 	return nil

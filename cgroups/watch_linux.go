@@ -10,11 +10,13 @@ import (
 // the loop is left, or the group is deleted or closed. Events that follow each other closely arrive as one: the
 // counter is what matters, and none is lost. No goroutine and no thread is held beyond the caller's own.
 //
-// v2: inotify on memory.events and cgroup.events. v1: an eventfd on memory.oom_control. A group that can report
-// neither kind of event yields an [*UnsupportedError].
-func (g *Group) Watch(ctx context.Context) iter.Seq2[Event, error] {
+// Triggers ask for events of kind [PressureReached]; with them, one thread waits for all triggers of the program. They
+// need a v2 directory (hybrid machines too) that this user may write to. Bad ones yield a [*ResourceError].
+//
+// v2: inotify on memory.events, pids.events and cgroup.events. v1: an eventfd on memory.oom_control. A group that can report nothing yields an [*UnsupportedError].
+func (g *Group) Watch(ctx context.Context, triggers ...PressureTrigger) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		w, err := g.newWatcher()
+		w, err := g.newWatcher(triggers)
 		if err != nil {
 			yield(Event{}, err)
 			return

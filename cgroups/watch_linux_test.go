@@ -3,6 +3,9 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"os"
+	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -81,5 +84,117 @@ func TestWatchOfGroupRemovedElsewhere(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, func() { _ = other.Delete(context.Background()) })
 	for e, err := range g.Watch(within(t, 10*time.Second)) {
 		t.Errorf("%v %v", e, err)
+	}
+}
+
+// TestWatchNamesVictims: who was ended, and by whose limit, where the kernel's log can be read.
+func TestWatchNamesVictims(t *testing.T) {
+	g := newGroup(t, Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, Config{})
+	p := start(t, g, "hog")
+	time.AfterFunc(50*time.Millisecond, p.run)
+	for e, err := range g.Watch(within(t, 20*time.Second)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind != OOMKill {
+			continue
+		}
+		want := g.node(Memory).groupPath()
+		if len(e.Victims) == 0 {
+			t.Skip("the kernel's log does not tell") // not readable, or told of too many already
+		}
+		if v := e.Victims[0]; v.PID != p.Process.Pid || v.Command != "exe" && v.Command != p.Path || v.Group != want || v.Limit != want {
+			t.Errorf("%+v, want %d in %s", v, p.Process.Pid, want)
+		}
+		return
+	}
+}
+
+func TestWatchPidsMax(t *testing.T) {
+	if mode(t) != ModeV2 {
+		t.Skip("v1 groups do not tell of refused forks")
+	}
+	g := newGroup(t, Resources{Pids: PidsResources{Max: 30}}, Config{})
+	p := start(t, g, "forks")
+	time.AfterFunc(50*time.Millisecond, p.run)
+	for e, err := range g.Watch(within(t, 20*time.Second)) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == PidsMax && e.Count > 0 {
+			return
+		}
+	}
+	t.Error("no event")
+}
+
+// TestWatchPressure: two processes that want more than a twentieth of a CPU stand still most of the time.
+func TestWatchPressure(t *testing.T) {
+	g := newGroup(t, Resources{CPU: CPUResources{CPUs: 0.05}}, Config{Controllers: CPUAcct})
+	want := PressureTrigger{Resource: CPUPressure, Stall: 100 * time.Millisecond, Window: 2 * time.Second}
+	for range 2 {
+		start(t, g, "spin").run()
+	}
+	fired := 0
+	for e, err := range g.Watch(within(t, 5*time.Minute), want, PressureTrigger{Resource: IOPressure, Stall: time.Second, Window: 2 * time.Second}) {
+		if errors.Is(err, ErrNotSupported) {
+			t.Skip("no triggers here: ", err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Kind == PressureReached {
+			if e.Trigger != want {
+				t.Errorf("%+v", e)
+			}
+			if fired++; fired == 2 {
+				break
+			}
+		}
+	}
+	if fired != 2 {
+		t.Errorf("fired %d times", fired)
+	}
+	g2 := newGroup(t, Resources{}, Config{Controllers: Memory, Parent: "/"})
+	for _, err := range g2.Watch(within(t, 10*time.Second), PressureTrigger{Resource: CPUPressure, Stall: time.Second, Window: time.Hour}) {
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("an impossible window: %v", err)
+		}
+	}
+}
+
+func TestWatchPressureOfMachine(t *testing.T) {
+	want := PressureTrigger{Resource: CPUPressure, Stall: time.Millisecond, Window: 2 * time.Second}
+	ctx := within(t, 5*time.Minute)
+	for range 2 + runtime.NumCPU() { // one at least waits
+		p := exec.Command("/proc/self/exe")
+		p.Env = append(os.Environ(), actVar+"=spin")
+		in, err := p.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Process.Kill(); _ = p.Wait() })
+		_, _ = in.Write([]byte("\n"))
+	}
+	for e, err := range WatchPressure(ctx, want) {
+		if errors.Is(err, ErrNotSupported) {
+			t.Skip("no triggers here: ", err)
+		}
+		if err != nil || e.Kind != PressureReached || e.Trigger != want {
+			t.Errorf("%+v, %v", e, err)
+		}
+		break
+	}
+	cause := errors.New("enough")
+	ended, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	for _, err := range WatchPressure(ended, want) {
+		if !errors.Is(err, cause) {
+			t.Errorf("%v", err)
+		}
+		break
 	}
 }

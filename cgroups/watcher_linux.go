@@ -19,17 +19,31 @@ type watcher struct {
 	eventfd int
 	oomFD   int // memory.oom_control of v1
 
-	kills     uint64
+	pressed  int // eventfd of triggers
+	triggers []*trigger
+
+	counts    counts
+	logged    uint64 // the kernel's log was read up to here
 	populated bool
 	late      bool // v1 told of an OOM whose kill is not counted yet
 }
 
-func (g *Group) newWatcher() (w *watcher, err error) {
+// counts are the counters that are watched.
+type counts struct{ kills, high, max, forks uint64 }
+
+func (g *Group) newWatcher(triggers []PressureTrigger) (w *watcher, err error) {
+	var f faults
+	for _, t := range triggers {
+		f.trigger(t)
+	}
+	if len(f) > 0 {
+		return nil, errors.Join(f...)
+	}
 	if !g.hold() {
 		return nil, ErrClosed
 	}
 	defer g.release()
-	w = &watcher{g: g, inotify: -1, eventfd: -1, oomFD: -1}
+	w = &watcher{g: g, inotify: -1, eventfd: -1, oomFD: -1, pressed: -1, logged: logClock()}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -50,12 +64,18 @@ func (g *Group) newWatcher() (w *watcher, err error) {
 	if n := g.unified(); n != nil && err == nil {
 		err = w.notify(ep, n, "cgroup.events")
 	}
+	if n := g.node(Pids); n != nil && n.h.Version == 2 && err == nil && unix.Faccessat(n.fd, "pids.events", unix.F_OK, 0) == nil {
+		err = w.notify(ep, n, "pids.events")
+	}
+	if err == nil {
+		err = w.press(ep, triggers)
+	}
 	if err == nil && w.inotify < 0 && w.eventfd < 0 {
 		err = &UnsupportedError{Controller: Memory, Mode: g.m.layout.Mode,
 			Reason: "the group " + g.name + " was made without it", Remedy: "name it in Config.Controllers"}
 	}
 	if err == nil {
-		w.kills, w.populated, _ = w.read()
+		w.counts, w.populated, _ = w.read()
 	}
 	return w, err
 }
@@ -90,6 +110,30 @@ func (w *watcher) notifyV1(ep int, n *node) (err error) {
 	return w.add(ep, w.eventfd)
 }
 
+// press sets triggers on the pressure files of the v2 directory.
+func (w *watcher) press(ep int, want []PressureTrigger) (err error) {
+	if len(want) == 0 {
+		return nil
+	}
+	n := w.g.unified()
+	if n == nil {
+		return &UnsupportedError{Knob: want[0].Resource.String() + ".pressure", Mode: w.g.m.layout.Mode,
+			Reason: "the group " + w.g.name + " has no v2 directory", Remedy: "make it without Config.NoUnified, on a machine with a v2 hierarchy"}
+	}
+	if w.pressed, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return os.NewSyscallError("eventfd", err)
+	}
+	for _, t := range want {
+		file := t.Resource.String() + ".pressure"
+		set, err := triggers.add(n.fd, file, t, w.pressed)
+		if err != nil {
+			return cannotTrigger(t, path.Join(n.path, file), w.g.m.layout.Mode, err)
+		}
+		w.triggers = append(w.triggers, set)
+	}
+	return w.add(ep, w.pressed)
+}
+
 func (w *watcher) add(ep, fd int) error {
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &e))
@@ -99,7 +143,10 @@ func (w *watcher) close() {
 	if w.poll != nil {
 		_ = w.poll.Close()
 	}
-	for _, fd := range []int{w.inotify, w.eventfd, w.oomFD} {
+	for _, t := range w.triggers {
+		triggers.remove(t)
+	}
+	for _, fd := range []int{w.inotify, w.eventfd, w.oomFD, w.pressed} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
@@ -108,10 +155,28 @@ func (w *watcher) close() {
 
 // look compares the counters with the last look.
 func (w *watcher) look() (events []Event, gone bool) {
-	kills, populated, gone := w.read()
-	if kills > w.kills {
-		events = append(events, Event{Kind: OOMKill, Count: kills})
-		w.kills, w.late = kills, false
+	now, populated, gone := w.read()
+	grown := func(kind EventKind, before *uint64, n uint64) bool {
+		if n <= *before {
+			return false
+		}
+		*before = n
+		events = append(events, Event{Kind: kind, Count: n})
+		return true
+	}
+	grown(MemoryHigh, &w.counts.high, now.high)
+	grown(MemoryMax, &w.counts.max, now.max)
+	if grown(OOMKill, &w.counts.kills, now.kills) {
+		w.late = false
+		if n := w.g.node(Memory); n != nil && n.groupPath() != "" {
+			events[len(events)-1].Victims, w.logged = victimsSince(n.groupPath(), w.logged)
+		}
+	}
+	grown(PidsMax, &w.counts.forks, now.forks)
+	for _, t := range w.triggers {
+		if t.fired.Swap(0) > 0 {
+			events = append(events, Event{Kind: PressureReached, Trigger: t.want})
+		}
 	}
 	if w.populated && !populated && !gone {
 		events = append(events, Event{Kind: Empty})
@@ -121,27 +186,33 @@ func (w *watcher) look() (events []Event, gone bool) {
 }
 
 // read reads the counters; gone when the group was deleted or closed.
-func (w *watcher) read() (kills uint64, populated, gone bool) {
+func (w *watcher) read() (c counts, populated, gone bool) {
 	if !w.g.hold() {
-		return 0, false, true
+		return c, false, true
 	}
 	defer w.g.release()
 	b := newBuffer()
 	defer b.free()
-	if n := w.g.node(Memory); n != nil {
-		file := "memory.events"
-		if n.h.Version == 1 {
-			file = "memory.oom_control"
-		}
+	text := func(n *node, file string) []byte {
 		text, err := b.readAt(n.fd, file)
-		kills, gone = flatValue(text, "oom_kill").n, isGone(err)
+		gone = gone || isGone(err)
+		return text
+	}
+	if n := w.g.node(Memory); n != nil && n.h.Version == 1 {
+		c.kills = flatValue(text(n, "memory.oom_control"), "oom_kill").n
+	} else if n != nil {
+		e := parseMemoryEvents(text(n, "memory.events"))
+		c.kills, c.high, c.max = e.OOMKill.n, e.High.n, e.Max.n
+	}
+	if n := w.g.node(Pids); n != nil && n.h.Version == 2 {
+		if text, err := b.readAt(n.fd, "pids.events"); err == nil {
+			c.forks = flatValue(text, "max").n
+		}
 	}
 	if n := w.g.unified(); n != nil {
-		text, err := b.readAt(n.fd, "cgroup.events")
-		populated = flatValue(text, "populated").n == 1
-		gone = gone || isGone(err)
+		populated = flatValue(text(n, "cgroup.events"), "populated").n == 1
 	}
-	return kills, populated, gone
+	return c, populated, gone
 }
 
 // lookAgain is how long an empty v2 group goes unlooked at: older kernels do not tell of its removal by others.
@@ -178,7 +249,7 @@ func (w *watcher) wait(ctx context.Context) error {
 
 // drainReady takes what the kernel told; false when there was nothing.
 func (w *watcher) drainReady(ep uintptr) bool {
-	var e [2]unix.EpollEvent
+	var e [3]unix.EpollEvent
 	n, err := unix.EpollWait(int(ep), e[:], 0)
 	for i := range max(n, 0) {
 		w.drain(int(e[i].Fd))
@@ -190,7 +261,7 @@ func (w *watcher) drain(fd int) {
 	w.late = w.late || fd == w.eventfd
 	var b [4096]byte
 	for {
-		if n, err := unix.Read(fd, b[:]); n <= 0 || err != nil || fd == w.eventfd {
+		if n, err := unix.Read(fd, b[:]); n <= 0 || err != nil || fd != w.inotify {
 			return
 		}
 	}

@@ -76,8 +76,12 @@ func (p *Plan) attachKernelDir(b *program.Builder, m *Mount, s *mountState, targ
 	if !s.ready {
 		s.tree = fsmount(b, "tmpfs", m.Source, m.Set, m.tmpfsOptions()).Result()
 	}
+	missing, done := b.NewLabel(), b.NewLabel()
+	b.MoveMount(s.tree, p.at, rel(target)).IgnoreTo(missing, unix.ENOENT).Then(done) // nearly always it is there
+	b.Mark(missing)
 	b.Mkdirat(p.at, rel(target), 0o755).Ignore(unix.EEXIST)
 	b.MoveMount(s.tree, p.at, rel(target))
+	b.Mark(done)
 	p.own[target] = s.tree
 	if target == "/dev" {
 		p.makeDevices(b, s.tree)

@@ -99,3 +99,13 @@ func (w Word) AddrShown(text string) Arg { return Arg{kind: kindWord, val: uint6
 
 // Value is the content of the word at the time of the call.
 func (w Word) Value() Arg { return Arg{kind: kindWordVal, val: uint64(w)} }
+
+// HalfShown is half of the content of the word at the time of the call, 0 being the half that comes first in memory, for
+// arguments of which the kernel takes 32 bits, such as descriptors. It is shown as the given text. Another word must
+// follow in memory.
+func (w Word) HalfShown(half int, text string) Arg {
+	return Arg{kind: kindWordVal, val: uint64(w) | uint64(half)<<halfShift, text: text}
+}
+
+// halfShift is where the value of a word's argument says which half is meant.
+const halfShift = 32

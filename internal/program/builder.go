@@ -161,6 +161,7 @@ func (b *Builder) Build() (*Program, error) {
 	if len(b.faults) > 0 {
 		return nil, b.faults[0]
 	}
+	b.p.memory = new(memory)
 	return &b.p, nil
 }
 

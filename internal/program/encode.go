@@ -3,6 +3,7 @@
 package program
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -41,6 +42,8 @@ type Image struct {
 	strs map[string]uintptr
 	p    *Program
 	fds  []int
+
+	inputs []inputAt
 }
 
 // Encode appends the program, as it has to stand in memory at base, to buf (which may be nil and is reused),
@@ -48,6 +51,9 @@ type Image struct {
 func (p *Program) Encode(buf []byte, base uintptr, fds []int, report int) ([]byte, error) {
 	if len(fds) != len(p.inputs) {
 		return nil, fmt.Errorf("%w: have %d, need %d (%v)", ErrInputs, len(fds), len(p.inputs), p.inputs)
+	}
+	if k := p.memory.image.Load(); k != nil && k.base == base {
+		return k.copy(buf, fds, report), nil
 	}
 	im := &Image{mem: buf[:0], base: base, p: p, fds: fds, strs: make(map[string]uintptr, 32)}
 	off := im.grow(HeaderSize+len(p.ops)*OpSize+len(p.words)*8) + HeaderSize + len(p.ops)*OpSize
@@ -65,9 +71,40 @@ func (p *Program) Encode(buf []byte, base uintptr, fds []int, report int) ([]byt
 		if err != nil {
 			return nil, err
 		}
-		native.PutUint64(im.mem[off+8*int(pt.word):], v)
+		im.put(off+8*int(pt.word), pt.arg, v)
+	}
+	if p.memory.once.Swap(true) { // who encodes it twice does so again
+		p.memory.image.Store(&kept{base, bytes.Clone(im.mem), im.inputs})
 	}
 	return im.mem, nil
+}
+
+// kept is the encoded form of a program, without the numbers of its inputs.
+type kept struct {
+	base   uintptr
+	mem    []byte
+	inputs []inputAt
+}
+
+// inputAt is a place that holds the number of an input.
+type inputAt struct{ off, input int }
+
+// copy returns the image for other inputs, in buf if there is room.
+func (k *kept) copy(buf []byte, fds []int, report int) []byte {
+	buf = append(buf[:0], k.mem...)
+	native.PutUint64(buf[16:], uint64(report))
+	for _, at := range k.inputs {
+		native.PutUint64(buf[at.off:], uint64(int64(fds[at.input])))
+	}
+	return buf
+}
+
+// put writes the value of an argument, and notes where inputs are.
+func (im *Image) put(off int, a Arg, v uint64) {
+	native.PutUint64(im.mem[off:], v)
+	if a.kind == kindInput {
+		im.inputs = append(im.inputs, inputAt{off, int(a.val)})
+	}
 }
 
 // Entry returns the address of the first operation of a program encoded at base.
@@ -112,7 +149,7 @@ func (im *Image) op(i int) error {
 		if indirect {
 			mask |= 1 << k
 		}
-		native.PutUint64(im.mem[off+offArgs+8*k:], v)
+		im.put(off+offArgs+8*k, a, v)
 	}
 	native.PutUint32(im.mem[off+offMask:], mask)
 	ok, err := jump(i, o.okTo)
@@ -169,7 +206,8 @@ func (im *Image) arg(a Arg) (v uint64, indirect bool, err error) {
 }
 
 func (im *Image) wordAddr(w uint64) uintptr {
-	return im.base + uintptr(HeaderSize+len(im.p.ops)*OpSize) + uintptr(w)*8
+	half := w >> halfShift
+	return im.base + uintptr(HeaderSize+len(im.p.ops)*OpSize) + uintptr(w-half<<halfShift)*8 + uintptr(half)*4
 }
 
 func (im *Image) str(s string) (uintptr, error) {
@@ -211,7 +249,7 @@ func (im *Image) bytes(a Arg) (uintptr, error) {
 		if indirect {
 			return 0, fmt.Errorf("a struct cannot hold a value that is not known yet")
 		}
-		native.PutUint64(im.mem[off+r.off:], v)
+		im.put(off+r.off, r.to, v)
 	}
 	return im.base + uintptr(off), nil
 }

@@ -11,6 +11,7 @@ import (
 // for tests of what follows a failure.
 func (p *Program) FailAt(i int, errno syscall.Errno) *Program {
 	q := *p
+	q.memory = new(memory)
 	q.ops = slices.Clone(p.ops)
 	q.words = append(slices.Clone(p.words), 0)
 	zero := Word(len(p.words))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,14 @@ type Program struct {
 	inputs []string
 	words  []uint64 // variables, with their initial values
 	points []point  // variables that begin as addresses
+
+	memory *memory
+}
+
+// memory is what a program remembers of having been encoded.
+type memory struct {
+	once  atomic.Bool // it has been encoded
+	image atomic.Pointer[kept]
 }
 
 type point struct {

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -160,4 +161,38 @@ func FuzzSizeHint(f *testing.F) {
 			t.Fatalf("encoded %d bytes, hint %d", len(mem), p.sizeHint())
 		}
 	})
+}
+
+// A program that is encoded again and again looks the same each time but for the numbers of its inputs.
+func TestEncodeAgain(t *testing.T) {
+	build := func() *Program {
+		return mustBuild(t, func(b *Builder) {
+			b.Step("a", "b")
+			in, other := b.Input("in"), b.Input("other")
+			r := b.Openat(in, "x", unix.O_RDONLY, 0)
+			b.MountSetattr(r.Result(), "", true, unix.MOUNT_ATTR_IDMAP, 0, 0, other)
+			w := b.Words(1, 2, 3)
+			b.Point(w+1, in)
+			b.Point(w+2, w.Addr())
+			b.Execve("/bin/true", []string{"true"}, []string{"A=b"})
+		})
+	}
+	same := build()
+	var buf []byte
+	for i, c := range []struct {
+		base   uintptr
+		fds    []int
+		report int
+	}{{4096, []int{7, 8}, 9}, {4096, []int{7, 8}, 9}, {4096, []int{70000, -1}, 3}, {8192, []int{1, 2}, 4}, {4096, []int{5, 6}, 7}} {
+		want, err := build().Encode(nil, c.base, c.fds, c.report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if buf, err = same.Encode(buf, c.base, c.fds, c.report); err != nil || !bytes.Equal(buf, want) {
+			t.Errorf("%d: differs (%v)", i, err)
+		}
+		if _, err := same.Encode(nil, c.base, c.fds[:1], c.report); !errors.Is(err, ErrInputs) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
 }

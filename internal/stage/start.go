@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -334,4 +335,41 @@ func EmitSync(b *program.Builder, tag uint64) {
 func EmitWait(b *program.Builder) {
 	r := b.Read(b.Input(HostInput), 8)
 	b.FailZero(r, unix.ESRCH)
+}
+
+// Send lets the stage go on from an EmitReceive, with copies of the descriptors that it waits for. A stage that has ended
+// already is no error here: Recv tells why.
+func (c *Conn) Send(fds ...int) error {
+	for {
+		err := unix.Sendmsg(c.fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		if err == unix.EPIPE || err == unix.ECONNRESET {
+			return nil
+		}
+		if err != unix.EINTR {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
+}
+
+// EmitReceive emits a sync point at which the stage waits for descriptors, which Send passes, and returns them by the
+// given names.
+func EmitReceive(b *program.Builder, names ...string) []program.Arg {
+	const header = 16 // struct cmsghdr
+	space := (header + 4*len(names) + 7) &^ 7
+	data := b.Words(0)
+	control := b.Words(make([]uint64, space/8+1)...) // one more, since a half reads on into the next
+	iov := make([]byte, 16)
+	binary.NativeEndian.PutUint64(iov[8:], 8)
+	hdr := make([]byte, 56)
+	binary.NativeEndian.PutUint64(hdr[24:], 1)
+	binary.NativeEndian.PutUint64(hdr[40:], uint64(space))
+	shown := "{msg_control=[{cmsg_type=SCM_RIGHTS, cmsg_data=[<" + strings.Join(names, ">, <") + ">]}]}"
+	arg := program.Bytes(hdr, shown).With(16, program.Bytes(iov, "").With(0, data.Addr())).With(32, control.Addr())
+	r := b.Call(unix.SYS_RECVMSG, "recvmsg", b.Input(HostInput), arg, program.Named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC"))
+	b.FailZero(r, unix.ESRCH)
+	out := make([]program.Arg, len(names))
+	for i, name := range names {
+		out[i] = (control + header/8 + program.Word(i/2)).HalfShown(i%2, "<"+name+">")
+	}
+	return out
 }

@@ -1,0 +1,99 @@
+package cgroups
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestMeter reads the same as Stats, of a group with something in it, and tells the end of the group.
+func TestMeter(t *testing.T) {
+	g := newGroup(t, Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}, Pids: PidsResources{Max: 50}}, Config{Controllers: CPUAcct})
+	m, err := g.Meter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	p := start(t, g, "spin")
+	p.run()
+	time.Sleep(100 * time.Millisecond)
+	u, err := m.Read()
+	s, err2 := g.Stats()
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
+	}
+	if u.CPU.Or(0) < 10*time.Millisecond || u.CPU.Or(0) > s.CPU.Usage.Or(0) {
+		t.Errorf("CPU %v, then %v", u.CPU, s.CPU.Usage)
+	}
+	if u.Pids.Or(0) < 1 || u.OOMKills != ValueOf[uint64](0) || u.Memory.Or(0) == 0 {
+		t.Errorf("%+v", u)
+	}
+	if ws := u.WorkingSet; !ws.ok || ws.n == 0 || ws.n > u.Memory.n || !s.Memory.WorkingSet().ok {
+		t.Errorf("working set %v of %v; %v", ws, u.Memory, s.Memory.WorkingSet())
+	}
+	p2 := start(t, g, "hog")
+	p2.run()
+	_ = p2.Wait()
+	if u, err := m.Read(); err != nil || u.OOMKills.Or(0) == 0 {
+		t.Errorf("after an OOM kill: %+v, %v", u, err)
+	}
+	destroy(t, g)
+	if _, err := m.Read(); err != ErrClosed {
+		t.Errorf("of a deleted group: %v", err)
+	}
+	m.Close()
+	if _, err := m.Read(); err != ErrClosed {
+		t.Errorf("closed: %v", err)
+	}
+	if _, err := g.Meter(); err != ErrClosed {
+		t.Errorf("made of a deleted group: %v", err)
+	}
+}
+
+// TestPressureOfGroup: a group whose processes want more CPU time than its limit stands still, and says so.
+func TestPressureOfGroup(t *testing.T) {
+	g := newGroup(t, Resources{CPU: CPUResources{CPUs: 0.05}}, Config{Controllers: CPUAcct})
+	if g.unified() == nil {
+		t.Skip("no v2 group here")
+	}
+	for range 2 {
+		start(t, g, "spin").run()
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		s, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.Pressure.CPU.Some.Total.ok {
+			t.Skip("the kernel keeps no pressure")
+		}
+		if s.Pressure.CPU.Some.Total.n > 50*time.Millisecond {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", s.Pressure)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func TestNewSettingsUnsupported(t *testing.T) {
+	if mode(t) == ModeV2 {
+		t.Skip("everything exists on v2")
+	}
+	needRoot(t)
+	for knob, r := range map[string]Resources{
+		"memory.zswap.max":      {Memory: MemoryResources{ZSwap: Zero}},
+		"cpuset.cpus.partition": {CPUSet: CPUSetResources{Partition: "root"}},
+	} {
+		_, err := New(t.Context(), name(t), r, Config{})
+		if u := (*UnsupportedError)(nil); !errors.As(err, &u) || u.Knob != knob {
+			t.Errorf("%s: %v", knob, err)
+		}
+	}
+	_, err := New(t.Context(), name(t), Resources{RDMA: map[string]RDMALimits{"mlx5_0": {Handles: 1}}}, Config{})
+	if u := (*UnsupportedError)(nil); !errors.As(err, &u) || u.Controller != RDMA {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,159 @@
+package caisson
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/testutil"
+)
+
+// killStepEnv names the variable that says by how many system calls the moments of a kill lie apart: 1 takes a minute.
+const killStepEnv = "CAISSON_TEST_KILL_STEP"
+
+func killStep(t *testing.T) int {
+	n, err := strconv.Atoi(os.Getenv(killStepEnv))
+	switch {
+	case err == nil && n > 0:
+		return n
+	case testing.Short():
+		return 29
+	}
+	return 7
+}
+
+// Host programs that make, start and remove containers are killed at a system call, each time a later one, and so are the
+// processes they make, at their own. Each time Recover has to leave nothing that should not live, and to keep what should.
+func TestKilledAtEverySystemCall(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed")
+	}
+	for _, do := range []string{"start", "create", "release", "remove"} {
+		t.Run(do, func(t *testing.T) {
+			k := &killing{t: t, d: stateDir(t), strace: strace, dir: testutil.Busybox(t), do: do,
+				id: fmt.Sprint("kill-", do, os.Getpid()), mark: fmt.Sprint(770000 + os.Getpid()%100000)}
+			n, runs := 1, 0
+			for ; !k.once(n); n += killStep(t) {
+				runs++
+				if n > 3000 {
+					t.Fatal("it never gets to its end")
+				}
+			}
+			if runs < 2 {
+				t.Errorf("only %d kills", runs)
+			}
+			t.Logf("%d kills, up to system call %d", runs, n)
+		})
+	}
+}
+
+type killing struct {
+	t            *testing.T
+	d            StateDir
+	strace, dir  string
+	do, id, mark string
+}
+
+// once kills the program at its nth system call; true means that it had ended before.
+func (k *killing) once(n int) (survived bool) {
+	t := k.t
+	ctx := testContext(t)
+	script := "sleep " + k.mark
+	if k.do == "release" || k.do == "remove" {
+		first := map[string]string{"release": "create", "remove": "start"}[k.do]
+		if out, err := detachHost(k.d, k.id, k.dir, script, first).Output(); err != nil {
+			t.Fatalf("%s %v", out, err)
+		}
+	}
+	said := k.run(n, script)
+	made := strings.Contains(said, "made ")
+	var l []Info
+	var err error
+	testutil.Eventually(testTime/4, func() bool {
+		if _, err := k.d.Recover(ctx); err != nil {
+			t.Errorf("killed at %d, which said %q: recover: %v", n, said, err)
+		}
+		l, err = k.d.List(ctx)
+		// A helper of the program's, such as newuidmap, holds its files until it is executed, and so the lock.
+		return err != nil || len(l) != 1 || l[0].State != StateCreating
+	})
+	if err != nil || len(l) > 1 {
+		t.Fatalf("killed at %d: %+v, %v", n, l, err)
+	}
+	switch {
+	case made && k.do != "remove" && len(l) == 0:
+		t.Errorf("killed at %d: %s was done, and the container is lost", n, k.do)
+	case k.do == "release" && len(l) == 0:
+		t.Errorf("killed at %d: a created container is lost", n)
+	case made && k.do == "remove" && len(l) > 0:
+		t.Errorf("killed at %d: it was removed, and is there: %+v", n, l)
+	}
+	if len(l) > 0 {
+		c, err := k.d.Load(ctx, k.id)
+		if err != nil {
+			t.Fatalf("killed at %d, %+v: load: %v", n, l, err)
+		}
+		if err := c.Remove(ctx); err != nil {
+			t.Fatalf("killed at %d, %+v: remove: %v", n, l, err)
+		}
+	}
+	var left string
+	if !testutil.Eventually(testTime/4, func() bool {
+		files, _ := os.ReadDir(string(k.d))
+		left = fmt.Sprint(processesWith(k.mark), groupsOf(k.id), files)
+		return left == "[] [] []"
+	}) {
+		t.Fatalf("killed at %d, which said %q, then %+v: left are processes, groups and files %s", n, said, l, left)
+	}
+	return made && !strings.Contains(said, "killed")
+}
+
+// run runs the program under strace and returns what it said, and "killed" if it was.
+func (k *killing) run(n int, script string) string {
+	t := k.t
+	out, err := os.CreateTemp(t.TempDir(), "out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	role := detachHost(k.d, k.id, k.dir, script, k.do, "CAISSON_TEST_SINGLE=1") // a traced newuidmap gains no privilege
+	cmd := exec.Command(k.strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), "/proc/self/exe")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args[len(cmd.Args)-1] = exe
+	cmd.Env, cmd.Stdout, cmd.Stderr = role.Env, out, nil
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first := 0
+	testutil.Eventually(testTime/4, func() bool { // until the program has ended, with all its threads
+		l := testutil.Children(cmd.Process.Pid)
+		for _, pid := range l { // strace makes others to try what the kernel can
+			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); first == 0 && string(b) == exe+"\x00" {
+				first = pid
+			}
+		}
+		return first != 0 && !slices.Contains(l, first) || !testutil.Alive(cmd.Process.Pid)
+	})
+	// strace follows what the program has left; it lets go of it when it is told to end.
+	_ = cmd.Process.Signal(unix.SIGTERM)
+	_ = cmd.Wait()
+	b, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := string(b)
+	if !strings.Contains(said, "made ") && !strings.Contains(said, "error ") {
+		said += "killed"
+	}
+	return said
+}
