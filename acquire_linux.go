@@ -92,7 +92,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock)); err != nil {
+	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock), r.lsm(&s.process.lsm)); err != nil {
 		return err
 	}
 	if s.bundle.deviceRules != nil && r.env.UserNamespace {
@@ -149,10 +149,12 @@ func privileged() bool {
 // firstUserNamespace is the number that the kernel gives the user namespace it begins with (PROC_USER_INIT_INO).
 const firstUserNamespace = 0xEFFFFFFD
 
-func inFirstUserNamespace() bool {
+// inFirstUserNamespace is asked once: a program with several threads, as every Go program is, cannot change its user
+// namespace (setns(2)).
+var inFirstUserNamespace = sync.OnceValue(func() bool {
 	var st unix.Stat_t
 	return unix.Stat("/proc/self/ns/user", &st) != nil || st.Ino == firstUserNamespace
-}
+})
 
 func (r *running) note(m Measure) { r.iso = append(r.iso, m) }
 
@@ -335,7 +337,7 @@ func (r *running) capabilities() error {
 	}
 	set &= all
 	if r.m.userns == usernsNone {
-		bound, err := caps.Bounding()
+		bound, err := caps.Bounded(set)
 		if err != nil {
 			return err
 		}

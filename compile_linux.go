@@ -396,6 +396,7 @@ func (c *compiler) process() {
 		when = noFork
 	}
 	emitScheduling(c.Builder, &p.attrs, when)
+	c.labels(&p.lsm)
 	emitKeyring(c.Builder, c.m.keyring)
 	emitPersonality(c.Builder, &p.attrs)
 	c.lookCommand(p)

@@ -52,14 +52,16 @@ var remembered struct {
 
 // programOf returns the program for a shape, and the files that belong to it.
 func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
-	k := keyer{buf: make([]byte, 0, 4<<10)}
-	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start
+	k := keyers.Get().(*keyer)
+	defer keyers.Put(k)
+	k.buf = k.buf[:0]
+	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start, and to be forgotten
 	k.value(reflect.ValueOf(&sh).Elem())
-	key := string(k.buf)
-	if k.cannot || sh.m.secret != (seccomp.Secret{}) { // which is to be forgotten
-		key = ""
-	} else if p := recallProgram(key); p != nil {
-		return p, nil, nil
+	can := !k.cannot
+	if can {
+		if p := recallProgram(k.buf); p != nil {
+			return p, nil, nil
+		}
 	}
 	lasting, files := true, map[string]*os.File(nil)
 	if !sh.spec.alone {
@@ -70,17 +72,17 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 		sh.m.plan, lasting, files = plan, plan.Lasting(), plan.Files()
 	}
 	p, err := compile(sh.spec, sh.m)
-	if err == nil && key != "" && lasting {
-		rememberProgram(rememberedProgram{key, p, sh.m.filter})
+	if err == nil && can && lasting {
+		rememberProgram(rememberedProgram{string(k.buf), p, sh.m.filter})
 	}
 	return p, files, err
 }
 
-func recallProgram(key string) *program.Program {
+func recallProgram(key []byte) *program.Program {
 	remembered.mu.Lock()
 	defer remembered.mu.Unlock()
 	for i, r := range slices.Backward(remembered.list) {
-		if r.key == key {
+		if r.key == string(key) {
 			copy(remembered.list[i:], remembered.list[i+1:])
 			remembered.list[len(remembered.list)-1] = r
 			return r.prog
@@ -97,6 +99,8 @@ func rememberProgram(r rememberedProgram) {
 	}
 	remembered.list = append(remembered.list, r)
 }
+
+var keyers = sync.Pool{New: func() any { return new(keyer) }}
 
 // A keyer writes values so that different ones give different bytes.
 type keyer struct {

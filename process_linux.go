@@ -32,6 +32,12 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
 	r.holdMounts()
+	r.owner.watched(r)
+	if stop {
+		r.owner.emit(Event{Kind: EventCreated, PID: p.pid})
+	} else {
+		r.announce(p.pid)
+	}
 	if r.attend {
 		p.attended = func() { r.supervise(p) }
 	} else {
@@ -167,6 +173,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Unlock()
 	r.judge(res, why)
 	r.pidfd.Close()
+	r.owner.awaitOOM(r, res)
 	if cerr := r.removeGroup(); cerr != nil {
 		r.warn("remove cgroup", cerr)
 	}
@@ -175,6 +182,10 @@ func (r *running) supervise(p *Process) {
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
 	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	if !r.diedEarly {
+		r.announce(p.pid)
+	}
+	r.owner.exited(r, p, res)
 	close(p.done)
 }
 

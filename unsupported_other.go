@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"runtime"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -17,8 +18,13 @@ var errOS = fmt.Errorf("%w: containers need Linux, this is %s", ErrUnsupported, 
 
 type running struct{}
 
-func (r *running) close() error                       { return nil }
-func (r *running) rootView() (*rootfs.Root, error)    { return nil, errOS }
+func (r *running) close() error                    { return nil }
+func (r *running) rootView() (*rootfs.Root, error) { return nil, errOS }
+func (r *running) memoryLimit() int64              { return 0 }
+func (r *running) watchable() bool                 { return false }
+func (r *running) watch(context.Context, []cgroups.PressureTrigger) iter.Seq2[cgroups.Event, error] {
+	return func(func(cgroups.Event, error) bool) {}
+}
 func goneGroup(error) bool                            { return false }
 func (r *running) isPaused() bool                     { return false }
 func (r *running) freeze(context.Context, bool) error { return errOS }

@@ -21,7 +21,8 @@ func (g *Group) Thaw(ctx context.Context) error { return g.freeze(ctx, false) }
 func (g *Group) Frozen() (bool, error) {
 	var frozen bool
 	err := g.step(Freezer, func(n *node) (err error) {
-		frozen, err = n.frozen(true)
+		// What is empty has stopped as soon as it is asked to.
+		frozen, err = n.frozen(n.h.Version == 1 || !g.fresh.Load())
 		return err
 	})
 	return frozen, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,9 @@ type Group struct {
 	closed bool
 	nodes  []node // v2 first
 	late   *late  // what Complete has still to make
-	unit   *unit  // what systemd knows of it; nil when nothing
+
+	fresh atomic.Bool // it was made here, and no process can have been let in yet
+	unit  *unit       // what systemd knows of it; nil when nothing
 
 	watches map[*context.CancelCauseFunc]bool // loops of Watch that Close ends
 }

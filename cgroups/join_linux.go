@@ -10,6 +10,7 @@ import (
 
 // JoinFDs returns the files by which a process enters the group at its start.
 func (g *Group) JoinFDs() (Join, error) {
+	g.fresh.Store(false)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	j := Join{CloneInto: -1}
@@ -39,6 +40,7 @@ func (g *Group) JoinFDs() (Join, error) {
 // CLONE_INTO_CGROUP: a process that writes "0" to it is inside. -1 when the group has no v2 directory. It belongs to
 // the group like those of [Group.JoinFDs].
 func (g *Group) ProcsFD() (int, error) {
+	g.fresh.Store(false)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed {
@@ -68,6 +70,7 @@ func (n *node) openProcs(file string) (int, error) {
 // A process that has ended is an error that Is ESRCH. After any error the process may be in some of the group's v1
 // directories and not in others.
 func (g *Group) AddProc(ctx context.Context, pid int) error {
+	g.fresh.Store(false)
 	if err := ctx.Err(); err != nil {
 		return err
 	}

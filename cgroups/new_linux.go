@@ -84,6 +84,7 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 		return nil, err
 	}
 	closePlaces(now)
+	g.fresh.Store(true)
 	return g, nil
 }
 

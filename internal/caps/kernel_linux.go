@@ -92,8 +92,13 @@ func Bounding() (Set, error) {
 	if err != nil {
 		return 0, err
 	}
+	return Bounded(UpTo(end))
+}
+
+// Bounded returns those of a set that are in the calling thread's bounding set.
+func Bounded(s Set) (Set, error) {
 	var set Set
-	for c := Cap(0); c <= end; c++ {
+	for _, c := range s.Caps() {
 		in, err := bounds(c)
 		if err != nil {
 			return 0, err
