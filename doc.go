@@ -81,7 +81,8 @@
 // was asked for by an option and cannot be had is an error.
 //
 // Without a user namespace (root, with a root filesystem of its own) the container's root user is the host's, held by
-// capabilities and seccomp alone. Ask for a user namespace when the program inside is not trusted.
+// capabilities and seccomp alone. Ask for a user namespace when the program inside is not trusted; why it is not the
+// default there is told in docs/architecture.md.
 //
 // # Privileges
 //
