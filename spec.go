@@ -152,8 +152,11 @@ func (s *spec) validate() error {
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
-	add(s.validateLayout("WithMount", s.mounts, nil))
-	add(s.validateLayout("WithDevice", nil, s.devices))
+	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
+		add(err)
+	} else { // devices may need what is mounted on /dev
+		add(s.validateLayout("WithDevice", s.mounts, s.devices))
+	}
 	add(validatePaths("WithMaskedPaths", s.masked))
 	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
 	for _, f := range s.files {
