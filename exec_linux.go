@@ -44,6 +44,7 @@ func (r *running) shutExec() { r.execs.close() }
 // startIn is start for a further process in the container of r.
 func (x *running) startIn(ctx context.Context, r *running) (*Process, error) {
 	if err := x.prepareIn(r); err != nil {
+	s.hooks = hooksSpec{} // they are the container's
 		return nil, err
 	}
 	if err := x.limitsIn(ctx, r); err != nil {
