@@ -18,7 +18,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-arm64 test-amd64 \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-vm-small test-debian test-arm64 test-amd64 \
 	fmt vet cross lint vuln generate fuzz soak bench clean
 
 help: ## this list
@@ -73,6 +73,12 @@ test-race: setup ## all tests with the race detector
 
 test-examples: setup ## the examples' tests
 	@.ci/test examples
+
+test-debian: setup ## a package manager, a script and a terminal in a Debian root filesystem (debootstrap)
+	@.ci/debian
+
+test-vm-small: setup ## a whole container and package cgroups in a virtual machine with pure cgroup v2
+	@.ci/vm
 
 test-arm64: ## all tests that touch the kernel on arm64, in virtual machines (see docs/testing.md)
 	@$(VM)/suite arm64

@@ -395,6 +395,9 @@ func (c *Container) Close() error {
 	c.run, c.pipes = nil, pipes{}
 	c.mu.Unlock()
 	defer close(c.closed)
+	if run != nil {
+		run.shutExec()
+	}
 	run.disown(proc)
 	return c.fail("close", errors.Join(run.close(), ends.started()()))
 }

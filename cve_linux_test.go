@@ -281,7 +281,7 @@ func TestCVE_2021_30465_MountTargets(t *testing.T) {
 	noLeaks(t)
 	outside := t.TempDir()
 	dir := hostile(t, "data", outside)
-	c := newContainer(t, WithRootfs(rootfs.Dir(dir)), WithMount(rootfs.TmpfsMount("/data/a/b", 1<<20), rootfs.BindMount("/etc/hostname", "/data/c/file")),
+	c := newContainer(t, WithRootfs(rootfs.Dir(dir)), WithMount(rootfs.TmpfsMount("/data/a/b", 1<<20), rootfs.BindMount("/etc/passwd", "/data/c/file")),
 		sh("stat -f -c %T /data/a/b"))
 	out, err := c.CombinedOutput(testContext(t))
 	t.Logf("%q %v", out, err)

@@ -67,6 +67,9 @@ func TestEmbed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not with -short: builds programs")
 	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("no go command here")
+	}
 	root := moduleRoot(t)
 	const version = "v0.0.1"
 	proxy := t.TempDir()

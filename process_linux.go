@@ -149,6 +149,7 @@ func (r *running) supervise(p *Process) {
 	}
 	ended := time.Now()
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
+	r.execs.close()
 	res, err := r.collect()
 	r.keep()
 	if !r.m.newPID {
@@ -175,6 +176,11 @@ func (r *running) supervise(p *Process) {
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
 	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	if r.m.inside {
+		if cerr := r.close(); cerr != nil {
+			r.warn("release", cerr)
+		}
+	}
 	close(p.done)
 }
 

@@ -17,11 +17,13 @@ var errOS = fmt.Errorf("%w: containers need Linux, this is %s", ErrUnsupported, 
 
 type running struct{}
 
-func (r *running) close() error                       { return nil }
-func (r *running) rootView() (*rootfs.Root, error)    { return nil, errOS }
-func goneGroup(error) bool                            { return false }
-func (r *running) isPaused() bool                     { return false }
-func (r *running) freeze(context.Context, bool) error { return errOS }
+func (r *running) exec(context.Context, *spec) (*Process, error) { return nil, errOS }
+func (r *running) shutExec()                                     {}
+func (r *running) close() error                                  { return nil }
+func (r *running) rootView() (*rootfs.Root, error)               { return nil, errOS }
+func goneGroup(error) bool                                       { return false }
+func (r *running) isPaused() bool                                { return false }
+func (r *running) freeze(context.Context, bool) error            { return errOS }
 func (r *running) update(context.Context, cgroups.Resources, cgroups.Resources) error {
 	return errOS
 }
