@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -330,5 +331,65 @@ func TestExecFailsAtEveryStep(t *testing.T) {
 		} else if !errors.As(err, &step) || !errors.Is(err, unix.EXDEV) {
 			t.Errorf("operation %d: %v", i, err)
 		}
+	}
+}
+
+// Pausing while processes are being started: each is refused or runs, and nothing waits for the container to be resumed,
+// least of all the garbage collector, and with it the whole program.
+func TestExecWhileItIsPaused(t *testing.T) {
+	noLeaks(t)
+	c := runs(t)
+	if err := c.Pause(testContext(t)); errors.Is(err, ErrUnsupported) {
+		if isRoot() {
+			t.Fatal(err)
+		}
+		return // no cgroup, so nothing to be paused
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(testContext(t), WithCommand("true")); !errors.Is(err, ErrState) {
+		t.Errorf("in a paused container: %v", err)
+	}
+	done, stop := make(chan error, 1), make(chan struct{})
+	go func() {
+		var err error
+		for err == nil {
+			if err = c.Resume(testContext(t)); err != nil {
+				break
+			}
+			select {
+			case <-stop:
+				done <- nil
+				return
+			case <-time.After(300 * time.Microsecond):
+			}
+			if err = c.Pause(testContext(t)); err == nil {
+				runtime.GC()
+			}
+		}
+		done <- err
+	}()
+	var ran int
+	for range 400 {
+		p, err := c.Exec(testContext(t), WithCommand("true"))
+		if errors.Is(err, ErrState) {
+			time.Sleep(100 * time.Microsecond)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%v", err)
+			break
+		}
+		ran++
+		if res, err := p.Wait(testContext(t)); err != nil || !res.Success() {
+			t.Errorf("%v, %v", res, err)
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if ran == 0 {
+		t.Error("none ran")
 	}
 }
