@@ -397,3 +397,37 @@ func TestExecWhileItIsPaused(t *testing.T) {
 		t.Error("none ran")
 	}
 }
+
+// A pause that comes when a process is about to be born in the container's group waits for the birth: the other way round
+// the host program would wait for the container to be resumed.
+func TestExecBeforeAPause(t *testing.T) {
+	c := runs(t)
+	if c.run.group == nil {
+		return // nothing can be paused
+	}
+	resumed := make(chan error, 1)
+	defer func() { testHookProgram = nil }()
+	testHookProgram = func(p *program.Program) *program.Program {
+		go func() {
+			err := c.Pause(testContext(t))
+			resumed <- errors.Join(err, c.Resume(testContext(t)))
+		}()
+		frozen := func() bool { on, err := c.run.group.Frozen(); return err == nil && on || len(resumed) > 0 }
+		if testutil.Eventually(50*time.Millisecond, frozen) {
+			t.Error("the container was paused between the last look and the birth")
+		}
+		return p
+	}
+	p, err := c.Exec(testContext(t), WithCommand("true"))
+	if err != nil && !errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+	if err := <-resumed; err != nil {
+		t.Error(err)
+	}
+	if p != nil {
+		if res, err := p.Wait(testContext(t)); err != nil || !res.Success() {
+			t.Errorf("%v, %v", res, err)
+		}
+	}
+}
