@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -29,7 +30,7 @@ func (r *running) planAlone() error {
 	if err := r.attributes(&s.process); err != nil {
 		return err
 	}
-	if err := r.landlock(s.process.landlock); err != nil {
+	if err := errors.Join(r.landlock(s.process.landlock), r.lsm(&s.process.lsm)); err != nil {
 		return err
 	}
 	r.applied("capabilities", "none")

@@ -72,6 +72,9 @@ func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 		return nil, c.fail(a.op, err)
 	}
 	c.state, c.run, c.proc, c.iso = to, a.run, a.proc, a.iso
+	if !c.isOver(a.proc) {
+		c.watched(a.run) // for who has subscribed meanwhile
+	}
 	return a.proc, nil
 }
 

@@ -17,6 +17,7 @@ func (c *compiler) inside() {
 	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
 	c.joinCgroups()
 	emitScheduling(c.Builder, &p.attrs, beforeFork)
+	c.labels(&p.lsm) // a child keeps them; inside, /proc is the container's
 	c.Step("join", "the container's namespaces")
 	c.Setns(c.Input(containerInput), m.nsFlags)
 	c.Step("close", "the container's process descriptor")

@@ -388,6 +388,7 @@ func (c *compiler) process() {
 		when = noFork
 	}
 	emitScheduling(c.Builder, &p.attrs, when)
+	c.labels(&p.lsm)
 	c.inherited(p)
 	c.lookCommand(p)
 	if p.allowNewPrivs {

@@ -41,6 +41,7 @@ func (r *running) superviseDetached(p *Process) {
 	p.result, p.err = res, err
 	p.mu.Unlock()
 	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	r.owner.exited(r, p, res)
 	close(p.done)
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -76,6 +77,9 @@ type Container struct {
 	closed  chan struct{}
 	limits  *cgroups.Resources // after an Update; nil: those of spec
 	turn    turn
+	hub     hub
+
+	memoryLimit atomic.Int64 // for events
 }
 
 // New makes a container from options. It checks the options themselves and reports all their faults at once, as
@@ -395,6 +399,7 @@ func (c *Container) Close() error {
 	c.run, c.pipes = nil, pipes{}
 	c.mu.Unlock()
 	defer close(c.closed)
+	defer c.hub.close()
 	if run != nil {
 		run.shutExec()
 	}

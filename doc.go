@@ -43,7 +43,8 @@
 // root filesystem stays readable until Close ([Container.Root]).
 //
 // A running container can be stopped where it is ([Container.Pause], [Container.Resume]), given other limits
-// ([Container.Update]) and looked at ([Container.Stats], [Container.Top]).
+// ([Container.Update]) and looked at
+// ([Container.Stats], [Container.Top]). [Container.Events] tells what happens to it.
 //
 // The container lives no longer than the host program: when that ends, in whatever way, SIGKILL included, a small
 // process (the keeper; one for the whole program, without a Go runtime) kills every container's first process, and the
@@ -76,7 +77,8 @@
 // was asked for by an option and cannot be had is an error.
 //
 // Without a user namespace (root, with a root filesystem of its own) the container's root user is the host's, held by
-// capabilities and seccomp alone. Ask for a user namespace when the program inside is not trusted.
+// capabilities and seccomp alone. Ask for a user namespace when the program inside is not trusted; why it is not the
+// default there is told in docs/architecture.md.
 //
 // # Privileges
 //

@@ -118,6 +118,30 @@ func TestExecTerminal(t *testing.T) {
 	}
 }
 
+func TestExecEvents(t *testing.T) {
+	c := runs(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	started := false
+	events := c.Events(ctx)
+	time.AfterFunc(100*time.Millisecond, func() { _, _ = c.Exec(ctx, WithCommand("sh", "-c", "exit 5")) })
+	for e, err := range events {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case e.Kind == EventExecStarted && e.PID > 0:
+			started = true
+		case e.Kind == EventExecEnded:
+			if !started || e.Result == nil || e.Result.ExitCode != 5 {
+				t.Errorf("%+v, started %v", e, started)
+			}
+			return
+		}
+	}
+	t.Error("the events ended")
+}
+
 func TestExecNeedsARunningContainer(t *testing.T) {
 	c := newContainer(t, WithCommand("true"))
 	if _, err := c.Exec(testContext(t), WithCommand("true")); !errors.Is(err, ErrState) {

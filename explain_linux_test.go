@@ -607,11 +607,13 @@ show the host the root directory
 connect standard streams
 limit RLIMIT_NOFILE
 begin a session keyring
+look for true
 bound capabilities
 become user 0
 set capabilities
 close all other descriptors at exec
 unblock signals
+set umask
 wait for the keeper
 set no_new_privs
 filter system calls

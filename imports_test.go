@@ -32,6 +32,8 @@ var mayImport = map[string][]string{
 	"namespaces": {"internal/linux", "internal/program", "internal/stage", "internal/caps", "internal/journal"},
 	"cgroups":    {"internal/dbus", "internal/linux", "internal/journal", "internal/program", "internal/stage"},
 	"rootfs":     {"internal/linux", "internal/program"},
+	// Devices by name, for who asks for them: no other package links it.
+	"rootfs/cdi": {"rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
 	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "namespaces", "rootfs"},
 

@@ -72,7 +72,7 @@ func TestLandlockPaths(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	// The command's file needs no rule.
-	if out := output(t, self(t, "landlock"), WithLandlock(Landlock{Paths: []LandlockPath{{Path: "/dev", Access: LandlockRead}}, ABI: 1}), WithEnv("CAISSON_TEST_DIR=/etc")); !strings.Contains(out, "open: permission denied") {
+	if out := output(t, self(t, "landlock"), WithLandlock(Landlock{Paths: programs, ABI: 1}), WithEnv("CAISSON_TEST_DIR=/etc")); !strings.Contains(out, "open: permission denied") {
 		t.Errorf("got %q", out)
 	}
 }

@@ -164,7 +164,7 @@ func (r *running) dropProcesses() {
 // resumed gives a container what was found of it.
 func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) error {
 	p := &Process{pid: rec.Init.PID, done: make(chan struct{}), h: r}
-	r.det.proc = p
+	r.det.proc, r.owner = p, c
 	c.run, c.proc = r, p
 	r.undo.add(r.unclaim)
 	r.undo.add(r.closeGroup)

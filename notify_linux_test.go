@@ -16,8 +16,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"github.com/caisson-go/caisson/namespaces"
 )
 
 // pathArgument reads the path of a call that has it as its first or, after a directory, its second argument.
@@ -118,7 +116,7 @@ func TestNotifyAnswers(t *testing.T) {
 
 // The set-up is not held up by what is asked about, in any way to start and with the profile's own rules.
 func TestNotifySetUp(t *testing.T) {
-	inUser := WithNamespace(namespaces.User, namespaces.New())
+	inUser := userNS(t)
 	output(t, inUser, sh("true")) // the host program keeps a user namespace for id maps
 	noLeaks(t)
 	var calls atomic.Int64

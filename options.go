@@ -137,7 +137,8 @@ func WithEnv(env ...string) ProcessOption {
 	return processOption(func(p *processSpec) { p.env = append(p.env, env...) })
 }
 
-// WithDir sets the working directory, an absolute path in the container. It must exist. Default: "/".
+// WithDir sets the working directory, an absolute path in the container. It must exist: a mistyped one is an error rather
+// than a new directory; to make one, add WithFiles(rootfs.File{Path: dir, Dir: true, Mode: 0o755}). Default: "/".
 func WithDir(dir string) ProcessOption { return processOption(func(p *processSpec) { p.dir = dir }) }
 
 // WithUser sets the user and optionally the group: "1000", "1000:1000", "www-data", "www-data:adm". Names are

@@ -60,7 +60,11 @@ func (c *Container) freeze(ctx context.Context, pause bool) error {
 	if err != nil {
 		return err
 	}
-	return c.ended(p, r.freeze(ctx, pause))
+	if err := c.ended(p, r.freeze(ctx, pause)); err != nil {
+		return err
+	}
+	c.emit(Event{Kind: map[bool]EventKind{true: EventPaused, false: EventResumed}[pause]})
+	return nil
 }
 
 // errEnded says that the command ended while something was done with its container.

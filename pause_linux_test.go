@@ -115,6 +115,7 @@ func TestPausedIsKilled(t *testing.T) {
 
 // inV1 has groups made in the v1 hierarchies alone until the test ends.
 func inV1(t *testing.T) {
+	testutil.NeedRoot(t)
 	if !hasV1Freezer() {
 		t.Skip("no v1 here")
 	}

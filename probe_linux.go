@@ -128,6 +128,16 @@ func probeSecurity(context.Context) []Ability {
 	out = append(out, yesNo(area, "seccomp filters", "", err))
 	abi, err := landlockABI()
 	out = append(out, yesNo(area, "Landlock", fmt.Sprintf("ABI %d", abi), err))
+	for _, m := range []struct {
+		name string
+		on   bool
+	}{{"AppArmor", haveAppArmor()}, {"SELinux", haveSELinux()}} {
+		a := Ability{Area: area, Name: m.name, Answer: Yes}
+		if !m.on {
+			a.Answer, a.Reason, a.Remedy = No, "this kernel runs without it", "needed for labels only: boot with it among the security modules (lsm=…)"
+		}
+		out = append(out, a)
+	}
 	bound, err := caps.Bounding()
 	a := yesNo(area, "default capabilities", defaultCaps.String(), err)
 	if lacking := defaultCaps &^ bound; err == nil && lacking != 0 && privileged() {

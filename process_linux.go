@@ -32,6 +32,16 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
 	r.holdMounts()
+	r.owner.watched(r)
+	if stop {
+		r.owner.emit(Event{Kind: EventCreated, PID: p.pid})
+	} else {
+		if r.m.inside {
+			r.owner.emit(Event{Kind: EventExecStarted, PID: p.pid})
+		} else {
+			r.announce(p.pid)
+		}
+	}
 	if r.attend {
 		p.attended = func() { r.supervise(p) }
 	} else {
@@ -168,6 +178,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Unlock()
 	r.judge(res, why)
 	r.pidfd.Close()
+	r.owner.awaitOOM(r, res)
 	if cerr := r.removeGroup(); cerr != nil {
 		r.warn("remove cgroup", cerr)
 	}
@@ -180,6 +191,12 @@ func (r *running) supervise(p *Process) {
 		if cerr := r.close(); cerr != nil {
 			r.warn("release", cerr)
 		}
+		r.owner.emit(Event{Kind: EventExecEnded, PID: p.pid, Result: res})
+	} else {
+		if !r.diedEarly {
+			r.announce(p.pid)
+		}
+		r.owner.exited(r, p, res)
 	}
 	close(p.done)
 }

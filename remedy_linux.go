@@ -106,6 +106,9 @@ func remedy(err error) string {
 	if r := filterRemedy(call, errno); r != "" {
 		return r
 	}
+	if se != nil && se.Step == appArmorStep {
+		return appArmorRemedy(errno)
+	}
 	if se != nil && rootUnreadable(se, errno) {
 		return "the root directory, or one above it, cannot be entered by the container's root user: chmod o+x, or another place"
 	}
@@ -181,4 +184,15 @@ func cloneRemedy(e unix.Errno) string {
 func sysctlIs(name, value string) bool {
 	b, err := os.ReadFile("/proc/sys/" + name)
 	return err == nil && strings.TrimSpace(string(b)) == value
+}
+
+// appArmorRemedy tells the reasons why a profile is refused apart.
+func appArmorRemedy(e unix.Errno) string {
+	switch e {
+	case unix.ENOENT:
+		return "no such profile is loaded: apparmor_parser -r FILE"
+	case unix.EACCES, unix.EPERM:
+		return "the host program's own profile does not allow to change to this one"
+	}
+	return ""
 }

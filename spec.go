@@ -92,6 +92,7 @@ type processSpec struct {
 
 	landlock *Landlock
 	notify   notifySpec
+	lsm      lsmSpec
 }
 
 type capsSpec struct {
@@ -329,7 +330,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
-	faults = append(faults, p.validateNotify())
+	faults = append(faults, p.validateNotify(), p.lsm.validate())
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}

@@ -62,6 +62,8 @@ type running struct {
 	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	pausing   pausing
+	owner     *Container                    // whom events are told to
+	announced sync.Once                     // the command's start has been told
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
 	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
@@ -104,7 +106,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c}
 	p, err := r.start(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
@@ -550,6 +552,7 @@ func (c *Container) release(a *attempt) error {
 		<-p.done
 		return r.explainFailure(err)
 	}
+	r.announce(p.pid)
 	r.settle()
 	r.clock(p, began)
 	return nil

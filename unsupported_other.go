@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"runtime"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -21,9 +22,14 @@ func (r *running) exec(context.Context, *spec) (*Process, error) { return nil, e
 func (r *running) shutExec()                                     {}
 func (r *running) close() error                                  { return nil }
 func (r *running) rootView() (*rootfs.Root, error)               { return nil, errOS }
-func goneGroup(error) bool                                       { return false }
-func (r *running) isPaused() bool                                { return false }
-func (r *running) freeze(context.Context, bool) error            { return errOS }
+func (r *running) memoryLimit() int64                            { return 0 }
+func (r *running) watchable() bool                               { return false }
+func (r *running) watch(context.Context, []cgroups.PressureTrigger) iter.Seq2[cgroups.Event, error] {
+	return func(func(cgroups.Event, error) bool) {}
+}
+func goneGroup(error) bool                            { return false }
+func (r *running) isPaused() bool                     { return false }
+func (r *running) freeze(context.Context, bool) error { return errOS }
 func (r *running) update(context.Context, cgroups.Resources, cgroups.Resources) error {
 	return errOS
 }

@@ -53,6 +53,8 @@ func (c *Container) update(ctx context.Context, res cgroups.Resources) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limits = &after
+	c.memoryLimit.Store(after.Memory.Max)
+	c.emit(Event{Kind: EventUpdated, Limits: &after})
 	c.iso = slices.Concat(slices.DeleteFunc(slices.Clone(c.iso), func(m Measure) bool { return m.Status == Applied && isLimit(m.Name) }), limitMeasures(after))
 	return nil
 }

@@ -75,7 +75,7 @@ func (g *Group) newWatcher(triggers []PressureTrigger) (w *watcher, err error) {
 			Reason: "the group " + g.name + " was made without it", Remedy: "name it in Config.Controllers"}
 	}
 	if err == nil {
-		w.counts, w.populated, _ = w.read()
+		w.counts, w.populated, _ = w.readHeld()
 	}
 	return w, err
 }
@@ -191,6 +191,11 @@ func (w *watcher) read() (c counts, populated, gone bool) {
 		return c, false, true
 	}
 	defer w.g.release()
+	return w.readHeld()
+}
+
+// readHeld is read for who holds the group: to hold it twice would wait for a writer that waits for the first hold.
+func (w *watcher) readHeld() (c counts, populated, gone bool) {
 	b := newBuffer()
 	defer b.free()
 	text := func(n *node, file string) []byte {

@@ -58,7 +58,8 @@ func listDir(dir string) ([]hostEntry, error) {
 const maxSecrets = 1000
 
 // findSecrets looks through what is shown for what must be masked: with own, files and directories that the
-// caller may use and others may not; with sockets, the sockets in directories that are shown without an overlay.
+// caller may use and others may not; with sockets, the sockets and named pipes in directories
+// that are shown without an overlay.
 func findSecrets(ctx context.Context, v *hostView, own, sockets bool) ([]string, error) {
 	s := search{ctx: ctx}
 	for _, p := range v.parts {
@@ -143,7 +144,7 @@ func (s *search) entry(dir int, path, name string) error {
 			return nil
 		}
 		return s.walk(fd, path)
-	case kind == unix.S_IFSOCK && s.sockets:
+	case (kind == unix.S_IFSOCK || kind == unix.S_IFIFO) && s.sockets: // a read-only mount keeps nobody from writing to either
 		s.found = append(s.found, path)
 	case kind == unix.S_IFREG && s.own && st.Mode&0o004 == 0 && (s.owns(&st) || unix.Faccessat(dir, name, unix.R_OK, 0) == nil):
 		s.found = append(s.found, path)

@@ -94,7 +94,8 @@ type Mount struct {
 	// File is an open file or directory to be used for TypeBind instead of Source (O_PATH is enough). The
 	// caller keeps it open until the container is started.
 	File *os.File
-	// Set are the attributes of the mount.
+	// Set are the attributes of the mount. None means those of the source for TypeBind, set-user-ID bits and device
+	// nodes included: [BindMount] and [ReadOnlyBindMount] take these away.
 	Set MountFlags
 	// Clear are attributes removed from a bind mount, which otherwise has those of its source.
 	Clear MountFlags
