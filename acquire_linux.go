@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
@@ -431,6 +432,9 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 func ignoredSignals() (list []int) {
 	const sigIgn = 1
 	for sig := 1; sig <= 64; sig++ {
+		if sig > 31 && !signal.Ignored(unix.Signal(sig)) { // nobody but this program ignores those
+			continue
+		}
 		var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer or mask, mask
 		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
 		if e == 0 && act[0] == sigIgn {

@@ -31,7 +31,6 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
-	r.holdMounts()
 	r.owner.watched(r)
 	if stop {
 		r.owner.emit(Event{Kind: EventCreated, PID: p.pid})
@@ -152,10 +151,11 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
-	if r.attend {
-		r.awaitExit()
-	} else {
+	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()
+	}
+	if r.exited != nil {
+		r.exited()
 	}
 	ended := time.Now()
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)

@@ -70,7 +70,7 @@ type running struct {
 	attend    bool // who starts the container also supervises it
 	early     bool // nothing of the cgroup is left for later
 
-	mounts     *os.File                        // the mount namespace, to be closed at the end of the process
+	exited     func()                          // says that the process has ended, to who holds the mount namespace
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
@@ -308,7 +308,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	}
 	if r.asksNothing(stop) {
 		r.child.Conn.AwaitEnd()
-		r.grabMounts()
+		r.holdMounts()
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
