@@ -292,7 +292,7 @@ func describeMaps(m namespaces.IDMaps) string {
 	return d + " outside"
 }
 
-// user resolves the user in the root filesystem, and requires its ids to be mapped.
+// user resolves the user in the root filesystem.
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
@@ -302,6 +302,11 @@ func (r *running) user(desc *rootfs.Description) error {
 			return err
 		}
 	}
+	return r.become(u)
+}
+
+// become makes u the user, with the groups that were asked for, and requires its ids to be mapped.
+func (r *running) become(u rootfs.User) error {
 	r.m.user = u
 	if g := r.spec.process.groups; g != nil {
 		r.m.user.Groups = g
@@ -535,7 +540,7 @@ func (r *running) compile() error {
 		r.files[name] = int(f.Fd())
 	}
 	r.ns = 0
-	if r.m.detach == nil {
+	if r.m.detach == nil && !r.m.inside {
 		r.ns = r.m.firstNamespaces()
 	}
 	return nil

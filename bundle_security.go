@@ -9,8 +9,12 @@ func (b *bundleReader) seccomp(p *specs.LinuxSeccomp) {
 }
 
 func (b *bundleReader) labels(p *specs.Process) {
-	b.refuse(p.ApparmorProfile != "", "process.apparmorProfile", "")
-	b.refuse(p.SelinuxLabel != "", "process.selinuxLabel", "")
+	if p.ApparmorProfile != "" {
+		b.add(WithAppArmor(p.ApparmorProfile))
+	}
+	if p.SelinuxLabel != "" {
+		b.add(WithSELinux(p.SelinuxLabel))
+	}
 }
 
 func (b *bundleReader) hooks(h *specs.Hooks) {

@@ -128,6 +128,8 @@ func (w *specWriter) refuseWishes() {
 		{p.attrs.coreSched, "WithCoreScheduling"},
 		{p.attrs.hostKeyring, "WithHostKeyring"},
 		{p.landlock != nil, "WithLandlock"},
+		{p.notify.handler != nil, "WithSeccompNotify"},
+		{p.notify.recorder != nil, "WithSeccompRecorder"},
 		{s.cgroup.Delegate, "WithCgroup with Delegate"},
 		{s.detach.on, "WithDetached"},
 		{s.network != nil, "WithNetwork"},

@@ -63,6 +63,12 @@ func (w *specWriter) process(r *running) *specs.Process {
 	for _, l := range r.m.rlimits {
 		out.Rlimits = append(out.Rlimits, specs.POSIXRlimit{Type: rlimitName(l.resource), Soft: l.soft, Hard: l.hard})
 	}
+	if l := &p.lsm; l.apparmor != nil {
+		out.ApparmorProfile = *l.apparmor
+	}
+	if l := &p.lsm; l.selinux != nil {
+		out.SelinuxLabel = *l.selinux
+	}
 	if e := w.spec.bundle.execCPUs; e != (execCPUs{}) {
 		out.ExecCPUAffinity = &specs.CPUAffinity{Initial: e.initial, Final: e.final}
 	}

@@ -21,6 +21,7 @@ const keeperPatience = 10 * time.Second
 // result: this program, or another one.
 func (r *running) superviseDetached(p *Process) {
 	err := r.pidfd.AwaitExit()
+	r.execs.close()
 	if err != nil || r.det.letGo.Load() {
 		p.mu.Lock()
 		p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}
@@ -84,11 +85,10 @@ func (r *running) result(rec *state.Record, why Reason) {
 		r.warn("read status", err)
 	}
 	res.Started = st.Released
-	switch info, ok := r.askKernel(); {
-	case !st.Ended.IsZero():
+	if !st.Ended.IsZero() {
 		res.setStatus(unix.WaitStatus(st.Wait))
 		res.Ended, res.CPU = st.Ended, cgroups.ValueOf(st.CPU)
-	case ok: // the keeper was killed, and someone else collected the process
+	} else if info, ok := r.askKernel(); ok { // the keeper was killed, and someone else collected the process
 		res.setStatus(info)
 	}
 	if !res.Started.IsZero() && !res.Ended.IsZero() {
@@ -110,8 +110,17 @@ func (r *running) askKernel() (unix.WaitStatus, bool) {
 	if r.pidfd == nil {
 		return 0, false
 	}
-	info, err := linux.PidfdInfo(r.pidfd.File())
-	return info.Status, err == nil && info.Ended
+	for range 100 { // it is kept from when the process is collected
+		info, err := linux.PidfdInfo(r.pidfd.File())
+		if err == nil && info.Ended {
+			return info.Status, true
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return 0, false
 }
 
 // removeRecorded removes the cgroup of a container that has ended. What cannot be removed stays recorded.

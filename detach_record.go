@@ -117,7 +117,7 @@ func parseResult(s *state.Result) (*Result, error) {
 		r.Wall = r.Ended.Sub(r.Started)
 	}
 	_ = r.Reason.UnmarshalText([]byte(s.Reason))
-	if r.Reason == ReasonUnknown {
+	if r.ExitCode < 0 && r.Signal == 0 { // why it ended may be known all the same
 		return r, &Error{Op: "wait", Err: ErrStatusUnknown}
 	}
 	return r, nil

@@ -53,6 +53,10 @@
 // running until that recovery, which finds them by their cgroups; and with the host's pid namespace only the first
 // process ends so, the others with the cgroup.
 //
+// [WithDetached] makes a container that outlives the program: [Load] finds it by its id, in this program or another, and
+// how it ended is known even if nobody was there. [Container.Close] then only lets go of it; [Container.Remove] ends and
+// removes it. [List] shows all of a user's.
+//
 // The context of a call bounds that call. It ends a start that is under way, and so do [Container.Stop] and
 // [Container.Close], at once, whatever the start waits for; what ends a running command is Stop, Close, a limit, the
 // context of [Container.Run], or that given to [WithContext].

@@ -1,11 +1,15 @@
 package caisson
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 func TestLabelsOfThisMachine(t *testing.T) {
@@ -77,6 +81,26 @@ func TestAppArmor(t *testing.T) {
 	}
 	err = newContainer(t, WithCommand("/bin/true"), WithAppArmor("caisson-no//such")).Run(testContext(t)) // the kernel says so
 	if !errors.As(err, &e) || !strings.Contains(e.Remedy, "apparmor_parser") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A configuration's labels become options, which judge them.
+func TestLabelsOfABundle(t *testing.T) {
+	s := specOf(t, WithRootfs(rootfs.Dir(testutil.Busybox(t)).Writable()), WithCommand("true"))
+	s.Process.ApparmorProfile, s.Process.SelinuxLabel = "bad\nprofile", "bad"
+	opt, err := FromSpec(s, t.TempDir())
+	if err == nil {
+		_, err = New(opt)
+	}
+	for _, want := range []string{"WithAppArmor", "WithSELinux"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not among the faults: %v", want, err)
+		}
+	}
+	c := newContainer(t, WithRootfs(rootfs.Dir(testutil.Busybox(t)).Writable()), WithCommand("true"),
+		WithSeccompNotify(func(context.Context, *SeccompNotification) {}, "read"))
+	if _, err := c.Spec(t.Context()); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "WithSeccompNotify") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -19,7 +19,7 @@ type detachSpec struct {
 // a terminal, limits of time and output, a context that ends it, a trace. A network has to be one that
 // can be undone by another program ([DurableAttachment]).
 //
-// The container is a child of a keeper, a process of some 60 KiB that waits for its end and writes it down. It stays where
+// The container is a child of a keeper, a process of some 40 KiB that waits for its end and writes it down. It stays where
 // this program is: whoever ends the program's whole cgroup, as systemd does with that of a service, ends the
 // container too; see [WithCgroup] and Delegate= in systemd.resource-control(5).
 func WithDetached(on bool) Option { return option(func(s *spec) { s.detach.on = on }) }

@@ -80,6 +80,6 @@ func (m *Manager) forgetGone(places []place, err error) {
 		return
 	}
 	for _, p := range places {
-		m.forget(p.h, p.bits)
+		m.forget(p.h)
 	}
 }

@@ -79,9 +79,9 @@ func NewManager() (*Manager, error) {
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, p := range m.parents {
-		if p.at != scoped {
-			unix.Close(p.fd)
+	for _, p := range m.parents { // several may share a descriptor
+		if p.at != scoped && !slices.Contains(m.retired, p.fd) {
+			m.retired = append(m.retired, p.fd)
 		}
 	}
 	clear(m.parents)

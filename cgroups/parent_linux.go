@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -68,11 +69,21 @@ func (m *Manager) parent(s *search, h int, need Controllers) (p parentDir, at wh
 		}
 		at = far
 	}
-	if p.fd, err = openDir(unix.AT_FDCWD, p.path); err != nil {
+	if p.fd, err = m.remembered(p.path); err != nil {
 		return parentDir{}, at, &Error{Op: "open", Path: p.path, Err: err}
 	}
 	m.parents[key] = parentPlace{p, at}
 	return p, at, nil
+}
+
+// remembered opens a directory, or finds the descriptor that another set of controllers is made with already.
+func (m *Manager) remembered(dir string) (int, error) {
+	for _, p := range m.parents {
+		if p.path == dir && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == nil {
+			return p.fd, nil
+		}
+	}
+	return openDir(unix.AT_FDCWD, dir)
 }
 
 func (m *Manager) scopeDir(ctx context.Context) (parentDir, error) {
@@ -87,14 +98,16 @@ func (m *Manager) scopeDir(ctx context.Context) (parentDir, error) {
 	return sc.dir, nil
 }
 
-// forget drops a remembered parent if it is gone, so that the next call looks anew. Another call may be using its
+// forget drops the remembered parents in a hierarchy that are gone, so that the next call looks anew. Another call may be using its
 // descriptor, whose number must not come to mean another directory: it is closed with the Manager.
-func (m *Manager) forget(h int, need Controllers) {
+func (m *Manager) forget(h int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for key, p := range m.parents {
-		if key.hierarchy == h && key.need == need && p.at != scoped && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
-			m.retired = append(m.retired, p.fd)
+		if key.hierarchy == h && p.at != scoped && unix.Faccessat(p.fd, "cgroup.procs", unix.F_OK, 0) == unix.ENOENT {
+			if !slices.Contains(m.retired, p.fd) {
+				m.retired = append(m.retired, p.fd)
+			}
 			delete(m.parents, key)
 		}
 	}

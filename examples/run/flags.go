@@ -31,12 +31,17 @@ type config struct {
 	tty, interactive           bool
 	explain, quiet, bestEffort bool
 
+	detach, list            bool
+	log, wait, stop, remove string
+
 	command []string
 }
 
 const usage = `run: runs a command in a container.
 
 	run [flags] [--] [COMMAND [ARGUMENT...]]
+	run -list
+	run -wait ID | -stop ID | -rm ID
 
 Without a command it runs a shell if it is used at a terminal, and a small demonstration otherwise.
 What contains the command is told on standard error; -quiet leaves that out. The exit status is the command's own,
@@ -83,6 +88,13 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	bothBool(f, &c.interactive, "i", "interactive", "keep standard input open; a terminal implies it")
 	f.BoolVar(&c.explain, "explain", false, "print what a start does, call by call, and do not start")
 	bothBool(f, &c.quiet, "q", "quiet", "print nothing but what the command prints")
+
+	bothBool(f, &c.detach, "d", "detach", "let the container outlive this program, and print its id; one is made up without -id")
+	f.StringVar(&c.log, "log", "", "with -detach: append the command's output to `FILE`; default: nowhere")
+	f.BoolVar(&c.list, "list", false, "list the detached containers of this user")
+	f.StringVar(&c.wait, "wait", "", "wait for the detached container `ID`; the exit status is its command's")
+	f.StringVar(&c.stop, "stop", "", "stop the detached container `ID`; after ten seconds it is killed")
+	f.StringVar(&c.remove, "rm", "", "end and remove the detached container `ID`")
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(stdout)
 		fmt.Fprint(stdout, usage)

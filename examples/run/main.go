@@ -53,6 +53,9 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if c.quiet {
 		report = io.Discard
 	}
+	if done, status, err := c.manage(ctx, os.Stdout); done {
+		return status, err
+	}
 	c.defaultCommand()
 	streams, err := c.stdio()
 	if err != nil {

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caisson-go/caisson"
+)
+
+// stopGrace is how long a stopped container has to end by itself, as with docker stop.
+const stopGrace = 10 * time.Second
+
+// manage does what concerns containers that were detached; done says that this was all that was asked for.
+func (c *config) manage(ctx context.Context, out io.Writer) (done bool, status int, err error) {
+	switch {
+	case c.list:
+		status, err = exitStatus(listAll(ctx, out))
+	case c.wait != "":
+		status, err = wait(ctx, c.wait)
+	case c.stop != "":
+		status, err = exitStatus(with(ctx, c.stop, func(ctr *caisson.Container) error { return ctr.Stop(ctx, stopGrace) }))
+	case c.remove != "":
+		status, err = exitStatus(with(ctx, c.remove, func(ctr *caisson.Container) error { return ctr.Remove(ctx) }))
+	case c.detach:
+		status, err = c.runDetached(ctx, out)
+	default:
+		return false, 0, nil
+	}
+	return true, status, err
+}
+
+// with finds a container and does something with it.
+func with(ctx context.Context, id string, do func(*caisson.Container) error) error {
+	ctr, err := caisson.Load(ctx, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(ctr), ctr.Close())
+}
+
+// wait waits for the end of a container and returns the status of its command.
+func wait(ctx context.Context, id string) (status int, err error) {
+	err = with(ctx, id, func(ctr *caisson.Container) error {
+		r, err := ctr.Wait(ctx)
+		if err == nil {
+			status = r.ShellCode()
+		}
+		return err
+	})
+	if err != nil {
+		return exitStatus(err)
+	}
+	return status, nil
+}
+
+// runDetached starts a container that outlives this program, and prints its id.
+func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
+	if len(c.command) == 0 {
+		return exitFailed, errors.New("-detach needs a command")
+	}
+	if c.tty || c.interactive {
+		return exitFailed, errors.New("-detach: nobody is there to be interactive with")
+	}
+	c.id = cmp.Or(c.id, rand.Text()[:12])
+	opts, err := c.options()
+	if err != nil {
+		return exitFailed, err
+	}
+	opts = append(opts, caisson.WithDetached(true))
+	if c.log != "" {
+		f, err := os.OpenFile(c.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		if err != nil {
+			return exitFailed, err
+		}
+		defer f.Close()
+		opts = append(opts, caisson.WithStdout(f), caisson.WithStderr(f))
+	}
+	ctr, err := caisson.New(opts...)
+	if err != nil {
+		return exitFailed, err
+	}
+	if _, err := ctr.Start(ctx); err != nil {
+		return exitStatus(errors.Join(err, ctr.Close()))
+	}
+	fmt.Fprintln(out, c.id)
+	return exitStatus(ctr.Close())
+}
+
+// listAll prints the detached containers of this user.
+func listAll(ctx context.Context, out io.Writer) error {
+	all, err := caisson.List(ctx)
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "ID\tSTATE\tPID\tCREATED\tCOMMAND")
+	for _, i := range all {
+		state := i.State.String()
+		if i.Result != nil {
+			state += ", " + i.Result.String()
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%s\t%s\n", i.ID, state, i.Pid, i.Created.Format(time.DateTime), quote(i.Command))
+	}
+	return errors.Join(tw.Flush(), err)
+}
