@@ -47,9 +47,12 @@ func dials(t *testing.T, c *Container, network, address string) net.Conn {
 }
 
 func TestDial(t *testing.T) {
-	noLeaks(t)
 	for name, opts := range map[string][]Option{"default": nil, "userns": {WithNamespace(namespaces.User, namespaces.New())}, "pids": {WithNamespace(namespaces.PID, namespaces.Host())}} {
 		t.Run(name, func(t *testing.T) {
+			if err := newContainer(t, append([]Option{WithCommand("true")}, opts...)...).Run(testContext(t)); err != nil {
+				t.Fatal(err) // this made what the program keeps
+			}
+			noLeaks(t)
 			c := newContainer(t, append([]Option{sh("nc -l -p 81 -e echo from within & nc -l -p 82 -s ::1 -e echo over six & sleep 1000")}, opts...)...)
 			if _, err := c.Start(testContext(t)); err != nil {
 				t.Fatal(err)
