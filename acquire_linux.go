@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
@@ -291,7 +292,7 @@ func describeMaps(m namespaces.IDMaps) string {
 	return d + " outside"
 }
 
-// user resolves the user in the root filesystem, and requires its ids to be mapped.
+// user resolves the user in the root filesystem.
 func (r *running) user(desc *rootfs.Description) error {
 	spec := r.spec.process.user
 	u := rootfs.User{Groups: []uint32{0}, Home: "/root"}
@@ -301,6 +302,11 @@ func (r *running) user(desc *rootfs.Description) error {
 			return err
 		}
 	}
+	return r.become(u)
+}
+
+// become makes u the user, with the groups that were asked for, and requires its ids to be mapped.
+func (r *running) become(u rootfs.User) error {
 	r.m.user = u
 	if g := r.spec.process.groups; g != nil {
 		r.m.user.Groups = g
@@ -426,6 +432,9 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 func ignoredSignals() (list []int) {
 	const sigIgn = 1
 	for sig := 1; sig <= 64; sig++ {
+		if sig > 31 && !signal.Ignored(unix.Signal(sig)) { // nobody but this program ignores those
+			continue
+		}
 		var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer or mask, mask
 		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
 		if e == 0 && act[0] == sigIgn {
@@ -531,7 +540,7 @@ func (r *running) compile() error {
 		r.files[name] = int(f.Fd())
 	}
 	r.ns = 0
-	if r.m.detach == nil {
+	if r.m.detach == nil && !r.m.inside {
 		r.ns = r.m.firstNamespaces()
 	}
 	return nil

@@ -60,6 +60,8 @@ type machine struct {
 	openat2    bool // the kernel has it
 	netUp      bool // a new network namespace: raise its loopback device
 	detach     *detachPlan
+	inside     bool   // a further process in a running container
+	nsFlags    uint64 // CLONE_NEW flags of the namespaces that are not the host program's
 
 	keyring  keyringWish
 	asking   *seccomp.Program // a filter that asks about every call
@@ -67,6 +69,9 @@ type machine struct {
 	landlock *landlockRules   // nil: no restriction
 	capSets  *capSets         // all five sets, where they were given apart
 }
+
+// twoSteps reports whether a first process makes the one that executes the command.
+func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside }
 
 type joinedNS struct {
 	flag uint64
@@ -96,6 +101,10 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
 	if m.detach != nil {
 		c.detach()
+	}
+	if m.inside {
+		c.inside()
+		return b.Build()
 	}
 	if s.alone {
 		c.session()
@@ -286,16 +295,7 @@ func (c *compiler) userNamespaceWithRanges() {
 	}
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
-	c.Step("make", "the container's first process")
-	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), &cloneParentNames), program.Int(0), program.Int(0),
-		program.Int(0), program.Int(0))
-	child := c.NewLabel()
-	c.JumpZero(r, child)
-	c.ExitGroup(0)
-	c.Mark(child)
-	c.Step("show the host", "the container's first process")
-	self := c.Call(unix.SYS_GETPID, "getpid")
-	c.sendResult(syncChild, c.Call(unix.SYS_PIDFD_OPEN, "pidfd_open", self.Result(), program.Int(0)))
+	c.secondProcess("the container's first process")
 	c.session()
 	c.Step("keep mounts from", "the host")
 	c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
@@ -381,26 +381,16 @@ func (c *compiler) identity() {
 func (c *compiler) process() {
 	p := &c.s.process
 	c.stdio(p)
+	ruleset := c.landlockRules(p) // as long as the current directory is the root
 	c.workingDirectory(p.dir)
-	for _, r := range c.m.rlimits {
-		c.Step("limit", rlimitName(r.resource))
-		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
-	}
-	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
-	if n := c.m.cpuSeconds; n > 0 {
-		c.Step("limit", "CPU time of each process")
-		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
-	}
 	when := afterFork
 	if c.m.userns != usernsRanges {
 		when = noFork
 	}
 	emitScheduling(c.Builder, &p.attrs, when)
 	c.labels(&p.lsm)
-	emitKeyring(c.Builder, c.m.keyring)
-	emitPersonality(c.Builder, &p.attrs)
+	c.inherited(p)
 	c.lookCommand(p)
-	ruleset := c.landlockRules(p)
 	if p.allowNewPrivs {
 		c.landlockRestrict(ruleset)
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
@@ -410,6 +400,26 @@ func (c *compiler) process() {
 	} else {
 		c.credentials(p)
 	}
+	c.command(p, ruleset)
+}
+
+// inherited sets what needs privileges and a child keeps.
+func (c *compiler) inherited(p *processSpec) {
+	for _, r := range c.m.rlimits {
+		c.Step("limit", rlimitName(r.resource))
+		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+	}
+	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
+	if n := c.m.cpuSeconds; n > 0 {
+		c.Step("limit", "CPU time of each process")
+		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
+	}
+	emitKeyring(c.Builder, c.m.keyring)
+	emitPersonality(c.Builder, &p.attrs)
+}
+
+// command executes the command, once the host lets it.
+func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	c.Step("close", "all other descriptors at exec")
 	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
 	c.Step("unblock", "signals")

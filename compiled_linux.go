@@ -64,7 +64,10 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 		}
 	}
 	lasting, files := true, map[string]*os.File(nil)
-	if !sh.spec.alone {
+	switch {
+	case sh.m.inside:
+		sh.m.plan = rootfs.Inside(sh.env.Features)
+	case !sh.spec.alone:
 		plan, err := sh.layout.Compile(sh.env)
 		if err != nil {
 			return nil, nil, err

@@ -21,6 +21,7 @@ const keeperPatience = 10 * time.Second
 // result: this program, or another one.
 func (r *running) superviseDetached(p *Process) {
 	err := r.pidfd.AwaitExit()
+	r.execs.close()
 	if err != nil || r.det.letGo.Load() {
 		p.mu.Lock()
 		p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}

@@ -400,6 +400,9 @@ func (c *Container) Close() error {
 	c.mu.Unlock()
 	defer close(c.closed)
 	defer c.hub.close()
+	if run != nil {
+		run.shutExec()
+	}
 	run.disown(proc)
 	return c.fail("close", errors.Join(run.close(), ends.started()()))
 }

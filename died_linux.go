@@ -29,7 +29,7 @@ func (r *running) executed() error {
 	if r.det != nil {
 		return r.executedDetached()
 	}
-	if r.m.userns == usernsRanges && r.keep == nil { // not even the second process was made
+	if r.m.twoSteps() && r.keep == nil { // not even the second process was made
 		return &DiedError{Result: r.judgeDead(r.lookAtDead())}
 	}
 	if hasMemory(r.child.Pidfd, r.child.Pid) {

@@ -5,13 +5,12 @@ import (
 	"testing"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // Where the rest of a group cannot be made, the start is made anew with all of it made before.
 func TestLateGroup(t *testing.T) {
-	if !isRoot() {
-		t.Skip("needs root")
-	}
+	testutil.NeedRoot(t)
 	noLeaks(t)
 	tries := 0
 	testHookComplete = func() error { tries++; return errors.New("cannot") }

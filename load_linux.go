@@ -143,9 +143,12 @@ func (r *running) openEntry() {
 	if r.group == nil {
 		return
 	}
-	if in, err := r.group.Child(innerGroup); err == nil {
-		r.entry = in
-		r.undo.add(in.Close)
+	for _, name := range []string{innerGroup, mainGroup} {
+		if in, err := r.group.Child(name); err == nil {
+			r.entry = in
+			r.undo.add(in.Close)
+			return
+		}
 	}
 }
 

@@ -73,8 +73,8 @@ const appArmorStep = "set AppArmor profile"
 // labels writes what execve is to make of the process, in our own procfs: a file laid over /proc inside would swallow it
 // (CVE-2019-16884).
 func (c *compiler) labels(l *lsmSpec) {
-	dir, at := program.Cwd(), "/proc/self/attr/"
-	if c.m.plan != nil {
+	dir, at := program.Cwd(), "/proc/self/attr/" // the host's
+	if c.m.plan != nil && !c.m.inside {
 		dir, at = c.m.plan.Proc(), "self/attr/"
 	}
 	if p := l.apparmor; p != nil {

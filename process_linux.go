@@ -31,12 +31,15 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.ran.Store(!stop)
 	r.startStreams(p)
 	r.debug("made", "pid", p.pid)
-	r.holdMounts()
 	r.owner.watched(r)
 	if stop {
 		r.owner.emit(Event{Kind: EventCreated, PID: p.pid})
 	} else {
-		r.announce(p.pid)
+		if r.m.inside {
+			r.owner.emit(Event{Kind: EventExecStarted, PID: p.pid})
+		} else {
+			r.announce(p.pid)
+		}
 	}
 	if r.attend {
 		p.attended = func() { r.supervise(p) }
@@ -148,13 +151,15 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
-	if r.attend {
-		r.awaitExit()
-	} else {
+	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()
+	}
+	if r.exited != nil {
+		r.exited()
 	}
 	ended := time.Now()
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
+	r.execs.close()
 	res, err := r.collect()
 	r.keep()
 	if !r.m.newPID {
@@ -182,10 +187,17 @@ func (r *running) supervise(p *Process) {
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
 	r.debug("ended", "result", res.String(), "wall", res.Wall)
-	if !r.diedEarly {
-		r.announce(p.pid)
+	if r.m.inside {
+		if cerr := r.close(); cerr != nil {
+			r.warn("release", cerr)
+		}
+		r.owner.emit(Event{Kind: EventExecEnded, PID: p.pid, Result: res})
+	} else {
+		if !r.diedEarly {
+			r.announce(p.pid)
+		}
+		r.owner.exited(r, p, res)
 	}
-	r.owner.exited(r, p, res)
 	close(p.done)
 }
 

@@ -149,8 +149,11 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
-	add(s.validateLayout("WithMount", s.mounts, nil))
-	add(s.validateLayout("WithDevice", nil, s.devices))
+	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
+		add(err)
+	} else { // devices may need what is mounted on /dev
+		add(s.validateLayout("WithDevice", s.mounts, s.devices))
+	}
 	add(validatePaths("WithMaskedPaths", s.masked))
 	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
 	for _, f := range s.files {

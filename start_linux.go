@@ -28,6 +28,8 @@ import (
 type running struct {
 	spec      *spec
 	undo      undoList
+	execs     gate         // of starts of further processes
+	leaf      sync.RWMutex // held while entry may change
 	m         *machine
 	prog      *program.Program
 	files     map[string]int // inputs of the program
@@ -68,7 +70,7 @@ type running struct {
 	attend    bool // who starts the container also supervises it
 	early     bool // nothing of the cgroup is left for later
 
-	mounts     *os.File                        // the mount namespace, to be closed at the end of the process
+	exited     func()                          // says that the process has ended, to who holds the mount namespace
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 }
@@ -137,10 +139,15 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.accompany(ctx, stop)
+}
+
+// accompany follows the stage until the command runs, or waits to.
+func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	// A context that ends during the set-up ends the stage, and the conversation with it.
 	r.target.set(r.child.Pidfd)
 	stopWatch := context.AfterFunc(ctx, r.target.kill)
-	err = r.follow(ctx, stop)
+	err := r.follow(ctx, stop)
 	if !stopWatch() && err == nil {
 		err = endOf(ctx)
 	}
@@ -172,7 +179,7 @@ func (r *running) abandon(err error) error {
 	if r.det != nil {
 		return r.abandonDetached(err)
 	}
-	if r.m.userns == usernsRanges && !r.adopted {
+	if r.m.twoSteps() && !r.adopted {
 		r.child.KillGroup()
 	} else {
 		r.child.Kill()
@@ -239,7 +246,8 @@ func (r *running) traced() {
 // settle lets go of what only the set-up needs: many containers may run for a long time, and each is to cost the host
 // program little.
 func (r *running) settle() {
-	r.prog, r.layout, r.files, r.fds, r.env, r.maps = nil, nil, nil, nil, rootfs.Env{}, namespaces.IDMaps{}
+	r.m.nsFlags = r.namespaceFlags()
+	r.prog, r.layout, r.files, r.fds, r.env = nil, nil, nil, nil, rootfs.Env{}
 	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
 	r.m.asking, r.m.landlock = nil, nil
 }
@@ -271,7 +279,7 @@ func (r *running) launch() error {
 // stageConfig is how the first process is made.
 func (r *running) stageConfig() stage.Config {
 	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
-	if r.m.userns == usernsSelf && r.m.detach == nil {
+	if r.m.userns == usernsSelf && r.m.detach == nil && !r.m.inside {
 		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}
 	return cfg
@@ -293,14 +301,14 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	if err := r.completeGroup(ctx); err != nil {
 		return err
 	}
-	if r.m.userns != usernsRanges && r.det == nil {
+	if !r.m.twoSteps() && r.det == nil {
 		if err := r.register(stop); err != nil {
 			return err
 		}
 	}
 	if r.asksNothing(stop) {
 		r.child.Conn.AwaitEnd()
-		r.grabMounts()
+		r.holdMounts()
 	}
 	for {
 		msg, err := r.child.Conn.Recv()
@@ -385,7 +393,7 @@ func (r *running) enterByManager(ctx context.Context, stop bool) error {
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
-	if r.m.userns == usernsRanges || stop || r.spec.network != nil {
+	if r.m.twoSteps() || stop || r.spec.network != nil {
 		return nil
 	}
 	return r.child.Conn.Release()
@@ -398,6 +406,9 @@ func (r *running) writeMaps(ctx context.Context) error {
 	}
 	return r.child.Conn.Release()
 }
+
+// testHookAdopted lets tests look at a second process before it may go on.
+var testHookAdopted func()
 
 // adopt replaces the first process, which has done its part, by the one it made.
 func (r *running) adopt(pidfd int, stop bool) error {
@@ -413,6 +424,9 @@ func (r *running) adopt(pidfd int, stop bool) error {
 		return err
 	}
 	r.child.Pid = pid
+	if testHookAdopted != nil {
+		testHookAdopted()
+	}
 	return r.register(stop)
 }
 

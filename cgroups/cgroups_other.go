@@ -44,6 +44,7 @@ func (*Group) Close() error                                                   { 
 func (*Group) Update(context.Context, Resources) error                        { return errOS }
 func (*Group) JoinFDs() (Join, error)                                         { return Join{CloneInto: -1}, errOS }
 func (*Group) ProcsFD() (int, error)                                          { return -1, errOS }
+func (*Group) Adopt(context.Context, *Group) error                            { return errOS }
 func (*Group) AddProc(context.Context, int) error                             { return errOS }
 func (*Group) Procs() ([]int, error)                                          { return nil, errOS }
 func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }

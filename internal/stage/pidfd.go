@@ -47,20 +47,19 @@ func (p *Pidfd) AwaitExit() error {
 	})
 }
 
-// AwaitShort waits for the end of the process on the calling thread, for d at most, and reports whether it has ended. The
-// end of a process that lives shortly is seen sooner so: no other goroutine has to run first.
-func (p *Pidfd) AwaitShort(d time.Duration) (ended bool) {
+// AwaitShort waits for the end of the process behind a pidfd on the calling thread, for d at most, and reports whether it
+// has ended. The end of a process that lives shortly is seen sooner so: no other goroutine has to run first. The caller
+// keeps the descriptor open meanwhile.
+func AwaitShort(pidfd int, d time.Duration) (ended bool) {
 	until := time.Now().Add(d)
-	err := p.rc.Control(func(fd uintptr) {
-		pfd := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for left := d; left > 0; left = time.Until(until) {
-			n, err := unix.Poll(pfd, int((left+time.Millisecond-1)/time.Millisecond))
-			if ended = n > 0; err != unix.EINTR {
-				return
-			}
+	p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for left := d; left > 0; left = time.Until(until) {
+		n, err := unix.Poll(p, int((left+time.Millisecond-1)/time.Millisecond))
+		if err != unix.EINTR {
+			return n > 0
 		}
-	})
-	return ended && err == nil
+	}
+	return false
 }
 
 // Fd returns the descriptor's number, valid until Close.

@@ -12,7 +12,7 @@ const RootfsEnv = "CAISSON_TEST_ROOTFS"
 
 // applets are the programs of a small root filesystem.
 var applets = []string{
-	"sh", "ash", "awk", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "echo", "env", "expr", "false", "find", "grep",
+	"sh", "ash", "awk", "cat", "chmod", "chown", "cp", "cut", "date", "dd", "diff", "echo", "env", "expr", "false", "find", "grep",
 	"head", "hostname", "id", "ip", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mount", "mv", "nc", "nice", "nohup",
 	"od", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "setsid", "sleep", "sort", "stat", "stty", "su", "sync",
 	"tail", "tee", "test", "timeout", "touch", "tr", "true", "truncate", "tty", "umount", "uname", "unshare", "wc", "which",

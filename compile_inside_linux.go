@@ -1,0 +1,66 @@
+package caisson
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
+
+// inside performs the start of a further process in a running container. A first process, outside the container's pid
+// namespace and invisible there, joins the other namespaces and takes on the final credentials; only then does it make the
+// one that appears inside, as its sibling and so a child of the host program. That one is closed to others until it
+// executes its command: it is not dumpable, and the user namespace in which its memory was made is the host's, so that
+// not even CAP_SYS_PTRACE of another user namespace opens it.
+func (c *compiler) inside() {
+	p, m := &c.s.process, c.m
+	c.Step("lead", "a process group")
+	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
+	c.joinCgroups()
+	emitScheduling(c.Builder, &p.attrs, beforeFork)
+	c.labels(&p.lsm) // a child keeps them; inside, /proc is the container's
+	c.Step("join", "the container's namespaces")
+	c.Setns(c.Input(containerInput), m.nsFlags)
+	c.Step("close", "the container's process descriptor")
+	c.Close(c.Input(containerInput))
+	if m.userns != usernsNone {
+		c.becomeRoot()
+	}
+	c.inherited(p)
+	var ruleset program.OpRef
+	if p.allowNewPrivs {
+		ruleset = c.landlockRules(p)
+		c.landlockRestrict(ruleset)
+		c.seccomp()
+	}
+	c.credentials(p)
+	c.Step("close", "the memory to others")
+	c.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
+	c.secondProcess("the process in the container")
+	c.session()
+	c.stdio(p)
+	if !p.allowNewPrivs {
+		ruleset = c.landlockRules(p)
+	}
+	c.workingDirectory(p.dir)
+	emitScheduling(c.Builder, &p.attrs, afterFork)
+	c.lookCommand(p)
+	c.command(p, ruleset)
+}
+
+// containerInput is the container's first process.
+const containerInput = "container"
+
+// secondProcess goes on as a child of the host program. Until the host has seen it, it is in the process group of the
+// first, so that the host finds both when the start fails in between.
+func (c *compiler) secondProcess(what string) {
+	c.Step("make", what)
+	r := c.Call(unix.SYS_CLONE, "clone", program.Flags(uint64(unix.CLONE_PARENT), &cloneParentNames), program.Int(0), program.Int(0),
+		program.Int(0), program.Int(0))
+	child := c.NewLabel()
+	c.JumpZero(r, child)
+	c.ExitGroup(0)
+	c.Mark(child)
+	c.Step("show the host", what)
+	self := c.Call(unix.SYS_GETPID, "getpid")
+	c.sendResult(syncChild, c.Call(unix.SYS_PIDFD_OPEN, "pidfd_open", self.Result(), program.Int(0)))
+}

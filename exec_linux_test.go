@@ -1,0 +1,358 @@
+package caisson
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
+	"golang.org/x/sys/unix"
+)
+
+// runs starts a container that waits.
+func runs(t *testing.T, opts ...Option) *Container {
+	t.Helper()
+	c := newContainer(t, append([]Option{WithCommand("sleep", "1000")}, opts...)...)
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// execs runs a shell command in a running container and returns what it wrote and its result.
+func execs(t testing.TB, c *Container, script string, opts ...ProcessOption) (string, *Result) {
+	t.Helper()
+	var out bytes.Buffer
+	p, err := c.Exec(testContext(t), append([]ProcessOption{WithCommand("sh", "-c", script), WithStdout(&out), WithStderr(&out)}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := p.Wait(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), res
+}
+
+func TestExec(t *testing.T) {
+	noLeaks(t)
+	c := runs(t, WithEnv("A=b"), WithDir("/tmp"), WithHostname("inside"))
+	out, res := execs(t, c, `echo $A $PWD $(hostname) $(id -u) $HOME; exit 7`)
+	if res.ExitCode != 7 || res.Reason != ReasonExited || out != "b /tmp inside 0 /root\n" {
+		t.Errorf("%q, %v", out, res)
+	}
+	if _, res := execs(t, c, "kill -TERM $$"); res.Signal != syscall.SIGTERM {
+		t.Errorf("%v", res)
+	}
+	if out, _ := execs(t, c, "cat", WithStdin(strings.NewReader("through"))); out != "through" {
+		t.Errorf("%q", out)
+	}
+	if out, _ := execs(t, c, "pwd; echo $A; umask", WithDir("/etc"), WithEnv("A=c"), WithUmask(0o77)); out != "/etc\nc\n0077\n" {
+		t.Errorf("%q", out)
+	}
+	if _, err := c.Exec(testContext(t), WithCommand("nothing-of-that-name")); !errors.Is(err, ErrCommandNotFound) && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Exec(testContext(t), WithCommand("true"), WithDir("/nowhere")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What the processes of a container are made of.
+const made = `for n in mnt pid net ipc uts user cgroup time; do readlink /proc/self/ns/$n; done; grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigIgn|SigBlk)' /proc/self/status
+cat /proc/self/cgroup; cat /proc/self/limits; cat /proc/self/oom_score_adj; ls -l /proc/self/fd | grep -v pipe | wc -l; readlink /proc/self/root; env | sort; umask; cat /proc/self/attr/current 2>/dev/null; cat /proc/self/personality 2>/dev/null`
+
+func TestExecIsMadeAsTheFirst(t *testing.T) {
+	user := WithUser("0")
+	if isRoot() {
+		user = WithUser("web")
+	}
+	for name, opts := range map[string][]Option{
+		"default": nil,
+		"user":    {user},
+		"caps":    {WithCapabilities("CHOWN", "NET_RAW"), WithNoNewPrivileges(false)},
+		"userns":  {WithNamespace(namespaces.User, namespaces.New())},
+		"hosts":   {WithNamespace(namespaces.Net, namespaces.Host()), WithNamespace(namespaces.PID, namespaces.Host())},
+		"time":    {WithNamespaces(namespaces.Set{TimeOffsets: namespaces.TimeOffsets{Boottime: time.Hour}})},
+		"free":    {WithoutSeccomp(), WithoutCgroup()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			warm := newContainer(t, append([]Option{WithCommand("true")}, opts...)...)
+			if err := warm.Run(testContext(t)); err != nil { // makes what the program keeps
+				t.Fatal(err)
+			}
+			noLeaks(t)
+			c := newContainer(t, append([]Option{sh("(" + made + ") > /tmp/first 2>&1; mv /tmp/first /tmp/done; sleep 1000")}, opts...)...)
+			if _, err := c.Start(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			_, res := execs(t, c, "("+made+") > /tmp/other 2>&1; until [ -e /tmp/done ]; do sleep 0.01; done")
+			out, _ := execs(t, c, "diff /tmp/done /tmp/other")
+			if out != "" || !res.Success() {
+				t.Errorf("the first process differs from another:\n%s%v", out, res)
+			}
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestExecTerminal(t *testing.T) {
+	noLeaks(t)
+	c := runs(t)
+	out, res := execs(t, c, "tty; stty size; test -t 0 && echo yes", WithTerminal(33, 99), WithStderr(nil))
+	if want := "/dev/pts/0\r\n33 99\r\nyes\r\n"; out != want || !res.Success() {
+		t.Errorf("%q, %v", out, res)
+	}
+}
+
+func TestExecEvents(t *testing.T) {
+	c := runs(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	started := false
+	events := c.Events(ctx)
+	time.AfterFunc(100*time.Millisecond, func() { _, _ = c.Exec(ctx, WithCommand("sh", "-c", "exit 5")) })
+	for e, err := range events {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case e.Kind == EventExecStarted && e.PID > 0:
+			started = true
+		case e.Kind == EventExecEnded:
+			if !started || e.Result == nil || e.Result.ExitCode != 5 {
+				t.Errorf("%+v, started %v", e, started)
+			}
+			return
+		}
+	}
+	t.Error("the events ended")
+}
+
+func TestExecNeedsARunningContainer(t *testing.T) {
+	c := newContainer(t, WithCommand("true"))
+	if _, err := c.Exec(testContext(t), WithCommand("true")); !errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(testContext(t), WithCommand("true")); !errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+	c = runs(t)
+	if _, err := c.Exec(testContext(t)); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Exec(ended, WithCommand("true")); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestExecEndsWithTheContainer(t *testing.T) {
+	noLeaks(t)
+	c := runs(t)
+	var ps []*Process
+	for range 5 {
+		p, err := c.Exec(testContext(t), WithCommand("sleep", "1000"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, p)
+	}
+	if err := ps[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if res, err := ps[0].Wait(testContext(t)); err != nil || res.Signal != syscall.SIGKILL || res.Reason != ReasonStopped {
+		t.Errorf("%v, %v", res, err)
+	}
+	if c.State() != StateRunning {
+		t.Errorf("the container is %v", c.State())
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ps[1:] {
+		if res, err := p.Wait(testContext(t)); err != nil || res.Signal != syscall.SIGKILL {
+			t.Errorf("%v, %v", res, err)
+		}
+	}
+}
+
+func TestExecEndsByItself(t *testing.T) {
+	noLeaks(t)
+	c := runs(t)
+	if _, res := execs(t, c, "sleep 1000", WithTimeout(50*time.Millisecond)); res.Reason != ReasonTimeout {
+		t.Errorf("%v", res)
+	}
+	if _, res := execs(t, c, "yes", WithOutputLimit(1000)); res.Reason != ReasonOutputLimit {
+		t.Errorf("%v", res)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(50*time.Millisecond, cancel)
+	if _, res := execs(t, c, "sleep 1000", WithContext(ctx)); res.Reason != ReasonCanceled {
+		t.Errorf("%v", res)
+	}
+	if c.State() != StateRunning {
+		t.Errorf("the container is %v", c.State())
+	}
+}
+
+func TestExecLimits(t *testing.T) {
+	c := runs(t)
+	if m, ok := c.Isolation().Get("memory limit"); ok && m.Status == Unavailable || !isRoot() {
+		_, err := c.Exec(testContext(t), WithCommand("true"), WithMemory(16<<20))
+		if err == nil || !errors.Is(err, ErrUnsupported) {
+			t.Errorf("without a cgroup: %v", err)
+		}
+		return
+	}
+	noLeaks(t)
+	_, res := execs(t, c, "dd if=/dev/zero of=/dev/null bs=64M count=1", WithMemory(16<<20))
+	if res.Reason != ReasonOOM {
+		t.Errorf("%v", res)
+	}
+	out, _ := execs(t, c, "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait", WithResources(cgroups.Resources{Pids: cgroups.PidsResources{Max: 4}}))
+	if !strings.Contains(out, "can't fork") {
+		t.Errorf("%q", out)
+	}
+	if out, _ := execs(t, c, "echo still here"); out != "still here\n" || c.State() != StateRunning {
+		t.Errorf("%q, %v", out, c.State())
+	}
+}
+
+func TestExecManyAtOnce(t *testing.T) {
+	noLeaks(t)
+	c := runs(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for range 5 {
+				want := fmt.Sprint(i)
+				if out, res := execs(t, c, "echo "+want); out != want+"\n" || !res.Success() {
+					t.Errorf("%q, %v", out, res)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// The container ends while processes are being started in it.
+func TestExecWhileTheContainerEnds(t *testing.T) {
+	noLeaks(t)
+	for range 5 {
+		c := runs(t)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					p, err := c.Exec(testContext(t), WithCommand("sleep", "1000"))
+					if err != nil {
+						return
+					}
+					go func() { _, _ = p.Wait(context.Background()) }()
+				}
+			})
+		}
+		time.Sleep(20 * time.Millisecond)
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+	}
+}
+
+// A process that is being started in a container shows nothing of the host to the others there, root or not
+// (CVE-2016-9962, CVE-2019-5736): it is seen, and closed.
+func TestExecIsClosedToTheContainer(t *testing.T) {
+	for name, opts := range map[string][]Option{
+		"default": nil,
+		"userns":  {WithNamespace(namespaces.User, namespaces.New())},
+		"ptrace":  {WithNamespace(namespaces.User, namespaces.New()), WithAddedCapabilities("SYS_PTRACE")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := newContainer(t, append([]Option{WithCommand("true")}, opts...)...).Run(testContext(t)); err != nil { // makes what the program keeps
+				t.Fatal(err)
+			}
+			noLeaks(t)
+			const hostile = `while sleep 0.02; do for d in /proc/[0-9]*; do
+				[ "$(cat $d/comm 2>/dev/null)" = caisson-stage ] || continue; echo seen; got=$(
+				for f in exe cwd root fd/0 fd/3 fd/4 fd/5; do readlink $d/$f && echo GOT $f; done
+				for f in maps mem environ auxv syscall; do head -c 1 $d/$f >/dev/null && echo GOT $f; done
+				for f in cwd root fd/0 fd/3 fd/4 fd/5 fd/6 fd/7; do ls $d/$f/. >/dev/null && echo GOT below $f; (: <$d/$f) && echo GOT opened $f; done)
+				[ "$(cat $d/comm 2>/dev/null)" = caisson-stage ] && echo $got; done; done 2>/dev/null`
+			var out lockedBuffer
+			c := newContainer(t, append([]Option{sh(hostile), WithStdout(&out)}, opts...)...)
+			if _, err := c.Start(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { testHookAdopted = nil }()
+			testHookAdopted = func() {
+				testutil.Eventually(5*time.Second, func() bool { return strings.Count(out.String(), "seen") > 2 })
+			}
+			if got, res := execs(t, c, "echo done"); got != "done\n" || !res.Success() {
+				t.Errorf("%q, %v", got, res)
+			}
+			if s := out.String(); strings.Contains(s, "GOT") || !strings.Contains(s, "seen") {
+				t.Errorf("a hostile process: %q", s)
+			}
+		})
+	}
+}
+
+// lockedBuffer is a buffer that is read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Whatever fails, nothing is left behind.
+func TestExecFailsAtEveryStep(t *testing.T) {
+	c := runs(t)
+	execs(t, c, "true")
+	noLeaks(t)
+	defer func() { testHookProgram = nil }()
+	ops := 0
+	testHookProgram = func(p *program.Program) *program.Program { ops = len(p.Ops()); return p }
+	execs(t, c, "true", WithUser("1"))
+	for i := range ops {
+		testHookProgram = func(p *program.Program) *program.Program { return p.FailAt(i, unix.EXDEV) }
+		p, err := c.Exec(testContext(t), WithCommand("true"), WithUser("1"))
+		var step *StepError
+		if err == nil {
+			res, _ := p.Wait(testContext(t)) // an operation of the other branch, which is not performed
+			if !res.Success() {
+				t.Errorf("operation %d: %v", i, res)
+			}
+		} else if !errors.As(err, &step) || !errors.Is(err, unix.EXDEV) {
+			t.Errorf("operation %d: %v", i, err)
+		}
+	}
+}
