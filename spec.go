@@ -57,6 +57,8 @@ type spec struct {
 
 	detach detachSpec
 	alone  bool // no namespaces: Landlock only
+
+	restart RestartPolicy
 }
 
 // processSpec is what a process was asked to be.
@@ -149,6 +151,7 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
+	add(errors.Join(s.validateRestart()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev
