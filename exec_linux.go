@@ -21,10 +21,8 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		return nil, fmt.Errorf("%w: the container has ended", ErrState)
 	}
 	defer r.execs.in.Done()
-	if r.group != nil {
-		if frozen, err := r.group.Frozen(); err == nil && frozen {
-			return nil, fmt.Errorf("%w: the container is paused", ErrState)
-		}
+	if err := r.refusePaused(); err != nil {
+		return nil, err
 	}
 	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, nsFlags: r.m.nsFlags}, maps: r.maps,
 		files: map[string]int{}, fds: map[string]int{}}
@@ -36,6 +34,32 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// refusePaused is an error where the container is paused, or is being paused. A process born in a group that is frozen does
+// not go on to leave the host program's memory, and the thread that made it would wait until the group is thawed, and with
+// it the whole program at its next garbage collection. So the birth and the asking for a pause exclude each other: see
+// askPause.
+func (r *running) refusePaused() error {
+	if r.group == nil {
+		return nil
+	}
+	if r.pausing.asked.Load() {
+		return errPaused
+	}
+	if frozen, err := r.group.Frozen(); err == nil && frozen {
+		return errPaused
+	}
+	return nil
+}
+
+var errPaused = fmt.Errorf("%w: the container is paused", ErrState)
+
+// askPause notes that the container is being paused, at a time when no further process is being born in its group.
+func (r *running) askPause() {
+	r.leaf.Lock()
+	defer r.leaf.Unlock()
+	r.pausing.asked.Store(true)
 }
 
 // shutExec lets no further process be started.
@@ -68,6 +92,9 @@ func (x *running) launchIn(ctx context.Context, r *running) (*Process, error) {
 	}
 	if err == nil {
 		err = x.compile()
+	}
+	if err == nil { // last, so that hardly anything lies between this and the birth in the group
+		err = r.refusePaused()
 	}
 	if err == nil {
 		err = x.launch()

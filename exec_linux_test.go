@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -339,12 +340,16 @@ func TestExecFailsAtEveryStep(t *testing.T) {
 	execs(t, c, "true")
 	noLeaks(t)
 	defer func() { testHookProgram = nil }()
+	user := WithUser("0") // the only one that every user can map
+	if isRoot() {
+		user = WithUser("1")
+	}
 	ops := 0
 	testHookProgram = func(p *program.Program) *program.Program { ops = len(p.Ops()); return p }
-	execs(t, c, "true", WithUser("1"))
+	execs(t, c, "true", user)
 	for i := range ops {
 		testHookProgram = func(p *program.Program) *program.Program { return p.FailAt(i, unix.EXDEV) }
-		p, err := c.Exec(testContext(t), WithCommand("true"), WithUser("1"))
+		p, err := c.Exec(testContext(t), WithCommand("true"), user)
 		var step *StepError
 		if err == nil {
 			res, _ := p.Wait(testContext(t)) // an operation of the other branch, which is not performed
@@ -353,6 +358,100 @@ func TestExecFailsAtEveryStep(t *testing.T) {
 			}
 		} else if !errors.As(err, &step) || !errors.Is(err, unix.EXDEV) {
 			t.Errorf("operation %d: %v", i, err)
+		}
+	}
+}
+
+// Pausing while processes are being started: each is refused or runs, and nothing waits for the container to be resumed,
+// least of all the garbage collector, and with it the whole program.
+func TestExecWhileItIsPaused(t *testing.T) {
+	noLeaks(t)
+	c := runs(t)
+	if err := c.Pause(testContext(t)); errors.Is(err, ErrUnsupported) {
+		if isRoot() {
+			t.Fatal(err)
+		}
+		return // no cgroup, so nothing to be paused
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Exec(testContext(t), WithCommand("true")); !errors.Is(err, ErrState) {
+		t.Errorf("in a paused container: %v", err)
+	}
+	done, stop := make(chan error, 1), make(chan struct{})
+	go func() {
+		var err error
+		for err == nil {
+			if err = c.Resume(testContext(t)); err != nil {
+				break
+			}
+			select {
+			case <-stop:
+				done <- nil
+				return
+			case <-time.After(300 * time.Microsecond):
+			}
+			if err = c.Pause(testContext(t)); err == nil {
+				runtime.GC()
+			}
+		}
+		done <- err
+	}()
+	var ran int
+	for range 400 {
+		p, err := c.Exec(testContext(t), WithCommand("true"))
+		if errors.Is(err, ErrState) {
+			time.Sleep(100 * time.Microsecond)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%v", err)
+			break
+		}
+		ran++
+		if res, err := p.Wait(testContext(t)); err != nil || !res.Success() {
+			t.Errorf("%v, %v", res, err)
+		}
+	}
+	close(stop)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if ran == 0 {
+		t.Error("none ran")
+	}
+}
+
+// A pause that comes when a process is about to be born in the container's group waits for the birth: the other way round
+// the host program would wait for the container to be resumed.
+func TestExecBeforeAPause(t *testing.T) {
+	c := runs(t)
+	if c.run.group == nil {
+		return // nothing can be paused
+	}
+	resumed := make(chan error, 1)
+	defer func() { testHookProgram = nil }()
+	testHookProgram = func(p *program.Program) *program.Program {
+		go func() {
+			err := c.Pause(testContext(t))
+			resumed <- errors.Join(err, c.Resume(testContext(t)))
+		}()
+		frozen := func() bool { on, err := c.run.group.Frozen(); return err == nil && on || len(resumed) > 0 }
+		if testutil.Eventually(50*time.Millisecond, frozen) {
+			t.Error("the container was paused between the last look and the birth")
+		}
+		return p
+	}
+	p, err := c.Exec(testContext(t), WithCommand("true"))
+	if err != nil && !errors.Is(err, ErrState) {
+		t.Error(err)
+	}
+	if err := <-resumed; err != nil {
+		t.Error(err)
+	}
+	if p != nil {
+		if res, err := p.Wait(testContext(t)); err != nil || !res.Success() {
+			t.Errorf("%v, %v", res, err)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func (r *running) freeze(ctx context.Context, pause bool) error {
 	freezing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r.pausing.giveUp.Store(&cancel)
-	r.pausing.asked.Store(true)
+	r.askPause()
 	var err error
 	if !r.pausing.killed.Load() {
 		err = r.group.Freeze(freezing)
