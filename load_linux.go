@@ -393,8 +393,21 @@ func (i *Info) look(rec *state.Record, st state.Status) error {
 	i.Pid, i.State = rec.Init.PID, StateRunning
 	if rec.Phase == state.Created && st.Released.IsZero() {
 		i.State = StateCreated
+	} else if isFrozen(rec) {
+		i.State = StatePaused
 	}
 	return nil
+}
+
+// isFrozen reports whether a recorded container has been paused.
+func isFrozen(rec *state.Record) bool {
+	g, err := openRecordedGroup(rec)
+	if g == nil || err != nil {
+		return false
+	}
+	defer g.Close()
+	frozen, err := g.Frozen()
+	return err == nil && frozen
 }
 
 func (d StateDir) recover(ctx context.Context, owners []Owner) (n int, err error) {

@@ -22,7 +22,14 @@ type pausing struct {
 	giveUp atomic.Pointer[context.CancelFunc] // ends a Pause that is under way
 }
 
-func (r *running) isPaused() bool { return r != nil && r.pausing.paused.Load() }
+func (r *running) isPaused() bool {
+	if r != nil && r.det != nil && r.group != nil { // any program may have paused it
+		if frozen, err := r.group.Frozen(); err == nil {
+			return frozen
+		}
+	}
+	return r != nil && r.pausing.paused.Load()
+}
 
 func (r *running) freeze(ctx context.Context, pause bool) error {
 	if err := r.needGroup("pausing"); err != nil {
@@ -58,7 +65,7 @@ func (r *running) freeze(ctx context.Context, pause bool) error {
 
 // thaw lets the processes go on, if they are stopped.
 func (r *running) thaw() {
-	if r.pausing.asked.Load() {
+	if r.pausing.asked.Load() || r.det != nil && r.isPaused() {
 		r.letGo()
 	}
 }

@@ -177,6 +177,9 @@ func (s *spec) validate() error {
 
 // validateLayout finds what is wrong with mounts or devices in a layout with any root.
 func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []rootfs.Device) error {
+	if len(mounts) == 0 && len(devices) == 0 && s.bundle.propagation == rootfs.Private { // nothing but defaults
+		return nil
+	}
 	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
 	if s.bundle.noDefaultMounts {
 		l.Mounts, l.Devices, l.Links = nil, nil, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"net"
 	"runtime"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -41,6 +42,12 @@ func (c *Container) check(context.Context) error              { return errOS }
 func (c *Container) explain(context.Context, io.Writer) error { return errOS }
 func (c *Container) release(*attempt) error                   { return errOS }
 func (c *Container) create(*attempt, bool) error              { return errOS }
+
+func (r *running) dial(context.Context, []sockAddress) (net.Conn, error)       { return nil, errOS }
+func (r *running) listen(context.Context, []sockAddress) (net.Listener, error) { return nil, errOS }
+func (r *running) listenPacket(context.Context, []sockAddress) (net.PacketConn, error) {
+	return nil, errOS
+}
 
 func remedy(error) string { return "" }
 

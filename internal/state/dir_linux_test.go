@@ -95,6 +95,7 @@ func TestLeftoverOfCreationIsReplaced(t *testing.T) {
 		"empty":    func(*Entry) {},
 		"creating": func(e *Entry) { check(t, e.Write(record(Creating))) },
 		"torn":     func(e *Entry) { check(t, os.WriteFile(filepath.Join(e.Path(), tmpName), []byte("{"), 0o600)) },
+		"lost":     func(e *Entry) { check(t, os.WriteFile(filepath.Join(e.Path(), recordName), make([]byte, 100), 0o600)) },
 		"never released": func(e *Entry) {
 			f, err := e.CreateStatus()
 			check(t, err)

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -61,6 +62,9 @@ func (e *Entry) Read() (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(bytes.Trim(b, "\x00")) == 0 { // the machine failed before it came to the disk
+		return nil, fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
+	}
 	r, err := Parse(e.ID, b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(e.Path(), recordName), err)
@@ -118,7 +122,8 @@ func (e *Entry) Write(r *Record) error {
 	if _, err := f.Write(b); err != nil {
 		return err
 	}
-	if e.onDisk() { // in memory there is nothing to be lost by a failing machine
+	// Before the end a record holds no longer than the machine runs; and in memory nothing can be kept.
+	if r.Phase == Stopped && e.onDisk() {
 		if err := f.Sync(); err != nil {
 			return err
 		}

@@ -1,0 +1,152 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// A visit is a short-lived process of the stage's kind that enters some namespaces of a running container, does a few
+// system calls there as root of its user namespace, passes descriptors out and ends. It stays outside the container's
+// pid namespace and cgroup, so that processes inside neither see nor stop it.
+type visit struct {
+	*compiler
+	plan *rootfs.Plan // opens paths in the container's root; usable where the mount namespace has been entered
+}
+
+// syncVisit marks the descriptors that a visit passes out.
+const syncVisit = 32
+
+// visit makes such a process. kinds are the CLONE_NEW flags of the namespaces to enter; those that the container shares with
+// the host program are left out. before emits what is to be done outside, enter what is to be done inside; both may be nil.
+// files are inputs of the program. It returns the descriptors that were passed out, which are the caller's.
+func (r *running) visit(ctx context.Context, kinds uint64, files map[string]int, before, inside func(*visit)) (fds []int, err error) {
+	if !r.execs.enter() {
+		return nil, fmt.Errorf("%w: the container has ended", ErrState)
+	}
+	defer r.execs.in.Done()
+	if r.pidfd == nil {
+		return nil, fmt.Errorf("%w: the container's process is not known", ErrState)
+	}
+	flags, userns, err := r.whichNamespaces()
+	if err != nil {
+		return nil, err
+	}
+	b := program.NewBuilder(false)
+	v := &visit{&compiler{Builder: b, s: r.spec, m: &machine{inside: true, userns: userns}}, rootfs.Inside(rootfs.Probe())}
+	v.emit(flags&(kinds|unix.CLONE_NEWUSER), before, inside)
+	p, err := b.Build()
+	if err != nil {
+		return nil, err
+	}
+	inputs := map[string]int{containerInput: r.pidfd.Fd()}
+	for name, fd := range files {
+		inputs[name] = fd
+	}
+	child, err := stage.Start(stage.Config{Program: p, Files: inputs, Cgroup: -1})
+	if err != nil {
+		return nil, err
+	}
+	return accompanyVisit(ctx, child)
+}
+
+// whichNamespaces are those that the container does not share with the host program.
+func (r *running) whichNamespaces() (flags uint64, userns usernsMode, err error) {
+	x := &running{m: &machine{nsFlags: r.m.nsFlags, userns: r.m.userns}}
+	if x.m.nsFlags == 0 {
+		err = x.compareWith(r.child.Pid)
+	}
+	return x.m.nsFlags, x.m.userns, err
+}
+
+// emit emits the process: nobody may look at its memory, it waits until the keeper knows it, and it enters.
+func (v *visit) emit(flags uint64, before, inside func(*visit)) {
+	v.Step("name", "the process")
+	v.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
+	v.Step("start a new", "session")
+	v.Setsid()
+	v.Step("wait for", "the keeper")
+	stage.EmitWait(v.Builder)
+	if before != nil {
+		before(v)
+	}
+	if flags != 0 {
+		v.Step("join", "the container's namespaces")
+		v.Setns(v.Input(containerInput), flags)
+	}
+	if v.m.userns != usernsNone {
+		v.becomeRoot()
+	}
+	v.Step("close", "the memory to others")
+	v.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
+	v.Umask(0o022)
+	if inside != nil {
+		inside(v)
+	}
+	v.ExitGroup(0)
+}
+
+// pass passes a descriptor out.
+func (v *visit) pass(fd program.OpRef) { v.sendResult(syncVisit, fd) }
+
+// accompanyVisit collects what a visit passes out, until it ends. The end of the context ends it, and so does the end of
+// the host program.
+func accompanyVisit(ctx context.Context, child *stage.Child) (fds []int, err error) {
+	defer unix.Close(child.Pidfd)
+	defer child.Conn.Close()
+	var t target
+	t.set(child.Pidfd)
+	stop := context.AfterFunc(ctx, t.kill)
+	forget, err := stage.Keep(child.Pidfd)
+	if err == nil {
+		defer forget()
+		err = child.Conn.Release()
+	}
+	for err == nil {
+		var msg stage.Message
+		if msg, err = child.Conn.Recv(); msg.FD >= 0 {
+			fds = append(fds, msg.FD)
+		}
+	}
+	ended := !stop()
+	t.set(-1)
+	child.Kill()
+	if ended {
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, io.EOF) {
+		return fds, nil
+	}
+	closeAll(fds)
+	return nil, visitError(err)
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// visitError makes the failure of a step one that callers can look at.
+func visitError(err error) error {
+	var se *program.StepError
+	if !errors.As(err, &se) {
+		return err
+	}
+	return &StepError{Step: se.Step, Object: se.Object, Syscall: se.Syscall, Call: se.Call, Err: se.Errno}
+}
+
+// ownFDs emits, before the container's namespaces are entered, the opening of the process's own descriptor directory, by
+// which a descriptor can later be named, whatever the container has made of its /proc.
+func ownFDs(v *visit) program.Arg {
+	v.Step("open", "its own descriptors")
+	return v.Openat(program.Cwd(), "/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY, 0).Result()
+}
