@@ -21,6 +21,9 @@ type attempt struct {
 	done   chan struct{} // closed when the start has succeeded or is undone
 
 	attend bool // the caller attends to the process
+	again  bool // the restart policy starts it
+
+	wish *spec // as it was given to begin
 
 	run  *running // what came of it
 	proc *Process
@@ -46,7 +49,7 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	if c.state != StateCreated && s.detach.loaded {
 		return nil, c.fail(op, fmt.Errorf("%w: it was made elsewhere, and its options are not recorded: make a new one", ErrState))
 	}
-	a := &attempt{op: op, from: c.state, before: c.run, done: make(chan struct{}), proc: c.proc, run: c.run, iso: c.iso}
+	a := &attempt{op: op, from: c.state, before: c.run, done: make(chan struct{}), wish: s, proc: c.proc, run: c.run, iso: c.iso}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	if a.from != StateCreated {
 		a.pipes, c.pipes = c.pipes, pipes{}
@@ -72,6 +75,7 @@ func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 		return nil, c.fail(a.op, err)
 	}
 	c.state, c.run, c.proc, c.iso = to, a.run, a.proc, a.iso
+	c.revive(a, to)
 	if !c.isOver(a.proc) {
 		c.watched(a.run) // for who has subscribed meanwhile
 	}

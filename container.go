@@ -37,9 +37,11 @@ const (
 	StateStopped
 	// StateClosed: everything is released.
 	StateClosed
+	// StateRestarting: the command has ended and, as far as is known yet, will be started again; see [WithRestart].
+	StateRestarting
 )
 
-var stateNames = [...]string{"new", "creating", "created", "running", "paused", "stopped", "closed"}
+var stateNames = [...]string{"new", "creating", "created", "running", "paused", "stopped", "closed", "restarting"}
 
 // String returns "running" and the like.
 func (s State) String() string {
@@ -78,6 +80,7 @@ type Container struct {
 	limits  *cgroups.Resources // after an Update; nil: those of spec
 	turn    turn
 	hub     hub
+	revival *revival // attends to the restart policy since the last start; nil: there is none
 
 	memoryLimit atomic.Int64 // for events
 }
@@ -108,6 +111,9 @@ func (c *Container) current() State {
 	c.refresh()
 	if c.state == StateRunning && c.run.isPaused() {
 		return StatePaused
+	}
+	if c.state == StateStopped && c.revival.live() {
+		return StateRestarting
 	}
 	return c.state
 }
@@ -220,9 +226,9 @@ func (c *Container) run1(ctx context.Context, s *spec) error {
 	if err != nil {
 		return err
 	}
-	p.endWith(ctx)
+	defer c.endWith(ctx, p)()
 	p.attend()
-	r, err := p.Wait(context.WithoutCancel(ctx)) // the result is wanted also when the context has ended
+	r, err := c.waitAll(context.WithoutCancel(ctx), p) // the result is wanted also when the context has ended
 	if err != nil {
 		return err
 	}
@@ -282,18 +288,25 @@ func (c *Container) CombinedOutput(ctx context.Context) ([]byte, error) {
 }
 
 // Wait waits for the end of the command and returns its result. The error is that of ctx, or that there is
-// nothing to wait for. Any number of callers can wait, also after the end.
+// nothing to wait for. Any number of callers can wait, also after the end. With a restart policy it waits for the end of the
+// last run, see [WithRestart]; the error can also be why the command could not be started again.
 func (c *Container) Wait(ctx context.Context) (*Result, error) {
 	p := c.Process()
 	if p == nil {
 		return nil, c.fail("wait", fmt.Errorf("%w: the container was never started", ErrState))
 	}
-	return p.Wait(ctx)
+	return c.waitAll(ctx, p)
 }
 
 // Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended. While a start is under way SIGKILL
 // ends the start; there is nothing yet that another signal could reach.
 func (c *Container) Signal(sig os.Signal) error {
+	if v := c.revived(); v.live() && (sig == syscall.SIGKILL || sig == c.spec.stopSignal) {
+		restarting := c.State() == StateRestarting
+		if v.end(ErrStopped); restarting {
+			return nil
+		}
+	}
 	if a := c.underway(); a != nil && a.from != StateCreated {
 		if sig != syscall.SIGKILL {
 			return c.fail("signal", fmt.Errorf("%w: it is being started, there is no command yet", ErrState))
@@ -311,6 +324,8 @@ func (c *Container) Signal(sig os.Signal) error {
 // Stop ends the command: it sends the stop signal, waits for grace, then kills every process of the container.
 // It returns when all are gone. If ctx ends first, the kill comes at once. A start that is under way is given up and undone.
 func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
+	v := c.revived()
+	v.end(ErrStopped)
 	if a := c.underway(); a != nil && a.from != StateCreated {
 		a.cancel(ErrStopped)
 		select {
@@ -334,7 +349,11 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 			_ = c.Resume(ctx)
 		}
 	}
-	return c.fail("stop", p.stop(ctx, sig, grace))
+	if err := p.stop(ctx, sig, grace); err != nil {
+		return c.fail("stop", err)
+	}
+	<-v.over()
+	return nil
 }
 
 // Root returns the root filesystem as the container sees it, mounts inside it excluded, for a created, running or
@@ -343,7 +362,7 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 func (c *Container) Root() (*rootfs.Root, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.may("root", StateCreated, StateRunning, StatePaused, StateStopped); err != nil {
+	if err := c.may("root", StateCreated, StateRunning, StatePaused, StateRestarting, StateStopped); err != nil {
 		return nil, err
 	}
 	return c.run.rootView()
@@ -370,6 +389,16 @@ func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
 // Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
 // under way is given up first. A detached container is only let go of, and lives on: see [Container.Remove]. It returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
+	v := c.revived()
+	v.end(ErrClosed)
+	err := c.close()
+	if err == nil {
+		<-v.over()
+	}
+	return err
+}
+
+func (c *Container) close() error {
 	for {
 		c.mu.Lock()
 		c.refresh()

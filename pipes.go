@@ -64,6 +64,9 @@ func (c *Container) mayPipe(op string, set bool) error {
 	if c.spec.detach.on {
 		return c.fail(op, invalid("WithDetached", "a pipe needs a program that lives; give an *os.File"))
 	}
+	if c.spec.restart.Mode != RestartNo {
+		return c.fail(op, invalid("WithRestart", "a pipe is for one run; give an *os.File or a writer"))
+	}
 	if p := &c.spec.process; p.terminal || p.outputLimit > 0 && op != "stdin pipe" {
 		return c.fail(op, fmt.Errorf("%w: a terminal and an output limit need a stream that is copied", ErrInvalid))
 	}

@@ -58,7 +58,8 @@ type spec struct {
 	detach detachSpec
 	alone  bool // no namespaces: Landlock only
 
-	hooks hooksSpec
+	hooks   hooksSpec
+	restart RestartPolicy
 }
 
 // processSpec is what a process was asked to be.
@@ -152,6 +153,7 @@ func (s *spec) validate() error {
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
+	add(errors.Join(s.validateRestart()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev
