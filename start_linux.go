@@ -112,7 +112,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, early: true}
 		p, err = r.start(a.ctx, stop)
 	}
 	r.undo.add(a.pipes.started())
