@@ -117,7 +117,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, early: true, owner: c}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, early: true}
 		p, err = r.start(a.ctx, stop)
 	}
 	if err == nil && !stop {
