@@ -29,12 +29,11 @@ type detachment struct {
 	rec  *state.Record
 	proc *Process
 
-	keeper    int         // pidfd of the keeper, or -1
-	kept      atomic.Bool // it has been made: what it owns goes only when it is removed
-	letGo     atomic.Bool // Close was called: the end is not waited for
-	status    *os.File
-	listener  *os.File
-	unclaimed []error
+	keeper   int         // pidfd of the keeper, or -1
+	kept     atomic.Bool // it has been made: what it owns goes only when it is removed
+	letGo    atomic.Bool // Close was called: the end is not waited for
+	status   *os.File
+	listener *os.File
 }
 
 // claim takes the container's id: its directory, locked, with a record that says that it is being made. What is recorded

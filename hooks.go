@@ -118,6 +118,7 @@ type hooksSpec struct {
 func (h *hooksSpec) at(p HookPoint) []specs.Hook {
 	switch p {
 	case HookPrestart:
+		//lint:ignore SA1019 the specification still has it
 		return h.programs.Prestart //nolint:staticcheck // bundles have it
 	case HookCreateRuntime:
 		return h.programs.CreateRuntime

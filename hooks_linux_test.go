@@ -44,6 +44,7 @@ func shell(script string, args ...string) specs.Hook {
 // everywhere has a script run at every moment.
 func everywhere(script func(point string) specs.Hook) *specs.Hooks {
 	return &specs.Hooks{
+		//lint:ignore SA1019 the specification still has it
 		Prestart: []specs.Hook{script("prestart")}, CreateRuntime: []specs.Hook{script("createRuntime")}, CreateContainer: []specs.Hook{script("createContainer")}, //nolint:staticcheck // bundles have it
 		StartContainer: []specs.Hook{script("startContainer")}, Poststart: []specs.Hook{script("poststart")}, Poststop: []specs.Hook{script("poststop")},
 	}
@@ -201,6 +202,7 @@ func TestHookSurroundings(t *testing.T) {
 
 func TestHookFails(t *testing.T) {
 	points := map[string]func(*specs.Hooks, specs.Hook){
+		//lint:ignore SA1019 the specification still has it
 		"prestart":        func(h *specs.Hooks, p specs.Hook) { h.Prestart = []specs.Hook{p} }, //nolint:staticcheck // bundles have it
 		"createRuntime":   func(h *specs.Hooks, p specs.Hook) { h.CreateRuntime = []specs.Hook{p} },
 		"createContainer": func(h *specs.Hooks, p specs.Hook) { h.CreateContainer = []specs.Hook{p} },

@@ -46,6 +46,7 @@ func WithHooks(h *specs.Hooks) Option {
 			return
 		}
 		p := &s.hooks.programs
+		//lint:ignore SA1019 the specification still has it
 		p.Prestart = append(p.Prestart, (&hooksSpec{programs: *h}).at(HookPrestart)...) //nolint:staticcheck // bundles have it
 		p.CreateRuntime = append(p.CreateRuntime, h.CreateRuntime...)
 		p.CreateContainer = append(p.CreateContainer, h.CreateContainer...)
