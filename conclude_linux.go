@@ -58,6 +58,9 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 	}
 	defer d.entry.Unlock()
 	rec, err := d.entry.Read()
+	if errors.Is(err, ErrNotFound) {
+		return r.removedElsewhere(why, err)
+	}
 	if err != nil {
 		return unknown, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
 	}
@@ -72,6 +75,23 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 	r.diedEarly = res.Started.IsZero()
 	r.removeRecorded(ctx, rec)
 	return res, err
+}
+
+// removedElsewhere is the end of a container that another program removed, its record included, before this one saw the
+// end: the kernel may still know the status.
+func (r *running) removedElsewhere(why Reason, err error) (*Result, error) {
+	res := &Result{ExitCode: -1}
+	info, ok := r.askKernel()
+	if !ok {
+		return res, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
+	}
+	res.setStatus(info)
+	res.Ended = time.Now()
+	if why == ReasonUnknown && res.Signal == unix.SIGKILL {
+		why = ReasonStopped // which is what a removal does
+	}
+	r.judge(res, why)
+	return res, nil
 }
 
 // result makes the result of a container that has ended and notes it in the record.
