@@ -238,7 +238,7 @@ func TestSeccompRecorder(t *testing.T) {
 	}
 	// The container's filter holds beside the recorder, and what it refuses is not recorded.
 	var beside SeccompRecorder
-	if got := output(t, self(t, "syscalls"), WithSeccompRecorder(&beside)); !strings.Contains(got, "bpf: 1\n") {
+	if got := output(t, self(t, "syscalls"), WithSeccompRecorder(&beside)); !strings.Contains(got+"\n", "bpf: 1\n") {
 		t.Errorf("got %s", got)
 	}
 	if n := beside.Calls()["bpf"]; n != 0 {

@@ -17,7 +17,7 @@ func explained(r io.Reader) []string {
 		name, args, ok := strings.Cut(line, "(")
 		switch {
 		case !ok || strings.HasPrefix(line, "#"):
-		case strings.Contains(args, "caisson-stage"):
+		case strings.HasPrefix(name, "execve") && strings.Contains(args, "caisson-stage"):
 			calls = nil
 		default:
 			calls = append(calls, name)
