@@ -102,13 +102,9 @@ func TestRecoverCompletesResults(t *testing.T) {
 	}) {
 		t.Fatal("it does not end")
 	}
-	done := 0
-	if !testutil.Eventually(testTime, func() bool { // the keeper may still be about to end
-		n, err := d.Recover(ctx)
-		done += n
-		return err == nil && done > 0
-	}) || done != 1 {
-		t.Errorf("completed %d times", done)
+	// A slow program may have seen the end itself, and completed it.
+	if n, err := d.Recover(ctx); n > 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
 	}
 	if g := groupsOf(id); len(g) > 0 {
 		t.Errorf("left: %v", g)
