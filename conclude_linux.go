@@ -53,7 +53,11 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 	d.awaitKeeper(keeperPatience)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.entry.Lock(true); err != nil {
+	err := d.entry.Lock(true)
+	if errors.Is(err, ErrNotFound) {
+		return r.removedElsewhere(why, err)
+	}
+	if err != nil {
 		return unknown, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
 	}
 	defer d.entry.Unlock()
