@@ -47,6 +47,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	if err := r.stdio(); err != nil {
 		return err
 	}
+	if err := r.openInitEnd(); err != nil {
+		return err
+	}
 	if err := r.openTrace(); err != nil {
 		return err
 	}
@@ -104,6 +107,9 @@ func (r *running) plan(ctx context.Context) error {
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
 	r.m.null = r.spec.process.nullStreams()
+	if err := r.planInit(); err != nil {
+		return err
+	}
 	return r.makeLayout(ctx, desc)
 }
 

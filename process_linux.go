@@ -162,6 +162,7 @@ func (r *running) supervise(p *Process) {
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	r.execs.close()
 	res, err := r.collect()
+	err = r.initEnded(res, err)
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()

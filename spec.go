@@ -60,6 +60,8 @@ type spec struct {
 
 	hooks   hooksSpec
 	restart RestartPolicy
+
+	init bool // the first process is not the command
 }
 
 // processSpec is what a process was asked to be.
@@ -153,6 +155,7 @@ func (s *spec) validate() error {
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
+	add(s.validateInit())
 	add(errors.Join(s.validateRestart()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
