@@ -60,6 +60,8 @@ type spec struct {
 
 	hooks   hooksSpec
 	restart RestartPolicy
+
+	log *LogConfig
 }
 
 // processSpec is what a process was asked to be.
@@ -154,6 +156,7 @@ func (s *spec) validate() error {
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
 	add(errors.Join(s.validateRestart()...))
+	add(errors.Join(s.validateLog()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev

@@ -37,6 +37,7 @@ type running struct {
 	layout    *rootfs.Layout
 	env       rootfs.Env
 	streams   *streams
+	outs      *outputs // nil: nobody gets a copy of the output
 	network   NetworkAttachment
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
