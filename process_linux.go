@@ -335,7 +335,10 @@ func (r *running) killGroup() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return r.group.Kill(ctx)
+	if err := r.group.Kill(ctx); err != nil && !goneGroup(err) { // gone with its last process
+		return err
+	}
+	return nil
 }
 
 // removeGroup removes the container's cgroup, for which its processes must be gone.

@@ -63,6 +63,7 @@ type running struct {
 	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	pausing   pausing
+	mounting  mounting
 	owner     *Container                    // whom events are told to
 	announced sync.Once                     // the command's start has been told
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
