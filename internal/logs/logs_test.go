@@ -196,6 +196,7 @@ func TestFollowContext(t *testing.T) {
 	w := open(t, cfg)
 	w.Write(Stdout, []byte("a\n"))
 	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	var last error
 	for e, err := range Read(ctx, cfg.Path, Options{Follow: true}, make(chan struct{})) {
 		if last = err; err == nil && e.Text == "a" {
