@@ -138,6 +138,8 @@ func (w *specWriter) refuseWishes() {
 		{len(s.trees) > 0, "WithFS"},
 		{s.stopSignal != 15, "WithStopSignal"},
 		{len(s.hooks.funcs) > 0, "WithHook"},
+		{s.restart.Mode != RestartNo, "WithRestart"},
+		{s.log != nil, "WithLog"},
 	} {
 		w.refuse(f.set, f.option, noPlace)
 	}

@@ -89,6 +89,8 @@ type Result struct {
 	ReadBytes, WriteBytes cgroups.Value[uint64]
 	// DiskUsed is what stood in the throw-away writable layer at the end, in bytes.
 	DiskUsed cgroups.Value[uint64]
+	// LogLost counts the entries of the log ([WithLog]) that could not be written; see [EventLogLost].
+	LogLost uint64 `json:",omitempty"`
 }
 
 // Success reports whether the command ended by itself with exit code 0.

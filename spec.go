@@ -61,6 +61,8 @@ type spec struct {
 	hooks   hooksSpec
 	restart RestartPolicy
 
+	log *LogConfig
+
 	init bool // the first process is not the command
 }
 
@@ -157,6 +159,7 @@ func (s *spec) validate() error {
 	add(s.validateHooks())
 	add(s.validateInit())
 	add(errors.Join(s.validateRestart()...))
+	add(errors.Join(s.validateLog()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev

@@ -37,6 +37,7 @@ type running struct {
 	layout    *rootfs.Layout
 	env       rootfs.Env
 	streams   *streams
+	outs      *outputs // nil: nobody gets a copy of the output
 	network   NetworkAttachment
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
@@ -62,6 +63,7 @@ type running struct {
 	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	pausing   pausing
+	mounting  mounting
 	owner     *Container                    // whom events are told to
 	announced sync.Once                     // the command's start has been told
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
