@@ -61,7 +61,8 @@ type spec struct {
 	hooks   hooksSpec
 	restart RestartPolicy
 
-	log *LogConfig
+	log    *LogConfig
+	health *HealthCheck
 }
 
 // processSpec is what a process was asked to be.
@@ -157,6 +158,7 @@ func (s *spec) validate() error {
 	add(s.validateHooks())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateLog()...))
+	add(errors.Join(s.validateHealth()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev
