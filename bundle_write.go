@@ -140,6 +140,7 @@ func (w *specWriter) refuseWishes() {
 		{len(s.hooks.funcs) > 0, "WithHook"},
 		{s.restart.Mode != RestartNo, "WithRestart"},
 		{s.log != nil, "WithLog"},
+		{s.health != nil, "WithHealthCheck"},
 	} {
 		w.refuse(f.set, f.option, noPlace)
 	}

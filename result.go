@@ -34,10 +34,12 @@ const (
 	ReasonCanceled
 	// ReasonStopped: Stop, Kill or Close of the container ended it.
 	ReasonStopped
+	// ReasonUnhealthy: its health checks failed; see [HealthCheck].End.
+	ReasonUnhealthy
 )
 
 var reasonNames = [...]string{"unknown", "exited", "signaled", "out of memory", "timed out", "CPU time limit", "output limit",
-	"disk limit", "canceled", "stopped"}
+	"disk limit", "canceled", "stopped", "unhealthy"}
 
 // String returns "out of memory" and the like.
 func (r Reason) String() string {

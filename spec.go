@@ -61,7 +61,8 @@ type spec struct {
 	hooks   hooksSpec
 	restart RestartPolicy
 
-	log *LogConfig
+	log    *LogConfig
+	health *HealthCheck
 
 	init bool // the first process is not the command
 }
@@ -160,6 +161,7 @@ func (s *spec) validate() error {
 	add(s.validateInit())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateLog()...))
+	add(errors.Join(s.validateHealth()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev

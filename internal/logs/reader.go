@@ -187,9 +187,13 @@ func (r *reader) begin() error {
 			name = gens[0].name
 		}
 		f, err := openFile(name, os.O_RDONLY)
-		if err == nil {
+		if err == nil && (name != r.path || r.follows(f, gens)) {
 			r.use(f, 0)
 			return nil
+		}
+		if err == nil { // rotated in between
+			f.Close()
+			continue
 		}
 		if !errors.Is(err, fs.ErrNotExist) || name == r.path && !r.settling() {
 			return err
