@@ -76,6 +76,8 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	joins joins
+
 	initEnd *initEnd // how the command ended, where it is not the first process
 
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
