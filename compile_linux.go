@@ -77,6 +77,12 @@ type machine struct {
 	capSets  *capSets         // all five sets, where they were given apart
 
 	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
+
+	ready bool     // of a pool: the program waits for its rest
+	rest  bool     // that rest
+	sent  []string // the files that come with it, in this order
+
+	packed []string // inputs that stand in one file
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.
@@ -115,6 +121,10 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 		c.inside()
 		return b.Build()
 	}
+	if m.rest {
+		c.rest()
+		return b.Build()
+	}
 	if s.alone {
 		c.session()
 		c.joinCgroups()
@@ -143,7 +153,11 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c.sysctls()
 	m.plan.Protect(b)
 	c.identity()
-	c.process()
+	if m.ready {
+		c.awaitRest()
+	} else {
+		c.process()
+	}
 	return b.Build()
 }
 
@@ -154,6 +168,8 @@ type compiler struct {
 	*program.Builder
 	s *spec
 	m *machine
+
+	received map[string]program.OpRef // files that came with the rest of a program
 }
 
 // session makes the process the leader of a session, so that it has no terminal of the host and can get its own.
@@ -414,6 +430,13 @@ func (c *compiler) process() {
 
 // inherited sets what needs privileges and a child keeps.
 func (c *compiler) inherited(p *processSpec) {
+	c.limitProcess()
+	emitKeyring(c.Builder, c.m.keyring)
+	emitPersonality(c.Builder, &p.attrs)
+}
+
+// limitProcess sets the limits that each process has for itself.
+func (c *compiler) limitProcess() {
 	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
@@ -423,8 +446,6 @@ func (c *compiler) inherited(p *processSpec) {
 		c.Step("limit", "CPU time of each process")
 		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
-	emitKeyring(c.Builder, c.m.keyring)
-	emitPersonality(c.Builder, &p.attrs)
 }
 
 // command executes the command, once the host lets it.
@@ -440,7 +461,9 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	}
 	c.Umask(umask)
 	// The last wait: the host knows the process by now, and it will be killed when the host ends.
-	if c.m.create || c.s.hooks.any(HookCreated) {
+	if c.m.rest {
+		// It has been over for as long as this program is known.
+	} else if c.m.create || c.s.hooks.any(HookCreated) {
 		c.Step("wait in", `state "created"`)
 		stage.EmitSync(c.Builder, syncCreated)
 	} else {

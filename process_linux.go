@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,7 +31,9 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.pidfd = pidfd
 	r.proc, r.hooked = p, true
 	r.ran.Store(!stop)
-	r.startStreams(p)
+	if !r.ready {
+		r.startStreams(p)
+	}
 	r.debug("made", "pid", p.pid)
 	r.owner.watched(r)
 	if stop {
@@ -43,9 +46,12 @@ func (r *running) process(stop bool) (*Process, error) {
 		}
 	}
 	if r.attend {
-		p.attended = func() { r.supervise(p) }
+		p.attended = sync.OnceFunc(func() { r.supervise(p) })
 	} else {
 		go r.supervise(p)
+	}
+	if r.ready { // the rest is for its release
+		return p, nil
 	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
@@ -127,6 +133,7 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 		if err != nil || !ok {
 			return
 		}
+		used -= r.setUp
 		if used >= limit {
 			_ = p.kill(ReasonCPUTime)
 			return
@@ -169,7 +176,7 @@ func (r *running) supervise(p *Process) {
 	if l := r.listener.Load(); l != nil {
 		_ = l.close()
 	}
-	serr := r.streams.wait(r.spec.process.waitDelay)
+	serr := r.handing.last(r).wait(r.spec.process.waitDelay)
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
@@ -280,8 +287,8 @@ func (r *running) figures(res *Result) {
 		return
 	}
 	r.last.Store(&st)
-	if _, ok := st.CPU.Usage.Get(); ok {
-		res.CPU = st.CPU.Usage
+	if used, ok := st.CPU.Usage.Get(); ok {
+		res.CPU = cgroups.ValueOf(used - r.setUp)
 	}
 	res.PeakMemory, res.OOMKills = st.Memory.Peak, st.Memory.OOMKills
 	res.PeakPids = st.Pids.Peak

@@ -21,6 +21,8 @@ type streams struct {
 	terminalIn  io.Reader
 	terminalOut io.Writer
 
+	begun chan struct{} // where not nil: closed when copying has begun, or never will
+
 	limit   int64 // 0: none
 	written atomic.Int64
 	onLimit func()
