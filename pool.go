@@ -527,8 +527,8 @@ func (p *Pool) Close() error {
 
 // fail wraps an error with the operation.
 func (p *Pool) fail(op string, err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.As(err, new(*Error)) { // it says more than this would
+		return err
 	}
 	return &Error{Op: op + " (pool)", ID: p.spec.id, Err: err, Remedy: remedy(err)}
 }

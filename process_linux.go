@@ -107,9 +107,7 @@ func (r *running) awaitCanceled(p *Process) {
 
 // clock begins to count the time of the command.
 func (r *running) clock(p *Process, began time.Time) {
-	p.mu.Lock()
-	p.began = began
-	p.mu.Unlock()
+	p.beginsAt(began)
 	r.watchLimits(p)
 }
 

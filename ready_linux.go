@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -106,7 +107,7 @@ func (c *Container) take(s *spec, attend bool) {
 func (c *Container) releaseReady(a *attempt) error {
 	began := time.Now()
 	r, p := a.run, a.proc
-	defer r.undo.add(a.pipes.started())
+	defer func() { r.undo.add(a.pipes.started()) }()
 	x := &running{spec: a.spec, owner: c, cgroup: -1, maps: r.maps, files: map[string]int{}, fds: map[string]int{}}
 	err := x.prepareRest(a.ctx, r)
 	if err != nil {
@@ -119,6 +120,7 @@ func (c *Container) releaseReady(a *attempt) error {
 		return r.lostReady(p)
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })
+	p.beginsAt(began) // before it can have ended
 	err = r.converse(a.ctx, x)
 	if err == io.EOF {
 		r.startStreams(p)
@@ -191,8 +193,15 @@ func (x *running) prepareRest(ctx context.Context, r *running) error {
 	if n := len(x.m.sent); n > stage.MaxSent || 3+len(s.process.extraFiles) >= r.child.Conn.Places() {
 		return invalid("WithExtraFiles", "%d files; a container of a pool can be given at most %d", n, min(stage.MaxSent, r.child.Conn.Places()-4))
 	}
-	return x.compile()
+	if err := x.compile(); err != nil || testHookRest == nil {
+		return err
+	}
+	x.prog = testHookRest(x.prog)
+	return nil
 }
+
+// testHookRest lets tests change the second part of a program.
+var testHookRest func(*program.Program) *program.Program
 
 // converse sends the second part and follows it until the command has been executed.
 func (r *running) converse(ctx context.Context, x *running) error {

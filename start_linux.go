@@ -567,6 +567,7 @@ func (c *Container) release(a *attempt) error {
 			return err
 		}
 	}
+	p.beginsAt(began) // before it can have ended
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
