@@ -91,6 +91,8 @@ type PoolStats struct {
 	Missed uint64
 	// FillTime is the time that making the containers has taken, one after the other, in all.
 	FillTime time.Duration
+	// LastFill is the time that the last attempt took.
+	LastFill time.Duration
 	// LastError is why the last attempt failed; nil where it succeeded.
 	LastError error
 }
@@ -421,6 +423,7 @@ func (p *Pool) make() {
 		p.changed = make(chan struct{})
 	}()
 	p.stats.FillTime += took
+	p.stats.LastFill = took
 	p.stats.LastError = err
 	if err == nil {
 		p.stats.Made++
