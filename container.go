@@ -79,7 +79,9 @@ type Container struct {
 	limits  *cgroups.Resources // after an Update; nil: those of spec
 	turn    turn
 	hub     hub
-	revival *revival // attends to the restart policy since the last start; nil: there is none
+	revival *revival       // attends to the restart policy since the last start; nil: there is none
+	health  *health        // of the current or last run; nil: it is not asked for
+	checks  sync.WaitGroup // of goroutines that ask for it
 
 	memoryLimit atomic.Int64 // for events
 }
@@ -375,6 +377,7 @@ func (c *Container) Close() error {
 	err := c.close()
 	if err == nil {
 		<-v.over()
+		c.checks.Wait()
 	}
 	return err
 }

@@ -117,6 +117,7 @@ type Result struct {
 	ReadBytes  *uint64 `json:"readBytes,omitempty"`
 	WriteBytes *uint64 `json:"writeBytes,omitempty"`
 	DiskUsed   *uint64 `json:"diskUsed,omitempty"`
+	LogLost    uint64  `json:"logLost,omitempty"`
 }
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
