@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,13 +98,17 @@ type PoolStats struct {
 	LastError error
 }
 
-// poolOnly are the parts of a recipe that all containers of a pool have in common, with the options that set them.
-var poolOnly = map[string]string{
+// perRun are the parts of a spec that can be others for each run; see refuse for exceptions.
+var perRun = []string{"process", "files", "trees"}
+
+// poolOptions name the options that set the others.
+var poolOptions = map[string]string{
 	"rootfs": "WithRootfs", "readOnlyRoot": "WithReadOnlyRoot", "mounts": "WithMount", "devices": "WithDevice", "masked": "WithMaskedPaths",
 	"readOnlyPaths": "WithReadOnlyPaths", "namespaces": "WithNamespaces", "idmaps": "WithIDMaps", "hostname": "WithHostname", "id": "WithID",
 	"domainname": "WithDomainname", "cgroup": "WithCgroup", "cgroupOff": "WithoutCgroup", "bestEffort": "WithBestEffort", "sysctls": "WithSysctl",
 	"stopSignal": "WithStopSignal", "logger": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
 	"deviceRules": "WithDeviceRules", "detach": "WithDetached", "alone": "WithLandlockOnly", "hooks": "WithHook", "restart": "WithRestart",
+	"log": "WithLog", "health": "WithHealthCheck", "init": "WithInit",
 }
 
 // NewPool makes a pool of containers that [New] would make from the same options, and begins to fill it. A command need not
@@ -111,8 +116,8 @@ var poolOnly = map[string]string{
 // options are reported at once, all of them, as errors that match [ErrInvalid]; what this machine cannot do is reported by
 // Ready, Get and Run. The pool must be closed.
 //
-// Not for a pool are [WithDetached], [WithRestart], [WithTrace], [WithLandlockOnly], [WithSeccompRecorder] and a
-// [CgroupConfig] with a Name.
+// Not for a pool are [WithDetached], [WithRestart], [WithInit], [WithLog], [WithHealthCheck], [WithTrace], [WithLandlockOnly],
+// [WithSeccompRecorder] and a [CgroupConfig] with a Name.
 func NewPool(cfg PoolConfig, opts ...Option) (*Pool, error) {
 	s, err := newSpec(append(slices.Clip(opts), option(func(s *spec) {
 		if s.process.args == nil {
@@ -154,6 +159,9 @@ func (s *spec) validatePool() error {
 		{s.detach.on, "WithDetached", "a pool ends with its program"},
 		{s.restart.Mode != RestartNo, "WithRestart", "a container of a pool is used once"},
 		{s.trace != nil, "WithTrace", "the steps of a container of a pool are not those of one start"},
+		{s.init, "WithInit", "the first process waits for the command to become it"},
+		{s.log != nil, "WithLog", "give each run its own streams"},
+		{s.health != nil, "WithHealthCheck", "a container of a pool is used once"},
 		{s.alone, "WithLandlockOnly", "there is nothing to make beforehand"},
 		{s.process.notify.recorder != nil, "WithSeccompRecorder", "a recorder is for single runs"},
 		{s.cgroup.Name != "", "WithCgroup", "one name is not enough for a pool; leave it out"},
@@ -196,8 +204,8 @@ func (p *Pool) refuse(s *spec) error {
 	was, is := reflect.ValueOf(p.spec).Elem(), reflect.ValueOf(s).Elem()
 	for i := range was.NumField() {
 		name := was.Type().Field(i).Name
-		if option, fixed := poolOnly[name]; fixed && !sameWish(was.Field(i), is.Field(i)) {
-			faults = append(faults, invalid(option, "it is the same for all containers of a pool: give it to NewPool"))
+		if !slices.Contains(perRun, name) && !sameWish(was.Field(i), is.Field(i)) {
+			faults = append(faults, invalid(cmp.Or(poolOptions[name], name), "it is the same for all containers of a pool: give it to NewPool"))
 		}
 	}
 	a, b := &p.spec.process, &s.process

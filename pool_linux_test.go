@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -716,4 +717,24 @@ func TestPoolHostKilled(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Every part of a spec is either for each run or has an option that refuses it by its name.
+func TestPoolKnowsEveryField(t *testing.T) {
+	s := reflect.TypeFor[spec]()
+	for i := range s.NumField() {
+		if name := s.Field(i).Name; !slices.Contains(perRun, name) && poolOptions[name] == "" {
+			t.Errorf("%s: no option is named for it", name)
+		}
+	}
+	// What has been looked at for pools; the others would be taken over from Get.
+	known := []string{"args", "commandFile", "env", "dir", "user", "stdin", "stdout", "stderr", "extraFiles", "terminal", "rows", "cols", "caps", "allowNewPrivs", "rlimits",
+		"umask", "oomScoreAdj", "resources", "pidsSet", "resourcesSet", "timeout", "cpuTime", "waitDelay", "outputLimit", "seccomp", "seccompOff", "ctx", "cancel", "exactEnv",
+		"attrs", "groups", "landlock", "notify", "lsm"}
+	p := reflect.TypeFor[processSpec]()
+	for i := range p.NumField() {
+		if name := p.Field(i).Name; !slices.Contains(known, name) {
+			t.Errorf("is %s made before a release or at it? See Pool.refuse and compiler.awaitRest", name)
+		}
+	}
 }
