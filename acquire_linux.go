@@ -560,7 +560,7 @@ func (m *machine) firstNamespaces() (flags uint64) {
 	return flags
 }
 
-// stdio opens the standard streams and passes all files with numbers above the places they go to.
+// stdio opens the standard streams and passes all files.
 func (r *running) stdio() error {
 	s := r.spec
 	p := &s.process
@@ -592,20 +592,11 @@ func (r *running) stdio() error {
 	return nil
 }
 
-// pass makes f an input of the program. A file whose number is one of the places that files are put in is
-// duplicated to a higher one, so that the order of putting does not matter.
+// pass makes f an input of the program.
 func (r *running) pass(name string, f *os.File) error {
 	fd := int(f.Fd())
 	if fd < 0 {
 		return fmt.Errorf("%s: %w", name, os.ErrClosed)
-	}
-	if places := 3 + len(r.spec.process.extraFiles); fd < places {
-		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, places)
-		if err != nil {
-			return os.NewSyscallError("fcntl", err)
-		}
-		r.streams.close = append(r.streams.close, os.NewFile(uintptr(high), f.Name()))
-		fd = high
 	}
 	r.fds[name] = fd
 	return nil

@@ -289,7 +289,8 @@ func (r *running) launch() error {
 
 // stageConfig is how the first process is made.
 func (r *running) stageConfig() stage.Config {
-	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
+	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup,
+		Places: 3 + len(r.spec.process.extraFiles)}
 	if r.m.userns == usernsSelf && r.m.detach == nil && !r.m.inside {
 		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}

@@ -81,6 +81,9 @@ func (p *Program) Steps() []Step { return p.steps }
 // Ops returns the operations in order. The caller must not change them.
 func (p *Program) Ops() []Op { return p.ops }
 
+// Encoded reports whether the program has been encoded before: it is one that is performed more than once.
+func (p *Program) Encoded() bool { return p.memory.once.Load() }
+
 // Reads counts the operations that read from an input.
 func (p *Program) Reads(input string) (n int) {
 	for i := range p.ops {

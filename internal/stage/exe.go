@@ -102,10 +102,11 @@ func unnamedFile(dir string) (int, func(int) (int, error), error) {
 var imagePool = sync.Pool{New: func() any { b := make([]byte, 0, 1<<15); return &b }}
 
 // writeExe makes the stage's executable with maker m and returns a descriptor for execveat.
-func writeExe(m exeMaker, p *program.Program, fds []int, report int) (int, error) {
+func writeExe(m exeMaker, c Config) (int, error) {
 	buf := imagePool.Get().(*[]byte)
 	defer imagePool.Put(buf)
-	mem, err := p.Encode(*buf, dataBase, fds, report)
+	fds, report := c.numbers()
+	mem, err := c.Program.Encode(*buf, dataBase, fds, report)
 	if err != nil {
 		return -1, err
 	}

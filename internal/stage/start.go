@@ -25,9 +25,12 @@ const HostInput = "host"
 type Config struct {
 	// Program is what the stage performs. It must end in an exec or an exit.
 	Program *program.Program
-	// Files are the program's inputs by name, except HostInput. They stay open in the host; the stage has
-	// them under the same numbers.
+	// Files are the program's inputs by name, except HostInput. They stay open in the host.
 	Files map[string]int
+	// Places is below which number the program puts descriptors in places of their own, three at least. Inputs are not
+	// there, and nothing that the program opens is: the places hold copies of the socket until the program fills them,
+	// which one that executes a command has to do.
+	Places int
 	// Namespaces are the CLONE_NEW flags of the first clone.
 	Namespaces uint64
 	// Cgroup is a cgroup v2 directory into which the stage is born (CLONE_INTO_CGROUP, Linux 5.7), or -1.
@@ -67,32 +70,27 @@ func Start(c Config) (*Child, error) {
 		return nil, err
 	}
 	defer unix.Close(theirs)
-	fds := make([]int, len(c.Program.Inputs()))
-	for i, name := range c.Program.Inputs() {
-		fd, ok := c.Files[name]
-		if name == HostInput {
-			fd, ok = theirs, true
+	in, err := c.inputs(theirs)
+	if err == nil {
+		defer in.close()
+		var child *Child
+		if child, err = startWith(c, in); err == nil {
+			child.Conn = &Conn{fd: host, p: c.Program, place: child.place}
+			return child, nil
 		}
-		if !ok {
-			unix.Close(host)
-			return nil, fmt.Errorf("%w: no file for %q", program.ErrInputs, name)
-		}
-		fds[i] = fd
 	}
-	child, err := startWith(c, fds, theirs)
-	if err != nil {
-		unix.Close(host)
-		return nil, err
-	}
-	child.Conn = &Conn{fd: host, p: c.Program, place: child.place}
-	return child, nil
+	unix.Close(host)
+	return nil, err
 }
 
 // startWith tries the ways to make an executable, beginning with the one that worked last.
-func startWith(c Config, fds []int, report int) (*Child, error) {
+func startWith(c Config, in *inputs) (*Child, error) {
+	if child, err := startSealed(c, in); child != nil || err != nil {
+		return child, err
+	}
 	var errs []error
 	for i := int(exeMode.Load()); i < len(exeMakers); i++ {
-		exe, err := writeExe(exeMakers[i], c.Program, fds, report)
+		exe, err := writeExe(exeMakers[i], c)
 		if err != nil {
 			errs = append(errs, err)
 			if errors.Is(err, os.ErrPermission) { // forbidden for good, unlike a lack of descriptors
@@ -100,7 +98,7 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 			}
 			continue
 		}
-		child, err := hop(c, exe, fds, report)
+		child, err := hop(c, exe, in)
 		unix.Close(exe)
 		if err == nil || !errors.Is(err, errHopExec) {
 			copied.Store(false)
@@ -110,7 +108,7 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 		exeMode.CompareAndSwap(int32(i), int32(i+1))
 	}
 	exeMode.Store(0) // nothing is remembered as hopeless: the restriction may be lifted
-	child, err := startCopy(c, fds, report)
+	child, err := startCopy(c, in)
 	if err == nil || NeedsJoin(err) {
 		copied.Store(err == nil)
 		return child, err
@@ -123,7 +121,11 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 var errHopExec = errors.New("execveat refused")
 
 // hop makes the child that borrows the host's memory just long enough to execute the stage.
-func hop(c Config, exe int, fds []int, report int) (*Child, error) {
+func hop(c Config, exe int, in *inputs) (*Child, error) {
+	exe, err := in.raise(exe, c.above())
+	if err != nil {
+		return nil, err
+	}
 	p, err := hopProgram(c, strconv.Itoa(exe))
 	if err != nil {
 		return nil, err
@@ -134,9 +136,9 @@ func hop(c Config, exe int, fds []int, report int) (*Child, error) {
 		case exeInput:
 			own[i] = exe
 		case HostInput:
-			own[i] = report
+			own[i] = in.host
 		default:
-			own[i] = fds[slices.Index(c.Program.Inputs(), name)]
+			own[i] = in.fds[slices.Index(c.Program.Inputs(), name)]
 		}
 	}
 	buf := imagePool.Get().(*[]byte)
