@@ -8,13 +8,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -428,23 +426,6 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 		profile = p.notifyProfile(profile)
 	}
 	return seccomp.Compile(profile, arch)
-}
-
-// ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
-// with none.
-func ignoredSignals() (list []int) {
-	const sigIgn = 1
-	for sig := 1; sig <= 64; sig++ {
-		if sig > 31 && !signal.Ignored(unix.Signal(sig)) { // nobody but this program ignores those
-			continue
-		}
-		var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer or mask, mask
-		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
-		if e == 0 && act[0] == sigIgn {
-			list = append(list, sig)
-		}
-	}
-	return list
 }
 
 // softFiles is the traditional soft limit on open files. The Go runtime has raised that of the host program to the

@@ -174,11 +174,9 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	p, err := r.process(stop)
-	if err == nil {
-		r.made(p)
-	}
-	return p, err
+	p := r.process(stop)
+	r.made(p)
+	return p, nil
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met

@@ -27,6 +27,12 @@ type Program struct {
 type memory struct {
 	once  atomic.Bool // it has been encoded
 	image atomic.Pointer[kept]
+	reads atomic.Pointer[reads] // the last answer of Reads
+}
+
+type reads struct {
+	input string
+	n     int
 }
 
 type point struct {
@@ -86,6 +92,10 @@ func (p *Program) Encoded() bool { return p.memory.once.Load() }
 
 // Reads counts the operations that read from an input.
 func (p *Program) Reads(input string) (n int) {
+	if r := p.memory.reads.Load(); r != nil && r.input == input {
+		return r.n
+	}
+	defer func() { p.memory.reads.Store(&reads{input, n}) }()
 	for i := range p.ops {
 		o := &p.ops[i]
 		if len(o.Args) > 0 && o.Args[0].kind == kindInput && o.Args[0].text == input && (o.Nr == unix.SYS_READ || o.Nr == unix.SYS_RECVMSG || o.Nr == unix.SYS_RECVFROM) {

@@ -32,8 +32,9 @@ type sealedExe struct {
 	prog   *program.Program
 	places int
 	fd     int
-	users  int  // starts that execute it now
-	gone   bool // it is closed after the last of them
+	hop    *program.Program // which executes it; nil where it writes id maps
+	users  int              // starts that execute it now
+	gone   bool             // it is closed after the last of them
 }
 
 var sealed struct {
@@ -51,7 +52,13 @@ func startSealed(c Config, in *inputs) (*Child, error) {
 	if e == nil {
 		return nil, nil
 	}
-	child, err := hop(c, e.fd, in)
+	var child *Child
+	var err error
+	if e.hop != nil && c.UIDMap == "" {
+		child, err = hopBy(e.hop, c, e.fd, in)
+	} else {
+		child, err = hop(c, e.fd, in)
+	}
 	if errors.Is(err, errHopExec) {
 		e.leave(true)
 		return nil, nil
@@ -87,6 +94,12 @@ func takeSealed(c Config) *sealedExe {
 		sealed.list[0].drop()
 	}
 	e := &sealedExe{prog: c.Program, places: c.places(), fd: fd, users: 1}
+	if c.UIDMap == "" {
+		if e.hop, err = hopProgram(c, strconv.Itoa(fd)); err != nil {
+			unix.Close(fd)
+			return nil
+		}
+	}
 	sealed.list = append(sealed.list, e)
 	return e
 }

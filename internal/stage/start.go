@@ -130,6 +130,11 @@ func hop(c Config, exe int, in *inputs) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
+	return hopBy(p, c, exe, in)
+}
+
+// hopBy is hop with its program.
+func hopBy(p *program.Program, c Config, exe int, in *inputs) (*Child, error) {
 	own := make([]int, len(p.Inputs()))
 	for i, name := range p.Inputs() {
 		switch name {
