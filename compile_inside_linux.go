@@ -18,13 +18,9 @@ func (c *compiler) inside() {
 	c.joinCgroups()
 	emitScheduling(c.Builder, &p.attrs, beforeFork)
 	c.labels(&p.lsm) // a child keeps them; inside, /proc is the container's
-	c.Step("join", "the container's namespaces")
-	c.Setns(c.Input(containerInput), m.nsFlags)
+	c.join(m.nsFlags)
 	c.Step("close", "the container's process descriptor")
 	c.Close(c.Input(containerInput))
-	if m.userns != usernsNone {
-		c.becomeRoot()
-	}
 	c.inherited(p)
 	var ruleset program.OpRef
 	if p.allowNewPrivs {
@@ -32,9 +28,13 @@ func (c *compiler) inside() {
 		c.landlockRestrict(ruleset)
 		c.seccomp()
 	}
+	c.appear(p, ruleset)
+}
+
+// appear makes the process that appears in the container, with the final credentials, and has it do the rest.
+func (c *compiler) appear(p *processSpec, ruleset program.OpRef) {
 	c.credentials(p)
-	c.Step("close", "the memory to others")
-	c.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
+	c.closeMemory()
 	c.secondProcess("the process in the container")
 	c.session()
 	c.stdio(p)
@@ -45,6 +45,24 @@ func (c *compiler) inside() {
 	emitScheduling(c.Builder, &p.attrs, afterFork)
 	c.lookCommand(p)
 	c.command(p, ruleset)
+}
+
+// join enters namespaces of the container, and becomes root of its user namespace where that is among them.
+func (c *compiler) join(flags uint64) {
+	if flags == 0 {
+		return
+	}
+	c.Step("join", "the container's namespaces")
+	c.Setns(c.Input(containerInput), flags)
+	if flags&unix.CLONE_NEWUSER != 0 {
+		c.becomeRoot()
+	}
+}
+
+// closeMemory closes the memory of the process, and of those that it makes, to those that may look into or trace others.
+func (c *compiler) closeMemory() {
+	c.Step("close", "the memory to others")
+	c.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
 }
 
 // containerInput is the container's first process.

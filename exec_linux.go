@@ -24,7 +24,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 	if err := r.refusePaused(); err != nil {
 		return nil, err
 	}
-	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, nsFlags: r.m.nsFlags}, maps: r.maps,
+	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps,
 		files: map[string]int{}, fds: map[string]int{}}
 	p, err := x.startIn(ctx, r)
 	if err != nil {
@@ -131,7 +131,7 @@ func (x *running) prepareIn(r *running) error {
 	if err := x.attributes(&x.spec.process); err != nil {
 		return err
 	}
-	x.m.rlimits, x.m.ignored, x.m.null = rlimits(&x.spec.process), ignoredSignals(), x.spec.process.nullStreams()
+	x.m.rlimits, x.m.ignored, x.m.null = rlimits(&x.spec.process), ignoredSignals(), x.spec.process.nullStreams(false)
 	return nil
 }
 

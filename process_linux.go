@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/logs"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -23,7 +25,9 @@ func (r *running) process(stop bool) *Process {
 	r.pidfd = stage.NewPidfd(r.child.Pidfd)
 	r.proc, r.hooked = p, true
 	r.ran.Store(!stop)
-	r.startStreams(p)
+	if !r.ready {
+		r.startStreams(p)
+	}
 	r.debug("made", "pid", p.pid)
 	r.owner.watched(r)
 	if stop {
@@ -36,9 +40,12 @@ func (r *running) process(stop bool) *Process {
 		}
 	}
 	if r.attend {
-		p.attended = func() { r.supervise(p) }
+		p.attended = sync.OnceFunc(func() { r.supervise(p) })
 	} else {
 		go r.supervise(p)
+	}
+	if r.ready { // the rest is for its release
+		return p
 	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
@@ -94,9 +101,7 @@ func (r *running) awaitCanceled(p *Process) {
 
 // clock begins to count the time of the command.
 func (r *running) clock(p *Process, began time.Time) {
-	p.mu.Lock()
-	p.began = began
-	p.mu.Unlock()
+	p.beginsAt(began)
 	r.watchLimits(p)
 }
 
@@ -120,6 +125,7 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 		if err != nil || !ok {
 			return
 		}
+		used -= r.setUp
 		if used >= limit {
 			_ = p.kill(ReasonCPUTime)
 			return
@@ -155,6 +161,7 @@ func (r *running) supervise(p *Process) {
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	r.execs.close()
 	res, err := r.collect()
+	err = r.initEnded(res, err)
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()
@@ -162,7 +169,8 @@ func (r *running) supervise(p *Process) {
 	if l := r.listener.Load(); l != nil {
 		_ = l.close()
 	}
-	serr := r.streams.wait(r.spec.process.waitDelay)
+	serr := r.handing.last(r).wait(r.spec.process.waitDelay)
+	r.endOutputs(res)
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
@@ -277,8 +285,8 @@ func (r *running) figures(res *Result) {
 		return
 	}
 	r.last.Store(&st)
-	if _, ok := st.CPU.Usage.Get(); ok {
-		res.CPU = st.CPU.Usage
+	if used, ok := st.CPU.Usage.Get(); ok {
+		res.CPU = cgroups.ValueOf(used - r.setUp)
 	}
 	res.PeakMemory, res.OOMKills = st.Memory.Peak, st.Memory.OOMKills
 	res.PeakPids = st.Pids.Peak
@@ -336,7 +344,10 @@ func (r *running) killGroup() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return r.group.Kill(ctx)
+	if err := r.group.Kill(ctx); err != nil && !goneGroup(err) { // gone with its last process
+		return err
+	}
+	return nil
 }
 
 // removeGroup removes the container's cgroup, for which its processes must be gone.
@@ -375,8 +386,8 @@ func (r *running) rootView() (*rootfs.Root, error) {
 }
 
 // terminalStreams are the streams of a process with a terminal: its master side is copied from and to.
-func terminalStreams(p *processSpec, limit int64) *streams {
-	s := &streams{limit: limit}
+func terminalStreams(p *processSpec, limit int64, outs *outputs) *streams {
+	s := &streams{limit: limit, outs: outs}
 	s.terminalIn, s.terminalOut = p.stdin, p.stdout
 	return s
 }
@@ -387,15 +398,13 @@ func (s *streams) attach(tty *os.File) {
 	if in := s.terminalIn; in != nil {
 		s.feed = func() { _, _ = io.Copy(tty, in) }
 	}
-	out := s.terminalOut
-	if out == nil {
-		out = io.Discard
-	}
 	s.copies = append(s.copies, func() error {
-		err := s.copyOut(out, tty)
-		if errors.Is(err, unix.EIO) {
-			return nil
-		}
-		return err
+		return s.copyAll(logs.Stdout, s.terminalOut, func(w io.Writer) error {
+			err := s.copyOut(w, tty)
+			if errors.Is(err, unix.EIO) {
+				return nil
+			}
+			return err
+		})
 	})
 }

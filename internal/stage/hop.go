@@ -5,7 +5,6 @@ package stage
 import (
 	"fmt"
 	"io"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -26,9 +25,13 @@ func hopProgram(c Config, exe string) (*program.Program, error) {
 	b.Step("keep descriptors for", "its next program")
 	fds, report := c.numbers()
 	for i, name := range c.Program.Inputs() {
-		b.Dup3(b.Input(name), fds[i], 0)
+		if name != HostInput {
+			b.Dup3(b.Input(name), fds[i], 0)
+		}
 	}
-	if !slices.Contains(fds, report) {
+	if c.socket > 0 {
+		b.Fcntl(b.Input(HostInput), unix.F_SETFD, "F_SETFD", 0)
+	} else {
 		b.Dup3(b.Input(HostInput), report, 0)
 	}
 	emitPlaces(b, c)
@@ -60,6 +63,9 @@ func emitSelfMaps(b *program.Builder, c Config) {
 // Explain prints what Start would have the new process do, from its clone to the end of its program. Of the files only
 // the names matter.
 func Explain(w io.Writer, c Config) error {
+	if c.Program.GoesOn() {
+		c.socket = outOfTheWayAbove
+	}
 	hop, err := hopProgram(c, "<stage>")
 	flags := cloneFlags(c.Namespaces, c.Cgroup)
 	if copied.Load() { // of addresses and descriptors only the number is known

@@ -30,9 +30,16 @@ func (c *Config) above() int { return c.places() + len(c.Program.Inputs()) + 1 }
 func (c *Config) numbers() (fds []int, report int) {
 	names := c.Program.Inputs()
 	fds, report = make([]int, len(names)), c.above()-1
+	if c.socket > 0 {
+		report = c.socket
+	}
 	for i, name := range names {
 		fds[i] = c.places() + i
-		if name == HostInput {
+		switch {
+		case name != HostInput:
+		case c.socket > 0:
+			fds[i] = c.socket
+		default:
 			report = fds[i]
 		}
 	}

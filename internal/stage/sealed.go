@@ -45,7 +45,7 @@ var sealed struct {
 
 // startSealed starts a stage from a kept file; nil without an error where there is none.
 func startSealed(c Config, in *inputs) (*Child, error) {
-	if exeMode.Load() != 0 || !c.Program.Encoded() {
+	if exeMode.Load() != 0 || c.socket > 0 || !c.Program.Encoded() {
 		return nil, nil
 	}
 	e := takeSealed(c)
@@ -130,7 +130,8 @@ func (e *sealedExe) leave(refused bool) {
 
 // sealedFile makes the file and opens it for reading only.
 func sealedFile(c Config) (int, error) {
-	w, err := writeExe(exeMaker{"sealed memfd", sealable}, c)
+	fds, report := c.numbers()
+	w, _, err := writeExe(exeMaker{"sealed memfd", sealable}, c.Program, fds, report)
 	if err != nil {
 		return -1, err
 	}
