@@ -11,6 +11,8 @@
 //	go run ./bench memory      heap, goroutines, threads and descriptors that a running container costs
 //	go run ./bench pauses      pauses of the host program while containers start
 //	go run ./bench pool        a command in a container that was made ready before, and the price of that
+//	go run ./bench exec        a further process in a running container, beside crun exec and runc exec
+//	go run ./bench life        how long it takes to freeze, thaw and kill a container, beside crun and runc
 //	go run ./bench stats       processor time of reading the figures of 1,000 groups, beside containerd/cgroups
 //	go run ./bench hostwork    time and allocations of the host's part alone, with a CPU profile
 //
