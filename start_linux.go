@@ -76,6 +76,12 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	joins joins
+
+	ready   bool          // of a pool
+	setUp   time.Duration // CPU time that was used before the release of a container of a pool
+	handing handing       // of the streams, which a container of a pool gets at its release
+
 	initEnd *initEnd // how the command ended, where it is not the first process
 
 	around    *cgroups.Group // of the container that a further process without a group of its own is in
@@ -118,13 +124,13 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready}
 	p, err := r.start(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, early: true}
 		p, err = r.start(a.ctx, stop)
 	}
 	if err == nil && !stop {
@@ -573,6 +579,7 @@ func (c *Container) release(a *attempt) error {
 			return err
 		}
 	}
+	p.beginsAt(began) // before it can have ended
 	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
 		return err
