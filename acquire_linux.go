@@ -47,6 +47,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	if err := r.stdio(); err != nil {
 		return err
 	}
+	if err := r.openInitEnd(); err != nil {
+		return err
+	}
 	if err := r.openTrace(); err != nil {
 		return err
 	}
@@ -103,7 +106,10 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
-	r.m.null = r.spec.process.nullStreams()
+	r.m.null = r.spec.process.nullStreams(r.spec.copied())
+	if err := r.planInit(); err != nil {
+		return err
+	}
 	return r.makeLayout(ctx, desc)
 }
 
@@ -566,10 +572,13 @@ func (m *machine) firstNamespaces() (flags uint64) {
 func (r *running) stdio() error {
 	s := r.spec
 	p := &s.process
-	var err error
+	err := r.openOutputs()
+	if err != nil {
+		return err
+	}
 	if p.terminal {
-		r.streams = terminalStreams(p, p.outputLimit)
-	} else if r.streams, err = openStreams(p, p.outputLimit); err != nil {
+		r.streams = terminalStreams(p, p.outputLimit, r.outs)
+	} else if r.streams, err = openStreams(p, p.outputLimit, r.outs); err != nil {
 		return err
 	}
 	r.undo.add(func() error { r.streams.abort(); return nil })

@@ -76,6 +76,7 @@ func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 	}
 	c.state, c.run, c.proc, c.iso = to, a.run, a.proc, a.iso
 	c.revive(a, to)
+	c.beginHealth(a.proc, to)
 	if !c.isOver(a.proc) {
 		c.watched(a.run) // for who has subscribed meanwhile
 	}

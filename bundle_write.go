@@ -138,6 +138,9 @@ func (w *specWriter) refuseWishes() {
 		{len(s.trees) > 0, "WithFS"},
 		{s.stopSignal != 15, "WithStopSignal"},
 		{len(s.hooks.funcs) > 0, "WithHook"},
+		{s.restart.Mode != RestartNo, "WithRestart"},
+		{s.log != nil, "WithLog"},
+		{s.health != nil, "WithHealthCheck"},
 	} {
 		w.refuse(f.set, f.option, noPlace)
 	}

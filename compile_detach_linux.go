@@ -48,6 +48,10 @@ func (c *compiler) detach() {
 	}
 	c.JumpZero(made, child)
 	rec := stage.Recorder{Status: c.Input(inputStatus), At: state.EndedAt, Size: state.EndedSize, SiginfoAt: state.SiginfoAt, RusageAt: state.RusageAt}
+	if c.m.init {
+		end := c.Input(inputInitTold)
+		rec.End = &end
+	}
 	if c.m.userns == usernsRanges { // it makes the container's first process as its sibling
 		rec.Helper = &made
 	}

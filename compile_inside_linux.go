@@ -18,13 +18,9 @@ func (c *compiler) inside() {
 	c.joinCgroups()
 	emitScheduling(c.Builder, &p.attrs, beforeFork)
 	c.labels(&p.lsm) // a child keeps them; inside, /proc is the container's
-	c.Step("join", "the container's namespaces")
-	c.Setns(c.Input(containerInput), m.nsFlags)
+	c.join(m.nsFlags)
 	c.Step("close", "the container's process descriptor")
 	c.Close(c.Input(containerInput))
-	if m.userns != usernsNone {
-		c.becomeRoot()
-	}
 	c.inherited(p)
 	var ruleset program.OpRef
 	if p.allowNewPrivs {
@@ -45,6 +41,18 @@ func (c *compiler) inside() {
 	emitScheduling(c.Builder, &p.attrs, afterFork)
 	c.lookCommand(p)
 	c.command(p, ruleset)
+}
+
+// join enters namespaces of the container, and becomes root of its user namespace where that is among them.
+func (c *compiler) join(flags uint64) {
+	if flags == 0 {
+		return
+	}
+	c.Step("join", "the container's namespaces")
+	c.Setns(c.Input(containerInput), flags)
+	if flags&unix.CLONE_NEWUSER != 0 {
+		c.becomeRoot()
+	}
 }
 
 // containerInput is the container's first process.

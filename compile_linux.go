@@ -77,6 +77,10 @@ type machine struct {
 	capSets  *capSets         // all five sets, where they were given apart
 
 	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
+
+	init       bool             // the first process makes the one that executes the command
+	initFilter *seccomp.Program // of the first process then; nil: none
+	initImage  bool             // input "init": it executes that
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.
@@ -143,6 +147,9 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c.sysctls()
 	m.plan.Protect(b)
 	c.identity()
+	if m.init {
+		c.initProcess()
+	}
 	c.process()
 	return b.Build()
 }
@@ -632,12 +639,15 @@ func (c *compiler) seccomp() {
 }
 
 // attach attaches a filter.
-func (c *compiler) attach(f *seccomp.Program) program.OpRef {
+func (c *compiler) attach(f *seccomp.Program) program.OpRef { return c.attachTo(f, c.m.asking != nil) }
+
+// attachTo attaches a filter, with the secret if another one is to let the call pass.
+func (c *compiler) attachTo(f *seccomp.Program, secret bool) program.OpRef {
 	prog := make([]byte, 16)
 	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
 	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
 	args := []program.Arg{program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg}
-	if c.m.asking != nil {
+	if secret {
 		args = append(args, c.secret()...)
 	}
 	return c.Call(unix.SYS_SECCOMP, "seccomp", args...)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -80,7 +79,9 @@ type Container struct {
 	limits  *cgroups.Resources // after an Update; nil: those of spec
 	turn    turn
 	hub     hub
-	revival *revival // attends to the restart policy since the last start; nil: there is none
+	revival *revival       // attends to the restart policy since the last start; nil: there is none
+	health  *health        // of the current or last run; nil: it is not asked for
+	checks  sync.WaitGroup // of goroutines that ask for it
 
 	memoryLimit atomic.Int64 // for events
 }
@@ -356,8 +357,8 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	return nil
 }
 
-// Root returns the root filesystem as the container sees it, mounts inside it excluded, for a created, running or
-// stopped container. Paths are resolved as if chrooted into it; the container may be hostile and running. The caller
+// Root returns the root filesystem as the container sees it, with what is mounted in it as long as it lives, for a created,
+// running or stopped container. What is done there is done with the rights of the host program. Paths are resolved as if chrooted into it; the container may be hostile and running. The caller
 // closes it; while it is open, the files stay readable even after the container is closed.
 func (c *Container) Root() (*rootfs.Root, error) {
 	c.mu.Lock()
@@ -368,24 +369,6 @@ func (c *Container) Root() (*rootfs.Root, error) {
 	return c.run.rootView()
 }
 
-// CopyOut copies a file or directory of the container, running or stopped, to dst on the host, whose parent directory
-// must exist. Paths inside are resolved as [Container.Root] does; nothing outside dst is written. Set-user-ID bits are
-// dropped and special files skipped. For limits and other wishes use [rootfs.CopyOut].
-func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
-	root, err := c.Root()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	dst = filepath.Clean(dst)
-	dir, err := os.Open(filepath.Dir(dst))
-	if err != nil {
-		return c.fail("copy out", err)
-	}
-	defer dir.Close()
-	return c.fail("copy out", rootfs.CopyOut(ctx, root, src, dir, filepath.Base(dst), rootfs.CopyOptions{Special: rootfs.SkipSpecial}))
-}
-
 // Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
 // under way is given up first. A detached container is only let go of, and lives on: see [Container.Remove]. It returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
@@ -394,6 +377,7 @@ func (c *Container) Close() error {
 	err := c.close()
 	if err == nil {
 		<-v.over()
+		c.checks.Wait()
 	}
 	return err
 }

@@ -80,7 +80,7 @@ func formatResult(r *Result) *state.Result {
 	out := &state.Result{
 		ExitCode: r.ExitCode, Signal: int(r.Signal), Core: r.Core, Reason: r.Reason.String(), Started: r.Started, Ended: r.Ended,
 		OOMKills: figure(r.OOMKills), PeakMemory: figure(r.PeakMemory), PeakPids: figure(r.PeakPids), ReadBytes: figure(r.ReadBytes),
-		WriteBytes: figure(r.WriteBytes), DiskUsed: figure(r.DiskUsed),
+		WriteBytes: figure(r.WriteBytes), DiskUsed: figure(r.DiskUsed), LogLost: r.LogLost,
 	}
 	if d, ok := r.CPU.Get(); ok {
 		n := int64(d)
@@ -108,7 +108,7 @@ func parseResult(s *state.Result) (*Result, error) {
 	r := &Result{
 		ExitCode: s.ExitCode, Signal: syscall.Signal(s.Signal), Core: s.Core, Started: s.Started, Ended: s.Ended, OOMKills: value(s.OOMKills),
 		PeakMemory: value(s.PeakMemory), PeakPids: value(s.PeakPids), ReadBytes: value(s.ReadBytes), WriteBytes: value(s.WriteBytes),
-		DiskUsed: value(s.DiskUsed),
+		DiskUsed: value(s.DiskUsed), LogLost: s.LogLost,
 	}
 	if s.CPU != nil {
 		r.CPU = cgroups.ValueOf(time.Duration(*s.CPU))

@@ -60,16 +60,16 @@ func withSocket[T any](r *running, ctx context.Context, op string, a *sockAddres
 		kinds |= unix.CLONE_NEWNS
 	}
 	var fds program.Arg
-	fd, err := r.visit(ctx, kinds, nil, func(v *visit) {
+	fd, err := r.visit(ctx, visiting{kinds: kinds, before: func(v *visit) {
 		if path {
 			fds = ownFDs(v)
 		}
-	}, func(v *visit) {
+	}, inside: func(v *visit) {
 		s := v.socket(a)
 		use(v, a, s, fds)
 		v.Step("pass", "the socket")
 		v.pass(s)
-	})
+	}})
 	if err != nil {
 		return none, &net.OpError{Op: op, Net: a.network, Addr: a.addr(), Err: netError(err)}
 	}

@@ -160,7 +160,7 @@ func TestListenPacket(t *testing.T) {
 func TestDialUnix(t *testing.T) {
 	noLeaks(t)
 	c := runs(t)
-	for _, address := range []string{"/tmp/a socket", "@abstract"} {
+	for _, address := range []string{"/tmp/a socket", "/in the root", "@abstract"} {
 		l, err := c.Listen(testContext(t), "unix", address)
 		if err != nil {
 			t.Fatal(err)

@@ -46,10 +46,12 @@ const (
 	EventRestarted
 	// EventDropped: the reader was slow, and Dropped events that followed the last one were lost.
 	EventDropped
+	// EventLogLost: entries of the log could not be written, or its files not be rotated. At most one a second. Detail says why.
+	EventLogLost
 )
 
 var eventNames = [...]string{"", "created", "started", "exited", "oom", "limit", "pressure", "exec-started", "exec-ended", "paused", "resumed", "updated",
-	"health", "restarted", "dropped"}
+	"health", "restarted", "dropped", "log-lost"}
 
 // String returns "started" and the like.
 func (k EventKind) String() string {

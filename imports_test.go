@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"internal/caps":     {},
 	"internal/dbus":     {},
 	"internal/journal":  {},
+	"internal/logs":     {},
 	"internal/seccomp":  {"internal/caps"},
 	"internal/landlock": {},
 	"internal/stage":    {"internal/linux", "internal/program"},
@@ -35,7 +36,7 @@ var mayImport = map[string][]string{
 	// Devices by name, for who asks for them: no other package links it.
 	"rootfs/cdi": {"rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
-	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "namespaces", "rootfs"},
+	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "namespaces", "rootfs"},
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},

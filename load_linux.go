@@ -573,18 +573,30 @@ func (r *running) noteEnding() {
 	if why == ReasonUnknown {
 		return
 	}
+	_ = d.change(func(rec *state.Record) bool {
+		if rec.Phase == state.Stopped || rec.Ending != "" {
+			return false
+		}
+		rec.Ending = why.String()
+		return true
+	})
+}
+
+// change changes the record, unless f says that there is nothing to change.
+func (d *detachment) change(f func(*state.Record) bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.entry.Lock(true) != nil {
-		return
+	if err := d.entry.Lock(true); err != nil {
+		return err
 	}
 	defer d.entry.Unlock()
 	rec, err := d.entry.Read()
-	if err != nil || rec.Phase == state.Stopped || rec.Ending != "" {
-		return
+	if err != nil || !f(rec) {
+		return err
 	}
-	rec.Ending = why.String()
-	if d.entry.Write(rec) == nil {
-		d.rec = rec
+	if err := d.entry.Write(rec); err != nil {
+		return err
 	}
+	d.rec = rec
+	return nil
 }

@@ -36,7 +36,8 @@ func (r *running) freeze(ctx context.Context, pause bool) error {
 		return err
 	}
 	if !pause {
-		if err := r.group.Thaw(ctx); err != nil {
+		// Who is stopped ends only when killed: a group that has gone otherwise has been thawed.
+		if err := r.group.Thaw(ctx); err != nil && (r.pausing.killed.Load() || !goneGroup(err)) {
 			return err
 		}
 		r.pausing.asked.Store(false)

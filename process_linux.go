@@ -13,6 +13,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/logs"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -162,6 +163,7 @@ func (r *running) supervise(p *Process) {
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	r.execs.close()
 	res, err := r.collect()
+	err = r.initEnded(res, err)
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()
@@ -170,6 +172,7 @@ func (r *running) supervise(p *Process) {
 		_ = l.close()
 	}
 	serr := r.streams.wait(r.spec.process.waitDelay)
+	r.endOutputs(res)
 	r.figures(res)
 	p.mu.Lock()
 	why := p.reason
@@ -333,7 +336,10 @@ func (r *running) killGroup() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return r.group.Kill(ctx)
+	if err := r.group.Kill(ctx); err != nil && !goneGroup(err) { // gone with its last process
+		return err
+	}
+	return nil
 }
 
 // removeGroup removes the container's cgroup, for which its processes must be gone.
@@ -372,8 +378,8 @@ func (r *running) rootView() (*rootfs.Root, error) {
 }
 
 // terminalStreams are the streams of a process with a terminal: its master side is copied from and to.
-func terminalStreams(p *processSpec, limit int64) *streams {
-	s := &streams{limit: limit}
+func terminalStreams(p *processSpec, limit int64, outs *outputs) *streams {
+	s := &streams{limit: limit, outs: outs}
 	s.terminalIn, s.terminalOut = p.stdin, p.stdout
 	return s
 }
@@ -384,15 +390,13 @@ func (s *streams) attach(tty *os.File) {
 	if in := s.terminalIn; in != nil {
 		s.feed = func() { _, _ = io.Copy(tty, in) }
 	}
-	out := s.terminalOut
-	if out == nil {
-		out = io.Discard
-	}
 	s.copies = append(s.copies, func() error {
-		err := s.copyOut(out, tty)
-		if errors.Is(err, unix.EIO) {
-			return nil
-		}
-		return err
+		return s.copyAll(logs.Stdout, s.terminalOut, func(w io.Writer) error {
+			err := s.copyOut(w, tty)
+			if errors.Is(err, unix.EIO) {
+				return nil
+			}
+			return err
+		})
 	})
 }

@@ -34,10 +34,12 @@ const (
 	ReasonCanceled
 	// ReasonStopped: Stop, Kill or Close of the container ended it.
 	ReasonStopped
+	// ReasonUnhealthy: its health checks failed; see [HealthCheck].End.
+	ReasonUnhealthy
 )
 
 var reasonNames = [...]string{"unknown", "exited", "signaled", "out of memory", "timed out", "CPU time limit", "output limit",
-	"disk limit", "canceled", "stopped"}
+	"disk limit", "canceled", "stopped", "unhealthy"}
 
 // String returns "out of memory" and the like.
 func (r Reason) String() string {
@@ -89,6 +91,8 @@ type Result struct {
 	ReadBytes, WriteBytes cgroups.Value[uint64]
 	// DiskUsed is what stood in the throw-away writable layer at the end, in bytes.
 	DiskUsed cgroups.Value[uint64]
+	// LogLost counts the entries of the log ([WithLog]) that could not be written; see [EventLogLost].
+	LogLost uint64 `json:",omitempty"`
 }
 
 // Success reports whether the command ended by itself with exit code 0.

@@ -60,6 +60,11 @@ type spec struct {
 
 	hooks   hooksSpec
 	restart RestartPolicy
+
+	log    *LogConfig
+	health *HealthCheck
+
+	init bool // the first process is not the command
 }
 
 // processSpec is what a process was asked to be.
@@ -153,7 +158,10 @@ func (s *spec) validate() error {
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
+	add(s.validateInit())
 	add(errors.Join(s.validateRestart()...))
+	add(errors.Join(s.validateLog()...))
+	add(errors.Join(s.validateHealth()...))
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev

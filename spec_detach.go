@@ -45,7 +45,8 @@ func (s *spec) validateDetach() (faults []error) {
 		{p.terminal, "WithTerminal"}, {p.timeout != 0, "WithTimeout"}, {p.cpuTime != 0, "WithCPUTime"}, {p.outputLimit != 0, "WithOutputLimit"},
 		{p.ctx != nil, "WithContext"}, {p.cancel != nil, "WithCancel"}, {s.trace != nil, "WithTrace"},
 		{p.notify.handler != nil, "WithSeccompNotify"}, {p.notify.recorder != nil, "WithSeccompRecorder"},
-		{s.restart.Mode != RestartNo, "WithRestart"},
+		{s.restart.Mode != RestartNo, "WithRestart"}, {s.log != nil, "WithLog"},
+		{s.health != nil, "WithHealthCheck"},
 	} {
 		if o.set {
 			faults = append(faults, invalid(o.name, living))

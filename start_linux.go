@@ -37,6 +37,7 @@ type running struct {
 	layout    *rootfs.Layout
 	env       rootfs.Env
 	streams   *streams
+	outs      *outputs // nil: nobody gets a copy of the output
 	network   NetworkAttachment
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
@@ -62,6 +63,7 @@ type running struct {
 	det       *detachment // of a container that outlives its program
 	ran       atomic.Bool // the command has been executed
 	pausing   pausing
+	mounting  mounting
 	owner     *Container                    // whom events are told to
 	announced sync.Once                     // the command's start has been told
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
@@ -73,6 +75,8 @@ type running struct {
 	exited     func()                          // says that the process has ended, to who holds the mount namespace
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
+
+	initEnd *initEnd // how the command ended, where it is not the first process
 
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
 	proc   *Process // nil until it has been made
@@ -141,6 +145,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 		defer r.streams.closeChild()
 		err = r.launch()
 	}
+	r.initEnd.launched(r.det != nil)
 	if cerr := endOf(ctx); cerr != nil && err != nil {
 		return nil, cerr
 	}
@@ -257,7 +262,9 @@ func (r *running) traced() {
 // settle lets go of what only the set-up needs: many containers may run for a long time, and each is to cost the host
 // program little.
 func (r *running) settle() {
-	r.m.nsFlags = r.namespaceFlags()
+	if !r.spec.detach.loaded { // of a container that another program has made they are found out when they are needed
+		r.m.nsFlags = r.namespaceFlags()
+	}
 	r.prog, r.layout, r.files, r.fds, r.env = nil, nil, nil, nil, rootfs.Env{}
 	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
 	r.m.asking, r.m.landlock = nil, nil
@@ -563,6 +570,7 @@ func (c *Container) release(a *attempt) error {
 			return err
 		}
 	}
+	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caisson-go/caisson/internal/logs"
 )
 
 // streams are the standard streams of one start: what the process gets, and the goroutines that copy.
@@ -20,6 +22,7 @@ type streams struct {
 
 	terminalIn  io.Reader
 	terminalOut io.Writer
+	outs        *outputs // who gets a copy of the output; nil: nobody
 
 	limit   int64 // 0: none
 	written atomic.Int64
@@ -30,9 +33,9 @@ type streams struct {
 	errs []error
 }
 
-// openStreams prepares the streams. With a limit on the output even files are copied to.
-func openStreams(p *processSpec, limit int64) (s *streams, err error) {
-	s = &streams{limit: limit}
+// openStreams prepares the streams. With a limit on the output, or somebody who gets a copy, even files are copied to.
+func openStreams(p *processSpec, limit int64, outs *outputs) (s *streams, err error) {
+	s = &streams{limit: limit, outs: outs}
 	defer func() {
 		if err != nil {
 			s.abort()
@@ -41,14 +44,19 @@ func openStreams(p *processSpec, limit int64) (s *streams, err error) {
 	if err := s.input(p.stdin); err != nil {
 		return s, err
 	}
-	if err := s.output(p.stdout); err != nil {
+	one := p.stderr != nil && same(p.stderr, p.stdout)
+	if one && outs != nil { // who gets a copy is told which stream it was
+		w := &oneAtATime{w: p.stdout}
+		return s, errors.Join(s.output(logs.Stdout, w), s.output(logs.Stderr, w))
+	}
+	if err := s.output(logs.Stdout, p.stdout); err != nil {
 		return s, err
 	}
-	if p.stderr != nil && same(p.stderr, p.stdout) {
+	if one {
 		s.child = append(s.child, s.child[1])
 		return s, nil
 	}
-	return s, s.output(p.stderr)
+	return s, s.output(logs.Stderr, p.stderr)
 }
 
 // same reports whether two writers are the same, without panicking on types that cannot be compared.
@@ -66,9 +74,10 @@ func (s *streams) null() error {
 	return nil
 }
 
-// nullStreams tells which standard streams lead nowhere. With a limit on the output it is counted all the same.
-func (p *processSpec) nullStreams() [3]bool {
-	uncounted := p.outputLimit == 0
+// nullStreams tells which standard streams lead nowhere. With a limit on the output it is counted all the same, and copied
+// where somebody gets a copy.
+func (p *processSpec) nullStreams(copied bool) [3]bool {
+	uncounted := p.outputLimit == 0 && !copied
 	return [3]bool{p.stdin == nil, p.stdout == nil && uncounted, p.stderr == nil && uncounted}
 }
 
@@ -92,23 +101,23 @@ func (s *streams) input(r io.Reader) error {
 	return nil
 }
 
-func (s *streams) output(w io.Writer) error {
-	if w == nil && s.limit == 0 {
+func (s *streams) output(stream logs.Stream, w io.Writer) error {
+	direct := s.limit == 0 && s.outs == nil
+	if w == nil && direct {
 		return s.null()
 	}
-	if f, ok := w.(*os.File); ok && s.limit == 0 {
+	if f, ok := w.(*os.File); ok && direct {
 		s.child = append(s.child, f)
 		return nil
-	}
-	if w == nil {
-		w = io.Discard
 	}
 	pr, pw, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	s.child, s.close, s.ours = append(s.child, pw), append(s.close, pw), append(s.ours, pr)
-	s.copies = append(s.copies, func() error { return s.copyOut(w, pr) })
+	s.copies = append(s.copies, func() error {
+		return s.copyAll(stream, w, func(w io.Writer) error { return s.copyOut(w, pr) })
+	})
 	return nil
 }
 

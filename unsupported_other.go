@@ -49,6 +49,13 @@ func (r *running) listenPacket(context.Context, []sockAddress) (net.PacketConn, 
 	return nil, errOS
 }
 
+func (r *running) mount(context.Context, []rootfs.Mount) error       { return errOS }
+func (r *running) unmount(context.Context, string, bool, bool) error { return errOS }
+
+func (r *running) actingIn(context.Context, *rootfs.Root, func(context.Context, *rootfs.Root) error) error {
+	return errOS
+}
+
 func remedy(error) string { return "" }
 
 func recoverEverything(context.Context, []Owner) (int, error) { return 0, errOS }

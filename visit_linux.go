@@ -25,14 +25,41 @@ type visit struct {
 // syncVisit marks the descriptors that a visit passes out.
 const syncVisit = 32
 
-// visit makes such a process. kinds are the CLONE_NEW flags of the namespaces to enter; those that the container shares with
-// the host program are left out. before emits what is to be done outside, enter what is to be done inside; both may be nil.
-// files are inputs of the program. It returns the descriptors that were passed out, which are the caller's.
-func (r *running) visit(ctx context.Context, kinds uint64, files map[string]int, before, inside func(*visit)) (fds []int, err error) {
-	if !r.execs.enter() {
-		return nil, fmt.Errorf("%w: the container has ended", ErrState)
+// visiting says what a visit is to do.
+type visiting struct {
+	// kinds are the CLONE_NEW flags of the namespaces to enter; those that the container shares with the host program are
+	// left out.
+	kinds uint64
+	// plan has the files that the program needs; nil where there are none.
+	plan *rootfs.Plan
+	// before emits what is to be done outside, between what is to be done when only the user namespace has been entered, inside
+	// what is to be done at the end. Each may be nil.
+	before, between, inside func(*visit)
+	// answer is given each descriptor that is passed out, as its own, and says whether the visit is to be released from a
+	// wait. Without it they are collected.
+	answer func(fd int) (release bool, err error)
+}
+
+// visit makes such a process and stays until it has ended. It returns the descriptors that were passed out, which are the
+// caller's.
+func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) {
+	ctx, leave, ok := r.execs.during(ctx, errGone)
+	if !ok {
+		return nil, errGone
 	}
-	defer r.execs.in.Done()
+	defer leave()
+	child, err := r.send(w)
+	if err != nil {
+		return nil, err
+	}
+	return accompanyVisit(ctx, child, w.answer)
+}
+
+// errGone: there is nothing to enter any more.
+var errGone = fmt.Errorf("%w: the container has ended", ErrState)
+
+// send makes such a process, which waits until the keeper knows it. The caller has passed r.execs.
+func (r *running) send(w visiting) (*stage.Child, error) {
 	if r.pidfd == nil {
 		return nil, fmt.Errorf("%w: the container's process is not known", ErrState)
 	}
@@ -42,20 +69,18 @@ func (r *running) visit(ctx context.Context, kinds uint64, files map[string]int,
 	}
 	b := program.NewBuilder(false)
 	v := &visit{&compiler{Builder: b, s: r.spec, m: &machine{inside: true, userns: userns}}, rootfs.Inside(rootfs.Probe())}
-	v.emit(flags&(kinds|unix.CLONE_NEWUSER), before, inside)
+	v.emit(flags&(w.kinds|unix.CLONE_NEWUSER), w)
 	p, err := b.Build()
 	if err != nil {
 		return nil, err
 	}
 	inputs := map[string]int{containerInput: r.pidfd.Fd()}
-	for name, fd := range files {
-		inputs[name] = fd
+	if w.plan != nil {
+		for name, f := range w.plan.Files() {
+			inputs[name] = int(f.Fd())
+		}
 	}
-	child, err := stage.Start(stage.Config{Program: p, Files: inputs, Cgroup: -1})
-	if err != nil {
-		return nil, err
-	}
-	return accompanyVisit(ctx, child)
+	return stage.Start(stage.Config{Program: p, Files: inputs, Cgroup: -1})
 }
 
 // whichNamespaces are those that the container does not share with the host program.
@@ -68,28 +93,27 @@ func (r *running) whichNamespaces() (flags uint64, userns usernsMode, err error)
 }
 
 // emit emits the process: nobody may look at its memory, it waits until the keeper knows it, and it enters.
-func (v *visit) emit(flags uint64, before, inside func(*visit)) {
+func (v *visit) emit(flags uint64, w visiting) {
 	v.Step("name", "the process")
 	v.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(stageName+"\x00"), strconv.Quote(stageName)))
 	v.Step("start a new", "session")
 	v.Setsid()
 	v.Step("wait for", "the keeper")
 	stage.EmitWait(v.Builder)
-	if before != nil {
-		before(v)
+	if w.before != nil {
+		w.before(v)
 	}
-	if flags != 0 {
-		v.Step("join", "the container's namespaces")
-		v.Setns(v.Input(containerInput), flags)
+	if w.between != nil {
+		v.join(flags & unix.CLONE_NEWUSER)
+		flags &^= unix.CLONE_NEWUSER
+		w.between(v)
 	}
-	if v.m.userns != usernsNone {
-		v.becomeRoot()
-	}
+	v.join(flags)
 	v.Step("close", "the memory to others")
 	v.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
 	v.Umask(0o022)
-	if inside != nil {
-		inside(v)
+	if w.inside != nil {
+		w.inside(v)
 	}
 	v.ExitGroup(0)
 }
@@ -97,9 +121,16 @@ func (v *visit) emit(flags uint64, before, inside func(*visit)) {
 // pass passes a descriptor out.
 func (v *visit) pass(fd program.OpRef) { v.sendResult(syncVisit, fd) }
 
+// show passes a copy of a descriptor out.
+func (v *visit) show(fd program.Arg) {
+	own := v.Fcntl(fd, unix.F_DUPFD_CLOEXEC, "F_DUPFD_CLOEXEC", 0)
+	v.pass(own)
+	v.Close(own.Result())
+}
+
 // accompanyVisit collects what a visit passes out, until it ends. The end of the context ends it, and so does the end of
 // the host program.
-func accompanyVisit(ctx context.Context, child *stage.Child) (fds []int, err error) {
+func accompanyVisit(ctx context.Context, child *stage.Child, answer func(int) (bool, error)) (fds []int, err error) {
 	defer unix.Close(child.Pidfd)
 	defer child.Conn.Close()
 	var t target
@@ -112,8 +143,15 @@ func accompanyVisit(ctx context.Context, child *stage.Child) (fds []int, err err
 	}
 	for err == nil {
 		var msg stage.Message
-		if msg, err = child.Conn.Recv(); msg.FD >= 0 {
+		switch msg, err = child.Conn.Recv(); {
+		case msg.FD < 0:
+		case answer == nil:
 			fds = append(fds, msg.FD)
+		default:
+			var release bool
+			if release, err = answer(msg.FD); err == nil && release {
+				err = child.Conn.Release()
+			}
 		}
 	}
 	ended := !stop()

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -36,13 +37,13 @@ func (p *Plan) open(b *program.Builder, name string, flags uint64, missing progr
 // OpenDir emits the opening of a directory in the finished root. The links of /proc are not followed; without openat2
 // no symbolic links are.
 func (p *Plan) OpenDir(b *program.Builder, dir string) program.Arg {
-	return p.open(b, rel(dir), unix.O_DIRECTORY, 0).Result()
+	return p.open(b, cmp.Or(rel(dir), "."), unix.O_DIRECTORY, 0).Result()
 }
 
 // OpenPath emits the opening with O_PATH of whatever is at a path in the finished root, as OpenDir does it. Where missing is
 // not 0, the program goes on there when nothing is at the path.
 func (p *Plan) OpenPath(b *program.Builder, name string, missing program.Label) program.OpRef {
-	return p.open(b, rel(name), 0, missing, unix.ENOTDIR)
+	return p.open(b, cmp.Or(rel(name), "."), 0, missing, unix.ENOTDIR)
 }
 
 func orMissing(o program.OpRef, missing program.Label, errnos []syscall.Errno) program.OpRef {

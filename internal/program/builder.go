@@ -140,6 +140,13 @@ func (b *Builder) CopyWord(from, to Word) {
 	b.add(Op{Nr: opCopy, Args: []Arg{from.Addr(), to.Addr()}})
 }
 
+// ClearUpperHalf clears the half of w that comes second in memory; zero is a word of that value. The low half of the word
+// that follows w is cleared too.
+func (b *Builder) ClearUpperHalf(w, zero Word) {
+	half := Arg{kind: kindWord, val: uint64(w) | 1<<halfShift}
+	b.add(Op{Nr: opCopy, Args: []Arg{zero.Addr(), half}})
+}
+
 func (o OpRef) addr() Arg { return Arg{kind: kindResult, val: uint64(o.i), text: "addr"} }
 
 // Build returns the program. The builder must not be used afterwards.

@@ -337,11 +337,11 @@ func EmitWait(b *program.Builder) {
 	b.FailZero(r, unix.ESRCH)
 }
 
-// Send lets the stage go on from an EmitReceive, with copies of the descriptors that it waits for. A stage that has ended
-// already is no error here: Recv tells why.
-func (c *Conn) Send(fds ...int) error {
+// Ask sends a message with descriptors to a stage that waits for one by its own program. A stage that has ended already is no
+// error here: Recv tells why.
+func (c *Conn) Ask(msg []byte, fds ...int) error {
 	for {
-		err := unix.Sendmsg(c.fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(c.fd, msg, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 		if err == unix.EPIPE || err == unix.ECONNRESET {
 			return nil
 		}
@@ -350,6 +350,10 @@ func (c *Conn) Send(fds ...int) error {
 		}
 	}
 }
+
+// Send lets the stage go on from an EmitReceive, with copies of the descriptors that it waits for. A stage that has ended
+// already is no error here: Recv tells why.
+func (c *Conn) Send(fds ...int) error { return c.Ask([]byte{1}, fds...) }
 
 // EmitReceive emits a sync point at which the stage waits for descriptors, which Send passes, and returns them by the
 // given names.

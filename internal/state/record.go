@@ -67,6 +67,7 @@ type Record struct {
 	Isolation  json.RawMessage `json:"isolation,omitempty"` // what contains it
 	Steps      []Step          `json:"steps,omitempty"`     // what a created container has left to do
 
+	Mounts []Mount `json:"mounts,omitempty"` // what was mounted while it runs
 	Ending string  `json:"ending,omitempty"` // why someone is ending it
 	Result *Result `json:"result,omitempty"` // how it ended
 }
@@ -75,6 +76,13 @@ type Record struct {
 type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks since boot: field 22 of /proc/PID/stat
+}
+
+// Mount names a mount in the container that was attached while it runs.
+type Mount struct {
+	Target string `json:"target"`           // as it was asked for
+	ID     uint64 `json:"id"`               // STATX_MNT_ID: may be given again
+	Unique uint64 `json:"unique,omitempty"` // STATX_MNT_ID_UNIQUE; 0 where the kernel has none
 }
 
 // Thing is something on the machine that an owner made for the container and can undo.
@@ -109,6 +117,7 @@ type Result struct {
 	ReadBytes  *uint64 `json:"readBytes,omitempty"`
 	WriteBytes *uint64 `json:"writeBytes,omitempty"`
 	DiskUsed   *uint64 `json:"diskUsed,omitempty"`
+	LogLost    uint64  `json:"logLost,omitempty"`
 }
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
