@@ -2,18 +2,14 @@ package netns
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,64 +21,13 @@ import (
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
-// hostEnv marks a test binary that runs in namespaces of its own: the host of these tests is a network namespace, so that they
-// leave the machine alone, and an ordinary user can run them.
-const hostEnv = "CAISSON_TEST_NETNS_HOST"
-
+// The host of these tests is a network namespace of their own.
 func TestMain(m *testing.M) {
-	if os.Getenv(hostEnv) == "" {
-		os.Exit(inFakeHost())
-	}
-	if err := fakeHost(); err != nil {
-		fmt.Fprintln(os.Stderr, "fake host:", err)
-		os.Exit(1)
-	}
-	if _, err := journal.Default(); err != nil { // stays open
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	testutil.Main(m, map[string]func(){"connect": roleConnect})
-}
-
-// inFakeHost runs the tests again in new namespaces.
-func inFakeHost() int {
-	runtime.LockOSThread() // the signal below comes when the thread ends
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), hostEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return max(1, exit.ExitCode())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
-// fakeHost gives the host of the tests a /run of its own and a loopback device.
-func fakeHost() error {
-	if _, err := os.Stat("/run/caisson-test"); err == nil {
-		return nil // a role: made already
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	begin := func() error {
+		_, err := journal.Default() // stays open
 		return err
 	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
-		return err
-	}
-	if err := os.Mkdir("/run/caisson-test", 0o700); err != nil {
-		return err
-	}
-	return loopbackUp()
+	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect})
 }
 
 const testTime = 60 * time.Second

@@ -72,3 +72,16 @@ func (o *ConnectionOwner) undo(context.Context, *record) error {
 
 // FromFile needs Linux.
 func FromFile(*os.File) (*Namespace, error) { return nil, unsupported("open network namespace") }
+
+// Changes needs Linux.
+func (b *Bridge) Changes(context.Context) ([]Change, error) { return nil, unsupported("list changes") }
+
+// Endpoints needs Linux.
+func (b *Bridge) Endpoints(context.Context) ([]Status, error) {
+	return nil, unsupported("list endpoints")
+}
+
+// Obstacles needs Linux.
+func (b *Bridge) Obstacles(context.Context) ([]Obstacle, error) {
+	return nil, unsupported("list chains")
+}

@@ -188,3 +188,30 @@ func (p Port) each() []Port {
 	}
 	return out
 }
+
+// portKey and portAddr are the names under which a published port is recorded.
+func portKey(p Port) string { return p.protocol() + "-" + strconv.Itoa(int(p.Host)) }
+
+func portAddr(p Port) string {
+	if p.specific() {
+		return p.HostAddr.String()
+	}
+	if p.HostAddr.IsValid() {
+		return "any" + map[bool]string{true: "4", false: "6"}[p.HostAddr.Is4()]
+	}
+	return "any"
+}
+
+// clash says that two addresses under which a port is published, as portAddr names them, are not apart.
+func clash(a, b string) bool {
+	if a == b || a == "any" || b == "any" {
+		return true
+	}
+	for range 2 {
+		if ip, err := netip.ParseAddr(b); err == nil && (a == "any4" && ip.Is4() || a == "any6" && ip.Is6()) {
+			return true
+		}
+		a, b = b, a
+	}
+	return false
+}

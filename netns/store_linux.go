@@ -316,32 +316,6 @@ func (s *store) release(ref endpointRef) error {
 	return os.Remove(filepath.Join(s.netDir(ref.Network), "ep", ref.ID+".json"))
 }
 
-func portKey(p Port) string { return p.protocol() + "-" + strconv.Itoa(int(p.Host)) }
-
-func portAddr(p Port) string {
-	if p.specific() {
-		return p.HostAddr.String()
-	}
-	if p.HostAddr.IsValid() {
-		return "any" + map[bool]string{true: "4", false: "6"}[p.HostAddr.Is4()]
-	}
-	return "any"
-}
-
-// clash says that two addresses under which a port is published, as portAddr names them, are not apart.
-func clash(a, b string) bool {
-	if a == b || a == "any" || b == "any" {
-		return true
-	}
-	for range 2 {
-		if ip, err := netip.ParseAddr(b); err == nil && (a == "any4" && ip.Is4() || a == "any6" && ip.Is6()) {
-			return true
-		}
-		a, b = b, a
-	}
-	return false
-}
-
 // takePort records a published port; who has it already is returned otherwise.
 func (s *store) takePort(p Port, id string) (other string, err error) {
 	dir := filepath.Join(s.dir, "ports", portKey(p))
