@@ -29,7 +29,7 @@ import (
 
 // acquire takes what the start needs, each thing with its undo, and compiles the program.
 func (r *running) acquire(ctx context.Context, stop bool) error {
-	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
+	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil, ready: r.ready}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst(ctx)
 	if err := r.claim(ctx, stop); err != nil {
@@ -44,7 +44,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	if err := r.limits(ctx); err != nil {
 		return err
 	}
-	if err := r.stdio(); err != nil {
+	if r.ready {
+		r.streams = &streams{}
+	} else if err := r.stdio(); err != nil {
 		return err
 	}
 	if err := r.openInitEnd(); err != nil {

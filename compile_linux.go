@@ -78,6 +78,12 @@ type machine struct {
 
 	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
 
+	ready bool     // of a pool: the program waits for its rest
+	rest  bool     // that rest
+	sent  []string // the files that come with it, in this order
+
+	packed []string // inputs that stand in one file
+
 	init       bool             // the first process makes the one that executes the command
 	initFilter *seccomp.Program // of the first process then; nil: none
 	initImage  bool             // input "init": it executes that
@@ -119,6 +125,10 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 		c.inside()
 		return b.Build()
 	}
+	if m.rest {
+		c.rest()
+		return b.Build()
+	}
 	if s.alone {
 		c.session()
 		c.joinCgroups()
@@ -147,6 +157,10 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c.sysctls()
 	m.plan.Protect(b)
 	c.identity()
+	if m.ready {
+		c.awaitRest()
+		return b.Build()
+	}
 	if m.init {
 		c.initProcess()
 	}
@@ -161,6 +175,8 @@ type compiler struct {
 	*program.Builder
 	s *spec
 	m *machine
+
+	received map[string]program.OpRef // files that came with the rest of a program
 }
 
 // session makes the process the leader of a session, so that it has no terminal of the host and can get its own.
@@ -421,6 +437,13 @@ func (c *compiler) process() {
 
 // inherited sets what needs privileges and a child keeps.
 func (c *compiler) inherited(p *processSpec) {
+	c.limitProcess()
+	emitKeyring(c.Builder, c.m.keyring)
+	emitPersonality(c.Builder, &p.attrs)
+}
+
+// limitProcess sets the limits that each process has for itself.
+func (c *compiler) limitProcess() {
 	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
@@ -430,8 +453,6 @@ func (c *compiler) inherited(p *processSpec) {
 		c.Step("limit", "CPU time of each process")
 		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
-	emitKeyring(c.Builder, c.m.keyring)
-	emitPersonality(c.Builder, &p.attrs)
 }
 
 // command executes the command, once the host lets it.
@@ -447,7 +468,9 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	}
 	c.Umask(umask)
 	// The last wait: the host knows the process by now, and it will be killed when the host ends.
-	if c.m.create || c.s.hooks.any(HookCreated) {
+	if c.m.rest {
+		// It has been over for as long as this program is known.
+	} else if c.m.create || c.s.hooks.any(HookCreated) {
 		c.Step("wait in", `state "created"`)
 		stage.EmitSync(c.Builder, syncCreated)
 	} else {

@@ -67,6 +67,9 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	switch {
 	case sh.m.inside:
 		sh.m.plan = rootfs.Inside(sh.env.Features)
+	case sh.m.rest:
+		sh.m.plan = rootfs.InsideWith(sh.env.Features, sh.spec.files)
+		can = can && len(sh.spec.files) == 0
 	case !sh.spec.alone:
 		plan, err := sh.layout.Compile(sh.env)
 		if err != nil {

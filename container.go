@@ -84,6 +84,9 @@ type Container struct {
 	checks  sync.WaitGroup // of goroutines that ask for it
 
 	memoryLimit atomic.Int64 // for events
+
+	ready bool   // of a pool: in StateCreated it has no command yet
+	had   [2]int // how many files and trees of files it had been given by then
 }
 
 // New makes a container from options. It checks the options themselves and reports all their faults at once, as
@@ -186,9 +189,12 @@ func (c *Container) startThen(ctx context.Context, s *spec, attend bool) (*Proce
 		return nil, err
 	}
 	a.attend = attend
-	if a.from == StateCreated {
+	switch {
+	case a.ready:
+		err = c.releaseReady(a)
+	case a.from == StateCreated:
 		err = c.release(a)
-	} else {
+	default:
 		err = c.create(a, false)
 	}
 	return c.finish(a, StateRunning, err)
@@ -395,6 +401,7 @@ func (c *Container) close() error {
 			if err := p.kill(ReasonStopped); err != nil {
 				return c.fail("close", err)
 			}
+			p.attend()
 			<-p.done
 		}
 		if a != nil {

@@ -169,16 +169,7 @@ func (s *spec) validate() error {
 	}
 	add(validatePaths("WithMaskedPaths", s.masked))
 	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
-	for _, f := range s.files {
-		if !cleanAbs(f.Path) || f.Path == "/" {
-			add(invalid("WithFile", "%q is not a clean absolute path", f.Path))
-		}
-	}
-	for _, t := range s.trees {
-		if !cleanAbs(t.path) || t.fsys == nil {
-			add(invalid("WithFS", "%q is not a clean absolute path, or the file system is nil", t.path))
-		}
-	}
+	add(s.validateFiles())
 	for _, kv := range s.sysctls {
 		add(checkSysctl(kv[0], kv[1], &s.namespaces))
 	}
@@ -199,6 +190,21 @@ func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []ro
 		return &OptionError{option, err}
 	}
 	return nil
+}
+
+func (s *spec) validateFiles() error {
+	var faults []error
+	for _, f := range s.files {
+		if !cleanAbs(f.Path) || f.Path == "/" {
+			faults = append(faults, invalid("WithFile", "%q is not a clean absolute path", f.Path))
+		}
+	}
+	for _, t := range s.trees {
+		if !cleanAbs(t.path) || t.fsys == nil {
+			faults = append(faults, invalid("WithFS", "%q is not a clean absolute path, or the file system is nil", t.path))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 func validatePaths(option string, paths []string) error {

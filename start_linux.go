@@ -76,6 +76,10 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	ready   bool          // of a pool
+	setUp   time.Duration // CPU time that was used before the release of a container of a pool
+	handing handing       // of the streams, which a container of a pool gets at its release
+
 	initEnd *initEnd // how the command ended, where it is not the first process
 
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
@@ -115,13 +119,13 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready}
 	p, err := r.start(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, early: true}
 		p, err = r.start(a.ctx, stop)
 	}
 	if err == nil && !stop {
@@ -570,6 +574,7 @@ func (c *Container) release(a *attempt) error {
 			return err
 		}
 	}
+	p.beginsAt(began) // before it can have ended
 	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
 		return err

@@ -69,3 +69,8 @@ func (d StateDir) recover(context.Context, []Owner) (int, error)             { r
 func probe(context.Context) []Ability {
 	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
 }
+
+func (c *Container) makeReady(context.Context) error { return errOS }
+func (c *Container) alive() bool                     { return false }
+func (c *Container) take(*spec, bool)                {}
+func (c *Container) releaseReady(*attempt) error     { return errOS }

@@ -80,7 +80,7 @@ func EmitInit(b *program.Builder, i Init) {
 // failure. The caller closes it. ErrExecForbidden means that none can be written.
 func Image(p *program.Program) (int, error) {
 	for i := int(exeMode.Load()); i < len(exeMakers) && !copied.Load(); i++ {
-		fd, err := writeExe(exeMakers[i], p, nil, -1)
+		fd, _, err := writeExe(exeMakers[i], p, nil, -1)
 		if err == nil || !errors.Is(err, os.ErrPermission) {
 			return fd, err
 		}
