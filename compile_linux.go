@@ -78,6 +78,10 @@ type machine struct {
 
 	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
 
+	joinUser bool // input "user namespace": it is joined, not made
+	joinPID  bool // one of the joined namespaces is that of process ids
+	denied   bool // setgroups(2) is, in the user namespace that is joined
+
 	ready bool     // of a pool: the program waits for its rest
 	rest  bool     // that rest
 	sent  []string // the files that come with it, in this order
@@ -90,7 +94,15 @@ type machine struct {
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.
-func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside }
+func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside || m.outside() }
+
+// outside reports whether all is set up by a process that does not appear in the pid namespace that is joined: the one that
+// does has its final credentials. In a user namespace the latter may have more, since the memory of the stage belongs to
+// the host's, which closes it to all inside.
+func (m *machine) outside() bool { return m.joinPID && m.userns == usernsNone && !m.inside }
+
+// noGroups reports whether groups cannot be set in the container's user namespace.
+func (m *machine) noGroups() bool { return m.userns == usernsSelf || m.denied }
 
 type joinedNS struct {
 	flag uint64
@@ -133,6 +145,10 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 		c.session()
 		c.joinCgroups()
 		c.process()
+		return b.Build()
+	}
+	if m.outside() {
+		c.outside()
 		return b.Build()
 	}
 	if m.userns == usernsRanges {
@@ -244,10 +260,7 @@ func (c *compiler) openSources() {
 
 // enterNamespaces joins and makes namespaces, except those that clone made.
 func (c *compiler) enterNamespaces() {
-	for _, j := range c.m.joined {
-		c.Step("join", j.name)
-		c.Setns(c.Input(j.name), j.flag)
-	}
+	c.joinWished()
 	flags := c.m.newNS
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // as long as the host's /proc is in sight
 		flags &^= t
@@ -269,6 +282,14 @@ func (c *compiler) enterNamespaces() {
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+// joinWished joins namespaces of all kinds but user.
+func (c *compiler) joinWished() {
+	for _, j := range c.m.joined {
+		c.Step("join", j.name)
+		c.Setns(c.Input(j.name), j.flag)
 	}
 }
 
@@ -310,8 +331,16 @@ func (c *compiler) userNamespaceWithRanges() {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
 	}
-	c.Step("make", "user namespace")
-	c.Unshare(unix.CLONE_NEWUSER)
+	if c.m.privilegedMounts() { // as long as it may join also what the user namespace does not own
+		c.joinWished()
+	}
+	if c.m.joinUser {
+		c.Step("join", inputUser)
+		c.Setns(c.Input(inputUser), unix.CLONE_NEWUSER)
+	} else {
+		c.Step("make", "user namespace")
+		c.Unshare(unix.CLONE_NEWUSER)
+	}
 	flags := c.m.newNS
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // becoming root closes /proc/self to the process itself
 		flags &^= t
@@ -319,14 +348,18 @@ func (c *compiler) userNamespaceWithRanges() {
 		c.Unshare(t)
 		c.clocks(t, false)
 	}
-	stage.EmitSync(c.Builder, syncMaps)
+	if !c.m.joinUser {
+		stage.EmitSync(c.Builder, syncMaps)
+	}
 	c.becomeRoot()
-	for _, j := range c.m.joined {
-		c.Step("join", j.name)
-		c.Setns(c.Input(j.name), j.flag)
+	if !c.m.privilegedMounts() {
+		c.joinWished()
 	}
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
+	if c.m.joinPID {
+		c.closeMemory()
+	}
 	c.secondProcess("the container's first process")
 	c.session()
 	c.Step("keep mounts from", "the host")
@@ -405,7 +438,7 @@ func (c *compiler) identity() {
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
 	if c.m.keepMounts {
-		c.sendResult(syncMounts, c.Openat(c.m.plan.Proc(), "self/ns/mnt", unix.O_RDONLY, 0))
+		c.sendResult(syncMounts, c.ownMounts())
 	}
 }
 
@@ -431,6 +464,9 @@ func (c *compiler) process() {
 		c.aloneCredentials(p)
 	} else {
 		c.credentials(p)
+	}
+	if c.m.joinPID { // a change of the user may have opened it
+		c.closeMemory()
 	}
 	c.command(p, ruleset)
 }
@@ -579,7 +615,7 @@ func (c *compiler) credentials(p *processSpec) {
 	if u.UID != 0 {
 		c.Prctl(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", program.Int(1))
 	}
-	if m.userns != usernsSelf { // with a map of one id setgroups(2) is denied, as it must be
+	if !m.noGroups() { // with a map of one id setgroups(2) is denied, as it must be
 		c.Setgroups(u.Groups)
 	}
 	c.Setresgid(u.GID)

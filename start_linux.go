@@ -76,6 +76,8 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	joins joins
+
 	ready   bool          // of a pool
 	setUp   time.Duration // CPU time that was used before the release of a container of a pool
 	handing handing       // of the streams, which a container of a pool gets at its release
