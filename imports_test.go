@@ -36,6 +36,8 @@ var mayImport = map[string][]string{
 	// Devices by name, for who asks for them: no other package links it.
 	"rootfs/cdi": {"rootfs"},
 	"netns":      {"internal/journal"},
+	// An image is a root filesystem, so it speaks of itself in the terms of that package.
+	"image": {"internal/linux", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
 	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "namespaces", "rootfs"},
 
@@ -68,6 +70,14 @@ var netModules = map[string]string{
 	"github.com/mdlayher/socket":   "by mdlayher/netlink",
 	"golang.org/x/sync":            "by mdlayher/socket",
 	"github.com/google/go-cmp":     "by tests of those",
+}
+
+// imageModules are linked by who uses images, and by nobody else.
+var imageModules = map[string]string{
+	"github.com/opencontainers/image-spec": "the types of manifests, indexes and configs",
+	"github.com/opencontainers/go-digest":  "the type of digests, which those types use",
+	"github.com/klauspost/compress":        "gzip faster than the standard library's, and zstd, which that lacks",
+	"golang.org/x/sync":                    "layers side by side, within a bound of memory",
 }
 
 // toolModules are imported by generators and tests only. They stand in go.mod, and nobody links them.
@@ -143,6 +153,9 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" && dir == "netns" {
 			m = moduleOf(imported, netModules)
 		}
+		if m == "" && dir == "image" {
+			m = moduleOf(imported, imageModules)
+		}
 		if m == "" && (test || strings.Contains(dir, "/gen")) {
 			m = moduleOf(imported, toolModules)
 		}
@@ -175,7 +188,7 @@ func TestModules(t *testing.T) {
 	}
 	n := 0
 	known := map[string]bool{}
-	for _, list := range []map[string]string{modules, netModules, toolModules} {
+	for _, list := range []map[string]string{modules, imageModules, netModules, toolModules} {
 		for name := range list {
 			known[name] = true
 		}
