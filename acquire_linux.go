@@ -510,7 +510,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	l.ReadOnly = s.readOnlyRoot
 	l.Files = slices.Clone(s.files)
 	if r.network != nil {
-		l.Files = append(l.Files, r.network.Files()...)
+		for _, f := range r.network.Files() {
+			l.Files = append(l.Files, rootfs.File{Path: f.Path, Data: f.Data, Mode: f.Mode.Perm()})
+		}
 	}
 	budget := int64(maxTreeBytes)
 	for _, t := range s.trees {
