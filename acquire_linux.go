@@ -444,16 +444,25 @@ const softFiles = 1024
 
 // rlimits are the limits asked for, and the default for open files.
 func rlimits(p *processSpec) []rlimit {
-	for _, r := range p.rlimits {
-		if r.resource == unix.RLIMIT_NOFILE {
-			return p.rlimits
-		}
-	}
+	list := slices.Clone(p.rlimits)
 	var have unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
-		return p.rlimits
+	if slices.ContainsFunc(list, func(r rlimit) bool { return r.resource == unix.RLIMIT_NOFILE }) || unix.Getrlimit(unix.RLIMIT_NOFILE, &have) != nil {
+		return delayed(p, list)
 	}
-	return append([]rlimit{{resource: unix.RLIMIT_NOFILE, soft: min(softFiles, have.Max), hard: have.Max}}, p.rlimits...)
+	return delayed(p, append([]rlimit{{resource: unix.RLIMIT_NOFILE, soft: min(softFiles, have.Max), hard: have.Max}}, list...))
+}
+
+// delayed marks the limits of what the start itself needs, descriptors and processes: they are set just before the command is
+// executed. Raising a hard limit needs a privilege that is gone by then. Without no_new_privs the seccomp filter, which need not allow the
+// call, is there already.
+func delayed(p *processSpec, list []rlimit) []rlimit {
+	for i := range list {
+		var have unix.Rlimit
+		r := &list[i]
+		r.late = (r.resource == unix.RLIMIT_NOFILE || r.resource == unix.RLIMIT_NPROC) && !p.allowNewPrivs &&
+			unix.Getrlimit(r.resource, &have) == nil && r.hard <= have.Max
+	}
+	return list
 }
 
 // makeLayout puts together what the container sees as its filesystem.
@@ -482,7 +491,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	l.ReadOnly = s.readOnlyRoot
 	l.Files = slices.Clone(s.files)
 	if r.network != nil {
-		l.Files = append(l.Files, r.network.Files()...)
+		for _, f := range r.network.Files() {
+			l.Files = append(l.Files, rootfs.File{Path: f.Path, Data: f.Data, Mode: f.Mode.Perm()})
+		}
 	}
 	budget := int64(maxTreeBytes)
 	for _, t := range s.trees {

@@ -84,6 +84,9 @@ type running struct {
 
 	initEnd *initEnd // how the command ended, where it is not the first process
 
+	around    *cgroups.Group // of the container that a further process without a group of its own is in
+	oomBefore uint64         // OOM kills in it before
+
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
 	proc   *Process // nil until it has been made
 }
