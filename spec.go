@@ -118,6 +118,7 @@ type rlimit struct {
 	resource   int
 	soft, hard uint64
 	name       string // as it was given, if by name
+	late       bool   // set last, since the rest of a start may need more
 }
 
 const (
