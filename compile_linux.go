@@ -78,6 +78,10 @@ type machine struct {
 
 	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
 
+	joinUser bool // input "user namespace": it is joined, not made
+	joinPID  bool // one of the joined namespaces is that of process ids
+	denied   bool // setgroups(2) is, in the user namespace that is joined
+
 	ready bool     // of a pool: the program waits for its rest
 	rest  bool     // that rest
 	sent  []string // the files that come with it, in this order
@@ -90,7 +94,15 @@ type machine struct {
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.
-func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside }
+func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside || m.outside() }
+
+// outside reports whether all is set up by a process that does not appear in the pid namespace that is joined: the one that
+// does has its final credentials. In a user namespace the latter may have more, since the memory of the stage belongs to
+// the host's, which closes it to all inside.
+func (m *machine) outside() bool { return m.joinPID && m.userns == usernsNone && !m.inside }
+
+// noGroups reports whether groups cannot be set in the container's user namespace.
+func (m *machine) noGroups() bool { return m.userns == usernsSelf || m.denied }
 
 type joinedNS struct {
 	flag uint64
@@ -133,6 +145,10 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 		c.session()
 		c.joinCgroups()
 		c.process()
+		return b.Build()
+	}
+	if m.outside() {
+		c.outside()
 		return b.Build()
 	}
 	if m.userns == usernsRanges {
@@ -244,10 +260,7 @@ func (c *compiler) openSources() {
 
 // enterNamespaces joins and makes namespaces, except those that clone made.
 func (c *compiler) enterNamespaces() {
-	for _, j := range c.m.joined {
-		c.Step("join", j.name)
-		c.Setns(c.Input(j.name), j.flag)
-	}
+	c.joinWished()
 	flags := c.m.newNS
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // as long as the host's /proc is in sight
 		flags &^= t
@@ -269,6 +282,14 @@ func (c *compiler) enterNamespaces() {
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+// joinWished joins namespaces of all kinds but user.
+func (c *compiler) joinWished() {
+	for _, j := range c.m.joined {
+		c.Step("join", j.name)
+		c.Setns(c.Input(j.name), j.flag)
 	}
 }
 
@@ -310,8 +331,16 @@ func (c *compiler) userNamespaceWithRanges() {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
 	}
-	c.Step("make", "user namespace")
-	c.Unshare(unix.CLONE_NEWUSER)
+	if c.m.privilegedMounts() { // as long as it may join also what the user namespace does not own
+		c.joinWished()
+	}
+	if c.m.joinUser {
+		c.Step("join", inputUser)
+		c.Setns(c.Input(inputUser), unix.CLONE_NEWUSER)
+	} else {
+		c.Step("make", "user namespace")
+		c.Unshare(unix.CLONE_NEWUSER)
+	}
 	flags := c.m.newNS
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // becoming root closes /proc/self to the process itself
 		flags &^= t
@@ -319,14 +348,18 @@ func (c *compiler) userNamespaceWithRanges() {
 		c.Unshare(t)
 		c.clocks(t, false)
 	}
-	stage.EmitSync(c.Builder, syncMaps)
+	if !c.m.joinUser {
+		stage.EmitSync(c.Builder, syncMaps)
+	}
 	c.becomeRoot()
-	for _, j := range c.m.joined {
-		c.Step("join", j.name)
-		c.Setns(c.Input(j.name), j.flag)
+	if !c.m.privilegedMounts() {
+		c.joinWished()
 	}
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
+	if c.m.joinPID {
+		c.closeMemory()
+	}
 	c.secondProcess("the container's first process")
 	c.session()
 	c.Step("keep mounts from", "the host")
@@ -405,7 +438,7 @@ func (c *compiler) identity() {
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
 	if c.m.keepMounts {
-		c.sendResult(syncMounts, c.Openat(c.m.plan.Proc(), "self/ns/mnt", unix.O_RDONLY, 0))
+		c.sendResult(syncMounts, c.ownMounts())
 	}
 }
 
@@ -432,6 +465,9 @@ func (c *compiler) process() {
 	} else {
 		c.credentials(p)
 	}
+	if c.m.joinPID { // a change of the user may have opened it
+		c.closeMemory()
+	}
 	c.command(p, ruleset)
 }
 
@@ -442,16 +478,23 @@ func (c *compiler) inherited(p *processSpec) {
 	emitPersonality(c.Builder, &p.attrs)
 }
 
-// limitProcess sets the limits that each process has for itself.
+// limitProcess sets the limits that each process has for itself, but for those that are due last.
 func (c *compiler) limitProcess() {
-	for _, r := range c.m.rlimits {
-		c.Step("limit", rlimitName(r.resource))
-		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
-	}
+	c.limit(false)
 	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
 	if n := c.m.cpuSeconds; n > 0 {
 		c.Step("limit", "CPU time of each process")
 		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
+	}
+}
+
+// limit sets the resource limits that are due.
+func (c *compiler) limit(late bool) {
+	for _, r := range c.m.rlimits {
+		if r.late == late {
+			c.Step("limit", rlimitName(r.resource))
+			c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+		}
 	}
 }
 
@@ -484,6 +527,7 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 		}
 		c.confine(p, ruleset)
 	})
+	c.limit(true)
 	c.confine(p, ruleset)
 	c.exec(p)
 }
@@ -507,7 +551,9 @@ func (c *compiler) stdio(p *processSpec) {
 		c.Step("connect", "standard streams")
 		null := program.Arg{}
 		if slices.Contains(c.m.null[:], true) {
-			null = c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW, 0).Result()
+			n := c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW, 0)
+			c.expectDevice(n.Result(), 1, 3, "connect", "standard streams")
+			null = n.Result()
 		}
 		for i, name := range streamNames {
 			if c.m.null[i] {
@@ -531,6 +577,7 @@ func extraName(i int) string { return "extra file " + strconv.Itoa(i) }
 func (c *compiler) terminal(p *processSpec) {
 	c.Step("open", "a terminal")
 	m := c.Openat(program.Cwd(), "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	c.expectDevice(m.Result(), 5, 2, "open", "a terminal")
 	c.Ioctl(m.Result(), unix.TIOCSPTLCK, "TIOCSPTLCK", program.Bytes(make([]byte, 4), "[0]"))
 	if p.rows != 0 || p.cols != 0 {
 		ws := make([]byte, 8)
@@ -579,7 +626,7 @@ func (c *compiler) credentials(p *processSpec) {
 	if u.UID != 0 {
 		c.Prctl(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", program.Int(1))
 	}
-	if m.userns != usernsSelf { // with a map of one id setgroups(2) is denied, as it must be
+	if !m.noGroups() { // with a map of one id setgroups(2) is denied, as it must be
 		c.Setgroups(u.Groups)
 	}
 	c.Setresgid(u.GID)

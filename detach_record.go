@@ -67,7 +67,7 @@ func parseProcess(b json.RawMessage, args []string) (processSpec, error) {
 		p.caps.replace = append([]string{}, r.Capabilities...)
 	}
 	for _, l := range r.Rlimits {
-		p.rlimits = append(p.rlimits, rlimit{l.Resource, l.Soft, l.Hard, l.Name})
+		p.rlimits = append(p.rlimits, rlimit{resource: l.Resource, soft: l.Soft, hard: l.Hard, name: l.Name})
 	}
 	if err := p.validate(); err != nil {
 		return p, fmt.Errorf("%w: process: %w", ErrCorruptState, err)
@@ -143,4 +143,18 @@ func (s *Status) UnmarshalText(b []byte) error {
 		}
 	}
 	return fmt.Errorf("caisson: unknown status %q", b)
+}
+
+// parseLimits reads the limits of a record; older ones have none.
+func parseLimits(rec *state.Record) (res cgroups.Resources, ok bool, err error) {
+	if len(rec.Limits) == 0 {
+		return res, false, nil
+	}
+	if err = json.Unmarshal(rec.Limits, &res); err == nil {
+		err = res.Validate()
+	}
+	if err != nil {
+		return res, false, fmt.Errorf("%w: limits: %w", ErrCorruptState, err)
+	}
+	return res, true, nil
 }

@@ -24,7 +24,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 	if err := r.refusePaused(); err != nil {
 		return nil, err
 	}
-	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, nsFlags: r.m.nsFlags}, maps: r.maps,
+	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps,
 		files: map[string]int{}, fds: map[string]int{}}
 	p, err := x.startIn(ctx, r)
 	if err != nil {
@@ -92,6 +92,11 @@ func (x *running) launchIn(ctx context.Context, r *running) (*Process, error) {
 	}
 	if err == nil {
 		err = x.compile()
+	}
+	if err == nil && x.group == nil && r.group != nil {
+		x.around = r.group
+		n, _ := r.group.OOMKills()
+		x.oomBefore = n.Or(0)
 	}
 	if err == nil { // last, so that hardly anything lies between this and the birth in the group
 		err = r.refusePaused()

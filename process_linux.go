@@ -268,12 +268,23 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = why
 	case oom > 0 && !res.Success():
 		res.Reason = ReasonOOM
+	case why == ReasonUnknown && res.Signal == syscall.SIGKILL && r.oomAround():
+		res.Reason = ReasonOOM
 	case r.m.cpuSeconds > 0 && res.Signal == syscall.SIGKILL && res.CPU.Or(0) >= time.Duration(r.m.cpuSeconds)*time.Second/2:
 		// The kernel counts the time for the limit and for the figures apart from each other.
 		res.Reason = ReasonCPUTime
 	case !res.Success() && r.full:
 		res.Reason = ReasonDiskLimit
 	}
+}
+
+// oomAround reports whether there were OOM kills in the group that the process shares with others of the container.
+func (r *running) oomAround() bool {
+	if r.around == nil {
+		return false
+	}
+	n, err := r.around.OOMKills()
+	return err == nil && n.Or(0) > r.oomBefore
 }
 
 // figures reads from the cgroup what was used, before it goes.

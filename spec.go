@@ -65,6 +65,7 @@ type spec struct {
 	health *HealthCheck
 
 	init bool // the first process is not the command
+	pod  podSpec
 }
 
 // processSpec is what a process was asked to be.
@@ -113,6 +114,7 @@ type rlimit struct {
 	resource   int
 	soft, hard uint64
 	name       string // as it was given, if by name
+	late       bool   // set last, since the rest of a start may need more
 }
 
 const (
@@ -159,6 +161,7 @@ func (s *spec) validate() error {
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
 	add(s.validateInit())
+	add(s.validatePod())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateLog()...))
 	add(errors.Join(s.validateHealth()...))
@@ -238,8 +241,8 @@ func (s *spec) validateIdentity() error {
 		if err := s.idmaps.Validate(); err != nil {
 			faults = append(faults, &OptionError{"WithIDMaps", err})
 		}
-		if s.namespaces.User.IsHost() || s.namespaces.User.IsJoin() {
-			faults = append(faults, invalid("WithIDMaps", "id maps need a new user namespace"))
+		if s.namespaces.User.IsHost() {
+			faults = append(faults, invalid("WithIDMaps", "id maps need a user namespace"))
 		}
 	}
 	if s.network != nil && !s.namespaces.Net.IsNew() {

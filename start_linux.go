@@ -76,11 +76,16 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	joins joins
+
 	ready   bool          // of a pool
 	setUp   time.Duration // CPU time that was used before the release of a container of a pool
 	handing handing       // of the streams, which a container of a pool gets at its release
 
 	initEnd *initEnd // how the command ended, where it is not the first process
+
+	around    *cgroups.Group // of the container that a further process without a group of its own is in
+	oomBefore uint64         // OOM kills in it before
 
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
 	proc   *Process // nil until it has been made

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caisson-go/caisson"
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -16,6 +17,9 @@ import (
 // config is the command line, parsed.
 type config struct {
 	rootfs             string
+	image, store       string
+	source             rootfs.Source    // of the image
+	more               []caisson.Option // of the image
 	readOnly, writable bool
 	mounts             []rootfs.Mount
 
@@ -59,6 +63,8 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.Usage = func() {}
 
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
+	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or the name of one in the store")
+	f.StringVar(&c.store, "store", "", "`DIR` of the images; default: /var/lib/caisson/images, or below ~/.local/share")
 	f.BoolVar(&c.readOnly, "read-only", false, "make the root filesystem read-only")
 	f.BoolVar(&c.writable, "writable", false, "let the container change -rootfs itself, instead of a throw-away layer")
 	both(f, "v", "volume", "bind mount `SRC:DST[:ro]`; may be repeated", func(s string) error { return c.addMount(parseVolume(s)) })
