@@ -8,13 +8,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -426,8 +424,12 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 		return nil, nil
 	case p.seccompOff:
 		profile, err = everything(arch)
+	case profile == nil && !asked && p.nested:
+		return nestedProgram(arch, set)
 	case profile == nil && !asked:
 		return seccomp.DefaultProgram(arch, set)
+	case profile == nil && p.nested:
+		profile, err = nestedProfile(arch, set)
 	case profile == nil:
 		profile, err = seccomp.Default(arch, set)
 	}
@@ -438,23 +440,6 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 		profile = p.notifyProfile(profile)
 	}
 	return seccomp.Compile(profile, arch)
-}
-
-// ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
-// with none.
-func ignoredSignals() (list []int) {
-	const sigIgn = 1
-	for sig := 1; sig <= 64; sig++ {
-		if sig > 31 && !signal.Ignored(unix.Signal(sig)) { // nobody but this program ignores those
-			continue
-		}
-		var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer or mask, mask
-		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
-		if e == 0 && act[0] == sigIgn {
-			list = append(list, sig)
-		}
-	}
-	return list
 }
 
 // softFiles is the traditional soft limit on open files. The Go runtime has raised that of the host program to the
@@ -500,6 +485,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	}
 	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
+	if s.nesting.on {
+		l.Devices = append(l.Devices, r.nestedDevices(s.devices)...)
+	}
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
 	}
@@ -578,7 +566,7 @@ func (m *machine) firstNamespaces() (flags uint64) {
 	return flags
 }
 
-// stdio opens the standard streams and passes all files with numbers above the places they go to.
+// stdio opens the standard streams and passes all files.
 func (r *running) stdio() error {
 	s := r.spec
 	p := &s.process
@@ -613,20 +601,11 @@ func (r *running) stdio() error {
 	return nil
 }
 
-// pass makes f an input of the program. A file whose number is one of the places that files are put in is
-// duplicated to a higher one, so that the order of putting does not matter.
+// pass makes f an input of the program.
 func (r *running) pass(name string, f *os.File) error {
 	fd := int(f.Fd())
 	if fd < 0 {
 		return fmt.Errorf("%s: %w", name, os.ErrClosed)
-	}
-	if places := 3 + len(r.spec.process.extraFiles); fd < places {
-		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, places)
-		if err != nil {
-			return os.NewSyscallError("fcntl", err)
-		}
-		r.streams.close = append(r.streams.close, os.NewFile(uintptr(high), f.Name()))
-		fd = high
 	}
 	r.fds[name] = fd
 	return nil
@@ -713,6 +692,10 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
+	}
+	if s.nesting.cgroups { // engines want what the machine has
+		cfg.Optional |= cgroups.CPU | cgroups.CPUSet | cgroups.IO | cgroups.Devices | cgroups.HugeTLB
+		cfg.NoUnified = true // on a hybrid machine they use what is mounted as v1
 	}
 	if testHookGroup != nil {
 		testHookGroup(&cfg)

@@ -542,8 +542,8 @@ func (c *compiler) confine(p *processSpec, ruleset program.OpRef) {
 	}
 }
 
-// stdio puts the streams and extra files in their places. The inputs have numbers above all places (the host sees
-// to it), so no place is overwritten before it is read.
+// stdio puts the streams and extra files in their places. Nothing else is there (see stage.Config), so no place is
+// overwritten before it is read.
 func (c *compiler) stdio(p *processSpec) {
 	if p.terminal {
 		c.terminal(p)

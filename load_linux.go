@@ -187,11 +187,7 @@ func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) 
 	}
 	pidfd := r.child.Pidfd
 	r.child.Pidfd = -1
-	if r.pidfd, err = stage.NewPidfd(pidfd); err != nil {
-		r.dropProcesses()
-		_ = r.closeGroup()
-		return err
-	}
+	r.pidfd = stage.NewPidfd(pidfd)
 	if !rec.Alone {
 		r.openRoot()
 	}

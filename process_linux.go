@@ -20,16 +20,9 @@ import (
 )
 
 // process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
-func (r *running) process(stop bool) (*Process, error) {
+func (r *running) process(stop bool) *Process {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
-	pidfd, err := stage.NewPidfd(r.child.Pidfd)
-	if err != nil {
-		_ = unix.Kill(r.child.Pid, unix.SIGKILL) // still ours to reap, so the number is its own
-		_, _ = unix.Wait4(r.child.Pid, nil, unix.WALL, nil)
-		r.keep()
-		return nil, err
-	}
-	r.pidfd = pidfd
+	r.pidfd = stage.NewPidfd(r.child.Pidfd)
 	r.proc, r.hooked = p, true
 	r.ran.Store(!stop)
 	if !r.ready {
@@ -52,13 +45,13 @@ func (r *running) process(stop bool) (*Process, error) {
 		go r.supervise(p)
 	}
 	if r.ready { // the rest is for its release
-		return p, nil
+		return p
 	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
 		r.clock(p, r.began)
 	}
-	return p, nil
+	return p
 }
 
 func (r *running) startStreams(p *Process) {
@@ -195,7 +188,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
-	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	r.debugEnded(res)
 	if r.m.inside {
 		if cerr := r.close(); cerr != nil {
 			r.warn("release", cerr)
@@ -214,7 +207,11 @@ func (r *running) supervise(p *Process) {
 // kernel is asked (PIDFD_GET_INFO).
 func (r *running) collect() (*Result, error) {
 	res := &Result{ExitCode: -1}
-	exit, err := linux.Waitid(r.pidfd.File(), unix.WALL)
+	var exit linux.Exit
+	err := r.pidfd.Control(func(fd int) (err error) {
+		exit, err = linux.WaitidFD(fd, unix.WALL)
+		return err
+	})
 	if err == nil {
 		res.setStatus(exit.Status)
 		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
@@ -222,7 +219,7 @@ func (r *running) collect() (*Result, error) {
 	}
 	// The pidfd says that the process has been reaped a moment after it says that it has ended.
 	for range 100 {
-		info, ierr := linux.PidfdInfo(r.pidfd.File())
+		info, ierr := r.info()
 		if ierr == nil && info.Ended {
 			res.setStatus(info.Status)
 			return res, nil
@@ -313,6 +310,12 @@ func (r *running) debug(what string, args ...any) {
 	}
 }
 
+func (r *running) debugEnded(res *Result) {
+	if r.spec.logger != nil {
+		r.debug("ended", "result", res.String(), "wall", res.Wall)
+	}
+}
+
 func (r *running) warn(what string, err error) {
 	if l := r.spec.logger; l != nil {
 		l.Warn("caisson: "+what, "container", r.spec.id, "error", err)
@@ -366,8 +369,8 @@ func (r *running) removeGroup() error {
 	if r.det != nil && r.det.kept.Load() {
 		return r.group.Close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx := &lazyTimeout{after: 10 * time.Second}
+	defer ctx.end()
 	err := r.group.Delete(ctx)
 	if err == nil {
 		r.unrecord()
