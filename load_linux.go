@@ -69,6 +69,7 @@ func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]
 	if c.iso, err = parseIsolation(rec.Isolation); err != nil {
 		return nil, err
 	}
+	c.memoryLimit.Store(s.process.resources.Memory.Max)
 	r, err := resume(s, e, rec, owners)
 	if err != nil {
 		return nil, err
@@ -97,7 +98,10 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
-	s.process, err = parseProcess(rec.Process, rec.Command)
+	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
+		return s, err
+	}
+	s.process.resources, s.process.pidsSet, err = parseLimits(rec)
 	return s, err
 }
 
@@ -183,11 +187,7 @@ func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) 
 	}
 	pidfd := r.child.Pidfd
 	r.child.Pidfd = -1
-	if r.pidfd, err = stage.NewPidfd(pidfd); err != nil {
-		r.dropProcesses()
-		_ = r.closeGroup()
-		return err
-	}
+	r.pidfd = stage.NewPidfd(pidfd)
 	if !rec.Alone {
 		r.openRoot()
 	}
@@ -462,8 +462,8 @@ func (d StateDir) completeOne(ctx context.Context, e *state.Entry, rec *state.Re
 	}
 	defer r.dropProcesses()
 	defer r.closeGroup()
-	if r.child.Pidfd >= 0 {
-		return false, nil // it runs, or waits to be started
+	if r.child.Pidfd >= 0 { // it runs, or waits to be started
+		return false, r.sweep(ctx)
 	}
 	r.det.awaitKeeper(keeperPatience)
 	before := len(rec.Things)

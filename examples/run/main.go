@@ -56,12 +56,17 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if done, status, err := c.manage(ctx, os.Stdout); done {
 		return status, err
 	}
+	if c.image != "" {
+		if err := c.useImage(ctx); err != nil {
+			return exitFailed, err
+		}
+	}
 	c.defaultCommand()
 	streams, err := c.stdio()
 	if err != nil {
 		return exitFailed, err
 	}
-	opts, err := c.options()
+	opts, err := c.options(ctx)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -79,6 +84,7 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 		return exitStatus(err)
 	}
 	c.writeBefore(report, p.Pid(), ctr.Isolation())
+	c.network.report(report)
 	restore, err := c.connect(p)
 	if err != nil {
 		return exitFailed, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -12,12 +13,13 @@ import (
 )
 
 // options turns the command line into wishes. A flag that was not given makes no wish, so the library's safe default holds.
-func (c *config) options() ([]caisson.Option, error) {
+func (c *config) options(ctx context.Context) ([]caisson.Option, error) {
 	opts := []caisson.Option{
 		caisson.WithCommand(c.command[0], c.command[1:]...),
 		caisson.WithMount(c.mapped()...),
 		caisson.WithReadOnlyRoot(c.readOnly),
 		caisson.WithInit(c.init),
+		caisson.WithNesting(c.nesting),
 		caisson.WithBestEffort(c.bestEffort),
 		caisson.WithTimeout(c.timeout),
 		caisson.WithCPUTime(c.cpuTime),
@@ -44,13 +46,10 @@ func (c *config) options() ([]caisson.Option, error) {
 	}
 	opts = append(opts, more...)
 	opts = append(opts, c.capabilities()...)
-	switch c.net {
-	case "none":
-	case "host":
-		opts = append(opts, caisson.WithNamespace(namespaces.Net, namespaces.Host()))
-	default:
-		return nil, errors.New("-net is none or host")
+	if more, err = c.network.options(ctx); err != nil {
+		return nil, err
 	}
+	opts = append(opts, more...)
 	switch c.userns {
 	case "":
 	case "new":
@@ -66,7 +65,7 @@ func (c *config) options() ([]caisson.Option, error) {
 // mapped lets root's bind mounts show the owners that files have outside, as users of docker run expect, where the
 // container has a user namespace. Without privilege the caller's own files belong to root inside, without help.
 func (c *config) mapped() []rootfs.Mount {
-	if os.Geteuid() != 0 || c.rootfs != "" && c.userns != "new" {
+	if os.Geteuid() != 0 || (c.rootfs != "" || c.image != "") && c.userns != "new" {
 		return c.mounts
 	}
 	out := slices.Clone(c.mounts)
@@ -80,6 +79,12 @@ func (c *config) mapped() []rootfs.Mount {
 
 // rootfsOption chooses what the command sees as its root filesystem: the host's own programs unless told otherwise.
 func (c *config) rootfsOption() ([]caisson.Option, error) {
+	if c.image != "" {
+		if c.rootfs != "" || c.writable {
+			return nil, errors.New("-image goes with neither -rootfs nor -writable: an image is never changed")
+		}
+		return append(c.more, caisson.WithRootfs(c.source)), nil
+	}
 	if c.rootfs == "" {
 		src := rootfs.Host()
 		if c.disk != 0 {
