@@ -239,6 +239,29 @@ func TestPoolGetAndGiveUp(t *testing.T) {
 	}
 }
 
+// The end of the context ends the command, and the result says so.
+func TestPoolRunCanceled(t *testing.T) {
+	noLeaks(t)
+	p := newPool(t, 1)
+	ctx, cancel := context.WithCancel(testContext(t))
+	var out buffer
+	go func() {
+		out.await(t, "begun")
+		cancel()
+	}()
+	if r, err := p.Run(ctx, sh("echo begun; sleep 1000"), WithStdout(&out)); err != nil || r.Reason != ReasonCanceled {
+		t.Error(r, err)
+	}
+	if r, err := p.Run(testContext(t), sh("echo x"), WithStdout(fullWriter{})); !errors.Is(err, unix.ENOSPC) || r == nil || !r.Success() {
+		t.Error(r, err)
+	}
+}
+
+// fullWriter takes nothing.
+type fullWriter struct{}
+
+func (fullWriter) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
 func TestPoolTerminal(t *testing.T) {
 	noLeaks(t)
 	var out buffer
