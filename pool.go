@@ -218,6 +218,7 @@ func (p *Pool) refuse(s *spec) error {
 		{reflect.DeepEqual(a.attrs, b.attrs), "WithScheduler and other attributes"},
 		{reflect.DeepEqual(a.lsm, b.lsm), "WithAppArmor or WithSELinux"},
 		{reflect.DeepEqual(a.oomScoreAdj, b.oomScoreAdj), "WithOOMScoreAdj"},
+		{a.nested == b.nested, "WithNesting"},
 		{len(a.notify.names) == len(b.notify.names) && a.notify.recorder == b.notify.recorder, "WithSeccompNotify or WithSeccompRecorder"},
 	} {
 		if !o.same {
