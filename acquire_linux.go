@@ -424,8 +424,12 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 		return nil, nil
 	case p.seccompOff:
 		profile, err = everything(arch)
+	case profile == nil && !asked && p.nested:
+		return nestedProgram(arch, set)
 	case profile == nil && !asked:
 		return seccomp.DefaultProgram(arch, set)
+	case profile == nil && p.nested:
+		profile, err = nestedProfile(arch, set)
 	case profile == nil:
 		profile, err = seccomp.Default(arch, set)
 	}
@@ -481,6 +485,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	}
 	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
+	if s.nesting.on {
+		l.Devices = append(l.Devices, r.nestedDevices(s.devices)...)
+	}
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
 	}
@@ -685,6 +692,10 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
+	}
+	if s.nesting.cgroups { // engines want what the machine has
+		cfg.Optional |= cgroups.CPU | cgroups.CPUSet | cgroups.IO | cgroups.Devices | cgroups.HugeTLB
+		cfg.NoUnified = true // on a hybrid machine they use what is mounted as v1
 	}
 	if testHookGroup != nil {
 		testHookGroup(&cfg)
