@@ -24,6 +24,7 @@ func TestRunNetwork(t *testing.T) {
 		if !c.root() {
 			c.run(t, "run", "-net", "bridge", "true").wantErr(t, 125, `not privileged: .*CAP_NET_ADMIN`)
 			c.run(t, "run", "-p", "80", "true").wantErr(t, 125, `need -net bridge`)
+			c.run(t, "run", "-net", "pasta", "-p", "80", "-ip", "10.0.0.1", "true").wantErr(t, 125, `-ip, -mac and -alias need -net bridge`)
 			return
 		}
 		host, err := netns.New()
@@ -39,6 +40,10 @@ func TestRunNetwork(t *testing.T) {
 		r := run("-net", "bridge:examples", "-p", "8080:80", "-p", "127.0.0.1::53/udp", "-mac", "0a:00:00:00:00:01", "-id", "web", "-add-host", "printer:192.0.2.9", "-dns", "192.0.2.53", "-alias", "www", "--", "sh", "-c", show)
 		r.want(t, 0, `^10\.[\d.]+\tweb www$`, `^192\.0\.2\.9\tprinter$`, `^web$`, `^nameserver 127\.0\.0\.11$`, `^0a:00:00:00:00:01$`)
 		r.wantErr(t, 0, `^  eth0 is on network examples with \[10\.`, `^  port 8080/tcp of the host leads to 80$`, `^  port \d+/udp of the host leads to 53$`)
+
+		r = run("-net", "bridge:examples", "-P", "-store", filepath.Join(c.dir, "store"), "-image", "archive:"+imageArchive(t, c))
+		r.wantErr(t, 0, `^  port \d+/udp of the host leads to 53$`, `^  port \d+/tcp of the host leads to 80$`)
+		run("-P", "true").wantErr(t, 125, `-P needs -image`)
 
 		id := "caisson-examples-" + filepath.Base(c.dir)
 		run("-q", "-detach", "-id", id, "-net", "bridge:examples", "--", "sleep", "1000").want(t, 0, id)
