@@ -12,3 +12,5 @@ require (
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
 )
+
+require oras.land/oras-go/v2 v2.6.4
