@@ -69,6 +69,7 @@ func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]
 	if c.iso, err = parseIsolation(rec.Isolation); err != nil {
 		return nil, err
 	}
+	c.memoryLimit.Store(s.process.resources.Memory.Max)
 	r, err := resume(s, e, rec, owners)
 	if err != nil {
 		return nil, err
@@ -97,7 +98,10 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
-	s.process, err = parseProcess(rec.Process, rec.Command)
+	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
+		return s, err
+	}
+	s.process.resources, s.process.pidsSet, err = parseLimits(rec)
 	return s, err
 }
 
@@ -183,11 +187,7 @@ func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) 
 	}
 	pidfd := r.child.Pidfd
 	r.child.Pidfd = -1
-	if r.pidfd, err = stage.NewPidfd(pidfd); err != nil {
-		r.dropProcesses()
-		_ = r.closeGroup()
-		return err
-	}
+	r.pidfd = stage.NewPidfd(pidfd)
 	if !rec.Alone {
 		r.openRoot()
 	}

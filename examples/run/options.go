@@ -18,6 +18,7 @@ func (c *config) options() ([]caisson.Option, error) {
 		caisson.WithMount(c.mapped()...),
 		caisson.WithReadOnlyRoot(c.readOnly),
 		caisson.WithInit(c.init),
+		caisson.WithNesting(c.nesting),
 		caisson.WithBestEffort(c.bestEffort),
 		caisson.WithTimeout(c.timeout),
 		caisson.WithCPUTime(c.cpuTime),
