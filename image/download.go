@@ -25,7 +25,7 @@ type partial struct {
 
 // download stores a blob that comes over a network. An interrupted transfer goes on where it was; one that was cancelled leaves
 // nothing.
-func (s *Store) download(ctx context.Context, d ocispec.Descriptor, attempts int, tell func(int64), fetch fetchFrom) error {
+func (s *Store) download(ctx context.Context, d ocispec.Descriptor, attempts int, tell func(int64), fetch fetchFrom) (err error) {
 	name := s.path(dirIngest + "/" + partialPrefix + d.Digest.Encoded())
 	lock, err := lockFile(ctx, s.path(dirIngest+"/fetch-"+d.Digest.Encoded()), true)
 	if err != nil {
@@ -35,6 +35,11 @@ func (s *Store) download(ctx context.Context, d ocispec.Descriptor, attempts int
 	if s.hasBlob(d) { // another program was faster
 		return nil
 	}
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			os.Remove(name)
+		}
+	}()
 	p, err := openPartial(ctx, name, d.Size)
 	if err != nil {
 		return err
@@ -55,12 +60,12 @@ func (s *Store) download(ctx context.Context, d ocispec.Descriptor, attempts int
 			}
 			continue
 		case ctx.Err() != nil:
-			return errors.Join(context.Cause(ctx), os.Remove(name))
+			return context.Cause(ctx)
 		case try >= attempts || !mayRetry(err):
 			return err
 		}
 		if err := sleep(ctx, min(retryWait<<(try-1), retryWaitMost)); err != nil {
-			return errors.Join(err, os.Remove(name))
+			return err
 		}
 	}
 }
