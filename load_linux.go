@@ -462,8 +462,8 @@ func (d StateDir) completeOne(ctx context.Context, e *state.Entry, rec *state.Re
 	}
 	defer r.dropProcesses()
 	defer r.closeGroup()
-	if r.child.Pidfd >= 0 {
-		return false, nil // it runs, or waits to be started
+	if r.child.Pidfd >= 0 { // it runs, or waits to be started
+		return false, r.sweep(ctx)
 	}
 	r.det.awaitKeeper(keeperPatience)
 	before := len(rec.Things)
