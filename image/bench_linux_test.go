@@ -44,6 +44,9 @@ func BenchmarkUnpack(b *testing.B) {
 // What an image that is unpacked adds to the start of a container.
 func BenchmarkDescribe(b *testing.B) {
 	s, name := benchStore(b)
+	if _, err := s.Unpack(context.Background(), name, UnpackOptions{}); err != nil {
+		b.Fatal(err)
+	}
 	for b.Loop() {
 		d, err := s.Rootfs(name).Describe(context.Background(), rootfs.Env{})
 		if err != nil {

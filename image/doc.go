@@ -17,7 +17,8 @@
 //		caisson.WithStopSignal(syscall.Signal(p.StopSignal)),
 //	)
 //
-// The package is useful without containers too: [Store.Unpack] makes a directory of each layer.
+// The package is useful without containers too: [Store.Unpack] makes a directory of each layer, [Store.Extract] one of all of them,
+// [Store.Import] an image of a tar of a root filesystem, and [Store.Save] an archive of images.
 //
 // # Sharing
 //

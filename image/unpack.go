@@ -203,15 +203,21 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 			break
 		}
 	}
+	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs}).notes()
+	return u
+}
+
+// notes says what was left out.
+func (m *mark) notes() (out []string) {
 	note := func(n int64, what string) {
 		if n > 0 {
-			u.Notes = append(u.Notes, strconv.FormatInt(n, 10)+" "+what)
+			out = append(out, strconv.FormatInt(n, 10)+" "+what)
 		}
 	}
-	note(owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
-	note(devices, "device nodes were left out.")
-	note(xattrs, "extended attributes were left out.")
-	return u
+	note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	note(m.Devices, "device nodes were left out.")
+	note(m.Xattrs, "extended attributes were left out.")
+	return out
 }
 
 // layerKey names the directory of an unpacked layer: what is in it depends on the layer, on the policy, and on whether the caller was
