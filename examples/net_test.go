@@ -24,6 +24,7 @@ func TestRunNetwork(t *testing.T) {
 		if !c.root() {
 			c.run(t, "run", "-net", "bridge", "true").wantErr(t, 125, `not privileged: .*CAP_NET_ADMIN`)
 			c.run(t, "run", "-p", "80", "true").wantErr(t, 125, `need -net bridge`)
+			c.run(t, "run", "-net", "pasta", "-p", "80", "-ip", "10.0.0.1", "true").wantErr(t, 125, `-ip, -mac and -alias need -net bridge`)
 			return
 		}
 		host, err := netns.New()

@@ -22,14 +22,15 @@ type network struct {
 	endpoint netns.Endpoint
 	dns      netns.DNS
 	hosts    []netns.Host
-	joined   *netns.Networks // once it is used
+	joined   *netns.Networks // once one of these is used
+	pasta    *netns.Pasta
 }
 
 func (n *network) flags(f *flag.FlagSet) {
-	const usage = "`NETWORK`: none (loopback only), host, bridge, bridge:NAME, or netns:NAME for one that ip netns made"
+	const usage = "`NETWORK`: none (loopback only), host, bridge, bridge:NAME, pasta (for ordinary users), or netns:NAME for one that ip netns made"
 	f.StringVar(&n.kind, "net", "none", usage)
 	f.StringVar(&n.kind, "network", "none", "the same as -net")
-	both(f, "p", "publish", "publish `[ADDR:][HOSTPORT:]PORT[/udp]` on the host, ranges too; with -net bridge; may be repeated", func(s string) error {
+	both(f, "p", "publish", "publish `[ADDR:][HOSTPORT:]PORT[/udp]` on the host, ranges too; with -net bridge or pasta; may be repeated", func(s string) error {
 		p, err := netns.ParsePort(s)
 		n.endpoint.Ports = append(n.endpoint.Ports, p)
 		return err
@@ -60,8 +61,11 @@ func (n *network) flags(f *flag.FlagSet) {
 // options turns it into wishes.
 func (n *network) options(ctx context.Context) ([]caisson.Option, error) {
 	kind, name, _ := strings.Cut(n.kind, ":")
-	if kind != "bridge" && (len(n.endpoint.Ports)+len(n.endpoint.Addresses)+len(n.endpoint.MAC)+len(n.endpoint.Aliases)+len(n.dns.Servers)+len(n.hosts) > 0) {
-		return nil, errors.New("-p, -ip, -mac, -alias, -dns and -add-host need -net bridge")
+	if kind != "bridge" && len(n.endpoint.Addresses)+len(n.endpoint.MAC)+len(n.endpoint.Aliases) > 0 {
+		return nil, errors.New("-ip, -mac and -alias need -net bridge")
+	}
+	if kind != "bridge" && kind != "pasta" && len(n.endpoint.Ports)+len(n.dns.Servers)+len(n.hosts) > 0 {
+		return nil, errors.New("-p, -dns and -add-host need -net bridge or -net pasta")
 	}
 	switch {
 	case n.kind == "none":
@@ -70,10 +74,13 @@ func (n *network) options(ctx context.Context) ([]caisson.Option, error) {
 		return []caisson.Option{caisson.WithNamespace(namespaces.Net, namespaces.Host())}, nil
 	case kind == "netns" && name != "":
 		return []caisson.Option{caisson.WithNamespace(namespaces.Net, namespaces.JoinPath("/run/netns/"+name))}, nil
+	case n.kind == "pasta":
+		n.pasta = &netns.Pasta{Ports: n.endpoint.Ports, DNS: n.dns, Hosts: n.hosts}
+		return []caisson.Option{caisson.WithNetwork(n.pasta)}, n.pasta.Validate()
 	case kind == "bridge":
 		return n.bridge(ctx, name)
 	}
-	return nil, errors.New("-net is none, host, bridge, bridge:NAME or netns:NAME")
+	return nil, errors.New("-net is none, host, bridge, bridge:NAME, pasta or netns:NAME")
 }
 
 func (n *network) bridge(ctx context.Context, name string) ([]caisson.Option, error) {
@@ -98,13 +105,20 @@ func (n *network) bridge(ctx context.Context, name string) ([]caisson.Option, er
 
 // report tells what has become of the wish.
 func (n *network) report(w io.Writer) {
+	if n.pasta != nil {
+		reportPorts(w, n.pasta.Published())
+	}
 	if n.joined == nil {
 		return
 	}
 	for _, s := range n.joined.Status() {
 		fmt.Fprintf(w, "  %s is on network %s with %v\n", s.Interface, s.Network, s.Addresses)
-		for _, p := range s.Ports {
-			fmt.Fprintf(w, "  port %d/%s of the host leads to %d\n", p.Host, p.Protocol, p.Container)
-		}
+		reportPorts(w, s.Ports)
+	}
+}
+
+func reportPorts(w io.Writer, l []netns.Port) {
+	for _, p := range l {
+		fmt.Fprintf(w, "  port %d/%s of the host leads to %d\n", p.Host, p.Protocol, p.Container)
 	}
 }
