@@ -61,7 +61,8 @@ func imageArchive(t *testing.T, c caller) string {
 		tarball(t, []string{"etc/.wh.gone", "etc/new"}, map[string][]byte{"etc/.wh.gone": nil, "etc/new": nil}),
 	}
 	config := map[string]any{"architecture": "amd64", "os": "linux", "config": map[string]any{"Entrypoint": []string{"/bin/sh", "-c"},
-		"Cmd": []string{"echo $GREETING from $PWD; cd /etc; echo *"}, "Env": []string{"GREETING=hello"}, "WorkingDir": "/made/up", "User": "web"}}
+		"Cmd": []string{"echo $GREETING from $PWD; cd /etc; echo *"}, "Env": []string{"GREETING=hello"}, "WorkingDir": "/made/up", "User": "web",
+		"ExposedPorts": map[string]any{"80/tcp": map[string]any{}, "53/udp": map[string]any{}}}}
 	var ids []string
 	for _, l := range layers {
 		ids = append(ids, fmt.Sprintf("sha256:%x", sha256.Sum256(l)))

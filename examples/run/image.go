@@ -38,6 +38,9 @@ func (c *config) useImage(ctx context.Context) error {
 	if len(p.Args) == 0 {
 		return fmt.Errorf("%s names no command: give one", c.image)
 	}
+	if err := c.network.expose(info.Config.ExposedPorts); err != nil {
+		return err
+	}
 	c.command, c.env, c.user, c.workdir = p.Args, p.Env, p.User, p.Dir
 	c.source = store.Rootfs(name)
 	if c.disk != 0 {
