@@ -29,7 +29,8 @@ type config struct {
 	timeout, cpuTime          time.Duration
 
 	id, hostname, user, workdir string
-	net, userns                 string
+	userns                      string
+	network                     network
 	env, capAdd, capDrop        list
 
 	tty, interactive           bool
@@ -63,7 +64,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.Usage = func() {}
 
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
-	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or the name of one in the store")
+	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or a name, fetched from its registry unless it is in the store")
 	f.StringVar(&c.store, "store", "", "`DIR` of the images; default: /var/lib/caisson/images, or below ~/.local/share")
 	f.BoolVar(&c.readOnly, "read-only", false, "make the root filesystem read-only")
 	f.BoolVar(&c.writable, "writable", false, "let the container change -rootfs itself, instead of a throw-away layer")
@@ -88,7 +89,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	both(f, "e", "env", "set `KEY=VALUE`, or KEY as it is outside; may be repeated", c.env.Set)
 	f.Var(&c.capAdd, "cap-add", "add the `CAPABILITY`; may be repeated")
 	f.Var(&c.capDrop, "cap-drop", "drop the `CAPABILITY`, or ALL; may be repeated")
-	f.StringVar(&c.net, "net", "none", "`NETWORK`: none (loopback only) or host")
+	c.network.flags(f)
 	f.StringVar(&c.userns, "userns", "", "user namespace (`new|host`); default: new but for root with -rootfs")
 
 	f.BoolVar(&c.init, "init", false, "put an init before the command, which collects orphans and passes signals on")
