@@ -20,6 +20,11 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 END
 export CONTAINERS_CONF=/tmp/containers.conf
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then # a v2 group that has processes hands no controllers on
+	mkdir -p /sys/fs/cgroup/engine
+	for p in $(cat /sys/fs/cgroup/cgroup.procs); do echo $p > /sys/fs/cgroup/engine/cgroup.procs || :; done
+	for c in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$c > /sys/fs/cgroup/cgroup.subtree_control || :; done
+fi 2>/dev/null
 cp -r /srv/root /var/lib/containers/root
 podman --storage-driver vfs --runtime $RUNTIME run --rm --cgroups=$CGROUPS $LIMIT --network none --rootfs /var/lib/containers/root /bin/sh -c '
 echo inner $$; readlink /proc/self/ns/pid; [ -z "'"$LIMIT"'" ] || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; exit 6' || echo status $?
