@@ -127,8 +127,8 @@ func (c *Container) askHealth(now *health, p *Process) {
 			continue
 		}
 		r := c.askUntil(ctx, p, check)
-		if c.isOver(p) {
-			return // the check ended with the container
+		if r.failed() && p.endsSoon() {
+			continue // the check ended with the container
 		}
 		if errors.Is(r.err, ErrState) {
 			continue // paused meanwhile
@@ -151,6 +151,30 @@ type asked struct {
 	HealthResult
 	err error
 }
+
+func (r *asked) failed() bool { return r.ExitCode != 0 || r.err != nil }
+
+// endsSoon reports whether the process is being ended, or ends within a moment: with it, all others in the container do, a
+// little earlier.
+func (p *Process) endsSoon() bool {
+	p.mu.Lock()
+	why := p.reason
+	p.mu.Unlock()
+	if why != ReasonUnknown {
+		return true
+	}
+	t := time.NewTimer(endPatience)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// endPatience is how long the end of a container may come after that of the other processes in it.
+const endPatience = 200 * time.Millisecond
 
 // askUntil asks once, until the process has ended or the time is over.
 func (c *Container) askUntil(ctx context.Context, p *Process, check HealthCheck) asked {
