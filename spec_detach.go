@@ -46,7 +46,7 @@ func (s *spec) validateDetach() (faults []error) {
 		{p.ctx != nil, "WithContext"}, {p.cancel != nil, "WithCancel"}, {s.trace != nil, "WithTrace"},
 		{p.notify.handler != nil, "WithSeccompNotify"}, {p.notify.recorder != nil, "WithSeccompRecorder"},
 		{s.restart.Mode != RestartNo, "WithRestart"}, {s.log != nil, "WithLog"},
-		{s.health != nil, "WithHealthCheck"},
+		{s.health != nil, "WithHealthCheck"}, {s.attachable, "WithAttachable"},
 	} {
 		if o.set {
 			faults = append(faults, invalid(o.name, living))

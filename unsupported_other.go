@@ -49,6 +49,8 @@ func (r *running) listenPacket(context.Context, []sockAddress) (net.PacketConn, 
 	return nil, errOS
 }
 
+func (r *running) attachTo(context.Context, AttachOptions) (*Attachment, error) { return nil, errOS }
+
 func (r *running) mount(context.Context, []rootfs.Mount) error       { return errOS }
 func (r *running) unmount(context.Context, string, bool, bool) error { return errOS }
 
