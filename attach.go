@@ -408,6 +408,11 @@ func (h *attachHub) Write(p []byte) (int, error) {
 	return h.in.Write(p)
 }
 
-func (h *attachHub) closeInput() error { return ignoreClosed(h.in.Close()) }
+func (h *attachHub) closeInput() error {
+	if h.terminal {
+		return fmt.Errorf("%w: the input of a terminal cannot be closed", ErrInvalid)
+	}
+	return ignoreClosed(h.in.Close())
+}
 
 func (h *attachHub) resize(rows, cols uint16) error { return h.size(rows, cols) }

@@ -88,6 +88,18 @@ func (d StateDir) Recover(ctx context.Context, owners ...Owner) (int, error) {
 	return n, err
 }
 
+// Revive starts again what is to run among the containers with a monitor ([WithMonitor]) whose monitor has ended, because the
+// machine was started again, or the monitor was killed or ended by SIGTERM: those with [RestartAlways] always, those with
+// [RestartUnlessStopped] unless they were stopped ([Container.Stop]), those with [RestartOnFailure] if they ran when the monitor was
+// killed. It returns how many were started. A directory on a disk ([WithStateDir]) is needed to survive the machine.
+func (d StateDir) Revive(ctx context.Context) (int, error) {
+	n, err := d.revive(ctx)
+	if err != nil {
+		err = &Error{Op: "revive", Err: err}
+	}
+	return n, err
+}
+
 // Remove ends the container if it runs, and removes everything of it: its cgroup, what owners have to undo, and its
 // record. If ctx ends first the error is that of ctx, and Remove can be called again. The container is closed then. For a container that is not
 // detached it does what Close does.

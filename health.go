@@ -82,6 +82,9 @@ type health struct {
 
 // Health returns what the checks given by [WithHealthCheck] have found. After the end of a run it is what was known last.
 func (c *Container) Health() Health {
+	if c.spec.detach.followed() {
+		return c.healthFollowed()
+	}
 	c.mu.Lock()
 	now := c.health
 	c.mu.Unlock()
@@ -97,7 +100,7 @@ func (c *Container) Health() Health {
 
 // beginHealth begins to ask a container whose command has just been executed. The caller holds the lock.
 func (c *Container) beginHealth(p *Process, to State) {
-	if c.spec.health == nil || to != StateRunning {
+	if c.spec.health == nil || c.spec.detach.followed() || to != StateRunning {
 		return
 	}
 	now := &health{h: Health{Status: HealthStarting}}

@@ -158,6 +158,7 @@ func (s *spec) validate() error {
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
 	add(errors.Join(s.validateRestart()...))
+	add(errors.Join(s.validateMonitor()...))
 	add(errors.Join(s.validateLog()...))
 	add(errors.Join(s.validateHealth()...))
 	if s.attachable && s.process.stdin != nil && !s.process.terminal {

@@ -26,6 +26,9 @@ func (s *spec) validateDetach() (faults []error) {
 	if s.id == "" {
 		faults = append(faults, invalid("WithDetached", "WithID is missing: without an id the container could not be found again"))
 	}
+	if d.monitor != nil || d.sup != nil {
+		return faults
+	}
 	p := &s.process
 	const living = "needs a program that lives; a detached container outlives it"
 	for _, o := range []struct {

@@ -1,0 +1,364 @@
+package caisson
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// monitorEnv tells a monitor the descriptors of its socket and of the file with the wishes.
+const monitorEnv = "CAISSON_MONITOR"
+
+func closeFd(fd int) { _ = unix.Close(fd) }
+
+// What a monitor may take: it has little to remember.
+const (
+	monitorHeap = 4 << 20
+	monitorGC   = 20
+)
+
+func monitorMain(opts []Option) {
+	debug.SetGCPercent(monitorGC)
+	debug.SetMemoryLimit(monitorHeap)
+	conn, wishes, err := monitorInputs(os.Getenv(monitorEnv))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "caisson: this is a monitor of containers, which is started by WithMonitor: %v\n", err)
+		os.Exit(2)
+	}
+	_ = os.Unsetenv(monitorEnv)
+	if err := monitor(conn, wishes, opts); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// monitorInputs takes over what the monitor was started with.
+func monitorInputs(env string) (net.Conn, []byte, error) {
+	a, b, _ := strings.Cut(env, ",")
+	sock, err1 := strconv.Atoi(a)
+	file, err2 := strconv.Atoi(b)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", monitorEnv, err)
+	}
+	unix.CloseOnExec(sock)
+	unix.CloseOnExec(file)
+	f := os.NewFile(uintptr(sock), "socket")
+	defer f.Close()
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	w := os.NewFile(uintptr(file), "wishes")
+	defer w.Close()
+	wishes, err := io.ReadAll(w)
+	return conn, wishes, err
+}
+
+// monitor starts the container, answers who started it, and supervises the container to its end.
+func monitor(conn net.Conn, wishes []byte, opts []Option) error {
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sup, err := prepareMonitor(conn, wishes, opts)
+	if err == nil {
+		defer sup.c.Close()
+		go func() { // the start ends when who wants it does not wait any more
+			_, _ = conn.Read(make([]byte, 1))
+			cancel()
+		}()
+		signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+		_, err = sup.c.Start(ctx)
+	}
+	if err != nil {
+		return errors.Join(err, reply(conn, answer{Error: toWire(err)}))
+	}
+	if err := reply(conn, answer{}); err != nil {
+		sup.c.warnf("answer", err)
+	}
+	conn.Close()
+	return sup.serve()
+}
+
+// prepareMonitor makes the container of what was handed over.
+func prepareMonitor(conn net.Conn, wishes []byte, opts []Option) (*supervision, error) {
+	first, err := receive(conn)
+	if err != nil {
+		return nil, err
+	}
+	w, err := parseWish(wishes)
+	if err != nil {
+		return nil, err
+	}
+	sup := newSupervision(first.Run > 0, wishes)
+	s := w.Spec
+	s.detach.monitor, s.detach.sup = &w.Monitor, sup
+	c, err := New(append([]Option{option(func(to *spec) { *to = s })}, opts...)...)
+	if err != nil {
+		return nil, err
+	}
+	sup.c = c
+	return sup, nil
+}
+
+// serve supervises the container until no run follows.
+func (sup *supervision) serve() error {
+	c := sup.c
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, unix.SIGTERM)
+	go func() {
+		<-term
+		_ = c.Stop(context.Background(), 10*time.Second)
+	}()
+	var conns sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go sup.accept(ctx, &conns)
+	debug.FreeOSMemory() // what the start took
+	res, err := c.Wait(context.Background())
+	ferr := sup.finish(res, false)
+	if errors.Is(ferr, ErrNotFound) {
+		ferr = nil // another program has removed it
+	}
+	sup.change(func() { sup.final, sup.running = true, false })
+	sup.listener.Close()
+	done := make(chan struct{})
+	go func() { conns.Wait(); close(done) }()
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
+	if errors.Is(err, ErrStatusUnknown) || errors.Is(err, ErrStopped) {
+		err = nil
+	}
+	return errors.Join(err, ferr)
+}
+
+// lastWords is how long a monitor whose container has ended waits for those who are told so.
+const lastWords = 5 * time.Second
+
+// maxConns is how many programs a monitor talks with at a time.
+const maxConns = 64
+
+func (sup *supervision) accept(ctx context.Context, conns *sync.WaitGroup) {
+	room := make(chan struct{}, maxConns)
+	for {
+		room <- struct{}{}
+		conn, err := sup.listener.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			<-room
+			time.Sleep(100 * time.Millisecond) // no descriptor is left, say
+			continue
+		}
+		conns.Go(func() {
+			defer func() { <-room }()
+			defer conn.Close()
+			if mayControl(conn) {
+				sup.talk(ctx, conn)
+			}
+		})
+	}
+}
+
+// mayControl reports whether the other side is the monitor's own user, or root.
+func mayControl(conn net.Conn) bool {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return false
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return cerr == nil && err == nil && (int(cred.Uid) == os.Geteuid() || cred.Uid == 0)
+}
+
+// requestTime is how long a monitor waits for what somebody wants who has connected.
+const requestTime = 10 * time.Second
+
+func receive(conn net.Conn) (request, error) {
+	_ = conn.SetReadDeadline(time.Now().Add(requestTime))
+	b := make([]byte, 4096)
+	n, err := conn.Read(b)
+	_ = conn.SetReadDeadline(time.Time{})
+	if err != nil {
+		return request{}, err
+	}
+	return parseRequest(b[:n])
+}
+
+func reply(conn net.Conn, a answer) error {
+	b, err := json.Marshal(a)
+	if err == nil {
+		_ = conn.SetWriteDeadline(time.Now().Add(requestTime))
+		_, err = conn.Write(b)
+	}
+	return err
+}
+
+// talk answers one request.
+func (sup *supervision) talk(ctx context.Context, conn net.Conn) {
+	r, err := receive(conn)
+	if err != nil {
+		_ = reply(conn, answer{Error: toWire(err)})
+		return
+	}
+	if r.Op == opAttach {
+		sup.serveAttach(ctx, conn, r)
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // who has asked may go away
+		_, _ = conn.Read(make([]byte, 1))
+		cancel()
+	}()
+	a, err := sup.do(ctx, r)
+	if err != nil {
+		a = answer{Error: toWire(err)}
+	}
+	_ = reply(conn, a)
+}
+
+// do does what is wanted.
+func (sup *supervision) do(ctx context.Context, r request) (a answer, err error) {
+	c := sup.c
+	switch r.Op {
+	case opStop:
+		if err := sup.halt(); err != nil {
+			return a, err
+		}
+		return a, c.Stop(ctx, r.Grace)
+	case opSignal:
+		sig := syscall.Signal(r.Signal)
+		if sig == unix.SIGKILL || sig == c.spec.stopSignal {
+			if err := sup.halt(); err != nil {
+				return a, err
+			}
+		}
+		return a, c.Signal(sig)
+	case opHealth:
+		h := c.Health()
+		return answer{Health: &h}, nil
+	case opEnded:
+		err = sup.await(ctx, func() bool {
+			a.Result = sup.results[r.Run]
+			return a.Result != nil || sup.run > r.Run || sup.final
+		})
+		return a, err
+	case opNext:
+		err = sup.await(ctx, func() bool {
+			a.Run, a.Final = sup.run, sup.final
+			return sup.final || sup.running && sup.run > r.Run
+		})
+		return a, err
+	}
+	return a, fmt.Errorf("%w: %q", ErrInvalid, r.Op)
+}
+
+// packets makes packets of what is written.
+type packets struct {
+	conn net.Conn
+	kind byte
+}
+
+func (p packets) Write(b []byte) (int, error) {
+	n := 0
+	for len(b) > 0 {
+		piece := b[:min(len(b), maxPacket-1)]
+		if _, err := p.conn.Write(append([]byte{p.kind}, piece...)); err != nil {
+			return n, err
+		}
+		n, b = n+len(piece), b[len(piece):]
+	}
+	return n, nil
+}
+
+// serveAttach connects a program with the container's streams.
+func (sup *supervision) serveAttach(ctx context.Context, conn net.Conn, r request) {
+	in, input := io.Pipe()
+	o := AttachOptions{Stdin: in, DetachKeys: "none"}
+	if r.Stdout {
+		o.Stdout = packets{conn, packStdout}
+	}
+	if r.Stderr {
+		o.Stderr = packets{conn, packStderr}
+	}
+	a, err := sup.c.Attach(ctx, o)
+	if reply(conn, answer{Error: toWire(err)}) != nil || err != nil {
+		if a != nil {
+			a.Close()
+		}
+		return
+	}
+	_ = conn.SetWriteDeadline(time.Time{})
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer a.Close()
+		defer input.Close()
+		sup.readPackets(conn, a, input)
+	})
+	err = a.Wait(ctx)
+	_ = in.CloseWithError(ErrDetached) // wakes who writes
+	if d := a.Dropped(); d > 0 {
+		_, _ = conn.Write(binary.BigEndian.AppendUint64([]byte{packDropped}, d))
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(requestTime))
+	b, _ := json.Marshal(answer{Error: toWire(err)})
+	_, _ = conn.Write(append([]byte{packEnd}, b...))
+	conn.Close()
+	reading.Wait()
+}
+
+// readPackets takes what a program sends that is attached.
+func (sup *supervision) readPackets(conn net.Conn, a *Attachment, input io.Writer) {
+	buf := make([]byte, maxPacket)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil || n == 0 {
+			return
+		}
+		switch p := buf[1:n]; buf[0] {
+		case packStdin:
+			if _, err := input.Write(p); err != nil {
+				return
+			}
+		case packResize:
+			if len(p) == 4 {
+				_ = a.Resize(binary.BigEndian.Uint16(p), binary.BigEndian.Uint16(p[2:]))
+			}
+		case packCloseInput:
+			_ = a.from.closeInput()
+		default:
+			return
+		}
+	}
+}
+
+// warnf logs a fault of what nobody waits for.
+func (c *Container) warnf(what string, err error) {
+	if l := c.spec.logger; l != nil {
+		l.Warn("caisson: "+what, "container", c.spec.id, "error", err)
+	}
+}
