@@ -38,6 +38,8 @@ type Info struct {
 	Labels  map[string]string
 	// Result is how the command ended; nil while it has not.
 	Result *Result
+	// Monitor is the process that supervises it ([WithMonitor]); zero if none does.
+	Monitor int
 }
 
 // Load finds a container that was made with [WithDetached], in the default state directory; see [StateDir.Load].

@@ -356,6 +356,9 @@ func infoOf(e *state.Entry) (*Info, error) {
 		return nil, err
 	}
 	i := &Info{ID: rec.ID, Created: rec.Created, UID: rec.UID, Command: rec.Command, Labels: rec.Labels}
+	if monitorLives(rec) {
+		i.Monitor = rec.Monitor.PID
+	}
 	if e.Leftover(rec) {
 		if !beingMade(e) {
 			return nil, nil

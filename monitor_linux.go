@@ -128,7 +128,7 @@ func (sup *supervision) serve() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go sup.accept(ctx, &conns)
-	debug.FreeOSMemory() // what the start took
+	go sup.keepSmall(ctx)
 	res, err := c.Wait(context.Background())
 	ferr := sup.finish(res, false)
 	if errors.Is(ferr, ErrNotFound) {
@@ -148,6 +148,31 @@ func (sup *supervision) serve() error {
 		err = nil
 	}
 	return errors.Join(err, ferr)
+}
+
+// keepSmall gives back what a start took, after each.
+func (sup *supervision) keepSmall(ctx context.Context) {
+	for run := 0; ; {
+		err := sup.await(ctx, func() bool { return sup.running && sup.run > run || sup.final })
+		if err != nil {
+			return
+		}
+		t := time.NewTimer(trimAfter)
+		select {
+		case <-t.C:
+			trim()
+		case <-ctx.Done():
+			t.Stop()
+			return
+		}
+		sup.mu.Lock()
+		final := sup.final
+		run = sup.run
+		sup.mu.Unlock()
+		if final {
+			return
+		}
+	}
 }
 
 // lastWords is how long a monitor whose container has ended waits for those who are told so.
