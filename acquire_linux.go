@@ -29,7 +29,7 @@ import (
 
 // acquire takes what the start needs, each thing with its undo, and compiles the program.
 func (r *running) acquire(ctx context.Context, stop bool) error {
-	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil}
+	r.m = &machine{create: stop, newPID: true, trace: r.spec.trace != nil, ready: r.ready}
 	r.files, r.fds = map[string]int{}, map[string]int{}
 	recoverFirst(ctx)
 	if err := r.claim(ctx, stop); err != nil {
@@ -44,7 +44,12 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	if err := r.limits(ctx); err != nil {
 		return err
 	}
-	if err := r.stdio(); err != nil {
+	if r.ready {
+		r.streams = &streams{}
+	} else if err := r.stdio(); err != nil {
+		return err
+	}
+	if err := r.openInitEnd(); err != nil {
 		return err
 	}
 	if err := r.openTrace(); err != nil {
@@ -73,8 +78,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.joinWishes(); err != nil {
 		return err
 	}
-	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView(),
-		HostNetwork: foreign(s.namespaces.Net), HostPIDs: foreign(s.namespaces.PID)}
+	r.env = rootfs.Env{Unprivileged: !priv, Features: rootfs.Probe(), Cgroup: cgroupView()}
 	r.m.openat2 = r.env.Features.Openat2
 	if s.process.resources.Memory.Max > 0 {
 		r.env.MemoryMax = s.process.resources.Memory.Max
@@ -104,6 +108,9 @@ func (r *running) plan(ctx context.Context) error {
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
 	r.m.null = r.spec.nullStreams()
+	if err := r.planInit(); err != nil {
+		return err
+	}
 	return r.makeLayout(ctx, desc)
 }
 
@@ -116,6 +123,9 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 	for hide := ok && h.HidesOwners(); ; hide = true {
 		r.env, r.iso = before, slices.Clip(iso)
 		if err := r.userNamespace(ctx, priv, hide); err != nil {
+			return nil, err
+		}
+		if err := r.checkJoins(priv); err != nil {
 			return nil, err
 		}
 		if r.env.UserNamespace && r.m.newNS&unix.CLONE_NEWCGROUP == 0 {
@@ -184,17 +194,8 @@ func (r *running) joinWishes() error {
 				r.m.newPID = false
 			}
 		case n.IsJoin():
-			f, err := openNamespace(k, n)
-			if err != nil {
+			if err := r.joinWish(k, n); err != nil {
 				return err
-			}
-			r.undo.add(f.Close)
-			name := k.String() + " namespace"
-			r.m.joined = append(r.m.joined, joinedNS{uint64(k.CloneFlag()), name})
-			r.fds[name] = int(f.Fd())
-			r.applied(name, n.String())
-			if k == namespaces.PID {
-				return fmt.Errorf("%w: joining a pid namespace: use Exec of the container that owns it", ErrUnsupported)
 			}
 		case k == namespaces.PID:
 			r.applied("pid namespace", "own processes only")
@@ -212,9 +213,13 @@ func (r *running) joinWishes() error {
 // hold inside.
 func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 	s, want := r.spec, r.spec.namespaces.User
+	if joined, err := r.joinUser(priv); err != nil || joined {
+		return err
+	}
+	if r.joins.host.Has(namespaces.User) {
+		want = namespaces.Host()
+	}
 	switch {
-	case want.IsJoin():
-		return fmt.Errorf("%w: joining a user namespace", ErrUnsupported)
 	case want.IsHost() && !priv:
 		return fmt.Errorf("%w: without CAP_SYS_ADMIN a container needs a user namespace of its own", ErrPrivilege)
 	case want.IsHost() && hide:
@@ -227,10 +232,24 @@ func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 		r.declined("user namespace", reason, "WithNamespace(namespaces.User, namespaces.New())")
 		return nil
 	}
-	r.env.UserNamespace = true
 	if err := r.chooseMaps(priv, hide); err != nil {
 		return err
 	}
+	r.mapped()
+	r.applied("user namespace", describeMaps(r.maps))
+	if priv && (!hide || slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.IDMap != rootfs.Unmapped })) {
+		f, err := idmapNamespace(ctx, r.maps)
+		if err != nil {
+			return fmt.Errorf("id-map the root filesystem: %w", err)
+		}
+		r.env.IDMap = f
+	}
+	return nil
+}
+
+// mapped notes what follows from the id maps of the container's user namespace.
+func (r *running) mapped() {
+	r.env.UserNamespace = true
 	_, r.env.TTYGroup = namespaces.ToHost(r.maps.GID, 5)
 	if u, ok := namespaces.ToHost(r.maps.UID, 0); ok {
 		r.env.RootUID = int(u)
@@ -241,15 +260,6 @@ func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 	if r.m.userns == usernsSelf {
 		r.env.OwnIDs = true
 	}
-	r.applied("user namespace", describeMaps(r.maps))
-	if priv && (!hide || slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.IDMap != rootfs.Unmapped })) {
-		f, err := idmapNamespace(ctx, r.maps)
-		if err != nil {
-			return fmt.Errorf("id-map the root filesystem: %w", err)
-		}
-		r.env.IDMap = f
-	}
-	return nil
 }
 
 func (r *running) chooseMaps(priv, hide bool) error {
@@ -317,7 +327,7 @@ func (r *running) become(u rootfs.User) error {
 	if r.m.userns == usernsNone {
 		return nil
 	}
-	if err := checkGroups(r.spec.process.groups, r.m.userns, r.maps); err != nil {
+	if err := checkGroups(r.spec.process.groups, r.m.noGroups(), r.maps); err != nil {
 		return err
 	}
 	_, uok := namespaces.ToHost(r.maps.UID, u.UID)
@@ -465,9 +475,6 @@ func rlimits(p *processSpec) []rlimit {
 	return append([]rlimit{{resource: unix.RLIMIT_NOFILE, soft: min(softFiles, have.Max), hard: have.Max}}, p.rlimits...)
 }
 
-// foreign reports whether a namespace is one that was not made for the container.
-func foreign(n namespaces.Namespace) bool { return n.IsHost() || n.IsJoin() }
-
 // makeLayout puts together what the container sees as its filesystem.
 func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) error {
 	s := r.spec
@@ -479,7 +486,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 			l.Devices, l.Links = nil, nil
 		}
 	}
-	if r.env.UserNamespace && foreign(s.namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
+	if r.env.UserNamespace && r.foreign(namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
 	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)

@@ -21,6 +21,7 @@ type attempt struct {
 	done   chan struct{} // closed when the start has succeeded or is undone
 
 	attend bool // the caller attends to the process
+	ready  bool // of a container of a pool: it is made ready, or what is missing is given
 	again  bool // the restart policy starts it
 
 	wish *spec // as it was given to begin
@@ -43,7 +44,8 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	if c.attempt != nil {
 		return nil, c.fail(op, fmt.Errorf("%w: it is being started already", ErrState))
 	}
-	if c.state == StateCreated && s != c.spec {
+	ready := c.ready && c.state == StateCreated
+	if c.state == StateCreated && s != c.spec && !ready {
 		return nil, c.fail(op, fmt.Errorf("%w: its streams were set when it was created", ErrState))
 	}
 	if c.state != StateCreated && s.detach.loaded && !s.detach.followed() {
@@ -51,9 +53,12 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	}
 	a := &attempt{op: op, from: c.state, before: c.run, done: make(chan struct{}), wish: s, proc: c.proc, run: c.run, iso: c.iso}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
-	if a.from != StateCreated {
+	if a.from != StateCreated || ready {
 		a.pipes, c.pipes = c.pipes, pipes{}
-		a.spec = c.withLimits(a.pipes.with(s))
+		a.spec, a.ready = c.withLimits(a.pipes.with(s)), ready
+	}
+	if a.from != StateCreated {
+		c.ready = false
 		a.run, c.run = nil, nil
 		c.state = StateCreating
 	}

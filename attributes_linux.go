@@ -52,7 +52,7 @@ func (r *running) checkScheduler(s *Scheduler) error {
 		return nil
 	}
 	if s.needsPrivilege() {
-		late := r.m.userns == usernsRanges && s.afterForkOnly()
+		late := r.m.twoSteps() && !r.m.inside && s.afterForkOnly()
 		if !hasSysNice() || late {
 			remedy := "run the host program with CAP_SYS_NICE, or raise its RLIMIT_NICE or RLIMIT_RTPRIO"
 			if late {
@@ -209,8 +209,8 @@ func checkRlimits(limits []rlimit) error {
 }
 
 // checkGroups refuses groups that cannot be had in a user namespace.
-func checkGroups(gids []uint32, mode usernsMode, maps namespaces.IDMaps) error {
-	if len(gids) > 0 && mode == usernsSelf {
+func checkGroups(gids []uint32, denied bool, maps namespaces.IDMaps) error {
+	if len(gids) > 0 && denied {
 		return withRemedy("subordinate ids (/etc/subuid, /etc/subgid) for the user", "%w: WithGroups: in a user namespace of a single id groups cannot be set", ErrPrivilege)
 	}
 	lacking := slices.DeleteFunc(slices.Clone(gids), func(g uint32) bool { _, ok := namespaces.ToHost(maps.GID, g); return ok })

@@ -88,8 +88,8 @@ func (b *bundleReader) idMaps(l *specs.Linux) {
 	if len(l.UIDMappings)+len(l.GIDMappings) == 0 {
 		return
 	}
-	if !slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace && n.Path == "" }) {
-		b.bad("linux.uidMappings", "id maps need a new user namespace")
+	if !slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) {
+		b.bad("linux.uidMappings", "id maps need a user namespace")
 		return
 	}
 	b.add(WithIDMaps(namespaces.IDMaps{UID: idMapsOf(l.UIDMappings), GID: idMapsOf(l.GIDMappings)}))

@@ -149,6 +149,8 @@ func (w *specWriter) namespaces(r *running) (out []specs.LinuxNamespace) {
 		n := set.Get(kind)
 		switch {
 		case n.IsHost():
+		case w.spec.pod.joins(w.spec, kind):
+			w.refuse(true, "WithNamespacesOf", "%s namespace: that of a running container has no lasting path", kind)
 		case n.Path() != "":
 			out = append(out, specs.LinuxNamespace{Type: name, Path: n.Path()})
 		case n.IsJoin():

@@ -48,7 +48,11 @@ func (c *compiler) detach() {
 	}
 	c.JumpZero(made, child)
 	rec := stage.Recorder{Status: c.Input(inputStatus), At: state.EndedAt, Size: state.EndedSize, SiginfoAt: state.SiginfoAt, RusageAt: state.RusageAt}
-	if c.m.userns == usernsRanges { // it makes the container's first process as its sibling
+	if c.m.init {
+		end := c.Input(inputInitTold)
+		rec.End = &end
+	}
+	if c.m.twoSteps() { // it makes the container's first process as its sibling
 		rec.Helper = &made
 	}
 	stage.EmitRecorder(c.Builder, rec)
@@ -59,7 +63,7 @@ func (c *compiler) detach() {
 		c.WriteFile(program.Cwd(), "/proc/self/uid_map", d.uidMap)
 		c.WriteFile(program.Cwd(), "/proc/self/gid_map", d.gidMap)
 	}
-	if c.m.userns == usernsRanges {
+	if c.m.twoSteps() {
 		c.show(syncHelper, "a process for the container")
 	} else {
 		c.show(syncChild, "the container's first process")

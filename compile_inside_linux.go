@@ -28,9 +28,13 @@ func (c *compiler) inside() {
 		c.landlockRestrict(ruleset)
 		c.seccomp()
 	}
+	c.appear(p, ruleset)
+}
+
+// appear makes the process that appears in the container, with the final credentials, and has it do the rest.
+func (c *compiler) appear(p *processSpec, ruleset program.OpRef) {
 	c.credentials(p)
-	c.Step("close", "the memory to others")
-	c.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
+	c.closeMemory()
 	c.secondProcess("the process in the container")
 	c.session()
 	c.stdio(p)
@@ -53,6 +57,12 @@ func (c *compiler) join(flags uint64) {
 	if flags&unix.CLONE_NEWUSER != 0 {
 		c.becomeRoot()
 	}
+}
+
+// closeMemory closes the memory of the process, and of those that it makes, to those that may look into or trace others.
+func (c *compiler) closeMemory() {
+	c.Step("close", "the memory to others")
+	c.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
 }
 
 // containerInput is the container's first process.

@@ -77,10 +77,32 @@ type machine struct {
 	capSets  *capSets         // all five sets, where they were given apart
 
 	hostTree bool // privileged, but in a copy of the host's mounts: no template, for hooks
+
+	joinUser bool // input "user namespace": it is joined, not made
+	joinPID  bool // one of the joined namespaces is that of process ids
+	denied   bool // setgroups(2) is, in the user namespace that is joined
+
+	ready bool     // of a pool: the program waits for its rest
+	rest  bool     // that rest
+	sent  []string // the files that come with it, in this order
+
+	packed []string // inputs that stand in one file
+
+	init       bool             // the first process makes the one that executes the command
+	initFilter *seccomp.Program // of the first process then; nil: none
+	initImage  bool             // input "init": it executes that
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.
-func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside }
+func (m *machine) twoSteps() bool { return m.userns == usernsRanges || m.inside || m.outside() }
+
+// outside reports whether all is set up by a process that does not appear in the pid namespace that is joined: the one that
+// does has its final credentials. In a user namespace the latter may have more, since the memory of the stage belongs to
+// the host's, which closes it to all inside.
+func (m *machine) outside() bool { return m.joinPID && m.userns == usernsNone && !m.inside }
+
+// noGroups reports whether groups cannot be set in the container's user namespace.
+func (m *machine) noGroups() bool { return m.userns == usernsSelf || m.denied }
 
 type joinedNS struct {
 	flag uint64
@@ -115,10 +137,18 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 		c.inside()
 		return b.Build()
 	}
+	if m.rest {
+		c.rest()
+		return b.Build()
+	}
 	if s.alone {
 		c.session()
 		c.joinCgroups()
 		c.process()
+		return b.Build()
+	}
+	if m.outside() {
+		c.outside()
 		return b.Build()
 	}
 	if m.userns == usernsRanges {
@@ -143,6 +173,13 @@ func compile(s *spec, m *machine) (*program.Program, error) {
 	c.sysctls()
 	m.plan.Protect(b)
 	c.identity()
+	if m.ready {
+		c.awaitRest()
+		return b.Build()
+	}
+	if m.init {
+		c.initProcess()
+	}
 	c.process()
 	return b.Build()
 }
@@ -154,6 +191,8 @@ type compiler struct {
 	*program.Builder
 	s *spec
 	m *machine
+
+	received map[string]program.OpRef // files that came with the rest of a program
 }
 
 // session makes the process the leader of a session, so that it has no terminal of the host and can get its own.
@@ -221,10 +260,7 @@ func (c *compiler) openSources() {
 
 // enterNamespaces joins and makes namespaces, except those that clone made.
 func (c *compiler) enterNamespaces() {
-	for _, j := range c.m.joined {
-		c.Step("join", j.name)
-		c.Setns(c.Input(j.name), j.flag)
-	}
+	c.joinWished()
 	flags := c.m.newNS
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // as long as the host's /proc is in sight
 		flags &^= t
@@ -246,6 +282,14 @@ func (c *compiler) enterNamespaces() {
 	if !c.m.template && c.m.newNS&unix.CLONE_NEWNS != 0 {
 		c.Step("keep mounts from", "the host")
 		c.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	}
+}
+
+// joinWished joins namespaces of all kinds but user.
+func (c *compiler) joinWished() {
+	for _, j := range c.m.joined {
+		c.Step("join", j.name)
+		c.Setns(c.Input(j.name), j.flag)
 	}
 }
 
@@ -287,8 +331,16 @@ func (c *compiler) userNamespaceWithRanges() {
 		c.Step("enter", "an empty mount namespace")
 		c.Setns(c.Input("template"), unix.CLONE_NEWNS)
 	}
-	c.Step("make", "user namespace")
-	c.Unshare(unix.CLONE_NEWUSER)
+	if c.m.privilegedMounts() { // as long as it may join also what the user namespace does not own
+		c.joinWished()
+	}
+	if c.m.joinUser {
+		c.Step("join", inputUser)
+		c.Setns(c.Input(inputUser), unix.CLONE_NEWUSER)
+	} else {
+		c.Step("make", "user namespace")
+		c.Unshare(unix.CLONE_NEWUSER)
+	}
 	flags := c.m.newNS
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // becoming root closes /proc/self to the process itself
 		flags &^= t
@@ -296,14 +348,18 @@ func (c *compiler) userNamespaceWithRanges() {
 		c.Unshare(t)
 		c.clocks(t, false)
 	}
-	stage.EmitSync(c.Builder, syncMaps)
+	if !c.m.joinUser {
+		stage.EmitSync(c.Builder, syncMaps)
+	}
 	c.becomeRoot()
-	for _, j := range c.m.joined {
-		c.Step("join", j.name)
-		c.Setns(c.Input(j.name), j.flag)
+	if !c.m.privilegedMounts() {
+		c.joinWished()
 	}
 	c.Step("make namespaces", program.CloneFlagNames(flags|pidFlag(c.m)))
 	c.Unshare(flags | pidFlag(c.m))
+	if c.m.joinPID {
+		c.closeMemory()
+	}
 	c.secondProcess("the container's first process")
 	c.session()
 	c.Step("keep mounts from", "the host")
@@ -382,7 +438,7 @@ func (c *compiler) identity() {
 	c.Step("show the host", "the root directory")
 	c.sendResult(syncRoot, c.Openat(program.Cwd(), "/", unix.O_PATH|unix.O_DIRECTORY, 0))
 	if c.m.keepMounts {
-		c.sendResult(syncMounts, c.Openat(c.m.plan.Proc(), "self/ns/mnt", unix.O_RDONLY, 0))
+		c.sendResult(syncMounts, c.ownMounts())
 	}
 }
 
@@ -409,11 +465,21 @@ func (c *compiler) process() {
 	} else {
 		c.credentials(p)
 	}
+	if c.m.joinPID { // a change of the user may have opened it
+		c.closeMemory()
+	}
 	c.command(p, ruleset)
 }
 
 // inherited sets what needs privileges and a child keeps.
 func (c *compiler) inherited(p *processSpec) {
+	c.limitProcess()
+	emitKeyring(c.Builder, c.m.keyring)
+	emitPersonality(c.Builder, &p.attrs)
+}
+
+// limitProcess sets the limits that each process has for itself.
+func (c *compiler) limitProcess() {
 	for _, r := range c.m.rlimits {
 		c.Step("limit", rlimitName(r.resource))
 		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
@@ -423,8 +489,6 @@ func (c *compiler) inherited(p *processSpec) {
 		c.Step("limit", "CPU time of each process")
 		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
 	}
-	emitKeyring(c.Builder, c.m.keyring)
-	emitPersonality(c.Builder, &p.attrs)
 }
 
 // command executes the command, once the host lets it.
@@ -440,7 +504,9 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	}
 	c.Umask(umask)
 	// The last wait: the host knows the process by now, and it will be killed when the host ends.
-	if c.m.create || c.s.hooks.any(HookCreated) {
+	if c.m.rest {
+		// It has been over for as long as this program is known.
+	} else if c.m.create || c.s.hooks.any(HookCreated) {
 		c.Step("wait in", `state "created"`)
 		stage.EmitSync(c.Builder, syncCreated)
 	} else {
@@ -549,7 +615,7 @@ func (c *compiler) credentials(p *processSpec) {
 	if u.UID != 0 {
 		c.Prctl(unix.PR_SET_KEEPCAPS, "PR_SET_KEEPCAPS", program.Int(1))
 	}
-	if m.userns != usernsSelf { // with a map of one id setgroups(2) is denied, as it must be
+	if !m.noGroups() { // with a map of one id setgroups(2) is denied, as it must be
 		c.Setgroups(u.Groups)
 	}
 	c.Setresgid(u.GID)
@@ -632,12 +698,15 @@ func (c *compiler) seccomp() {
 }
 
 // attach attaches a filter.
-func (c *compiler) attach(f *seccomp.Program) program.OpRef {
+func (c *compiler) attach(f *seccomp.Program) program.OpRef { return c.attachTo(f, c.m.asking != nil) }
+
+// attachTo attaches a filter, with the secret if another one is to let the call pass.
+func (c *compiler) attachTo(f *seccomp.Program, secret bool) program.OpRef {
 	prog := make([]byte, 16)
 	binary.NativeEndian.PutUint16(prog, uint16(len(f.Filter)))
 	arg := program.Bytes(prog, fmt.Sprintf("{len=%d, filter=...}", len(f.Filter))).With(8, program.Bytes(f.Bytes(), ""))
 	args := []program.Arg{program.Named(1, "SECCOMP_SET_MODE_FILTER"), program.Int(f.Flags), arg}
-	if c.m.asking != nil {
+	if secret {
 		args = append(args, c.secret()...)
 	}
 	return c.Call(unix.SYS_SECCOMP, "seccomp", args...)

@@ -33,7 +33,7 @@ type shape struct {
 
 // notInProgram are fields that have no part in a program, by type: it neither holds them nor differs with them.
 var notInProgram = map[reflect.Type][]string{
-	reflect.TypeFor[spec]():        {"rootfs", "logger", "trace", "stopSignal", "cgroup", "id", "detach"},
+	reflect.TypeFor[spec]():        {"rootfs", "logger", "trace", "stopSignal", "cgroup", "id", "detach", "pod"},
 	reflect.TypeFor[processSpec](): {"stdin", "stdout", "stderr", "ctx", "cancel", "seccomp", "resources", "timeout", "cpuTime", "waitDelay", "outputLimit"},
 	reflect.TypeFor[machine]():     {"plan"},
 }
@@ -67,6 +67,9 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	switch {
 	case sh.m.inside:
 		sh.m.plan = rootfs.Inside(sh.env.Features)
+	case sh.m.rest:
+		sh.m.plan = rootfs.InsideWith(sh.env.Features, sh.spec.files)
+		can = can && len(sh.spec.files) == 0
 	case !sh.spec.alone:
 		plan, err := sh.layout.Compile(sh.env)
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -89,6 +88,9 @@ type Container struct {
 	settled bool // no run follows
 
 	memoryLimit atomic.Int64 // for events
+
+	ready bool   // of a pool: in StateCreated it has no command yet
+	had   [2]int // how many files and trees of files it had been given by then
 }
 
 // New makes a container from options. It checks the options themselves and reports all their faults at once, as
@@ -194,9 +196,12 @@ func (c *Container) startThen(ctx context.Context, s *spec, attend bool) (*Proce
 		return nil, err
 	}
 	a.attend = attend
-	if a.from == StateCreated {
+	switch {
+	case a.ready:
+		err = c.releaseReady(a)
+	case a.from == StateCreated:
 		err = c.release(a)
-	} else {
+	default:
 		err = c.create(a, false)
 	}
 	return c.finish(a, StateRunning, err)
@@ -375,8 +380,8 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	return nil
 }
 
-// Root returns the root filesystem as the container sees it, mounts inside it excluded, for a created, running or
-// stopped container. Paths are resolved as if chrooted into it; the container may be hostile and running. The caller
+// Root returns the root filesystem as the container sees it, with what is mounted in it as long as it lives, for a created,
+// running or stopped container. What is done there is done with the rights of the host program. Paths are resolved as if chrooted into it; the container may be hostile and running. The caller
 // closes it; while it is open, the files stay readable even after the container is closed.
 func (c *Container) Root() (*rootfs.Root, error) {
 	c.mu.Lock()
@@ -385,24 +390,6 @@ func (c *Container) Root() (*rootfs.Root, error) {
 		return nil, err
 	}
 	return c.run.rootView()
-}
-
-// CopyOut copies a file or directory of the container, running or stopped, to dst on the host, whose parent directory
-// must exist. Paths inside are resolved as [Container.Root] does; nothing outside dst is written. Set-user-ID bits are
-// dropped and special files skipped. For limits and other wishes use [rootfs.CopyOut].
-func (c *Container) CopyOut(ctx context.Context, src, dst string) error {
-	root, err := c.Root()
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	dst = filepath.Clean(dst)
-	dir, err := os.Open(filepath.Dir(dst))
-	if err != nil {
-		return c.fail("copy out", err)
-	}
-	defer dir.Close()
-	return c.fail("copy out", rootfs.CopyOut(ctx, root, src, dir, filepath.Base(dst), rootfs.CopyOptions{Special: rootfs.SkipSpecial}))
 }
 
 // Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
@@ -431,6 +418,7 @@ func (c *Container) close() error {
 			if err := p.kill(ReasonStopped); err != nil {
 				return c.fail("close", err)
 			}
+			p.attend()
 			<-p.done
 		}
 		if a != nil {

@@ -2,6 +2,8 @@ package caisson
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -65,4 +67,34 @@ func TestLifeOfALoadedContainer(t *testing.T) {
 		t.Error(c.State())
 	}
 	c.Close()
+}
+
+// A process of a container that one program created and another started is in all namespaces of the container.
+func TestExecInALoadedContainerThatWasCreated(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := detached(t, d, "x", WithCommand("sleep", "1000"), WithHostname("inside"))
+	if _, err := c.Create(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	l := load(t, d, "x")
+	p, err := l.Start(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := execs(t, l, "hostname; for n in mnt pid net ipc uts user cgroup; do readlink /proc/self/ns/$n; done")
+	want := "inside\n"
+	for _, n := range []string{"mnt", "pid", "net", "ipc", "uts", "user", "cgroup"} {
+		s, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", p.Pid(), n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += s + "\n"
+	}
+	if out != want {
+		t.Errorf("%s instead of\n%s", out, want)
+	}
+	if err := l.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -192,8 +192,11 @@ func (r *running) takeKeeper(pidfd int) error {
 	}
 	r.det.keeper = pidfd
 	k, err := nameProcess(pidfd)
+	if err != nil {
+		return fmt.Errorf("the container's keeper: %w", err)
+	}
 	r.det.rec.Keeper = k
-	return err
+	return nil
 }
 
 // takeHelper replaces the process that the host program made by the one that makes the container's first process.
@@ -216,7 +219,7 @@ func (r *running) registerDetached(stop bool) error {
 	r.keep = func() {}
 	first, err := nameProcess(r.child.Pidfd)
 	if err != nil {
-		return err
+		return fmt.Errorf("the container's first process: %w", err)
 	}
 	if r.spec.detach.sup != nil { // it ends with its monitor
 		if r.keep, err = stage.Keep(r.child.Pidfd); err != nil {

@@ -28,13 +28,20 @@ func pidNamespace() (uint64, error) {
 	return st.Ino, nil
 }
 
-// nameProcess names the process behind a pidfd so that it can be found again.
+// errEndedEarly is why a start cannot go on when a process that it relies on was killed, by the kernel or by someone.
+var errEndedEarly = errors.New("it ended before the container was made; was it killed?")
+
+// nameProcess names the process behind a pidfd so that it can be found again. Of one that has been collected the number
+// is -1, or is not found. One that has ended and not been collected is named.
 func nameProcess(pidfd int) (state.Process, error) {
 	pid, err := pidOf(pidfd)
 	if err != nil {
 		return state.Process{}, err
 	}
 	start, err := startTime(pid)
+	if pid <= 0 || errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return state.Process{}, errEndedEarly
+	}
 	if err != nil {
 		return state.Process{}, fmt.Errorf("when process %d began: %w", pid, err)
 	}

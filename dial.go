@@ -25,11 +25,7 @@ import (
 // The context bounds the connecting, not the connection. Errors of the address and the network are a *[net.OpError], as
 // those of package net are. Needs Linux 5.9.
 func (c *Container) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	a, err := parseAddresses(ctx, network, address, true)
-	if err != nil {
-		return nil, c.fail("dial", &net.OpError{Op: "dial", Net: network, Err: err})
-	}
-	run, err := c.enterable(ctx, "dial")
+	a, run, err := c.socketCall(ctx, "dial", network, address, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -46,14 +42,7 @@ func (c *Container) Dial(ctx context.Context, network, address string) (net.Conn
 // for use, also without privilege. The listener belongs to the host program; once the container has ended nobody can reach
 // it. Errors are as those of Dial.
 func (c *Container) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	a, err := parseAddresses(ctx, network, address, false)
-	if err == nil && a[0].datagram() {
-		err = net.UnknownNetworkError(network)
-	}
-	if err != nil {
-		return nil, c.fail("listen", &net.OpError{Op: "listen", Net: network, Err: err})
-	}
-	run, err := c.enterable(ctx, "listen")
+	a, run, err := c.socketCall(ctx, "listen", network, address, func(a *sockAddress) bool { return !a.datagram() })
 	if err != nil {
 		return nil, err
 	}
@@ -63,19 +52,26 @@ func (c *Container) Listen(ctx context.Context, network, address string) (net.Li
 
 // ListenPacket is [Container.Listen] for datagrams: udp, udp4, udp6 or unixgram.
 func (c *Container) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	a, err := parseAddresses(ctx, network, address, false)
-	if err == nil && !a[0].datagram() {
-		err = net.UnknownNetworkError(network)
-	}
-	if err != nil {
-		return nil, c.fail("listen", &net.OpError{Op: "listen", Net: network, Err: err})
-	}
-	run, err := c.enterable(ctx, "listen")
+	a, run, err := c.socketCall(ctx, "listen", network, address, (*sockAddress).datagram)
 	if err != nil {
 		return nil, err
 	}
 	l, err := run.listenPacket(ctx, a)
 	return l, c.fail("listen", err)
+}
+
+// socketCall judges the arguments and the state of the container. fits says which networks the call is for; nil: to connect,
+// all.
+func (c *Container) socketCall(ctx context.Context, op, network, address string, fits func(*sockAddress) bool) ([]sockAddress, *running, error) {
+	a, err := parseAddresses(ctx, network, address, fits == nil)
+	if err == nil && fits != nil && !fits(&a[0]) {
+		err = net.UnknownNetworkError(network)
+	}
+	if err != nil {
+		return nil, nil, c.fail(op, &net.OpError{Op: op, Net: network, Err: err})
+	}
+	run, err := c.enterable(ctx, op)
+	return a, run, err
 }
 
 // enterable returns what the running container owns.

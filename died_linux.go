@@ -47,6 +47,7 @@ func (r *running) released(p *Process) error {
 		r.ran.Store(true)
 		return nil
 	}
+	p.attend()
 	<-p.done
 	p.mu.Lock()
 	why := p.reason

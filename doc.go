@@ -57,6 +57,9 @@
 // how it ended is known even if nobody was there. [Container.Close] then only lets go of it; [Container.Remove] ends and
 // removes it. [List] shows all of a user's.
 //
+// A program that starts many commands in containers of one kind keeps some ready: a [Pool] makes them up to the point
+// where only the command is missing. Each is used once.
+//
 // The context of a call bounds that call. It ends a start that is under way, and so do [Container.Stop] and
 // [Container.Close], at once, whatever the start waits for; what ends a running command is Stop, Close, a limit, the
 // context of [Container.Run], or that given to [WithContext].

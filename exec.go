@@ -77,6 +77,7 @@ type gate struct {
 	mu   sync.Mutex
 	shut bool
 	in   sync.WaitGroup
+	stop chan struct{} // closed when the gate is shut; nil until somebody asks
 }
 
 func (g *gate) enter() bool {
@@ -88,9 +89,38 @@ func (g *gate) enter() bool {
 	return !g.shut
 }
 
+// during is enter for what can take long: the context that it returns ends, with cause, when the gate is shut. leave is to be
+// called at the end.
+func (g *gate) during(ctx context.Context, cause error) (_ context.Context, leave func(), ok bool) {
+	if !g.enter() {
+		return ctx, nil, false
+	}
+	g.mu.Lock()
+	if g.stop == nil {
+		g.stop = make(chan struct{})
+		if g.shut {
+			close(g.stop)
+		}
+	}
+	stop := g.stop
+	g.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-stop:
+			cancel(cause)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil); g.in.Done() }, true
+}
+
 // close lets nobody in any more, and waits for those inside.
 func (g *gate) close() {
 	g.mu.Lock()
+	if !g.shut && g.stop != nil {
+		close(g.stop)
+	}
 	g.shut = true
 	g.mu.Unlock()
 	g.in.Wait()

@@ -214,15 +214,15 @@ func TestExecEndsByItself(t *testing.T) {
 }
 
 func TestExecLimits(t *testing.T) {
+	noLeaks(t)
 	c := runs(t)
-	if m, ok := c.Isolation().Get("memory limit"); ok && m.Status == Unavailable || !isRoot() {
+	if m, ok := c.Isolation().Get("cgroup"); ok && m.Status == Unavailable {
 		_, err := c.Exec(testContext(t), WithCommand("true"), WithMemory(16<<20))
 		if err == nil || !errors.Is(err, ErrUnsupported) {
 			t.Errorf("without a cgroup: %v", err)
 		}
 		return
 	}
-	noLeaks(t)
 	_, res := execs(t, c, "dd if=/dev/zero of=/dev/null bs=64M count=1", WithMemory(16<<20))
 	if res.Reason != ReasonOOM {
 		t.Errorf("%v", res)

@@ -366,7 +366,7 @@ func (h *host) killed(t *testing.T, all []int, sig syscall.Signal) {
 	began := time.Now()
 	h.cmd.Wait()
 	ended := time.Now()
-	if !testutil.Eventually(promised+slack, func() bool { return len(alive(all)) == 0 }) {
+	if !testutil.Eventually(testutil.Time(promised+slack), func() bool { return len(alive(all)) == 0 }) {
 		t.Errorf("alive %v after the host program ended: %v", time.Since(ended), alive(all))
 	}
 	took := time.Since(began)

@@ -280,3 +280,35 @@ func TestWithCancelThatFails(t *testing.T) {
 		t.Errorf("%+v %v", r, err)
 	}
 }
+
+// testEveryReleaseFails makes each operation of the program that a container of a pool is sent fail in turn.
+func testEveryReleaseFails(t *testing.T, p *Pool, opts []Option) {
+	if err := p.Ready(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	var rest *program.Program
+	defer func() { testHookRest = nil }()
+	testHookRest = func(q *program.Program) *program.Program { rest = q; return q }
+	if _, err := p.Run(testContext(t), opts...); err != nil {
+		t.Fatal(err)
+	}
+	passed := 0
+	for i := range rest.Ops() {
+		var want program.Step
+		testHookRest = func(q *program.Program) *program.Program {
+			want = q.Step(i)
+			return q.FailAt(i, injected)
+		}
+		_, err := p.Run(testContext(t), opts...)
+		var se *StepError
+		switch {
+		case err == nil: // an operation that is jumped over
+			passed++
+		case !errors.As(err, &se) || se.Step != want.Name || se.Object != want.Object || !errors.Is(err, injected):
+			t.Errorf("operation %d, %s in step %q: error %v", i, rest.Render(i), want, err)
+		}
+	}
+	if passed*3 > len(rest.Ops()) {
+		t.Errorf("%d of %d operations were jumped over", passed, len(rest.Ops()))
+	}
+}

@@ -129,7 +129,7 @@ func (c *compiler) landlockRules(p *processSpec) (ruleset program.OpRef) {
 		if p.commandFile != nil {
 			// Whoever passes the command as a file means it to be executed. A file in memory needs no rule, and gets none.
 			c.Step("allow", "the command's file")
-			c.landlockAllow(ruleset, c.Input("command file"), program.OpRef{}, "command file", (landlock.ReadFile|landlock.Execute)&l.Files).Ignore(unix.EBADFD)
+			c.landlockAllow(ruleset, c.Input("command file"), c.received["command file"], "command file", (landlock.ReadFile|landlock.Execute)&l.Files).Ignore(unix.EBADFD)
 		}
 	}
 	if l.Net != 0 {

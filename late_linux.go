@@ -16,7 +16,7 @@ var errLate = errors.New("complete the cgroup")
 // mayBeLate says whether a part of the group may be left for later. A user's process cannot enter it any more when it is
 // in its namespaces, and where somebody else makes groups, or they are given away or recorded, all has to be there.
 func (r *running) mayBeLate() bool {
-	return !r.early && r.m.userns == usernsNone && !r.spec.alone && !r.spec.detach.on && r.spec.cgroup == (CgroupConfig{})
+	return !r.early && !r.m.joinPID && r.m.userns == usernsNone && !r.spec.alone && !r.spec.detach.on && r.spec.cgroup == (CgroupConfig{})
 }
 
 // testHookComplete lets tests have the rest of a group fail.

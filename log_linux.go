@@ -9,7 +9,7 @@ import (
 // openOutputs opens what gets a copy of the output.
 func (r *running) openOutputs() error {
 	s := r.spec
-	if r.m.inside || !s.copied() && !s.process.terminal {
+	if r.m.inside || r.m.rest || !s.copied() && !s.process.terminal {
 		return nil
 	}
 	r.outs = &outputs{}

@@ -25,7 +25,7 @@ var roles = map[string]func(){}
 func TestMain(m *testing.M) { testutil.Main(m, roles) }
 
 // testTime bounds one test's containers: so long that it never decides on a slow machine.
-const testTime = 2 * time.Minute
+var testTime = testutil.Time(2 * time.Minute)
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)

@@ -129,6 +129,8 @@ func (r *running) receive(ctx context.Context) error {
 			err = r.takeListener(msg.FD)
 		} else if msg.Tag == syncHook {
 			err = r.runInStage(ctx, msg.Value, true)
+		} else if msg.Tag == syncTTY {
+			err = r.takeTTY(msg.FD)
 		} else if msg.FD >= 0 {
 			unix.Close(msg.FD)
 		}

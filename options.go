@@ -241,7 +241,7 @@ func WithNamespace(k namespaces.Kind, n namespaces.Namespace) Option {
 }
 
 // WithIDMaps sets the id maps of the user namespace, and thereby asks for one. Default: chosen automatically,
-// see the package documentation.
+// see the package documentation. One that is joined must have these maps, which the start verifies.
 func WithIDMaps(maps namespaces.IDMaps) Option { return option(func(s *spec) { s.idmaps = &maps }) }
 
 // WithHostname sets the hostname in the container's UTS namespace. Default: the id, or "caisson".

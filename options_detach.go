@@ -49,6 +49,9 @@ func WithLabels(labels map[string]string) Option {
 	})
 }
 
+// alone reports whether the container outlives its program without a monitor.
+func (d *detachSpec) alone() bool { return d.on && d.monitor == nil && d.sup == nil }
+
 // followed reports whether a monitor, which is another program, supervises the container.
 func (d *detachSpec) followed() bool { return d.monitor != nil && d.sup == nil }
 

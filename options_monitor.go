@@ -153,6 +153,9 @@ func (s *spec) validateMonitor() (faults []error) {
 			faults = append(faults, invalid(name, "%q is not of the form KEY=value", e))
 		}
 	}
+	if s.pod.of != nil {
+		return append(faults, invalid("WithNamespacesOf", "the other container cannot be handed to the monitor (WithMonitor); join its namespaces by their paths"))
+	}
 	if _, err := formatWish(s); err != nil {
 		faults = append(faults, err)
 	}

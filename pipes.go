@@ -73,6 +73,9 @@ func (c *Container) mayPipe(op string, set bool) error {
 	if p := &c.spec.process; p.terminal || (p.outputLimit > 0 || c.spec.copied()) && op != "stdin pipe" {
 		return c.fail(op, fmt.Errorf("%w: a terminal, an output limit and a log need a stream that is copied", ErrInvalid))
 	}
+	if c.ready {
+		return c.may(op, StateNew, StateCreated, StateStopped)
+	}
 	return c.may(op, StateNew, StateStopped)
 }
 

@@ -91,6 +91,13 @@ func (p *Process) kill(why Reason) error {
 	return p.h.killAll()
 }
 
+// beginsAt notes when the command was begun.
+func (p *Process) beginsAt(t time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.began = t
+}
+
 // endWith ends the container when ctx ends.
 func (p *Process) endWith(ctx context.Context) { p.h.watchContext(ctx, p) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,7 +32,9 @@ func (r *running) process(stop bool) (*Process, error) {
 	r.pidfd = pidfd
 	r.proc, r.hooked = p, true
 	r.ran.Store(!stop)
-	r.startStreams(p)
+	if !r.ready {
+		r.startStreams(p)
+	}
 	r.debug("made", "pid", p.pid)
 	r.owner.watched(r)
 	if stop {
@@ -44,9 +47,12 @@ func (r *running) process(stop bool) (*Process, error) {
 		}
 	}
 	if r.attend {
-		p.attended = func() { r.supervise(p) }
+		p.attended = sync.OnceFunc(func() { r.supervise(p) })
 	} else {
 		go r.supervise(p)
+	}
+	if r.ready { // the rest is for its release
+		return p, nil
 	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
@@ -102,9 +108,7 @@ func (r *running) awaitCanceled(p *Process) {
 
 // clock begins to count the time of the command.
 func (r *running) clock(p *Process, began time.Time) {
-	p.mu.Lock()
-	p.began = began
-	p.mu.Unlock()
+	p.beginsAt(began)
 	r.watchLimits(p)
 }
 
@@ -128,6 +132,7 @@ func (r *running) watchCPU(p *Process, limit time.Duration) {
 		if err != nil || !ok {
 			return
 		}
+		used -= r.setUp
 		if used >= limit {
 			_ = p.kill(ReasonCPUTime)
 			return
@@ -163,6 +168,7 @@ func (r *running) supervise(p *Process) {
 	r.diedEarly = !r.ran.Load() && isStage(p.pid)
 	r.execs.close()
 	res, err := r.collect()
+	err = r.initEnded(res, err)
 	r.keep()
 	if !r.m.newPID {
 		_ = r.killGroup()
@@ -170,7 +176,7 @@ func (r *running) supervise(p *Process) {
 	if l := r.listener.Load(); l != nil {
 		_ = l.close()
 	}
-	serr := r.streams.wait(r.spec.process.waitDelay)
+	serr := r.handing.last(r).wait(r.spec.process.waitDelay)
 	r.endOutputs(res)
 	r.figures(res)
 	p.mu.Lock()
@@ -282,8 +288,8 @@ func (r *running) figures(res *Result) {
 		return
 	}
 	r.last.Store(&st)
-	if _, ok := st.CPU.Usage.Get(); ok {
-		res.CPU = st.CPU.Usage
+	if used, ok := st.CPU.Usage.Get(); ok {
+		res.CPU = cgroups.ValueOf(used - r.setUp)
 	}
 	res.PeakMemory, res.OOMKills = st.Memory.Peak, st.Memory.OOMKills
 	res.PeakPids = st.Pids.Peak

@@ -64,6 +64,9 @@ type spec struct {
 	log        *LogConfig
 	health     *HealthCheck
 	attachable bool
+
+	init bool // the first process is not the command
+	pod  podSpec
 }
 
 // processSpec is what a process was asked to be.
@@ -157,6 +160,8 @@ func (s *spec) validate() error {
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
 	add(s.validateHooks())
+	add(s.validateInit())
+	add(s.validatePod())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateMonitor()...))
 	add(errors.Join(s.validateLog()...))
@@ -171,16 +176,7 @@ func (s *spec) validate() error {
 	}
 	add(validatePaths("WithMaskedPaths", s.masked))
 	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
-	for _, f := range s.files {
-		if !cleanAbs(f.Path) || f.Path == "/" {
-			add(invalid("WithFile", "%q is not a clean absolute path", f.Path))
-		}
-	}
-	for _, t := range s.trees {
-		if !cleanAbs(t.path) || t.fsys == nil {
-			add(invalid("WithFS", "%q is not a clean absolute path, or the file system is nil", t.path))
-		}
-	}
+	add(s.validateFiles())
 	for _, kv := range s.sysctls {
 		add(checkSysctl(kv[0], kv[1], &s.namespaces))
 	}
@@ -201,6 +197,21 @@ func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []ro
 		return &OptionError{option, err}
 	}
 	return nil
+}
+
+func (s *spec) validateFiles() error {
+	var faults []error
+	for _, f := range s.files {
+		if !cleanAbs(f.Path) || f.Path == "/" {
+			faults = append(faults, invalid("WithFile", "%q is not a clean absolute path", f.Path))
+		}
+	}
+	for _, t := range s.trees {
+		if !cleanAbs(t.path) || t.fsys == nil {
+			faults = append(faults, invalid("WithFS", "%q is not a clean absolute path, or the file system is nil", t.path))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 func validatePaths(option string, paths []string) error {
@@ -234,8 +245,8 @@ func (s *spec) validateIdentity() error {
 		if err := s.idmaps.Validate(); err != nil {
 			faults = append(faults, &OptionError{"WithIDMaps", err})
 		}
-		if s.namespaces.User.IsHost() || s.namespaces.User.IsJoin() {
-			faults = append(faults, invalid("WithIDMaps", "id maps need a new user namespace"))
+		if s.namespaces.User.IsHost() {
+			faults = append(faults, invalid("WithIDMaps", "id maps need a user namespace"))
 		}
 	}
 	if s.network != nil && !s.namespaces.Net.IsNew() {

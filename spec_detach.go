@@ -26,7 +26,7 @@ func (s *spec) validateDetach() (faults []error) {
 	if s.id == "" {
 		faults = append(faults, invalid("WithDetached", "WithID is missing: without an id the container could not be found again"))
 	}
-	if d.monitor != nil || d.sup != nil {
+	if !d.alone() {
 		return faults
 	}
 	p := &s.process

@@ -76,6 +76,14 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	joins joins
+
+	ready   bool          // of a pool
+	setUp   time.Duration // CPU time that was used before the release of a container of a pool
+	handing handing       // of the streams, which a container of a pool gets at its release
+
+	initEnd *initEnd // how the command ended, where it is not the first process
+
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
 	proc   *Process // nil until it has been made
 }
@@ -116,13 +124,13 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready}
 	p, err := r.start(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, early: true}
 		p, err = r.start(a.ctx, stop)
 	}
 	if err == nil && !stop {
@@ -146,6 +154,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 		defer r.streams.closeChild()
 		err = r.launch()
 	}
+	r.initEnd.launched(r.det != nil)
 	if cerr := endOf(ctx); cerr != nil && err != nil {
 		return nil, cerr
 	}
@@ -262,7 +271,9 @@ func (r *running) traced() {
 // settle lets go of what only the set-up needs: many containers may run for a long time, and each is to cost the host
 // program little.
 func (r *running) settle() {
-	r.m.nsFlags = r.namespaceFlags()
+	if !r.spec.detach.loaded { // of a container that another program has made they are found out when they are needed
+		r.m.nsFlags = r.namespaceFlags()
+	}
 	r.prog, r.layout, r.files, r.fds, r.env = nil, nil, nil, nil, rootfs.Env{}
 	r.m.plan, r.m.filter, r.m.joined = nil, nil, nil
 	r.m.asking, r.m.landlock = nil, nil
@@ -568,6 +579,8 @@ func (c *Container) release(a *attempt) error {
 			return err
 		}
 	}
+	p.beginsAt(began) // before it can have ended
+	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}

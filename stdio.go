@@ -24,6 +24,8 @@ type streams struct {
 	terminalOut io.Writer
 	outs        *outputs // who gets a copy of the output; nil: nobody
 
+	begun chan struct{} // where not nil: closed when copying has begun, or never will
+
 	limit   int64 // 0: none
 	written atomic.Int64
 	onLimit func()

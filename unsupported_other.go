@@ -72,6 +72,10 @@ func (r *running) attachTo(context.Context, AttachOptions) (*Attachment, error) 
 func (r *running) mount(context.Context, []rootfs.Mount) error       { return errOS }
 func (r *running) unmount(context.Context, string, bool, bool) error { return errOS }
 
+func (r *running) actingIn(context.Context, *rootfs.Root, func(context.Context, *rootfs.Root) error) error {
+	return errOS
+}
+
 func remedy(error) string { return "" }
 
 func recoverEverything(context.Context, []Owner) (int, error) { return 0, errOS }
@@ -85,3 +89,8 @@ func (d StateDir) recover(context.Context, []Owner) (int, error)             { r
 func probe(context.Context) []Ability {
 	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
 }
+
+func (c *Container) makeReady(context.Context) error { return errOS }
+func (c *Container) alive() bool                     { return false }
+func (c *Container) take(*spec, bool)                {}
+func (c *Container) releaseReady(*attempt) error     { return errOS }

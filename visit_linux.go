@@ -40,12 +40,26 @@ type visiting struct {
 	answer func(fd int) (release bool, err error)
 }
 
-// visit makes such a process. It returns the descriptors that were passed out, which are the caller's.
+// visit makes such a process and stays until it has ended. It returns the descriptors that were passed out, which are the
+// caller's.
 func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) {
-	if !r.execs.enter() {
-		return nil, fmt.Errorf("%w: the container has ended", ErrState)
+	ctx, leave, ok := r.execs.during(ctx, errGone)
+	if !ok {
+		return nil, errGone
 	}
-	defer r.execs.in.Done()
+	defer leave()
+	child, err := r.send(w)
+	if err != nil {
+		return nil, err
+	}
+	return accompanyVisit(ctx, child, w.answer)
+}
+
+// errGone: there is nothing to enter any more.
+var errGone = fmt.Errorf("%w: the container has ended", ErrState)
+
+// send makes such a process, which waits until the keeper knows it. The caller has passed r.execs.
+func (r *running) send(w visiting) (*stage.Child, error) {
 	if r.pidfd == nil {
 		return nil, fmt.Errorf("%w: the container's process is not known", ErrState)
 	}
@@ -66,11 +80,7 @@ func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) 
 			inputs[name] = int(f.Fd())
 		}
 	}
-	child, err := stage.Start(stage.Config{Program: p, Files: inputs, Cgroup: -1})
-	if err != nil {
-		return nil, err
-	}
-	return accompanyVisit(ctx, child, w.answer)
+	return stage.Start(stage.Config{Program: p, Files: inputs, Cgroup: -1})
 }
 
 // whichNamespaces are those that the container does not share with the host program.

@@ -10,6 +10,7 @@
 //	go run ./bench mounts      latency against the number of mounts on the host
 //	go run ./bench memory      heap, goroutines, threads and descriptors that a running container costs
 //	go run ./bench pauses      pauses of the host program while containers start
+//	go run ./bench pool        a command in a container that was made ready before, and the price of that
 //	go run ./bench stats       processor time of reading the figures of 1,000 groups, beside containerd/cgroups
 //	go run ./bench hostwork    time and allocations of the host's part alone, with a CPU profile
 //

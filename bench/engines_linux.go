@@ -30,7 +30,7 @@ func onlyWith(cgroup bool) bool    { return cgroup }
 
 // engines returns those that this machine has, caisson and the floors first.
 func (w *workspace) engines() ([]*engine, error) {
-	list := []*engine{w.inProcess(), w.kept(), w.program("caisson (program)", "the same in a program of its own", always, w.oneshotArgs), w.floorEngine("A"), w.floorEngine("B")}
+	list := []*engine{w.inProcess(), w.kept(), w.poolEngine().engine(), w.program("caisson (program)", "the same in a program of its own", always, w.oneshotArgs), w.floorEngine("A"), w.floorEngine("B")}
 	more, err := w.peers()
 	list = append(list, more...)
 	if *only == "" || err != nil {

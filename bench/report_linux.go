@@ -143,6 +143,7 @@ func (r report) goals(out io.Writer) {
 		most       bool
 		goal       string
 	}{
+		{poolName, "floor A", true, "≤ 0.65"},
 		{"caisson", "floor A", true, "≤ 1.05"}, {"caisson", "floor B", true, "≤ 1.20"},
 		{"crun", "caisson", false, "≥ 3.5"}, {"runc", "caisson", false, "≥ 8"},
 		{"crun", "caisson (program)", false, "≥ 2.5"}, {"runc", "caisson (program)", false, "≥ 5"},

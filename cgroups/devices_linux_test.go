@@ -71,6 +71,26 @@ func tryDevices() {
 	}
 }
 
+// nodeDir makes a directory on a filesystem where device nodes can be opened: temporary files often lie on one where
+// they cannot (nodev).
+func nodeDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Flags&unix.ST_NODEV == 0 {
+		return dir
+	}
+	dir, err := os.MkdirTemp("/dev", "caisson-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // meaning is what tryDevices must print.
 func meaning(list []DeviceRule) string {
 	var b strings.Builder
@@ -133,7 +153,7 @@ var deviceMatrixV2 = [][]string{
 // in one group.
 func TestDeviceMatrix(t *testing.T) {
 	needRoot(t)
-	dir := t.TempDir()
+	dir := nodeDir(t)
 	deviceNodes(t, dir)
 	for name, c := range deviceConfigs(t) {
 		matrix := deviceMatrix
@@ -200,7 +220,7 @@ func TestDevicesReplaced(t *testing.T) {
 // TestDevicesBelow: a group cannot allow what one above it denies.
 func TestDevicesBelow(t *testing.T) {
 	needRoot(t)
-	dir := t.TempDir()
+	dir := nodeDir(t)
 	deviceNodes(t, dir)
 	for name, c := range deviceConfigs(t) {
 		t.Run(name, func(t *testing.T) {

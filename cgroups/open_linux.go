@@ -1,10 +1,13 @@
 package cgroups
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -30,7 +33,9 @@ func OpenPaths(p Paths) (*Group, error) {
 }
 
 // Open opens an existing group, in every hierarchy that has it: a path from the root of each hierarchy ("/a/b"), or a
-// name that New was given with the default parent. One that is nowhere is an error that Is [io/fs.ErrNotExist].
+// name that New was given with the default parent. One that is nowhere is an error that Is [io/fs.ErrNotExist]. Where systemd
+// runs, other programs of this user may have groups of that name in scopes of theirs: if there are several, and none is this
+// program's, the error Is [io/fs.ErrExist].
 func (m *Manager) Open(name string) (*Group, error) {
 	p := Paths{}
 	if strings.HasPrefix(name, "/") {
@@ -44,6 +49,15 @@ func (m *Manager) Open(name string) (*Group, error) {
 		h := &m.layout.Hierarchies[i]
 		if dir := m.lookup(h, name); dir != "" {
 			p[h.Name] = dir
+		}
+	}
+	if len(p) == 0 && name[0] != '/' {
+		dir, err := m.lookupInScopes(name)
+		if err != nil {
+			return nil, err
+		}
+		if dir != "" {
+			p[m.layout.Hierarchies[0].Name] = dir
 		}
 	}
 	if len(p) == 0 {
@@ -66,6 +80,44 @@ func (m *Manager) lookup(h *Hierarchy, name string) string {
 		}
 	}
 	return ""
+}
+
+// lookupInScopes finds a group in the scopes that systemd has made for programs of this user: New makes groups there
+// where the program's own group was not delegated.
+func (m *Manager) lookupInScopes(name string) (string, error) {
+	if m.layout.Mode != ModeV2 || !systemdRuns() {
+		return "", nil
+	}
+	w, err := m.findWarden(context.Background())
+	if err != nil {
+		return "", nil // then there are none
+	}
+	var all []string
+	for _, in := range []string{"", "*.slice"} {
+		scopes, _ := filepath.Glob(path.Join(globQuote(w.dir), in, scopePrefix+"*.scope"))
+		for _, s := range scopes {
+			if found := existing(path.Join(s, name)); found != "" {
+				all = append(all, found)
+			}
+		}
+	}
+	mine := slices.IndexFunc(all, func(dir string) bool {
+		return strings.HasPrefix(path.Base(path.Dir(dir)), ownScopePrefix())
+	})
+	switch {
+	case mine >= 0:
+		return all[mine], nil
+	case len(all) > 1:
+		return "", &Error{Op: "open", Path: name, Err: fmt.Errorf("%w several times: %s; open it by its path", fs.ErrExist, strings.Join(all, ", "))}
+	case len(all) == 1:
+		return all[0], nil
+	}
+	return "", nil
+}
+
+// globQuote has filepath.Glob take a directory as it is.
+func globQuote(dir string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(dir)
 }
 
 func existing(dir string) string {

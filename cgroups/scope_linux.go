@@ -200,7 +200,7 @@ func (m *Manager) programScope(ctx context.Context, w *warden) (*scope, error) {
 		m.scope.close()
 		m.scope = nil
 	}
-	name := "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+	name := ownScopePrefix() + strconv.FormatInt(time.Now().UnixNano(), 36)
 	s := &Scope{Unit: name + ".scope", Description: "containers of " + programName() + " (" + strconv.Itoa(os.Getpid()) + ")"}
 	sc, err := m.startScope(ctx, w, s, keepLeaf, []property{{"TasksMax", uint64(infinity)}})
 	if err != nil {
@@ -209,6 +209,12 @@ func (m *Manager) programScope(ctx context.Context, w *warden) (*scope, error) {
 	m.scope = sc
 	return sc, nil
 }
+
+// scopePrefix begins the names of programs' scopes.
+const scopePrefix = "caisson-"
+
+// ownScopePrefix begins the names of this program's.
+func ownScopePrefix() string { return scopePrefix + strconv.Itoa(os.Getpid()) + "-" }
 
 // programName is what systemctl shows of the program that made a scope.
 var programName = sync.OnceValue(func() string {

@@ -1,14 +1,13 @@
 package namespaces
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,10 +42,7 @@ func runNewIDMap(ctx context.Context, path string, pid int, l []IDMap) error {
 	for _, m := range l {
 		args = append(args, strings.Fields(m.String())...)
 	}
-	stderr := &limitedBuffer{max: 4096}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env, cmd.Dir, cmd.Stderr, cmd.WaitDelay = []string{}, "/", stderr, time.Second
-	err := cmd.Run()
+	said, err := runTold(ctx, path, args)
 	switch {
 	case err == nil:
 		return nil
@@ -55,22 +51,31 @@ func runNewIDMap(ctx context.Context, path string, pid int, l []IDMap) error {
 	case errors.Is(err, unix.ECHILD):
 		err = ErrStatusLost
 	}
-	if said := strings.TrimSpace(stderr.String()); said != "" {
+	if said != "" {
 		err = fmt.Errorf("%w: %q", err, said)
 	}
 	return &Error{Op: "run", Object: path + " " + strings.Join(args, " "), Err: err,
 		Remedy: "the ids must be in the caller's ranges in " + subuidFile + " and " + subgidFile}
 }
 
-// limitedBuffer keeps the first bytes written to it and drops the rest.
-type limitedBuffer struct {
-	bytes.Buffer
-	max int
-}
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if room := b.max - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(room, len(p))])
+// runTold runs a program and returns the beginning of what it wrote to its standard error. The end of that pipe is not
+// waited for: processes that other goroutines are making hold it too until they execute something, and may be waiting for
+// this very program's like.
+func runTold(ctx context.Context, path string, args []string) (string, error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return "", os.NewSyscallError("pipe2", err)
 	}
-	return len(p), nil
+	defer unix.Close(p[0])
+	stderr := os.NewFile(uintptr(p[1]), "stderr")
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", stderr
+	err := cmd.Run()
+	stderr.Close()
+	if nerr := unix.SetNonblock(p[0], true); nerr != nil {
+		return "", err
+	}
+	buf := make([]byte, 4096)
+	n, _ := unix.Read(p[0], buf)
+	return strings.TrimSpace(string(buf[:max(n, 0)])), err
 }

@@ -267,7 +267,7 @@ func TestSwappedBetween(t *testing.T) {
 	}
 	a.untouched(t)
 	for name, flags := range map[string]int{"m": unix.O_DIRECTORY, "d/link": 0} {
-		if f, _, err := openSource(fd, name, flags); err == nil {
+		if f, _, err := (&copier{}).openSource(fd, name, flags); err == nil {
 			f.Close()
 			t.Errorf("opened the link %s as a source", name)
 		}

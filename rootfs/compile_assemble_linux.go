@@ -301,8 +301,19 @@ func (p *Plan) kernelMounts(b *program.Builder) {
 			continue
 		}
 		b.Step("make "+m.Type.String(), "")
-		s.tree, s.ready = fsmount(b, m.Type.String(), m.Source, m.Set, nil).Result(), true
+		s.tree, s.ready = p.kernelMount(b, m).Result(), true
 	}
+}
+
+// kernelMount makes proc or sysfs.
+func (p *Plan) kernelMount(b *program.Builder, m *Mount) program.OpRef {
+	if m.Type != TypeProc || p.env.PIDNamespace == "" {
+		return fsmount(b, m.Type.String(), m.Source, m.Set, nil)
+	}
+	fs := b.Fsopen(m.Type.String()).Result()
+	b.FsconfigFD(fs, "pidns", b.Input(p.env.PIDNamespace))
+	b.FsconfigCreate(fs)
+	return b.Fsmount(fs, m.Set.attrs())
 }
 
 // fsmount makes a new filesystem as a detached mount.

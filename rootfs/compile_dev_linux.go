@@ -66,9 +66,16 @@ func chown(b *program.Builder, dir program.Arg, name string, uid, gid uint32) {
 		program.Named(unix.AT_SYMLINK_NOFOLLOW, "AT_SYMLINK_NOFOLLOW"))
 }
 
+// hostSysfs says that /sys is the host's with all below it, since a sysfs of our own cannot be mounted.
+func (p *Plan) hostSysfs() bool { return p.env.HostNetwork && p.env.UserNamespace }
+
 // cgroupTrusted shows the cgroup filesystem at a path of our own sysfs.
 func (p *Plan) cgroupTrusted(b *program.Builder, m *Mount, target string) {
 	if p.env.Cgroup.Version == 2 {
+		if p.hostSysfs() { // has one there already, and mount(2) refuses the same on top of it with EBUSY
+			b.MoveMount(fsmount(b, "cgroup2", m.Source, m.Set, nil).Result(), p.at, rel(target))
+			return
+		}
 		b.Mount("cgroup", target, "cgroup2", m.Set.ms(), "")
 		return
 	}

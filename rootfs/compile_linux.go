@@ -110,7 +110,7 @@ func (p *Plan) check() error {
 	}
 	if !p.env.Features.MountSetattr {
 		for _, m := range p.layout.Mounts {
-			if m.Type == TypeSysfs && p.env.HostNetwork && p.env.UserNamespace {
+			if m.Type == TypeSysfs && p.hostSysfs() {
 				faults = append(faults, &Error{Op: "show the host's", Object: "/sys", Err: unix.ENOSYS, Remedy: "read-only with all below it needs mount_setattr, which is not available here; leave out /sys"})
 			}
 		}

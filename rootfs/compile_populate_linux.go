@@ -140,7 +140,11 @@ func (p *Plan) attachAnywhere(b *program.Builder, m *Mount, s *mountState, targe
 		fstype = "cgroup2"
 	}
 	if !s.ready {
-		s.tree = fsmount(b, fstype, m.Source, m.Set, p.options(m)).Result()
+		if m.Type == TypeProc {
+			s.tree = p.kernelMount(b, m).Result()
+		} else {
+			s.tree = fsmount(b, fstype, m.Source, m.Set, p.options(m)).Result()
+		}
 	}
 	b.MoveMount(s.tree, p.target(b, rel(target), m.Type != TypeBind || s.isDir), "")
 	if m.Type == TypeBind && !p.env.Features.MountSetattr {

@@ -121,7 +121,7 @@ func (p *Plan) mountSources(b *program.Builder) {
 		case m.Type == TypeBind:
 			s.tree, s.ready = p.openPath(b, "open source of "+m.Target, m.Source, m.File, "mount "+num(i), m.Recursive), true
 			p.mountAttrs(b, m, s.tree, i)
-		case m.Type == TypeSysfs && p.env.HostNetwork && p.env.UserNamespace:
+		case m.Type == TypeSysfs && p.hostSysfs():
 			s.tree, s.ready = p.openPath(b, "open source of "+m.Target, "/sys", nil, "", true), true
 			p.bindAttrs(b, s.tree, true, m.Set|ReadOnly, program.Null(), false)
 		case m.Type == TypeProc && p.env.HostPIDs && p.env.UserNamespace:

@@ -40,6 +40,7 @@ func CopyIn(ctx context.Context, root *Root, dst, src string, o CopyOptions) err
 		return &CopyError{c.op, src, err}
 	}
 	defer unix.Close(sd)
+	c.to = hands{root.actor}
 	return c.into(root, dst, func(dd int, dname string) error { return c.copy(sd, name, dd, dname, ".", 0) })
 }
 
@@ -57,6 +58,7 @@ func CopyOut(ctx context.Context, root *Root, src string, dst *os.File, name str
 	if isDots(name) || strings.ContainsAny(name, "/\x00") {
 		return &CopyError{c.op, name, fmt.Errorf("%w: name of the copy is not a single component", ErrBadCopy)}
 	}
+	c.from, c.hostile = hands{root.actor}, true
 	return linux.Control(dst, func(dd int) error {
 		return root.do(c.op, src, func(fd int) error {
 			sd, sname, err := root.sourceFD(fd, src)
@@ -86,6 +88,7 @@ func CopyFS(ctx context.Context, root *Root, dst string, fsys fs.FS, o CopyOptio
 	if err != nil {
 		return err
 	}
+	c.to = hands{root.actor}
 	return c.into(root, dst, func(dd int, name string) error { return c.copyFS(fsys, ".", dd, name, 0) })
 }
 
@@ -95,6 +98,9 @@ func (c *copier) into(root *Root, dst string, fn func(dir int, name string) erro
 	return root.do(c.op, dst, func(fd int) error {
 		if dir, err := root.openFD(fd, dst, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
 			defer unix.Close(dir)
+			if err := refuseKernel(dir); err != nil {
+				return err
+			}
 			return fn(dir, ".")
 		}
 		if parent, name := splitName(dst); !isDots(name) {
@@ -107,6 +113,9 @@ func (c *copier) into(root *Root, dst string, fn func(dir int, name string) erro
 			return err
 		}
 		defer unix.Close(dir)
+		if err := refuseKernel(dir); err != nil {
+			return err
+		}
 		return fn(dir, name)
 	})
 }
@@ -119,6 +128,9 @@ type copier struct {
 	op      string
 	bytes   int64
 	entries int
+
+	from, to hands
+	hostile  bool // the source is a container's
 }
 
 func newCopier(ctx context.Context, op string, o CopyOptions) (*copier, error) {
@@ -157,7 +169,7 @@ func (c *copier) copy(sd int, sname string, dd int, dname, rel string, depth int
 	if err := c.count(depth); err != nil {
 		return c.fail(rel, err)
 	}
-	h, st, err := handle(sd, sname)
+	h, st, err := c.from.handle(sd, sname)
 	if err != nil {
 		return c.fail(rel, err)
 	}
@@ -165,7 +177,11 @@ func (c *copier) copy(sd int, sname string, dd int, dname, rel string, depth int
 	if dname == "." && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return c.fail(rel, unix.EISDIR)
 	}
-	switch st.Mode & unix.S_IFMT {
+	kind := st.Mode & unix.S_IFMT
+	if c.hostile && (kind == unix.S_IFDIR || kind == unix.S_IFREG) && refuseKernel(h) != nil {
+		kind = unix.S_IFCHR // what is read there is made by the kernel, and reading it can have effects
+	}
+	switch kind {
 	case unix.S_IFDIR:
 		err = c.copyDir(h, dd, dname, rel, depth)
 	case unix.S_IFREG:
@@ -184,7 +200,7 @@ func (c *copier) copy(sd int, sname string, dd int, dname, rel string, depth int
 }
 
 func (c *copier) copyDir(h, dd int, dname, rel string, depth int) error {
-	src, st, err := openSource(h, ".", unix.O_DIRECTORY)
+	src, st, err := c.openSource(h, ".", unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
@@ -224,7 +240,7 @@ func eachName(dir *os.File, fn func(name string) error) error {
 
 // copyRegular copies a regular file; that it still is one is seen after it is open.
 func (c *copier) copyRegular(sd int, sname string, dd int, dname string) error {
-	src, st, err := openSource(sd, sname, 0)
+	src, st, err := c.openSource(sd, sname, 0)
 	if err != nil {
 		return err
 	}
@@ -233,14 +249,17 @@ func (c *copier) copyRegular(sd int, sname string, dd int, dname string) error {
 }
 
 // openSource opens a file or directory for reading, following nothing and blocking on nothing.
-func openSource(dir int, name string, flags int) (*os.File, *unix.Stat_t, error) {
-	fd, err := openatFD(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
+func (c *copier) openSource(dir int, name string, flags int) (*os.File, *unix.Stat_t, error) {
+	fd, err := c.from.openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
 	if err != nil {
 		return nil, nil, specialErrno(err)
 	}
 	var st unix.Stat_t
 	if err = keepRegular(fd, 0); err == nil {
 		err = unix.Fstat(fd, &st)
+	}
+	if err == nil && c.hostile {
+		err = refuseKernel(fd)
 	}
 	if err == nil && flags&unix.O_DIRECTORY == 0 && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = ErrNotRegular

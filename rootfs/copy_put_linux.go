@@ -22,10 +22,6 @@ func attrsOf(st *unix.Stat_t) attrs {
 	return attrs{mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, mtime: st.Mtim}
 }
 
-func (a attrs) times() []unix.Timespec {
-	return []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.mtime}
-}
-
 func mtimeOf(t time.Time) unix.Timespec {
 	ts, err := unix.TimeToTimespec(t)
 	if err != nil || t.IsZero() {
@@ -41,7 +37,7 @@ func tempName() string { return ".caisson-" + strings.ToLower(rand.Text()) }
 // link and no device, and nobody sees half a file.
 func (c *copier) putFile(dir int, name string, a attrs, src *os.File, fill func(*os.File) error) error {
 	temp := tempName()
-	fd, err := openatFD(dir, temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	fd, err := c.to.openat(dir, temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -58,14 +54,14 @@ func (c *copier) putFile(dir int, name string, a attrs, src *os.File, fill func(
 // putLink makes a symbolic link in the same way.
 func (c *copier) putLink(dir int, name, text string, a attrs) error {
 	temp := tempName()
-	if err := unix.Symlinkat(text, dir, temp); err != nil {
+	if err := c.to.symlink(text, dir, temp); err != nil {
 		return err
 	}
 	err := c.own(a, func(uid, gid int) error {
 		return unix.Fchownat(dir, temp, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 	})
 	if err == nil {
-		err = unix.UtimesNanoAt(dir, temp, a.times(), unix.AT_SYMLINK_NOFOLLOW)
+		err = c.to.setTime(dir, temp, a.mtime)
 	}
 	return c.settle(dir, temp, name, err)
 }
@@ -73,10 +69,10 @@ func (c *copier) putLink(dir int, name, text string, a attrs) error {
 // settle gives a finished file its name, or removes it after a failure.
 func (c *copier) settle(dir int, temp, name string, err error) error {
 	if err == nil {
-		err = linux.Retry(func() error { return unix.Renameat(dir, temp, dir, name) })
+		err = c.to.rename(dir, temp, name)
 	}
 	if err != nil {
-		unix.Unlinkat(dir, temp, 0)
+		_ = c.to.unlink(dir, temp)
 	}
 	return err
 }
@@ -86,12 +82,12 @@ func (c *copier) settle(dir int, temp, name string, err error) error {
 func (c *copier) putDir(dir int, name string, a attrs, src *os.File, fill func(dst int) error) error {
 	made := false
 	if name != "." {
-		err := unix.Mkdirat(dir, name, 0o700)
+		err := c.to.mkdir(dir, name, 0o700)
 		if made = err == nil; err != nil && err != unix.EEXIST {
 			return err
 		}
 	}
-	fd, err := openatFD(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	fd, err := c.to.openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
@@ -116,10 +112,10 @@ func (c *copier) setAttrs(dst, src *os.File, a attrs) error {
 		if !c.KeepSetID {
 			mode &^= unix.S_ISUID | unix.S_ISGID
 		}
-		if err := unix.Fchmod(fd, mode); err != nil {
+		if err := c.to.chmod(fd, mode); err != nil {
 			return err
 		}
-		return futimens(fd, a.times())
+		return c.to.setTime(fd, "", a.mtime)
 	})
 }
 

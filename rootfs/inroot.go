@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // Root is a directory in which paths are resolved as if it were the root directory of the calling process:
@@ -31,6 +33,9 @@ type Root struct {
 
 	// noOpenat2 forces the walk; tests run everything both ways.
 	noOpenat2 bool
+
+	// actor does what copies need in place of this process, where it is set.
+	actor linux.Actor
 }
 
 // Limits of path resolution, the same as the kernel's.

@@ -20,6 +20,9 @@ func (r *Root) openFD(root int, path string, flags int, mode uint32) (int, error
 	if flags&unix.O_CREAT == 0 && flags&unix.O_TMPFILE != unix.O_TMPFILE {
 		mode = 0 // openat2 refuses a mode that has no use
 	}
+	if r.actor != nil {
+		return r.actor.Open(root, path, flags, mode, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+	}
 	if r.noOpenat2 {
 		return walkOpen(root, path, flags, mode)
 	}

@@ -48,7 +48,7 @@ func (r *Root) mkdirOnce(root int, path string, perm fs.FileMode) error {
 		return err
 	}
 	defer unix.Close(dir)
-	err = unix.Mkdirat(dir, name, unixMode(perm))
+	err = hands{r.actor}.mkdir(dir, name, unixMode(perm))
 	if err == unix.EEXIST && r.checkDir(root, path) == nil {
 		return nil // somebody else made it meanwhile
 	}

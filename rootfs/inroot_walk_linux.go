@@ -133,7 +133,11 @@ func (w *walker) enter(name string) error {
 
 // handle opens name in dir, which may be a symbolic link, without opening what it is.
 func handle(dir int, name string) (int, *unix.Stat_t, error) {
-	fd, err := openatFD(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	return hands{}.handle(dir, name)
+}
+
+func (h hands) handle(dir int, name string) (int, *unix.Stat_t, error) {
+	fd, err := h.openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return -1, nil, err
 	}

@@ -48,6 +48,9 @@ type Env struct {
 	// HostPIDs says the same of the pid namespace and procfs; the caller's /proc is shown instead, with what
 	// is mounted below it.
 	HostPIDs bool
+	// PIDNamespace is the name of the program's input that is the pid namespace whose processes procfs shows (Linux 6.17);
+	// empty: that of the process that performs the program.
+	PIDNamespace string
 	// Cgroup says what a mount of type [TypeCgroup] shows.
 	Cgroup CgroupView
 	// ScratchDir is a directory of the mount namespace in which the root filesystem is put together, covered

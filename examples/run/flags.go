@@ -30,6 +30,7 @@ type config struct {
 
 	tty, interactive           bool
 	explain, quiet, bestEffort bool
+	init                       bool
 
 	detach, list            bool
 	log, wait, stop, remove string
@@ -84,6 +85,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.StringVar(&c.net, "net", "none", "`NETWORK`: none (loopback only) or host")
 	f.StringVar(&c.userns, "userns", "", "user namespace (`new|host`); default: new but for root with -rootfs")
 
+	f.BoolVar(&c.init, "init", false, "put an init before the command, which collects orphans and passes signals on")
 	bothBool(f, &c.tty, "t", "tty", "give the command a terminal")
 	bothBool(f, &c.interactive, "i", "interactive", "keep standard input open; a terminal implies it")
 	f.BoolVar(&c.explain, "explain", false, "print what a start does, call by call, and do not start")

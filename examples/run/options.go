@@ -17,6 +17,7 @@ func (c *config) options() ([]caisson.Option, error) {
 		caisson.WithCommand(c.command[0], c.command[1:]...),
 		caisson.WithMount(c.mapped()...),
 		caisson.WithReadOnlyRoot(c.readOnly),
+		caisson.WithInit(c.init),
 		caisson.WithBestEffort(c.bestEffort),
 		caisson.WithTimeout(c.timeout),
 		caisson.WithCPUTime(c.cpuTime),

@@ -34,6 +34,7 @@ const (
 	kindNull
 	kindWord    // address of word val
 	kindWordVal // content of word val
+	kindNext    // address of the next program
 )
 
 // reloc is a pointer stored inside bytes, at offset off.

@@ -16,6 +16,7 @@ type Builder struct {
 	trace  bool
 	faults []error
 	args   []Arg // backing of the operations' arguments, so that they need few allocations
+	bound  map[string]Arg
 }
 
 // NewBuilder returns an empty builder. With trace, every step reports its start time to the input
@@ -40,12 +41,23 @@ func (b *Builder) Step(name, object string) {
 // Input declares a file that the host passes, and returns the argument that stands for its number. Declaring
 // a name again returns the same input.
 func (b *Builder) Input(name string) Arg {
+	if a, ok := b.bound[name]; ok {
+		return a
+	}
 	i := slices.Index(b.p.inputs, name)
 	if i < 0 {
 		i = len(b.p.inputs)
 		b.p.inputs = append(b.p.inputs, name)
 	}
 	return Arg{kind: kindInput, val: uint64(i), text: name}
+}
+
+// Bind lets a stand for the input of that name from here on: for files that the program gets by itself.
+func (b *Builder) Bind(name string, a Arg) {
+	if b.bound == nil {
+		b.bound = map[string]Arg{}
+	}
+	b.bound[name] = a
 }
 
 // Words makes variables that follow one another in memory, with their initial values, and returns the first.
@@ -132,12 +144,22 @@ func (b *Builder) JumpBelow(w Word, limit Arg, l Label) {
 // Add adds n to w.
 func (b *Builder) Add(w Word, n uint64) { b.add(Op{Nr: opAdd, Args: []Arg{w.Addr(), Int(n)}}) }
 
+// AddWord adds the content of n to w.
+func (b *Builder) AddWord(w, n Word) { b.add(Op{Nr: opAdd, Args: []Arg{w.Addr(), n.Value()}}) }
+
 // Copy stores the result of o in w.
 func (b *Builder) Copy(o OpRef, w Word) { b.add(Op{Nr: opCopy, Args: []Arg{o.addr(), w.Addr()}}) }
 
 // CopyWord stores from in to.
 func (b *Builder) CopyWord(from, to Word) {
 	b.add(Op{Nr: opCopy, Args: []Arg{from.Addr(), to.Addr()}})
+}
+
+// ClearUpperHalf clears the half of w that comes second in memory; zero is a word of that value. The low half of the word
+// that follows w is cleared too.
+func (b *Builder) ClearUpperHalf(w, zero Word) {
+	half := Arg{kind: kindWord, val: uint64(w) | 1<<halfShift}
+	b.add(Op{Nr: opCopy, Args: []Arg{zero.Addr(), half}})
 }
 
 func (o OpRef) addr() Arg { return Arg{kind: kindResult, val: uint64(o.i), text: "addr"} }
@@ -163,6 +185,12 @@ func (b *Builder) Build() (*Program, error) {
 	}
 	b.p.memory = new(memory)
 	return &b.p, nil
+}
+
+// JumpNext makes the program go on, from here, with the one that stands behind it in memory by then: see [Next].
+func (b *Builder) JumpNext() {
+	r := b.add(Op{Nr: opJumpZero, Args: []Arg{b.Words(0).Addr()}})
+	b.p.ops[r.i].toNext, b.p.goesOn = true, true
 }
 
 // Index returns the operation's index.

@@ -70,6 +70,11 @@ func (b *Builder) FsconfigString(fs Arg, key, value string) OpRef {
 	return b.Call(unix.SYS_FSCONFIG, "fsconfig", fs, Named(unix.FSCONFIG_SET_STRING, "FSCONFIG_SET_STRING"), Str(key), Str(value), Int(0))
 }
 
+// FsconfigFD is fsconfig(2) FSCONFIG_SET_FD.
+func (b *Builder) FsconfigFD(fs Arg, key string, fd Arg) OpRef {
+	return b.Call(unix.SYS_FSCONFIG, "fsconfig", fs, Named(unix.FSCONFIG_SET_FD, "FSCONFIG_SET_FD"), Str(key), Null(), fd)
+}
+
 // FsconfigFlag is fsconfig(2) FSCONFIG_SET_FLAG.
 func (b *Builder) FsconfigFlag(fs Arg, key string) OpRef {
 	return b.Call(unix.SYS_FSCONFIG, "fsconfig", fs, Named(unix.FSCONFIG_SET_FLAG, "FSCONFIG_SET_FLAG"), Str(key), Null(), Int(0))

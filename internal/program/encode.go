@@ -44,6 +44,7 @@ type Image struct {
 	fds  []int
 
 	inputs []inputAt
+	nexts  []nextAt
 }
 
 // Encode appends the program, as it has to stand in memory at base, to buf (which may be nil and is reused),
@@ -72,6 +73,9 @@ func (p *Program) Encode(buf []byte, base uintptr, fds []int, report int) ([]byt
 			return nil, err
 		}
 		im.put(off+8*int(pt.word), pt.arg, v)
+	}
+	if err := im.linkNext(); err != nil {
+		return nil, err
 	}
 	if p.memory.once.Swap(true) { // who encodes it twice does so again
 		p.memory.image.Store(&kept{base, bytes.Clone(im.mem), im.inputs})
@@ -102,8 +106,11 @@ func (k *kept) copy(buf []byte, fds []int, report int) []byte {
 // put writes the value of an argument, and notes where inputs are.
 func (im *Image) put(off int, a Arg, v uint64) {
 	native.PutUint64(im.mem[off:], v)
-	if a.kind == kindInput {
+	switch a.kind {
+	case kindInput:
 		im.inputs = append(im.inputs, inputAt{off, int(a.val)})
+	case kindNext:
+		im.nexts = append(im.nexts, nextAt{off, -1})
 	}
 }
 
@@ -161,6 +168,9 @@ func (im *Image) op(i int) error {
 		return err
 	}
 	native.PutUint32(im.mem[off+offOK:], ok)
+	if o.toNext {
+		im.nexts = append(im.nexts, nextAt{off + offOK, off + OpSize})
+	}
 	native.PutUint32(im.mem[off+offIgnTo:], ign)
 	for k, e := range o.Ignored {
 		native.PutUint32(im.mem[off+offIgn+4*k:], uint32(e))

@@ -19,6 +19,7 @@ type Program struct {
 	inputs []string
 	words  []uint64 // variables, with their initial values
 	points []point  // variables that begin as addresses
+	goesOn bool     // it ends in another program
 
 	memory *memory
 }
@@ -58,6 +59,7 @@ type Op struct {
 
 	step        int
 	okTo, ignTo Label
+	toNext      bool // after success the next program is performed
 }
 
 // Label is a place in a program that an operation can jump to. The zero Label means "the next operation".

@@ -101,38 +101,42 @@ func unnamedFile(dir string) (int, func(int) (int, error), error) {
 
 var imagePool = sync.Pool{New: func() any { b := make([]byte, 0, 1<<15); return &b }}
 
-// writeExe makes the stage's executable with maker m and returns a descriptor for execveat.
-func writeExe(m exeMaker, p *program.Program, fds []int, report int) (int, error) {
+// writeExe makes the stage's executable with maker m and returns a descriptor for execveat, and where a program that follows
+// has to stand.
+func writeExe(m exeMaker, p *program.Program, fds []int, report int) (fd int, next uintptr, err error) {
 	buf := imagePool.Get().(*[]byte)
 	defer imagePool.Put(buf)
 	mem, err := p.Encode(*buf, dataBase, fds, report)
 	if err != nil {
-		return -1, err
+		return -1, 0, err
 	}
 	*buf = mem
 	w, exec, err := m.make()
 	if err != nil {
-		return -1, fmt.Errorf("%s: %w", m.name, err)
+		return -1, 0, fmt.Errorf("%s: %w", m.name, err)
 	}
-	if err := writeImage(w, mem); err != nil {
+	if err := writeImage(w, mem, p.GoesOn()); err != nil {
 		if fd, e := exec(w); e == nil { // which closes what belongs to it
 			unix.Close(fd)
 		}
-		return -1, fmt.Errorf("%s: %w", m.name, err)
+		return -1, 0, fmt.Errorf("%s: %w", m.name, err)
 	}
-	fd, err := exec(w)
+	fd, err = exec(w)
 	if err != nil {
-		return -1, fmt.Errorf("%s: %w", m.name, err)
+		return -1, 0, fmt.Errorf("%s: %w", m.name, err)
 	}
-	return fd, nil
+	return fd, program.NextBase(dataBase, len(mem)), nil
 }
 
-// writeImage writes header and program.
-func writeImage(fd int, mem []byte) error {
+// writeImage writes header and program. With more there is memory for another one behind it.
+func writeImage(fd int, mem []byte, more bool) error {
 	var head [headerSize]byte
 	copy(head[:], header())
 	for _, o := range dataSizeOffsets {
 		putSize(head[o:], len(mem))
+	}
+	if more {
+		putSize(head[dataSizeOffsets[1]:], len(mem)+program.MaxNext)
 	}
 	iov := [2]unix.Iovec{{Base: &head[0], Len: headerSize}, {Base: unsafe.SliceData(mem), Len: uint64(len(mem))}}
 	for {

@@ -136,7 +136,11 @@ func startCopy(c Config, fds []int, report int) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	mem, err := unix.Mmap(-1, 0, maxShed+len(stage), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	size := maxShed + len(stage)
+	if c.Program.GoesOn() {
+		size += program.MaxNext
+	}
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
@@ -170,5 +174,5 @@ func startCopy(c Config, fds []int, report int) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Child{Pid: pid, Pidfd: pidfd, place: l}, nil
+	return &Child{Pid: pid, Pidfd: pidfd, place: l, next: program.NextBase(l.main, len(stage))}, nil
 }

@@ -15,6 +15,9 @@ type Recorder struct {
 	// Helper is a clone whose child only makes the container's first process as its sibling and ends; it is collected
 	// before. Nil where there is none.
 	Helper *program.OpRef
+	// End is a pipe that does not block, from which the siginfo_t is read of a command that is not the first process: see
+	// EmitInit. Nil where there is none.
+	End *program.Arg
 	// At and Size are the place of what it writes: a mark, the time of the end, why, then siginfo_t and struct rusage at the
 	// given offsets from At. All are multiples of 8.
 	At, Size, SiginfoAt, RusageAt int
@@ -32,7 +35,13 @@ func EmitRecorder(b *program.Builder, r Recorder) {
 	b.Prctl(unix.PR_SET_NAME, "PR_SET_NAME", program.Bytes([]byte(RecorderName+"\x00"), `"`+RecorderName+`"`))
 	const status = 0
 	b.Dup3(r.Status, status, 0).Ignore(unix.EINVAL) // EINVAL: it is 0 already
-	b.CloseRange(1, 0)
+	const end = 1
+	if r.End != nil {
+		b.Dup3(*r.End, end, 0).Ignore(unix.EINVAL)
+		b.CloseRange(end+1, 0)
+	} else {
+		b.CloseRange(end, 0)
+	}
 	b.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
 
 	b.Step("wait for", "the end of the container")
@@ -46,6 +55,9 @@ func EmitRecorder(b *program.Builder, r Recorder) {
 	gone := b.NewLabel()
 	b.Call(unix.SYS_WAITID, "waitid", program.Named(unix.P_ALL, "P_ALL"), program.Int(0), at(r.SiginfoAt), options, at(r.RusageAt)).
 		IgnoreTo(gone, unix.ECHILD)
+	if r.End != nil { // nothing is there if the first process was killed
+		b.Call(unix.SYS_READ, "read", program.Int(end), at(r.SiginfoAt), program.Int(siginfoSize)).Ignore(unix.EAGAIN)
+	}
 	b.Step("record", "the end of the container")
 	b.Call(unix.SYS_CLOCK_GETTIME, "clock_gettime", program.Named(unix.CLOCK_REALTIME, "CLOCK_REALTIME"), at(8))
 	b.CopyWord(mark, area)

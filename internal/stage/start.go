@@ -42,6 +42,7 @@ type Child struct {
 	Pid   int    // in the host program's pid namespace
 	Pidfd int    // the caller closes it
 	place *place // of the programs, where the process is a copy
+	next  uintptr
 	// Conn is the host's end of the socket. Start hands it over with the Child; the caller closes it.
 	Conn *Conn
 }
@@ -66,6 +67,9 @@ func Start(c Config) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Program.GoesOn() {
+		theirs = outOfTheWay(theirs)
+	}
 	defer unix.Close(theirs)
 	fds := make([]int, len(c.Program.Inputs()))
 	for i, name := range c.Program.Inputs() {
@@ -84,7 +88,7 @@ func Start(c Config) (*Child, error) {
 		unix.Close(host)
 		return nil, err
 	}
-	child.Conn = &Conn{fd: host, p: c.Program, place: child.place}
+	child.Conn = &Conn{fd: host, p: c.Program, place: child.place, theirs: theirs, nextBase: child.next}
 	return child, nil
 }
 
@@ -92,7 +96,7 @@ func Start(c Config) (*Child, error) {
 func startWith(c Config, fds []int, report int) (*Child, error) {
 	var errs []error
 	for i := int(exeMode.Load()); i < len(exeMakers); i++ {
-		exe, err := writeExe(exeMakers[i], c.Program, fds, report)
+		exe, next, err := writeExe(exeMakers[i], c.Program, fds, report)
 		if err != nil {
 			errs = append(errs, err)
 			if errors.Is(err, os.ErrPermission) { // forbidden for good, unlike a lack of descriptors
@@ -104,6 +108,9 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 		unix.Close(exe)
 		if err == nil || !errors.Is(err, errHopExec) {
 			copied.Store(false)
+			if child != nil {
+				child.next = next
+			}
 			return child, err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", exeMakers[i].name, err))
@@ -208,6 +215,10 @@ type Conn struct {
 	p      *program.Program
 	place  *place                                       // nil for an executed stage
 	decode func(address uint64, errno unix.Errno) error // for programs that were made elsewhere
+
+	theirs   int // number of the stage's end
+	next     *program.Program
+	nextBase uintptr
 }
 
 // NewConn takes over a connection to a stage that another program made, which waits as [EmitAccept] does. decode says
@@ -264,6 +275,8 @@ func (c *Conn) Recv() (Message, error) {
 		switch errno := unix.Errno(m.Value); {
 		case c.decode != nil:
 			return m, c.decode(m.Tag, errno)
+		case c.next != nil && uintptr(m.Tag) >= c.nextBase && uintptr(m.Tag) < c.nextBase+program.MaxNext:
+			return m, c.next.Error(program.OpIndex(c.nextBase, m.Tag), errno)
 		case c.place != nil:
 			return m, c.place.fault(c.p, m.Tag, errno)
 		default:
@@ -337,11 +350,11 @@ func EmitWait(b *program.Builder) {
 	b.FailZero(r, unix.ESRCH)
 }
 
-// Send lets the stage go on from an EmitReceive, with copies of the descriptors that it waits for. A stage that has ended
-// already is no error here: Recv tells why.
-func (c *Conn) Send(fds ...int) error {
+// Ask sends a message with descriptors to a stage that waits for one by its own program. A stage that has ended already is no
+// error here: Recv tells why.
+func (c *Conn) Ask(msg []byte, fds ...int) error {
 	for {
-		err := unix.Sendmsg(c.fd, []byte{1}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(c.fd, msg, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
 		if err == unix.EPIPE || err == unix.ECONNRESET {
 			return nil
 		}
@@ -350,6 +363,10 @@ func (c *Conn) Send(fds ...int) error {
 		}
 	}
 }
+
+// Send lets the stage go on from an EmitReceive, with copies of the descriptors that it waits for. A stage that has ended
+// already is no error here: Recv tells why.
+func (c *Conn) Send(fds ...int) error { return c.Ask([]byte{1}, fds...) }
 
 // EmitReceive emits a sync point at which the stage waits for descriptors, which Send passes, and returns them by the
 // given names.

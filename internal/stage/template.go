@@ -99,6 +99,30 @@ func makeTemplate(userns bool) (int, error) {
 	return namespaceOf(p, "mnt", nil)
 }
 
+// InUserNamespace calls f with the number of a process that is in a user namespace, which is there as long as f runs.
+func InUserNamespace(user *os.File, f func(pid int) error) error {
+	b := program.NewBuilder(false)
+	b.Step("join", "user namespace")
+	b.Setns(b.Input("user namespace"), unix.CLONE_NEWUSER)
+	EmitSync(b, 1)
+	b.ExitGroup(0)
+	p, err := b.Build()
+	if err != nil {
+		return err
+	}
+	c, err := Start(Config{Program: p, Files: map[string]int{"user namespace": int(user.Fd())}, Cgroup: -1})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(c.Pidfd)
+	defer c.Kill()
+	defer c.Conn.Close()
+	if _, err := c.Conn.Recv(); err != nil {
+		return err
+	}
+	return f(c.Pid)
+}
+
 // namespaceOf starts p, which stops at a sync point, and opens one of its namespaces; then the process ends.
 func namespaceOf(p *program.Program, name string, prepare func(pid int) error) (int, error) {
 	c, err := Start(Config{Program: p, Cgroup: -1})

@@ -174,6 +174,29 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+func TestWaitStatus(t *testing.T) {
+	info := func(signo, code, status int32) []byte {
+		b := make([]byte, SiginfoSize)
+		for at, v := range map[int]int32{0: signo, 8: code, 24: status} {
+			binary.NativeEndian.PutUint32(b[at:], uint32(v))
+		}
+		return b
+	}
+	for _, c := range []struct {
+		b    []byte
+		want uint32
+		ok   bool
+	}{
+		{info(17, 1, 137), 137 << 8, true}, {info(17, 1, 0), 0, true}, {info(17, 2, 64), 64, true}, {info(17, 3, 11), 11 | 0x80, true},
+		{info(17, 1, 256), 0, false}, {info(17, 1, -1), 255 << 8, false}, {info(17, 2, 0), 0, false}, {info(17, 2, 65), 65, false},
+		{info(17, 4, 19), 19, false}, {info(0, 1, 3), 3 << 8, false}, {nil, 0, false}, {make([]byte, SiginfoSize+1), 0, false},
+	} {
+		if got, ok := WaitStatus(c.b); got != c.want || ok != c.ok {
+			t.Errorf("%v: %#x, %v", c.b[:min(len(c.b), 28)], got, ok)
+		}
+	}
+}
+
 func FuzzParseStatus(f *testing.F) {
 	f.Add(NewStatus())
 	f.Add(ended(3))

@@ -53,8 +53,7 @@ func ParseStatus(b []byte) (Status, error) {
 	end := b[EndedAt:]
 	s.Ended = stamp(end)
 	s.TimedOut = word(end[TimedOutAt:]) != 0
-	info := end[SiginfoAt:]
-	s.Wait = waitStatus(int32(binary.NativeEndian.Uint32(info[8:])), int32(binary.NativeEndian.Uint32(info[24:])))
+	s.Wait, _ = WaitStatus(end[SiginfoAt:RusageAt])
 	for _, at := range []int{0, 16} { // user and system time, in seconds and microseconds
 		t := end[RusageAt+at:]
 		s.CPU += time.Duration(word(t))*time.Second + time.Duration(word(t[8:]))*time.Microsecond
@@ -70,6 +69,21 @@ func stamp(b []byte) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(word(b[8:]), word(b[16:]))
+}
+
+// SiginfoSize is the size of siginfo_t.
+const SiginfoSize = RusageAt - SiginfoAt
+
+// WaitStatus is the wait(2) form of the siginfo_t of waitid(2); false if it is not that of a process that has ended.
+func WaitStatus(info []byte) (uint32, bool) {
+	if len(info) != SiginfoSize {
+		return 0, false
+	}
+	field := func(at int) int32 { return int32(binary.NativeEndian.Uint32(info[at:])) }
+	const sigchld, exited, dumped = 17, 1, 3
+	signo, code, status := field(0), field(8), field(24)
+	ok := signo == sigchld && (code == exited && status >= 0 && status <= 255 || code > exited && code <= dumped && status >= 1 && status <= 64)
+	return waitStatus(code, status), ok
 }
 
 // waitStatus is the wait(2) form of what waitid(2) reports: si_code and si_status.
