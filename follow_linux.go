@@ -149,17 +149,30 @@ func startMonitor(ctx context.Context, wishes []byte, again bool) error {
 	if again {
 		r.Run = 1
 	}
-	a, err := ask(ctx, conn, r)
+	stop := context.AfterFunc(ctx, func() { giveUp(conn) })
+	defer stop()
+	a, err := ask(context.WithoutCancel(ctx), conn, r)
+	if !stop() {
+		giveUp(conn)
+		_, _ = io.Copy(io.Discard, conn) // until it has ended
+		return endOf(ctx)
+	}
 	if err != nil {
-		if cerr := endOf(ctx); cerr != nil {
-			return cerr
-		}
 		return fmt.Errorf("monitor %s: it does not answer; does its program call caisson.MonitorMain? %w", w.Monitor.Path, err)
 	}
 	if err := a.Error.from("start", w.Spec.id); err != nil {
 		return err
 	}
-	return nil
+	_, err = conn.Write([]byte{1}) // taken note of
+	return err
+}
+
+// giveUp tells a monitor that the start is not wanted any more. It then undoes it and ends, which is waited for.
+func giveUp(conn net.Conn) {
+	if u, ok := conn.(*net.UnixConn); ok {
+		_ = u.CloseWrite()
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(requestTime))
 }
 
 // spawnMonitor executes the program in a session of its own, as nobody's child.

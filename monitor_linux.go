@@ -69,29 +69,53 @@ func monitorInputs(env string) (net.Conn, []byte, error) {
 	return conn, wishes, err
 }
 
-// monitor starts the container, answers who started it, and supervises the container to its end.
+// monitor starts the container, answers who started it, and supervises the container to its end. A start that the other side
+// gives up before it has taken note of the answer is undone:
+//
+//	host ── start ──▶ monitor
+//	     ◀─ answer ──
+//	     ── taken ──▶            end of file instead: undo
 func monitor(conn net.Conn, wishes []byte, opts []Option) error {
 	defer conn.Close()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	sup, err := prepareMonitor(conn, wishes, opts)
-	if err == nil {
-		defer sup.c.Close()
-		go func() { // the start ends when who wants it does not wait any more
-			_, _ = conn.Read(make([]byte, 1))
-			cancel()
-		}()
-		signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
-		_, err = sup.c.Start(ctx)
-	}
 	if err != nil {
 		return errors.Join(err, reply(conn, answer{Error: toWire(err)}))
 	}
-	if err := reply(conn, answer{}); err != nil {
-		sup.c.warnf("answer", err)
+	defer sup.c.Close()
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	taken := make(chan bool, 1)
+	go func() {
+		n, err := conn.Read(make([]byte, 1))
+		taken <- n == 1 && err == nil
+		if err != nil || n == 0 {
+			cancel()
+		}
+	}()
+	_, err = sup.c.Start(ctx)
+	if rerr := reply(conn, answer{Error: toWire(err)}); err != nil || rerr != nil {
+		if err == nil {
+			err = errors.Join(rerr, sup.undo())
+		}
+		return err
+	}
+	if !<-taken {
+		return sup.undo()
 	}
 	conn.Close()
 	return sup.serve()
+}
+
+// undo takes a start back.
+func (sup *supervision) undo() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
+	defer cancel()
+	err := sup.c.Stop(ctx, 0)
+	if sup.again {
+		return errors.Join(err, sup.finish(nil, false))
+	}
+	return errors.Join(err, sup.c.current1().erase(ctx))
 }
 
 // prepareMonitor makes the container of what was handed over.
@@ -150,12 +174,20 @@ func (sup *supervision) serve() error {
 	return errors.Join(err, ferr)
 }
 
-// keepSmall gives back what a start took, after each.
+// keepSmall gives back what a start took, after each, and what gathers in the long run.
 func (sup *supervision) keepSmall(ctx context.Context) {
 	for run := 0; ; {
-		err := sup.await(ctx, func() bool { return sup.running && sup.run > run || sup.final })
-		if err != nil {
+		wait, cancel := context.WithTimeout(ctx, trimEvery)
+		err := sup.await(wait, func() bool { return sup.running && sup.run > run })
+		cancel()
+		if ctx.Err() != nil {
 			return
+		}
+		if err != nil {
+			if resident() > trimAbove {
+				trim()
+			}
+			continue
 		}
 		t := time.NewTimer(trimAfter)
 		select {
@@ -166,12 +198,8 @@ func (sup *supervision) keepSmall(ctx context.Context) {
 			return
 		}
 		sup.mu.Lock()
-		final := sup.final
 		run = sup.run
 		sup.mu.Unlock()
-		if final {
-			return
-		}
 	}
 }
 

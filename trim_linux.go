@@ -19,6 +19,24 @@ import (
 // trimAfter is how long after a start that is done: what follows at once is over then.
 const trimAfter = 200 * time.Millisecond
 
+// trimEvery is how often is looked whether more than trimAbove is resident, in bytes: health checks and those who ask for
+// something touch this and that.
+const (
+	trimEvery = 30 * time.Second
+	trimAbove = 6 << 20
+)
+
+// resident is how much memory the program has, in bytes; 0 where that cannot be read.
+func resident() int {
+	b, err := os.ReadFile("/proc/self/statm")
+	f := strings.Fields(string(b))
+	if err != nil || len(f) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(f[1])
+	return n * os.Getpagesize()
+}
+
 // trim gives back what is not needed at the moment.
 func trim() {
 	debug.FreeOSMemory()
