@@ -81,6 +81,9 @@ func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 	}
 	c.state, c.run, c.proc, c.iso = to, a.run, a.proc, a.iso
 	c.settled, c.between = false, false
+	if sup := c.spec.detach.sup; sup != nil {
+		sup.began(a.run)
+	}
 	c.revive(a, to)
 	c.beginHealth(a.proc, to)
 	if !c.isOver(a.proc) {

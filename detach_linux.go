@@ -292,9 +292,6 @@ func (r *running) made(p *Process) {
 	defer d.mu.Unlock()
 	d.proc = p
 	d.entry.Unlock()
-	if sup := r.spec.detach.sup; sup != nil {
-		sup.change(func() { sup.run, sup.running = d.rec.Run, true })
-	}
 }
 
 // abandonDetached ends the processes of a start that has failed. Each shows itself before it waits for anything; the keeper

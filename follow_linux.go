@@ -436,7 +436,7 @@ func (c *Container) signalFollowed(sig int) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
 	defer cancel()
-	_, err := r.askMonitor(ctx, request{Op: opSignal, Signal: sig})
+	_, err := r.askMonitor(ctx, request{Op: opSignal, Signal: sig, Run: r.det.rec.Run})
 	return err
 }
 
@@ -477,7 +477,7 @@ func (r *running) attachFollowed(ctx context.Context, o AttachOptions) (*Attachm
 	a, keys, err := newAttachment(o, &remote{conn: conn}, r.det.rec.Terminal)
 	if err == nil {
 		var got answer
-		if got, err = ask(ctx, conn, request{Op: opAttach, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil}); err == nil {
+		if got, err = ask(ctx, conn, request{Op: opAttach, Run: r.det.rec.Run, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil}); err == nil {
 			err = got.Error.from("attach", r.spec.id)
 		}
 	}

@@ -83,6 +83,8 @@ func monitor(conn net.Conn, wishes []byte, opts []Option) error {
 	}
 	defer sup.c.Close()
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, unix.SIGTERM)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	taken := make(chan bool, 1)
@@ -104,7 +106,7 @@ func monitor(conn net.Conn, wishes []byte, opts []Option) error {
 		return sup.undo()
 	}
 	conn.Close()
-	return sup.serve()
+	return sup.serve(term)
 }
 
 // undo takes a start back.
@@ -140,10 +142,8 @@ func prepareMonitor(conn net.Conn, wishes []byte, opts []Option) (*supervision, 
 }
 
 // serve supervises the container until no run follows.
-func (sup *supervision) serve() error {
+func (sup *supervision) serve(term <-chan os.Signal) error {
 	c := sup.c
-	term := make(chan os.Signal, 1)
-	signal.Notify(term, unix.SIGTERM)
 	go func() {
 		<-term
 		_ = c.Stop(context.Background(), 10*time.Second)
@@ -305,6 +305,9 @@ func (sup *supervision) do(ctx context.Context, r request) (a answer, err error)
 		return a, c.Stop(ctx, r.Grace)
 	case opSignal:
 		sig := syscall.Signal(r.Signal)
+		if err := sup.awaitRun(ctx, r.Run); err != nil {
+			return a, err
+		}
 		if sig == unix.SIGKILL || sig == c.spec.stopSignal {
 			if err := sup.halt(); err != nil {
 				return a, err
@@ -358,7 +361,11 @@ func (sup *supervision) serveAttach(ctx context.Context, conn net.Conn, r reques
 	if r.Stderr {
 		o.Stderr = packets{conn, packStderr}
 	}
-	a, err := sup.c.Attach(ctx, o)
+	var a *Attachment
+	err := sup.awaitRun(ctx, r.Run)
+	if err == nil {
+		a, err = sup.c.Attach(ctx, o)
+	}
 	if reply(conn, answer{Error: toWire(err)}) != nil || err != nil {
 		if a != nil {
 			a.Close()

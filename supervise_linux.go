@@ -61,6 +61,19 @@ func (s *supervision) await(ctx context.Context, ok func() bool) error {
 	}
 }
 
+// began notes that a run runs, of which everything can be wanted.
+func (s *supervision) began(r *running) {
+	s.change(func() {
+		s.run = r.det.rec.Run
+		s.running = s.results[s.run] == nil // it may have ended already
+	})
+}
+
+// awaitRun waits until a run is there that somebody has seen in the record, which tells of it a little earlier.
+func (s *supervision) awaitRun(ctx context.Context, run int) error {
+	return s.await(ctx, func() bool { return s.run >= run || s.final })
+}
+
 // ended notes the result of a run.
 func (s *supervision) ended(run int, r *state.Result) {
 	s.change(func() {

@@ -62,6 +62,8 @@ func (d StateDir) revive(context.Context) (int, error)                 { return 
 // supervision is what a monitor has of its container.
 type supervision struct{}
 
+func (*supervision) began(*running) {}
+
 func monitorMain([]Option) {
 	fmt.Fprintln(os.Stderr, "caisson: a monitor of containers:", errOS)
 	os.Exit(2)

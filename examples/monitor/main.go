@@ -15,7 +15,6 @@ import (
 	"log"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/caisson-go/caisson"
@@ -104,15 +103,30 @@ func showMonitor(ctx context.Context) error {
 		if i.ID != id {
 			continue
 		}
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", i.Monitor))
+		kib, err := resident(i.Monitor)
+		for range 20 { // a start takes more, for a moment
+			if err == nil && kib > 8<<10 {
+				time.Sleep(500 * time.Millisecond)
+				kib, err = resident(i.Monitor)
+			}
+		}
 		if err != nil {
 			return err
 		}
-		_, rss, _ := strings.Cut(string(b), "VmRSS:")
-		rss, _, _ = strings.Cut(rss, "\n")
-		fmt.Printf("the container is process %d, its monitor process %d, with %s in memory\n", i.Pid, i.Monitor, strings.TrimSpace(rss))
+		fmt.Printf("the container is process %d, its monitor process %d, with %d KiB in memory\n", i.Pid, i.Monitor, kib)
 	}
 	return nil
+}
+
+// resident returns how much memory a process has, in KiB: the second field of /proc/PID/statm.
+func resident(pid int) (int, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, pages int
+	_, err = fmt.Sscan(string(b), &size, &pages)
+	return pages * os.Getpagesize() >> 10, err
 }
 
 // say attaches, sends some lines, and shows what comes back until the command ends.
