@@ -18,7 +18,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-vm-small test-debian test-arm64 test-amd64 \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
 	fmt vet cross lint vuln generate fuzz soak bench clean
 
 help: ## this list
@@ -44,6 +44,7 @@ cross: ## compile for what is supported, and for what must only compile
 	@CGO_ENABLED=0 GOOS=linux GOARCH=arm64 go build ./...
 	@CGO_ENABLED=0 GOOS=darwin GOARCH=arm64 go build ./...
 	@CGO_ENABLED=0 GOOS=windows GOARCH=amd64 go build ./...
+	@.ci/refused
 
 lint: ## staticcheck; golangci-lint too where it is installed
 	@echo "== staticcheck $(STATICCHECK)"
@@ -88,6 +89,9 @@ test-amd64: ## the same on amd64, with pure cgroup v2 and two kernels
 
 test-vm: test-amd64 test-arm64 ## both, and the tests of the virtual machines themselves
 	go test -timeout 10m ./internal/testutil/vm
+
+kernels: setup ## what works on this machine and in each guest, by examples/doctor, into docs/kernels.md
+	@$(VM)/kernels
 
 generate: ## make generated files again; fails if that changes them
 	go generate ./...

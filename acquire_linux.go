@@ -8,13 +8,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -426,8 +424,12 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 		return nil, nil
 	case p.seccompOff:
 		profile, err = everything(arch)
+	case profile == nil && !asked && p.nested:
+		return nestedProgram(arch, set)
 	case profile == nil && !asked:
 		return seccomp.DefaultProgram(arch, set)
+	case profile == nil && p.nested:
+		profile, err = nestedProfile(arch, set)
 	case profile == nil:
 		profile, err = seccomp.Default(arch, set)
 	}
@@ -440,39 +442,31 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 	return seccomp.Compile(profile, arch)
 }
 
-// ignoredSignals returns the signals that this process ignores: set by the program, or inherited by it. A command begins
-// with none.
-func ignoredSignals() (list []int) {
-	const sigIgn = 1
-	for sig := 1; sig <= 64; sig++ {
-		if sig > 31 && !signal.Ignored(unix.Signal(sig)) { // nobody but this program ignores those
-			continue
-		}
-		var act [4]uint64 // struct sigaction of the kernel: handler, flags, restorer or mask, mask
-		_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&act)), 8, 0, 0)
-		if e == 0 && act[0] == sigIgn {
-			list = append(list, sig)
-		}
-	}
-	return list
-}
-
 // softFiles is the traditional soft limit on open files. The Go runtime has raised that of the host program to the
 // hard one, which programs that close all possible descriptors, or use select(2), do not bear well.
 const softFiles = 1024
 
 // rlimits are the limits asked for, and the default for open files.
 func rlimits(p *processSpec) []rlimit {
-	for _, r := range p.rlimits {
-		if r.resource == unix.RLIMIT_NOFILE {
-			return p.rlimits
-		}
-	}
+	list := slices.Clone(p.rlimits)
 	var have unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err != nil {
-		return p.rlimits
+	if slices.ContainsFunc(list, func(r rlimit) bool { return r.resource == unix.RLIMIT_NOFILE }) || unix.Getrlimit(unix.RLIMIT_NOFILE, &have) != nil {
+		return delayed(p, list)
 	}
-	return append([]rlimit{{resource: unix.RLIMIT_NOFILE, soft: min(softFiles, have.Max), hard: have.Max}}, p.rlimits...)
+	return delayed(p, append([]rlimit{{resource: unix.RLIMIT_NOFILE, soft: min(softFiles, have.Max), hard: have.Max}}, list...))
+}
+
+// delayed marks the limits of what the start itself needs, descriptors and processes: they are set just before the command is
+// executed. Raising a hard limit needs a privilege that is gone by then. Without no_new_privs the seccomp filter, which need not allow the
+// call, is there already.
+func delayed(p *processSpec, list []rlimit) []rlimit {
+	for i := range list {
+		var have unix.Rlimit
+		r := &list[i]
+		r.late = (r.resource == unix.RLIMIT_NOFILE || r.resource == unix.RLIMIT_NPROC) && !p.allowNewPrivs &&
+			unix.Getrlimit(r.resource, &have) == nil && r.hard <= have.Max
+	}
+	return list
 }
 
 // makeLayout puts together what the container sees as its filesystem.
@@ -491,6 +485,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	}
 	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
 	l.Devices = append(l.Devices, s.devices...)
+	if s.nesting.on {
+		l.Devices = append(l.Devices, r.nestedDevices(s.devices)...)
+	}
 	if s.masked != nil {
 		l.MaskedPaths = s.masked
 	}
@@ -501,7 +498,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	l.ReadOnly = s.readOnlyRoot
 	l.Files = slices.Clone(s.files)
 	if r.network != nil {
-		l.Files = append(l.Files, r.network.Files()...)
+		for _, f := range r.network.Files() {
+			l.Files = append(l.Files, rootfs.File{Path: f.Path, Data: f.Data, Mode: f.Mode.Perm()})
+		}
 	}
 	budget := int64(maxTreeBytes)
 	for _, t := range s.trees {
@@ -567,7 +566,7 @@ func (m *machine) firstNamespaces() (flags uint64) {
 	return flags
 }
 
-// stdio opens the standard streams and passes all files with numbers above the places they go to.
+// stdio opens the standard streams and passes all files.
 func (r *running) stdio() error {
 	s := r.spec
 	p := &s.process
@@ -602,20 +601,11 @@ func (r *running) stdio() error {
 	return nil
 }
 
-// pass makes f an input of the program. A file whose number is one of the places that files are put in is
-// duplicated to a higher one, so that the order of putting does not matter.
+// pass makes f an input of the program.
 func (r *running) pass(name string, f *os.File) error {
 	fd := int(f.Fd())
 	if fd < 0 {
 		return fmt.Errorf("%s: %w", name, os.ErrClosed)
-	}
-	if places := 3 + len(r.spec.process.extraFiles); fd < places {
-		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, places)
-		if err != nil {
-			return os.NewSyscallError("fcntl", err)
-		}
-		r.streams.close = append(r.streams.close, os.NewFile(uintptr(high), f.Name()))
-		fd = high
 	}
 	r.fds[name] = fd
 	return nil
@@ -702,6 +692,10 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
+	}
+	if s.nesting.cgroups { // engines want what the machine has
+		cfg.Optional |= cgroups.CPU | cgroups.CPUSet | cgroups.IO | cgroups.Devices | cgroups.HugeTLB
+		cfg.NoUnified = true // on a hybrid machine they use what is mounted as v1
 	}
 	if testHookGroup != nil {
 		testHookGroup(&cfg)

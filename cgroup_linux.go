@@ -46,7 +46,7 @@ func (r *running) enter(ctx context.Context, g *cgroups.Group) error {
 
 // delegate makes the inner group and gives it to the container's root.
 func (r *running) delegate(ctx context.Context, g *cgroups.Group) (*cgroups.Group, error) {
-	in, err := g.New(ctx, innerGroup, cgroups.Resources{}, cgroups.Config{Optional: g.Controllers()})
+	in, err := g.New(ctx, innerGroup, cgroups.Resources{}, cgroups.Config{Optional: g.Controllers(), NoUnified: r.spec.nesting.cgroups})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,8 @@
 package caisson
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/program"
@@ -16,6 +18,7 @@ func (c *compiler) inside() {
 	c.Step("lead", "a process group")
 	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
 	c.joinCgroups()
+	c.closeCgroups()
 	emitScheduling(c.Builder, &p.attrs, beforeFork)
 	c.labels(&p.lsm) // a child keeps them; inside, /proc is the container's
 	c.join(m.nsFlags)
@@ -57,6 +60,46 @@ func (c *compiler) join(flags uint64) {
 	if flags&unix.CLONE_NEWUSER != 0 {
 		c.becomeRoot()
 	}
+}
+
+// closeCgroups closes the files by which the groups were entered, so that they are in no process that appears inside.
+func (c *compiler) closeCgroups() {
+	if c.m.joins == 0 && !c.m.cgroupFD {
+		return
+	}
+	c.Step("close", "cgroups")
+	for i := range c.m.joins {
+		c.Close(c.Input(cgroupName(i)))
+	}
+	if c.m.cgroupFD {
+		c.Close(c.Input("cgroup.procs"))
+	}
+}
+
+// fakeDevice is the step in which a device is looked at that processes inside may have exchanged.
+const fakeDevice = "look at"
+
+// expectDevice fails unless a file that was opened in a /dev in which others have worked is the device that it should be: a file
+// of a filesystem that answers as its maker likes (FUSE) could otherwise pose as a terminal, whose answer to
+// TIOCGPTPEER is a descriptor of ours.
+func (c *compiler) expectDevice(fd program.Arg, major, minor uint64, step, object string) {
+	if !c.m.inside {
+		return
+	}
+	what := fmt.Sprintf("character device %d:%d", major, minor)
+	c.Step(fakeDevice, what)
+	const rdev = 0x80 // struct statx: two halves, the major number first
+	st := c.Words(make([]uint64, 32)...)
+	op := c.Call(unix.SYS_STATX, "statx", fd, program.Str(""), program.Named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"),
+		program.Named(unix.STATX_BASIC_STATS, "STATX_BASIC_STATS"), st.AddrShown("..."))
+	want := major | minor<<32
+	is, isNot := c.NewLabel(), c.NewLabel()
+	c.JumpBelow(st+rdev/8, program.Int(want), isNot)
+	c.JumpBelow(st+rdev/8, program.Int(want+1), is)
+	c.Mark(isNot)
+	c.FailZero(op, unix.ENODEV) // statx has returned zero
+	c.Mark(is)
+	c.Step(step, object) // goes on
 }
 
 // closeMemory closes the memory of the process, and of those that it makes, to those that may look into or trace others.

@@ -478,16 +478,23 @@ func (c *compiler) inherited(p *processSpec) {
 	emitPersonality(c.Builder, &p.attrs)
 }
 
-// limitProcess sets the limits that each process has for itself.
+// limitProcess sets the limits that each process has for itself, but for those that are due last.
 func (c *compiler) limitProcess() {
-	for _, r := range c.m.rlimits {
-		c.Step("limit", rlimitName(r.resource))
-		c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
-	}
+	c.limit(false)
 	// Soft and hard limit are the same: SIGXCPU would be ignored by the first process of a pid namespace.
 	if n := c.m.cpuSeconds; n > 0 {
 		c.Step("limit", "CPU time of each process")
 		c.Prlimit(unix.RLIMIT_CPU, "RLIMIT_CPU", n, n)
+	}
+}
+
+// limit sets the resource limits that are due.
+func (c *compiler) limit(late bool) {
+	for _, r := range c.m.rlimits {
+		if r.late == late {
+			c.Step("limit", rlimitName(r.resource))
+			c.Prlimit(r.resource, rlimitName(r.resource), r.soft, r.hard)
+		}
 	}
 }
 
@@ -520,6 +527,7 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 		}
 		c.confine(p, ruleset)
 	})
+	c.limit(true)
 	c.confine(p, ruleset)
 	c.exec(p)
 }
@@ -534,8 +542,8 @@ func (c *compiler) confine(p *processSpec, ruleset program.OpRef) {
 	}
 }
 
-// stdio puts the streams and extra files in their places. The inputs have numbers above all places (the host sees
-// to it), so no place is overwritten before it is read.
+// stdio puts the streams and extra files in their places. Nothing else is there (see stage.Config), so no place is
+// overwritten before it is read.
 func (c *compiler) stdio(p *processSpec) {
 	if p.terminal {
 		c.terminal(p)
@@ -543,7 +551,9 @@ func (c *compiler) stdio(p *processSpec) {
 		c.Step("connect", "standard streams")
 		null := program.Arg{}
 		if slices.Contains(c.m.null[:], true) {
-			null = c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW, 0).Result()
+			n := c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW, 0)
+			c.expectDevice(n.Result(), 1, 3, "connect", "standard streams")
+			null = n.Result()
 		}
 		for i, name := range streamNames {
 			if c.m.null[i] {
@@ -567,6 +577,7 @@ func extraName(i int) string { return "extra file " + strconv.Itoa(i) }
 func (c *compiler) terminal(p *processSpec) {
 	c.Step("open", "a terminal")
 	m := c.Openat(program.Cwd(), "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	c.expectDevice(m.Result(), 5, 2, "open", "a terminal")
 	c.Ioctl(m.Result(), unix.TIOCSPTLCK, "TIOCSPTLCK", program.Bytes(make([]byte, 4), "[0]"))
 	if p.rows != 0 || p.cols != 0 {
 		ws := make([]byte, 8)

@@ -1,11 +1,11 @@
 package caisson
 
 import (
-	"encoding/binary"
 	"os"
 	"reflect"
 	"slices"
 	"sync"
+	"unsafe"
 
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/seccomp"
@@ -56,7 +56,7 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	defer keyers.Put(k)
 	k.buf = k.buf[:0]
 	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start, and to be forgotten
-	k.value(reflect.ValueOf(&sh).Elem())
+	k.value(shapeForm(), unsafe.Pointer(&sh))
 	can := !k.cannot
 	if can {
 		if p := recallProgram(k.buf); p != nil {
@@ -104,105 +104,4 @@ func rememberProgram(r rememberedProgram) {
 		remembered.list = slices.Delete(remembered.list, 0, 1)
 	}
 	remembered.list = append(remembered.list, r)
-}
-
-var keyers = sync.Pool{New: func() any { return new(keyer) }}
-
-// A keyer writes values so that different ones give different bytes.
-type keyer struct {
-	buf    []byte
-	cannot bool // there is something that cannot be written
-}
-
-var (
-	typeFile   = reflect.TypeFor[os.File]()
-	typeFilter = reflect.TypeFor[seccomp.Program]()
-)
-
-func (k *keyer) number(n uint64) { k.buf = binary.AppendUvarint(k.buf, n) }
-
-func (k *keyer) value(v reflect.Value) {
-	if k.cannot = k.cannot || len(k.buf) > maxProgramKey; k.cannot {
-		return
-	}
-	switch v.Kind() {
-	case reflect.Bool:
-		n := uint64(0)
-		if v.Bool() {
-			n = 1
-		}
-		k.number(n)
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		k.number(uint64(v.Int()))
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
-		k.number(v.Uint())
-	case reflect.String:
-		k.number(uint64(v.Len()))
-		k.buf = append(k.buf, v.String()...)
-	case reflect.Slice, reflect.Array:
-		k.list(v)
-	case reflect.Struct:
-		k.fields(v)
-	case reflect.Pointer:
-		k.pointer(v)
-	case reflect.Map: // there is none that is not empty in a shape worth remembering
-		k.cannot = v.Len() > 0
-	default: // functions, channels, interfaces, floating point numbers
-		k.cannot = !v.IsZero()
-	}
-}
-
-func (k *keyer) list(v reflect.Value) {
-	if v.Kind() == reflect.Slice {
-		if v.IsNil() {
-			k.number(0)
-			return
-		}
-		k.number(uint64(v.Len()) + 1)
-		if v.Type().Elem().Kind() == reflect.Uint8 {
-			k.buf = append(k.buf, v.Bytes()...)
-			return
-		}
-	}
-	for i := range v.Len() {
-		k.value(v.Index(i))
-	}
-}
-
-// pointer writes what v points to. A filter is long and never changes: its address stands for it, and whoever keeps the
-// key keeps the filter, so that the address remains its own.
-func (k *keyer) pointer(v reflect.Value) {
-	if v.IsNil() {
-		k.number(0)
-		return
-	}
-	k.number(1)
-	switch v.Type().Elem() {
-	case typeFile:
-		k.cannot = true
-	case typeFilter:
-		k.number(uint64(v.Pointer()))
-	default:
-		k.value(v.Elem())
-	}
-}
-
-// fieldsOf remembers which fields of a type are written: map[reflect.Type][]int.
-var fieldsOf sync.Map
-
-func (k *keyer) fields(v reflect.Value) {
-	t := v.Type()
-	list, ok := fieldsOf.Load(t)
-	if !ok {
-		var all []int
-		for i := range t.NumField() {
-			if !slices.Contains(notInProgram[t], t.Field(i).Name) {
-				all = append(all, i)
-			}
-		}
-		list, _ = fieldsOf.LoadOrStore(t, all)
-	}
-	for _, i := range list.([]int) {
-		k.value(v.Field(i))
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/rootfs"
@@ -198,10 +199,16 @@ func TestProgramKeys(t *testing.T) {
 		M map[string]int
 		S []inner
 		E any
+		H [2]uint32
+		K struct {
+			B byte
+			N uint64
+		}
+		L *os.File
 	}
 	key := func(v value) (string, bool) {
 		k := keyer{}
-		k.value(reflect.ValueOf(v))
+		k.value(formOf(reflect.TypeFor[value](), map[reflect.Type]*form{}), unsafe.Pointer(&v))
 		return string(k.buf), !k.cannot
 	}
 	seen := map[string]value{}
@@ -209,6 +216,7 @@ func TestProgramKeys(t *testing.T) {
 		{}, {N: 1}, {N: -1}, {U: 1}, {B: true}, {Y: []byte{}}, {Y: []byte{0}}, {Y: []byte{0, 0}}, {P: &inner{}}, {P: &inner{A: "x"}},
 		{I: inner{A: "x"}}, {I: inner{B: "x"}}, {I: inner{A: "x", B: "y"}}, {I: inner{A: "xy"}}, {I: inner{C: []string{"x", "y"}}},
 		{I: inner{C: []string{"xy"}}}, {I: inner{C: []string{}}}, {S: []inner{{}}}, {S: []inner{{}, {}}},
+		{H: [2]uint32{1, 0}}, {H: [2]uint32{0, 1}}, {H: [2]uint32{0, 256}}, {P: &inner{C: []string{"x"}}},
 	} {
 		k, ok := key(v)
 		if other, twice := seen[k]; twice || !ok {
@@ -216,7 +224,7 @@ func TestProgramKeys(t *testing.T) {
 		}
 		seen[k] = v
 	}
-	for _, v := range []value{{F: func() {}}, {M: map[string]int{"": 0}}, {E: 1}, {I: inner{A: strings.Repeat("x", maxProgramKey+1)}}} {
+	for _, v := range []value{{F: func() {}}, {M: map[string]int{"": 0}}, {E: 1}, {L: os.Stdin}, {I: inner{A: strings.Repeat("x", maxProgramKey+1)}}} {
 		if _, ok := key(v); ok {
 			t.Errorf("%+v has a key", v)
 		}

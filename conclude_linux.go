@@ -48,7 +48,7 @@ func (r *running) superviseDetached(p *Process) {
 	}
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
-	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	r.debugEnded(res)
 	r.owner.exited(r, p, res)
 	close(p.done)
 	if sup := r.spec.detach.sup; sup != nil {
@@ -149,13 +149,22 @@ func (r *running) result(rec *state.Record, why Reason) {
 	}
 }
 
+// info asks the kernel about the process.
+func (r *running) info() (i linux.ProcessInfo, err error) {
+	err = r.pidfd.Control(func(fd int) (err error) {
+		i, err = linux.PidfdInfoFD(fd)
+		return err
+	})
+	return i, err
+}
+
 // askKernel asks for the status of a process that has been collected (PIDFD_GET_INFO, Linux 6.15).
 func (r *running) askKernel() (unix.WaitStatus, bool) {
 	if r.pidfd == nil {
 		return 0, false
 	}
 	for range 100 { // it is kept from when the process is collected
-		info, err := linux.PidfdInfo(r.pidfd.File())
+		info, err := r.info()
 		if err == nil && info.Ended {
 			return info.Status, true
 		}

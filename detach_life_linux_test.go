@@ -36,6 +36,12 @@ func TestLifeOfALoadedContainer(t *testing.T) {
 		t.Errorf("pause: %v, %v", err, c.State())
 	}
 	other := load(t, d, "web")
+	if res := other.resources(); res.Pids.Max != 7 || res.Memory.Max != 64<<20 {
+		t.Errorf("after an update elsewhere: %+v", res)
+	}
+	if m, ok := other.Isolation().Get("process limit"); !ok || m.Detail != "7" {
+		t.Errorf("%+v", m)
+	}
 	if s := other.State(); s != StatePaused {
 		t.Errorf("seen from elsewhere it is %v", s)
 	}

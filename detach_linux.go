@@ -370,8 +370,13 @@ func newRecord(s *spec) (*state.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits, err := json.Marshal(s.limits())
+	if err != nil {
+		return nil, err
+	}
 	return &state.Record{
-		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
+		Limits: limits,
+		ID:     s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
 		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname, Process: process,
 	}, nil
 }

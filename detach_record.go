@@ -32,6 +32,7 @@ type processRecord struct {
 	Seccomp       *specs.LinuxSeccomp `json:"seccomp,omitempty"`
 	SeccompOff    bool                `json:"seccompOff,omitempty"`
 	Landlock      *Landlock           `json:"landlock,omitempty"`
+	Nested        bool                `json:"nested,omitempty"`
 }
 
 type rlimitRecord struct {
@@ -45,7 +46,7 @@ func formatProcess(p *processSpec) (json.RawMessage, error) {
 	r := processRecord{
 		User: p.user, Env: p.env, Dir: p.dir, Capabilities: p.caps.replace, Replace: p.caps.replace != nil, Add: p.caps.add, Drop: p.caps.drop,
 		Sets: p.caps.sets, Groups: p.groups,
-		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, Seccomp: p.seccomp, SeccompOff: p.seccompOff, Landlock: p.landlock,
+		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, Seccomp: p.seccomp, SeccompOff: p.seccompOff, Landlock: p.landlock, Nested: p.nested,
 	}
 	for _, l := range p.rlimits {
 		r.Rlimits = append(r.Rlimits, rlimitRecord{l.resource, l.soft, l.hard, l.name})
@@ -62,12 +63,13 @@ func parseProcess(b json.RawMessage, args []string) (processSpec, error) {
 	}
 	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccomp, p.seccompOff, p.landlock =
 		r.User, r.Env, r.Dir, r.AllowNewPrivs, r.Umask, r.OOMScoreAdj, r.Seccomp, r.SeccompOff, r.Landlock
+	p.nested = r.Nested
 	p.caps, p.groups = capsSpec{add: r.Add, drop: r.Drop, sets: r.Sets}, r.Groups
 	if r.Replace {
 		p.caps.replace = append([]string{}, r.Capabilities...)
 	}
 	for _, l := range r.Rlimits {
-		p.rlimits = append(p.rlimits, rlimit{l.Resource, l.Soft, l.Hard, l.Name})
+		p.rlimits = append(p.rlimits, rlimit{resource: l.Resource, soft: l.Soft, hard: l.Hard, name: l.Name})
 	}
 	if err := p.validate(); err != nil {
 		return p, fmt.Errorf("%w: process: %w", ErrCorruptState, err)
@@ -143,4 +145,18 @@ func (s *Status) UnmarshalText(b []byte) error {
 		}
 	}
 	return fmt.Errorf("caisson: unknown status %q", b)
+}
+
+// parseLimits reads the limits of a record; older ones have none.
+func parseLimits(rec *state.Record) (res cgroups.Resources, ok bool, err error) {
+	if len(rec.Limits) == 0 {
+		return res, false, nil
+	}
+	if err = json.Unmarshal(rec.Limits, &res); err == nil {
+		err = res.Validate()
+	}
+	if err != nil {
+		return res, false, fmt.Errorf("%w: limits: %w", ErrCorruptState, err)
+	}
+	return res, true, nil
 }

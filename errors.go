@@ -30,6 +30,9 @@ var (
 	// ErrStatusUnknown: the command has ended, but its status was collected by someone else, such as a
 	// wait4(-1) loop of the host program, and the kernel does not keep it (PIDFD_GET_INFO, Linux 6.15).
 	ErrStatusUnknown = errors.New("exit status unknown")
+	// ErrForgedDevice: a device that Exec needs, /dev/null or the terminals' /dev/pts/ptmx, is not what it should be: processes of the
+	// container have put something else there.
+	ErrForgedDevice = errors.New("not the device that it should be")
 	// ErrPrivilege: the caller lacks a privilege. The message names it and what works without.
 	ErrPrivilege = errors.New("not privileged")
 )

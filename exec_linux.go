@@ -93,6 +93,11 @@ func (x *running) launchIn(ctx context.Context, r *running) (*Process, error) {
 	if err == nil {
 		err = x.compile()
 	}
+	if err == nil && x.group == nil && r.group != nil {
+		x.around = r.group
+		n, _ := r.group.OOMKills()
+		x.oomBefore = n.Or(0)
+	}
 	if err == nil { // last, so that hardly anything lies between this and the birth in the group
 		err = r.refusePaused()
 	}

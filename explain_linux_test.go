@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -266,7 +267,7 @@ func splitTop(s string) []string {
 func compare(t *testing.T, want []sysCall, traces map[string][]sysCall) {
 	t.Helper()
 	first, second := findStage(t, traces)
-	w := &walker{t: t, want: want[1:], seen: traces[first], inputs: map[string]string{}, results: map[string][]string{}}
+	w := &walker{t: t, want: want[1:], seen: traces[first], inputs: map[string]string{}, moved: map[string]string{}, results: map[string][]string{}}
 	w.clone(want[0], traces, first)
 	for w.next() {
 		if last := w.seen[w.at-1]; last.name == "clone" && second != "" {
@@ -310,6 +311,7 @@ type walker struct {
 	seen    []sysCall
 	pc, at  int
 	inputs  map[string]string   // numbers of files by their names
+	moved   map[string]string   // the numbers that they have in the stage, until it is executed
 	results map[string][]string // what the calls of a name have returned
 }
 
@@ -341,6 +343,7 @@ func (w *walker) next() bool {
 	}
 	want, got := w.want[w.pc], w.seen[w.at]
 	w.equal(want, got)
+	w.move(want, got)
 	w.pc, w.at = w.pc+1+w.skip(want, got), w.at+1
 	for got.name == "execveat" && !got.failed() && w.pc < len(w.want) && w.want[w.pc].name == "execve" {
 		w.pc++ // what would have been tried next
@@ -348,6 +351,21 @@ func (w *walker) next() bool {
 	ret, _, _ := strings.Cut(got.ret, " ")
 	w.results[got.name] = append(w.results[got.name], ret)
 	return got.name != "execve" || got.failed()
+}
+
+// move notes the numbers that files get before the stage is executed: the first ones, since the socket gets more.
+func (w *walker) move(want, got sysCall) {
+	switch {
+	case w.moved == nil:
+	case got.name == "dup3":
+		name := strings.Trim(want.args[0], "<>")
+		if _, ok := w.moved[name]; !ok {
+			w.moved[name] = want.args[1]
+		}
+	case strings.HasPrefix(got.name, "execve") && !got.failed():
+		maps.Copy(w.inputs, w.moved)
+		w.moved = nil
+	}
 }
 
 var tolerates = regexp.MustCompile(`^tolerates ([A-Z0-9, ]+)(?:: skips (\d+))?`)

@@ -329,7 +329,7 @@ func (n *fakeNetwork) Prepare(context.Context, NetworkRequest) (NetworkAttachmen
 	return n, nil
 }
 
-func (n *fakeNetwork) Files() []rootfs.File { return nil }
+func (n *fakeNetwork) Files() []NetworkFile { return nil }
 
 func (n *fakeNetwork) Attach(ctx context.Context, t NetworkTarget) error {
 	if n.attach == nil {

@@ -358,6 +358,7 @@ func refusedRole() {
 	} else {
 		fmt.Println(err)
 	}
+	_ = start() // it is by then that what is kept has been made
 	before := leftovers()
 	for range 5 {
 		_ = start()

@@ -70,6 +70,7 @@ func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]
 	if c.iso, err = parseIsolation(rec.Isolation); err != nil {
 		return nil, err
 	}
+	c.memoryLimit.Store(s.process.resources.Memory.Max)
 	r, err := resume(s, e, rec, owners)
 	if err != nil {
 		return nil, err
@@ -100,16 +101,20 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
-	s.process, err = parseProcess(rec.Process, rec.Command)
-	if err == nil && rec.Monitor.PID != 0 {
-		s.detach.monitor = &Monitor{}
-		if len(rec.Log) > 0 {
-			s.log = &LogConfig{}
-			err = json.Unmarshal(rec.Log, s.log)
-		}
-		if faults := s.validateLog(); err == nil && len(faults) > 0 {
-			err = fmt.Errorf("%w: %w", ErrCorruptState, errors.Join(faults...))
-		}
+	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
+		return s, err
+	}
+	if s.process.resources, s.process.pidsSet, err = parseLimits(rec); err != nil || rec.Monitor.PID == 0 {
+		return s, err
+	}
+	s.detach.monitor = &Monitor{}
+	if len(rec.Log) == 0 {
+		return s, nil
+	}
+	s.log = &LogConfig{}
+	err = json.Unmarshal(rec.Log, s.log)
+	if faults := s.validateLog(); err == nil && len(faults) > 0 {
+		err = fmt.Errorf("%w: %w", ErrCorruptState, errors.Join(faults...))
 	}
 	return s, err
 }
@@ -198,11 +203,7 @@ func (r *running) resumed(ctx context.Context, c *Container, rec *state.Record) 
 	}
 	pidfd := r.child.Pidfd
 	r.child.Pidfd = -1
-	if r.pidfd, err = stage.NewPidfd(pidfd); err != nil {
-		r.dropProcesses()
-		_ = r.closeGroup()
-		return nil, 0, err
-	}
+	r.pidfd = stage.NewPidfd(pidfd)
 	if !rec.Alone {
 		r.openRoot()
 	}

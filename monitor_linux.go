@@ -25,15 +25,12 @@ const monitorEnv = "CAISSON_MONITOR"
 
 func closeFd(fd int) { _ = unix.Close(fd) }
 
-// What a monitor may take: it has little to remember.
-const (
-	monitorHeap = 4 << 20
-	monitorGC   = 20
-)
+// monitorGC is the garbage that a monitor leaves lying, in percent of what it needs. A limit of memory would not do: a start takes
+// more than what comes after it, and would be slowed down.
+const monitorGC = 50
 
 func monitorMain(opts []Option) {
 	debug.SetGCPercent(monitorGC)
-	debug.SetMemoryLimit(monitorHeap)
 	conn, wishes, err := monitorInputs(os.Getenv(monitorEnv))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "caisson: this is a monitor of containers, which is started by WithMonitor: %v\n", err)

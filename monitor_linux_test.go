@@ -437,7 +437,13 @@ func TestWish(t *testing.T) {
 		WithFile("/f", []byte{0, 1}, 0o640), WithNamespace(namespaces.Net, namespaces.Host()), WithTimeout(time.Second), WithLabels(map[string]string{"a": "b"}),
 		WithRestart(RestartPolicy{Mode: RestartAlways}), WithTerminal(1, 2), WithUmask(0o27), WithOOMScoreAdj(0), WithMaskedPaths(), WithGroups(),
 		WithSysctl("kernel.shmmax", "1"), WithHealthCheck(HealthCheck{TCP: "127.0.0.1:1"}), WithLog(LogConfig{Path: "/l"}))
-	s, err := newSpec([]Option{all})
+	for name, o := range map[string]Option{"all": all, "nesting": Options(WithID("x"), WithDetached(true), WithMonitor(Monitor{Path: "/m"}), WithCommand("/bin/true"), WithNesting(true))} {
+		t.Run(name, func(t *testing.T) { testWish(t, o) })
+	}
+}
+
+func testWish(t *testing.T, o Option) {
+	s, err := newSpec([]Option{o})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,6 +458,14 @@ func TestWish(t *testing.T) {
 	s.detach.monitor = nil
 	if !reflect.DeepEqual(*s, w.Spec) {
 		t.Errorf("%+v\n%+v", *s, w.Spec)
+	}
+	again, err := newSpec([]Option{option(func(to *spec) { *to = w.Spec; to.detach.sup = &supervision{} })}) // as the monitor does
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.detach.sup = nil
+	if !reflect.DeepEqual(*s, *again) {
+		t.Errorf("%+v\n%+v", *s, *again)
 	}
 	for _, bad := range []string{"", "{}", `{"Version":2}`, `{"Version":1,"Spec":{"none":1}}`} {
 		if _, err := parseWish([]byte(bad)); !errors.Is(err, ErrCorruptState) && !errors.Is(err, ErrStateVersion) {

@@ -1,10 +1,12 @@
 package caisson
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -55,5 +57,71 @@ func TestNesting(t *testing.T) {
 			}
 			t.Logf("%s", out)
 		})
+	}
+}
+
+func TestNestingIsRefused(t *testing.T) {
+	for name, opt := range map[string]Option{"host": WithNamespace(namespaces.User, namespaces.Host()), "alone": WithLandlockOnly(Landlock{})} {
+		_, err := New(WithNesting(true), WithCommand("true"), opt)
+		found := false
+		for _, e := range flatten(err) {
+			var o *OptionError
+			found = found || errors.As(e, &o) && o.Option == "WithNesting"
+		}
+		if !found {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A program that uses this package works in a container that is made for it, root's and a user's.
+func TestNestingOfThisPackage(t *testing.T) {
+	if isRoot() {
+		needIDMaps(t)
+	}
+	bin, root := copyOfTests(t), testutil.Busybox(t)
+	opts := []Option{WithNesting(true), WithCommand("/mnt/tests"), WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
+		WithEnv(testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root", scenarioEnv+"=defaults", vacateEnv+"=inner")}
+	if err := newContainer(t, WithNesting(true), WithCommand("true")).Run(testContext(t)); err != nil { // makes what the program keeps
+		t.Fatal(err)
+	}
+	noLeaks(t)
+	c := newContainer(t, opts...)
+	out, err := c.CombinedOutput(testContext(t))
+	for _, w := range []string{"ns user of the host: false", "ns mnt of the host: false", "ns pid of the host: false", "Seccomp:\t2", "protected"} {
+		if !strings.Contains(string(out), w) {
+			t.Errorf("%q is not said", w)
+		}
+	}
+	if m, ok := c.Isolation().Get("cgroup delegation"); ok && m.Status == Applied && !strings.Contains(string(out), "isolation: process limit applied") {
+		t.Error("no limits, with a delegated cgroup")
+	}
+	if t.Failed() || err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// What is opened to the container is not open towards the host: root in it writes nothing there, and reads what any user may.
+func TestNestingOpensNothingOutside(t *testing.T) {
+	if isRoot() {
+		needIDMaps(t)
+	}
+	if err := newContainer(t, WithNesting(true), WithCommand("true")).Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	noLeaks(t)
+	out := output(t, WithNesting(true), WithCommand("sh", "-c", `
+for f in /proc/sysrq-trigger /proc/sys/kernel/core_pattern /proc/sys/kernel/modprobe /proc/sys/vm/drop_caches /proc/sys/kernel/panic /proc/sys/vm/memfd_noexec \
+	/proc/irq/default_smp_affinity /proc/sys/fs/binfmt_misc/register /proc/1/oom_score_adj.not /sys/kernel/uevent_helper /sys/power/state; do
+	(: >> $f) 2>/dev/null && echo "wrote $f"; done
+for f in /proc/kcore /proc/kmsg /proc/kpageflags /proc/kpagecount /proc/slabinfo /proc/timer_list /sys/firmware/dmi/tables/DMI; do
+	(head -c1 $f >/dev/null) 2>/dev/null && echo "read $f"; done
+mknod /tmp/null c 1 3 2>/dev/null && (cat /tmp/null) 2>/dev/null && echo device
+mkdir /tmp/m; for d in /dev/vda /dev/sda; do mount -t ext4 $d /tmp/m 2>/dev/null && echo mounted; done
+for f in /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; do
+	[ -e $f ] && (echo 100000 > $f) 2>/dev/null && echo "limit $f"; done
+hostname other && unshare -m mount -t tmpfs none /tmp/m && mount -t proc none /tmp/m && echo inside`))
+	if out != "inside" {
+		t.Errorf("%q", out)
 	}
 }

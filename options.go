@@ -409,17 +409,18 @@ type Network interface {
 	Prepare(ctx context.Context, r NetworkRequest) (NetworkAttachment, error)
 }
 
-// NetworkRequest is what is known about a container before it exists.
-type NetworkRequest struct {
+// NetworkRequest is what is known about a container before it exists. It, [NetworkAttachment], [NetworkTarget] and
+// [NetworkFile] are other names of types without one, so that a package can make networks without importing this one.
+type NetworkRequest = struct {
 	ID, Hostname string
 	// Rootless says that the container lives in a user namespace made without privilege.
 	Rootless bool
 }
 
 // NetworkAttachment is one container's place in a network.
-type NetworkAttachment interface {
+type NetworkAttachment = interface {
 	// Files are put into the container before its command runs: /etc/hosts, /etc/resolv.conf.
-	Files() []rootfs.File
+	Files() []NetworkFile
 	// Attach is called when the container's network namespace exists and before its command runs. It returns when ctx
 	// ends; a call that goes on for more than a few seconds then is left behind, and Detach waits for it.
 	Attach(ctx context.Context, t NetworkTarget) error
@@ -427,8 +428,15 @@ type NetworkAttachment interface {
 	Detach(ctx context.Context) error
 }
 
+// NetworkFile is a regular file that a network puts into a container, owned by the container's root user.
+type NetworkFile = struct {
+	Path string // absolute, in the container
+	Data []byte
+	Mode fs.FileMode // permission bits
+}
+
 // NetworkTarget is the container that is attached.
-type NetworkTarget struct {
+type NetworkTarget = struct {
 	// Netns is the container's network namespace, open until Attach returns.
 	Netns *os.File
 	// Pid is the container's first process, in the host program's pid namespace.

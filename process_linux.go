@@ -20,16 +20,9 @@ import (
 )
 
 // process makes the Process of a start and begins to supervise it: one goroutine, parked in the runtime's poller.
-func (r *running) process(stop bool) (*Process, error) {
+func (r *running) process(stop bool) *Process {
 	p := &Process{pid: r.child.Pid, done: make(chan struct{}), h: r}
-	pidfd, err := stage.NewPidfd(r.child.Pidfd)
-	if err != nil {
-		_ = unix.Kill(r.child.Pid, unix.SIGKILL) // still ours to reap, so the number is its own
-		_, _ = unix.Wait4(r.child.Pid, nil, unix.WALL, nil)
-		r.keep()
-		return nil, err
-	}
-	r.pidfd = pidfd
+	r.pidfd = stage.NewPidfd(r.child.Pidfd)
 	r.proc, r.hooked = p, true
 	r.ran.Store(!stop)
 	if !r.ready {
@@ -52,13 +45,13 @@ func (r *running) process(stop bool) (*Process, error) {
 		go r.supervise(p)
 	}
 	if r.ready { // the rest is for its release
-		return p, nil
+		return p
 	}
 	r.watchContext(r.spec.process.ctx, p)
 	if !stop {
 		r.clock(p, r.began)
 	}
-	return p, nil
+	return p
 }
 
 func (r *running) startStreams(p *Process) {
@@ -195,7 +188,7 @@ func (r *running) supervise(p *Process) {
 	p.mu.Lock()
 	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
-	r.debug("ended", "result", res.String(), "wall", res.Wall)
+	r.debugEnded(res)
 	if r.m.inside {
 		if cerr := r.close(); cerr != nil {
 			r.warn("release", cerr)
@@ -214,7 +207,11 @@ func (r *running) supervise(p *Process) {
 // kernel is asked (PIDFD_GET_INFO).
 func (r *running) collect() (*Result, error) {
 	res := &Result{ExitCode: -1}
-	exit, err := linux.Waitid(r.pidfd.File(), unix.WALL)
+	var exit linux.Exit
+	err := r.pidfd.Control(func(fd int) (err error) {
+		exit, err = linux.WaitidFD(fd, unix.WALL)
+		return err
+	})
 	if err == nil {
 		res.setStatus(exit.Status)
 		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
@@ -222,7 +219,7 @@ func (r *running) collect() (*Result, error) {
 	}
 	// The pidfd says that the process has been reaped a moment after it says that it has ended.
 	for range 100 {
-		info, ierr := linux.PidfdInfo(r.pidfd.File())
+		info, ierr := r.info()
 		if ierr == nil && info.Ended {
 			res.setStatus(info.Status)
 			return res, nil
@@ -268,12 +265,23 @@ func (r *running) judge(res *Result, why Reason) {
 		res.Reason = why
 	case oom > 0 && !res.Success():
 		res.Reason = ReasonOOM
+	case why == ReasonUnknown && res.Signal == syscall.SIGKILL && r.oomAround():
+		res.Reason = ReasonOOM
 	case r.m.cpuSeconds > 0 && res.Signal == syscall.SIGKILL && res.CPU.Or(0) >= time.Duration(r.m.cpuSeconds)*time.Second/2:
 		// The kernel counts the time for the limit and for the figures apart from each other.
 		res.Reason = ReasonCPUTime
 	case !res.Success() && r.full:
 		res.Reason = ReasonDiskLimit
 	}
+}
+
+// oomAround reports whether there were OOM kills in the group that the process shares with others of the container.
+func (r *running) oomAround() bool {
+	if r.around == nil {
+		return false
+	}
+	n, err := r.around.OOMKills()
+	return err == nil && n.Or(0) > r.oomBefore
 }
 
 // figures reads from the cgroup what was used, before it goes.
@@ -299,6 +307,12 @@ func (r *running) figures(res *Result) {
 func (r *running) debug(what string, args ...any) {
 	if l := r.spec.logger; l != nil {
 		l.Debug("caisson: container "+what, append([]any{"container", r.spec.id}, args...)...)
+	}
+}
+
+func (r *running) debugEnded(res *Result) {
+	if r.spec.logger != nil {
+		r.debug("ended", "result", res.String(), "wall", res.Wall)
 	}
 }
 
@@ -355,8 +369,8 @@ func (r *running) removeGroup() error {
 	if r.det != nil && r.det.kept.Load() {
 		return r.group.Close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx := &lazyTimeout{after: 10 * time.Second}
+	defer ctx.end()
 	err := r.group.Delete(ctx)
 	if err == nil {
 		r.unrecord()

@@ -23,6 +23,10 @@ func (r *running) explainFailure(err error) error {
 		return err
 	}
 	out := &StepError{Step: se.Step, Object: se.Object, Syscall: se.Syscall, Call: se.Call, Err: se.Errno}
+	if se.Step == fakeDevice {
+		out.Err = fmt.Errorf("%w: %w", ErrForgedDevice, se.Errno)
+		return out
+	}
 	if se.Step == "look for" && se.Errno == unix.ELOOP {
 		out.Err = fmt.Errorf("%w: its path leads through a link of procfs, or in circles: %w", ErrCommandNotExecutable, se.Errno)
 		return out

@@ -67,6 +67,8 @@ type spec struct {
 
 	init bool // the first process is not the command
 	pod  podSpec
+
+	nesting nestingSpec
 }
 
 // processSpec is what a process was asked to be.
@@ -103,6 +105,8 @@ type processSpec struct {
 	landlock *Landlock
 	notify   notifySpec
 	lsm      lsmSpec
+
+	nested bool // the default filter lets containers be made
 }
 
 type capsSpec struct {
@@ -115,6 +119,7 @@ type rlimit struct {
 	resource   int
 	soft, hard uint64
 	name       string // as it was given, if by name
+	late       bool   // set last, since the rest of a start may need more
 }
 
 const (
@@ -137,6 +142,7 @@ func newSpec(opts []Option) (*spec, error) {
 		}
 	}
 	alone := s.validateAlone() // before defaults are filled in
+	s.nest()
 	if s.rootfs == nil {
 		s.rootfs = defaultRootfs()
 	}
@@ -162,6 +168,7 @@ func (s *spec) validate() error {
 	add(s.validateHooks())
 	add(s.validateInit())
 	add(s.validatePod())
+	add(s.validateNesting())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateMonitor()...))
 	add(errors.Join(s.validateLog()...))
@@ -524,7 +531,7 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 
 // limitsAsked reports whether the caller wants a cgroup for more than what is done by default.
 func (s *spec) limitsAsked() bool {
-	return !isZero(s.process.resources) || s.cgroup != (CgroupConfig{}) || len(s.deviceRules) > 0 || s.bundle.deviceRules != nil
+	return !isZero(s.process.resources) || s.askedCgroup() != (CgroupConfig{}) || len(s.deviceRules) > 0 || s.bundle.deviceRules != nil
 }
 
 // isZero reports whether no limit is set.

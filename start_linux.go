@@ -84,6 +84,9 @@ type running struct {
 
 	initEnd *initEnd // how the command ended, where it is not the first process
 
+	around    *cgroups.Group // of the container that a further process without a group of its own is in
+	oomBefore uint64         // OOM kills in it before
+
 	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
 	proc   *Process // nil until it has been made
 }
@@ -188,11 +191,9 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
 	}
-	p, err := r.process(stop)
-	if err == nil {
-		r.made(p)
-	}
-	return p, err
+	p := r.process(stop)
+	r.made(p)
+	return p, nil
 }
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
@@ -305,7 +306,8 @@ func (r *running) launch() error {
 
 // stageConfig is how the first process is made.
 func (r *running) stageConfig() stage.Config {
-	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup}
+	cfg := stage.Config{Program: r.prog, Files: r.files, Namespaces: r.ns, Cgroup: r.cgroup,
+		Places: 3 + len(r.spec.process.extraFiles)}
 	if r.m.userns == usernsSelf && r.m.detach == nil && !r.m.inside {
 		cfg.UIDMap, cfg.GIDMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}

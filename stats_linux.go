@@ -2,10 +2,12 @@ package caisson
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/state"
 )
 
 // stats reads the figures of the group, or what was read before it went.
@@ -42,4 +44,36 @@ func (r *running) update(ctx context.Context, before, res cgroups.Resources) err
 			Remedy: "have New prepare it: WithCgroup(CgroupConfig{Controllers: …}) with " + un.Controller.String()}
 	}
 	return err
+}
+
+// recorded fills in the limits that the record of a container that outlives its programs tells.
+func (r *running) recorded(res *cgroups.Resources) error {
+	if r.det == nil {
+		return nil
+	}
+	return r.det.change(func(rec *state.Record) bool {
+		if stored, ok, err := parseLimits(rec); err == nil && ok {
+			*res = stored
+		}
+		return false
+	})
+}
+
+// record notes changed limits, and what they make of the isolation, for the next program.
+func (r *running) record(res cgroups.Resources, iso Isolation) error {
+	if r.det == nil {
+		return nil
+	}
+	limits, err := json.Marshal(res)
+	if err != nil {
+		return err
+	}
+	measures, err := json.Marshal(iso)
+	if err != nil {
+		return err
+	}
+	return r.det.change(func(rec *state.Record) bool {
+		rec.Limits, rec.Isolation = limits, measures
+		return true
+	})
 }

@@ -160,6 +160,9 @@ func (sup *supervision) take(ctx context.Context, e *state.Entry) (*state.Record
 		return nil, fmt.Errorf("cgroup of the last run: %w", err)
 	}
 	rec.Cgroup, rec.CgroupName = nil, ""
+	if sup.claimed && rec.Halted {
+		return nil, ErrStopped
+	}
 	if len(rec.Things) > 0 {
 		return nil, fmt.Errorf("%w: what %q made for the last run is still there", ErrState, rec.Things[0].Owner)
 	}
@@ -182,6 +185,7 @@ func (sup *supervision) record(s *spec, before *state.Record) (*state.Record, er
 		}
 	}
 	if before != nil {
+		rec.Halted = before.Halted && sup.claimed // a start by a user has it run again
 		rec.Created, rec.Run, rec.Result, rec.Phase = before.Created, before.Run+1, before.Result, state.Restarting
 	}
 	return rec, nil

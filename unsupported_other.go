@@ -78,6 +78,9 @@ func (r *running) actingIn(context.Context, *rootfs.Root, func(context.Context, 
 	return errOS
 }
 
+func (r *running) recorded(*cgroups.Resources) error         { return errOS }
+func (r *running) record(cgroups.Resources, Isolation) error { return errOS }
+
 func remedy(error) string { return "" }
 
 func recoverEverything(context.Context, []Owner) (int, error) { return 0, errOS }

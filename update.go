@@ -36,6 +36,9 @@ func (c *Container) update(ctx context.Context, res cgroups.Resources) error {
 		return err
 	}
 	before := c.resources()
+	if err := r.recorded(&before); err != nil { // another program may have changed them
+		return err
+	}
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && before.Memory.Max <= 0 && before.Memory.Swap == 0 {
 		res.Memory.Swap = cgroups.Zero
 		err = r.update(ctx, before, res)
@@ -51,11 +54,15 @@ func (c *Container) update(ctx context.Context, res cgroups.Resources) error {
 	}
 	after := before.Merge(res)
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.limits = &after
 	c.memoryLimit.Store(after.Memory.Max)
 	c.emit(Event{Kind: EventUpdated, Limits: &after})
 	c.iso = slices.Concat(slices.DeleteFunc(slices.Clone(c.iso), func(m Measure) bool { return m.Status == Applied && isLimit(m.Name) }), limitMeasures(after))
+	iso := c.iso
+	c.mu.Unlock()
+	if err := r.record(after, iso); err != nil {
+		return fmt.Errorf("the limits hold, but are not recorded: %w", err)
+	}
 	return nil
 }
 
@@ -78,8 +85,13 @@ func (c *Container) resources() cgroups.Resources {
 	if c.limits != nil {
 		return *c.limits
 	}
-	res := c.spec.process.resources
-	if !c.spec.process.pidsSet {
+	return c.spec.limits()
+}
+
+// limits are those of a start with these wishes.
+func (s *spec) limits() cgroups.Resources {
+	res := s.process.resources
+	if !s.process.pidsSet {
 		res.Pids.Max = defaultPids
 	}
 	return res

@@ -109,8 +109,7 @@ func (v *visit) emit(flags uint64, w visiting) {
 		w.between(v)
 	}
 	v.join(flags)
-	v.Step("close", "the memory to others")
-	v.Prctl(unix.PR_SET_DUMPABLE, "PR_SET_DUMPABLE", program.Int(0))
+	v.closeMemory()
 	v.Umask(0o022)
 	if w.inside != nil {
 		w.inside(v)

@@ -127,13 +127,14 @@ func (w *workspace) freeHugetlb() error {
 	if err := c.Start(); err != nil {
 		return err
 	}
-	w.undo = append(w.undo, func() error {
+	end := func() error {
 		io.WriteString(in, "\n")
 		in.Close()
 		return c.Wait()
-	})
-	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		return fmt.Errorf("no v1 hierarchy for hugetlb could be mounted")
 	}
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		return fmt.Errorf("no v1 hierarchy for hugetlb could be mounted: %w", end())
+	}
+	w.undo = append(w.undo, end)
 	return nil
 }

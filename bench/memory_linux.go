@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -61,11 +62,50 @@ func memory(w *workspace) error {
 		data[k.name] = c
 		fmt.Fprintf(&text, "| %s | %.0f | %s | %.1f | %.2f | %.1f |\n", k.name, c.Heap, k.goal, c.Goroutines, c.Threads, c.Descriptors)
 	}
+	mib, c, err := w.idle()
+	if err != nil {
+		return err
+	}
+	data[fmt.Sprintf("%d idle ones, each", manyIdle)] = c
+	fmt.Fprintf(&text, "\n%d idle containers: %.1f MiB more in use by the host program (resident; should be ≤ 32 MiB), %.0f bytes of heap and %.3f threads each.\n",
+		manyIdle, mib, c.Heap, c.Threads)
 	fmt.Print(text.String())
 	return w.keep("memory", text.String(), data)
 }
 
+// manyIdle is how many containers are held at a time.
+const manyIdle = 1000
+
+// idle measures what many running containers cost together, garbage of their starts included.
+func (w *workspace) idle() (mib float64, c cost, err error) {
+	debug.FreeOSMemory()
+	before, err := resident()
+	if err != nil {
+		return 0, c, err
+	}
+	after := 0
+	c, err = w.costWith(manyIdle, nil, func() (err error) {
+		after, err = resident()
+		return err
+	})
+	return float64(after-before) / 1024, c, err
+}
+
+// resident returns the memory of this program that is in use, in KiB.
+func resident() (kib int, err error) {
+	v, err := statusValue(os.Getpid(), "VmRSS")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSuffix(v, " kB"))
+}
+
 func (w *workspace) costOf(n int, opts []caisson.Option) (cost, error) {
+	return w.costWith(n, opts, func() error { return nil })
+}
+
+// costWith calls look when all have been started.
+func (w *workspace) costWith(n int, opts []caisson.Option, look func() error) (cost, error) {
 	before := use()
 	var all []*caisson.Container
 	var errs []error
@@ -77,6 +117,7 @@ func (w *workspace) costOf(n int, opts []caisson.Option) (cost, error) {
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, look())
 	after := use()
 	for _, c := range all {
 		errs = append(errs, c.Close())

@@ -119,7 +119,7 @@ func (w *workspace) fillRoot() error {
 	if err != nil {
 		return fmt.Errorf("%w (install busybox-static)", err)
 	}
-	for name, from := range map[string]string{"busybox": busybox, "t0": w.bin + "/t0", "pause": w.bin + "/pause", "probe": w.bin + "/probe"} {
+	for name, from := range map[string]string{"busybox": busybox, "t0": w.bin + "/t0", "pause": w.bin + "/pause", "probe": w.bin + "/probe", "many": w.bin + "/many"} {
 		if err := copyFile(filepath.Join(w.root, "bin", name), from); err != nil {
 			return err
 		}

@@ -58,6 +58,7 @@ func (*Group) Kill(context.Context) error                                     { 
 func (*Group) Delete(context.Context) error                                   { return errOS }
 func (*Group) Missing() []string                                              { return nil }
 func (*Group) Complete(context.Context) error                                 { return errOS }
+func (*Group) OOMKills() (Value[uint64], error)                               { return Value[uint64]{}, errOS }
 func (*Group) Final() (Stats, error)                                          { return Stats{}, errOS }
 func (*Group) Summary() (Stats, error)                                        { return Stats{}, errOS }
 func (*Group) Stats() (Stats, error)                                          { return Stats{}, errOS }

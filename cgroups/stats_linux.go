@@ -22,6 +22,27 @@ func (g *Group) Stats() (Stats, error) { return g.stats(g.Controllers(), full) }
 func (g *Group) StatsOf(c Controllers) (Stats, error) { return g.stats(c, full) }
 
 // A detail says how much is read.
+// OOMKills is how many processes an OOM killer has ended, as [MemoryStats] counts them, read from one file. It is not available without
+// the memory controller.
+func (g *Group) OOMKills() (n Value[uint64], err error) {
+	if !g.hold() {
+		return n, ErrClosed
+	}
+	defer g.release()
+	b := newBuffer()
+	defer b.free()
+	for i := range g.nodes {
+		if r := (reader{n: &g.nodes[i], b: b}); r.n.bits.Has(Memory) {
+			file := "memory.events"
+			if r.n.h.Version == 1 {
+				file = "memory.oom_control"
+			}
+			return flatValue(r.text(file), "oom_kill"), r.err
+		}
+	}
+	return n, nil
+}
+
 type detail uint8
 
 const (

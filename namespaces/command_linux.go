@@ -222,15 +222,12 @@ func (r *running) adopt(pid, pidfd int) error {
 	process, err := os.FindProcess(pid)
 	if err != nil {
 		unix.Close(pidfd)
-	} else {
-		r.process = process
-		r.pidfd, err = stage.NewPidfd(pidfd)
-	}
-	if err != nil {
 		killByNumber(pid)
 		r.release()
+		return err
 	}
-	return err
+	r.process, r.pidfd = process, stage.NewPidfd(pidfd)
+	return nil
 }
 
 // killByNumber ends and collects a child of ours that nobody has collected yet.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caisson-go/caisson"
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -16,6 +17,9 @@ import (
 // config is the command line, parsed.
 type config struct {
 	rootfs             string
+	image, store       string
+	source             rootfs.Source    // of the image
+	more               []caisson.Option // of the image
 	readOnly, writable bool
 	mounts             []rootfs.Mount
 
@@ -30,7 +34,7 @@ type config struct {
 
 	tty, interactive           bool
 	explain, quiet, bestEffort bool
-	init                       bool
+	init, nesting              bool
 
 	detach, list            bool
 	log, wait, stop, remove string
@@ -59,6 +63,8 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.Usage = func() {}
 
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
+	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or the name of one in the store")
+	f.StringVar(&c.store, "store", "", "`DIR` of the images; default: /var/lib/caisson/images, or below ~/.local/share")
 	f.BoolVar(&c.readOnly, "read-only", false, "make the root filesystem read-only")
 	f.BoolVar(&c.writable, "writable", false, "let the container change -rootfs itself, instead of a throw-away layer")
 	both(f, "v", "volume", "bind mount `SRC:DST[:ro]`; may be repeated", func(s string) error { return c.addMount(parseVolume(s)) })
@@ -86,6 +92,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.StringVar(&c.userns, "userns", "", "user namespace (`new|host`); default: new but for root with -rootfs")
 
 	f.BoolVar(&c.init, "init", false, "put an init before the command, which collects orphans and passes signals on")
+	f.BoolVar(&c.nesting, "nesting", false, "let containers be made inside, in a user namespace of the container's own")
 	bothBool(f, &c.tty, "t", "tty", "give the command a terminal")
 	bothBool(f, &c.interactive, "i", "interactive", "keep standard input open; a terminal implies it")
 	f.BoolVar(&c.explain, "explain", false, "print what a start does, call by call, and do not start")

@@ -56,6 +56,11 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if done, status, err := c.manage(ctx, os.Stdout); done {
 		return status, err
 	}
+	if c.image != "" {
+		if err := c.useImage(ctx); err != nil {
+			return exitFailed, err
+		}
+	}
 	c.defaultCommand()
 	streams, err := c.stdio()
 	if err != nil {

@@ -18,6 +18,7 @@ func (c *config) options() ([]caisson.Option, error) {
 		caisson.WithMount(c.mapped()...),
 		caisson.WithReadOnlyRoot(c.readOnly),
 		caisson.WithInit(c.init),
+		caisson.WithNesting(c.nesting),
 		caisson.WithBestEffort(c.bestEffort),
 		caisson.WithTimeout(c.timeout),
 		caisson.WithCPUTime(c.cpuTime),
@@ -66,7 +67,7 @@ func (c *config) options() ([]caisson.Option, error) {
 // mapped lets root's bind mounts show the owners that files have outside, as users of docker run expect, where the
 // container has a user namespace. Without privilege the caller's own files belong to root inside, without help.
 func (c *config) mapped() []rootfs.Mount {
-	if os.Geteuid() != 0 || c.rootfs != "" && c.userns != "new" {
+	if os.Geteuid() != 0 || (c.rootfs != "" || c.image != "") && c.userns != "new" {
 		return c.mounts
 	}
 	out := slices.Clone(c.mounts)
@@ -80,6 +81,12 @@ func (c *config) mapped() []rootfs.Mount {
 
 // rootfsOption chooses what the command sees as its root filesystem: the host's own programs unless told otherwise.
 func (c *config) rootfsOption() ([]caisson.Option, error) {
+	if c.image != "" {
+		if c.rootfs != "" || c.writable {
+			return nil, errors.New("-image goes with neither -rootfs nor -writable: an image is never changed")
+		}
+		return append(c.more, caisson.WithRootfs(c.source)), nil
+	}
 	if c.rootfs == "" {
 		src := rootfs.Host()
 		if c.disk != 0 {

@@ -53,11 +53,18 @@ type ProcessInfo struct {
 // ENOTTY or EINVAL. A process that ended and whose exit status the kernel does not keep is ESRCH.
 //
 // The exit status can be had by who is not the parent, and after another reaped it.
-func PidfdInfo(pidfd *os.File) (ProcessInfo, error) {
-	raw := unix.PidfdInfo{Mask: unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS | unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT}
-	err := Control(pidfd, func(fd int) error {
-		return os.NewSyscallError("ioctl PIDFD_GET_INFO", Retry(func() error { return unix.IoctlPidfdInfo(fd, &raw) }))
+func PidfdInfo(pidfd *os.File) (info ProcessInfo, err error) {
+	err = Control(pidfd, func(fd int) (err error) {
+		info, err = PidfdInfoFD(fd)
+		return err
 	})
+	return info, err
+}
+
+// PidfdInfoFD is [PidfdInfo] for a bare descriptor.
+func PidfdInfoFD(pidfd int) (ProcessInfo, error) {
+	raw := unix.PidfdInfo{Mask: unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS | unix.PIDFD_INFO_CGROUPID | unix.PIDFD_INFO_EXIT}
+	err := os.NewSyscallError("ioctl PIDFD_GET_INFO", Retry(func() error { return unix.IoctlPidfdInfo(pidfd, &raw) }))
 	if err != nil {
 		return ProcessInfo{}, err
 	}

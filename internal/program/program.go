@@ -28,6 +28,12 @@ type Program struct {
 type memory struct {
 	once  atomic.Bool // it has been encoded
 	image atomic.Pointer[kept]
+	reads atomic.Pointer[reads] // the last answer of Reads
+}
+
+type reads struct {
+	input string
+	n     int
 }
 
 type point struct {
@@ -83,8 +89,15 @@ func (p *Program) Steps() []Step { return p.steps }
 // Ops returns the operations in order. The caller must not change them.
 func (p *Program) Ops() []Op { return p.ops }
 
+// Encoded reports whether the program has been encoded before: it is one that is performed more than once.
+func (p *Program) Encoded() bool { return p.memory.once.Load() }
+
 // Reads counts the operations that read from an input.
 func (p *Program) Reads(input string) (n int) {
+	if r := p.memory.reads.Load(); r != nil && r.input == input {
+		return r.n
+	}
+	defer func() { p.memory.reads.Store(&reads{input, n}) }()
 	for i := range p.ops {
 		o := &p.ops[i]
 		if len(o.Args) > 0 && o.Args[0].kind == kindInput && o.Args[0].text == input && (o.Nr == unix.SYS_READ || o.Nr == unix.SYS_RECVMSG || o.Nr == unix.SYS_RECVFROM) {

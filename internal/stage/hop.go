@@ -23,17 +23,30 @@ func hopProgram(c Config, exe string) (*program.Program, error) {
 	b := program.NewBuilder(false)
 	emitSelfMaps(b, c)
 	b.Step("keep descriptors for", "its next program")
-	for _, name := range c.Program.Inputs() {
+	fds, report := c.numbers()
+	for i, name := range c.Program.Inputs() {
 		if name != HostInput {
-			b.Fcntl(b.Input(name), unix.F_SETFD, "F_SETFD", 0)
+			b.Dup3(b.Input(name), fds[i], 0)
 		}
 	}
-	b.Fcntl(b.Input(HostInput), unix.F_SETFD, "F_SETFD", 0)
+	if c.socket > 0 {
+		b.Fcntl(b.Input(HostInput), unix.F_SETFD, "F_SETFD", 0)
+	} else {
+		b.Dup3(b.Input(HostInput), report, 0)
+	}
+	emitPlaces(b, c)
 	b.Step("execute", exeStep)
 	argv := []string{"caisson-stage"}
 	b.Execveat(b.Input(exeInput), argv, nil).Ignore(unix.ENOSYS, unix.EPERM)
 	b.Execve("/proc/self/fd/"+exe, argv, nil)
 	return b.Build()
+}
+
+// emitPlaces emits that the places of descriptors are taken.
+func emitPlaces(b *program.Builder, c Config) {
+	for n := range c.places() {
+		b.Dup3(b.Input(HostInput), n, 0)
+	}
 }
 
 // emitSelfMaps emits that the process writes the id maps of its new user namespace.
@@ -50,10 +63,13 @@ func emitSelfMaps(b *program.Builder, c Config) {
 // Explain prints what Start would have the new process do, from its clone to the end of its program. Of the files only
 // the names matter.
 func Explain(w io.Writer, c Config) error {
+	if c.Program.GoesOn() {
+		c.socket = outOfTheWayAbove
+	}
 	hop, err := hopProgram(c, "<stage>")
 	flags := cloneFlags(c.Namespaces, c.Cgroup)
 	if copied.Load() { // of addresses and descriptors only the number is known
-		hop, err = shedProgram(c, nil, 3, nil)
+		hop, err = shedProgram(c, &inputs{host: c.above()}, nil)
 		flags &^= unix.CLONE_VM | unix.CLONE_VFORK
 	}
 	if err != nil {

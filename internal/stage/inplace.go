@@ -61,11 +61,11 @@ func pages(from, to uintptr) span {
 
 // shedProgram is what a copy does first: it lets go of the descriptors and the memory that are not the stage's. The last
 // operation is one from which the stage's program is jumped to.
-func shedProgram(c Config, fds []int, report int, keep []span) (*program.Program, error) {
+func shedProgram(c Config, in *inputs, keep []span) (*program.Program, error) {
 	b := program.NewBuilder(false)
 	emitSelfMaps(b, c)
 	b.Step("close", "what is not the stage's")
-	stays := append(slices.Clone(fds), report)
+	stays := append(slices.Clone(in.fds), in.host)
 	slices.Sort(stays)
 	next := 0
 	for _, fd := range slices.Compact(stays) {
@@ -75,6 +75,7 @@ func shedProgram(c Config, fds []int, report int, keep []span) (*program.Program
 		next = fd + 1
 	}
 	b.CloseRange(uint(next), 0)
+	emitPlaces(b, c)
 	b.Step("reset", "signal handlers")
 	for sig := 1; sig <= 64; sig++ {
 		if sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
@@ -131,8 +132,8 @@ func (l *place) fault(p *program.Program, addr uint64, errno unix.Errno) error {
 }
 
 // startCopy makes a stage that is a copy of this program.
-func startCopy(c Config, fds []int, report int) (*Child, error) {
-	stage, err := c.Program.Encode(nil, 0, fds, report)
+func startCopy(c Config, in *inputs) (*Child, error) {
+	stage, err := c.Program.Encode(nil, 0, in.fds, in.host)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,7 @@ func startCopy(c Config, fds []int, report int) (*Child, error) {
 	}
 	defer unix.Munmap(mem)
 	l := &place{base: addressOf(mem), main: addressOf(mem) + maxShed}
-	if stage, err = c.Program.Encode(stage, l.main, fds, report); err != nil {
+	if stage, err = c.Program.Encode(stage, l.main, in.fds, in.host); err != nil {
 		return nil, err
 	}
 	copy(mem[maxShed:], stage)
@@ -158,10 +159,10 @@ func startCopy(c Config, fds []int, report int) (*Child, error) {
 		keep = []span{pages(interpAddr(), interpAddr()+maxCode), pages(l.base, l.base+uintptr(len(mem)))}
 		slices.SortFunc(keep, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	}
-	if l.shed, err = shedProgram(c, fds, report, keep); err != nil {
+	if l.shed, err = shedProgram(c, in, keep); err != nil {
 		return nil, err
 	}
-	shed, err := l.shed.Encode(nil, l.base, nil, report)
+	shed, err := l.shed.Encode(nil, l.base, []int{in.host}, in.host)
 	if err != nil {
 		return nil, err
 	}

@@ -127,11 +127,8 @@ func (k *keeper) start() error {
 // watch waits for the keeper's death, which ends nothing by itself: containers live on, and another keeper
 // takes over at once if there are any.
 func (k *keeper) watch(pidfd, sock int) {
-	p, err := NewPidfd(pidfd)
-	if err != nil {
-		return // it lives; the next start finds out when it has died
-	}
-	err = p.AwaitExit()
+	p := NewPidfd(pidfd)
+	err := p.AwaitExit()
 	Reap(p.Fd())
 	p.Close()
 	if err != nil {

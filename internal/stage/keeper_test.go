@@ -29,6 +29,10 @@ func hostMain() {
 	b := program.NewBuilder(false)
 	b.Setsid()
 	EmitWait(b)
+	null := b.Openat(program.Cwd(), "/dev/null", unix.O_RDWR, 0)
+	for i := range 3 {
+		b.Dup3(null.Result(), i, 0)
+	}
 	b.CloseRange(3, unix.CLOSE_RANGE_CLOEXEC)
 	b.Execve("/bin/sleep", []string{"sleep", "1000"}, nil)
 	p, _ := b.Build()

@@ -3,40 +3,40 @@
 package stage
 
 import (
+	"errors"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
-// Pidfd is a process descriptor in the runtime's poller: waiting for the process costs a parked goroutine and
-// no thread.
+// Pidfd is a process descriptor. Waiting for the process in the runtime's poller costs a parked goroutine and no thread;
+// a process that has ended before anybody has to wait so never comes there.
 type Pidfd struct {
-	f  *os.File
-	rc syscall.RawConn
-	fd int
+	fd     int
+	mu     sync.RWMutex // held while fd is used, as long as there is no f
+	closed bool
+	f      *os.File // in the runtime's poller; nil until needed
 }
 
-// NewPidfd takes over fd. On error fd is closed.
-func NewPidfd(fd int) (*Pidfd, error) {
-	// os.NewFile hands a non-blocking descriptor to the poller.
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	f := os.NewFile(uintptr(fd), "pidfd")
-	rc, err := f.SyscallConn()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &Pidfd{f, rc, fd}, nil
-}
+// NewPidfd takes over fd.
+func NewPidfd(fd int) *Pidfd { return &Pidfd{fd: fd} }
 
 // AwaitExit returns when the process has ended, or with an error when the descriptor is closed.
 func (p *Pidfd) AwaitExit() error {
-	return p.rc.Read(func(fd uintptr) bool {
+	f, err := p.polled()
+	if err != nil {
+		return err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return rc.Read(func(fd uintptr) bool {
 		pfd := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		for {
 			n, err := unix.Poll(pfd, 0)
@@ -45,6 +45,23 @@ func (p *Pidfd) AwaitExit() error {
 			}
 		}
 	})
+}
+
+// polled gives the descriptor to the poller.
+func (p *Pidfd) polled() (*os.File, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closed:
+		return nil, os.ErrClosed
+	case p.f != nil:
+		return p.f, nil
+	}
+	if err := unix.SetNonblock(p.fd, true); err != nil { // which is how os.NewFile knows
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	p.f = os.NewFile(uintptr(p.fd), "pidfd")
+	return p.f, nil
 }
 
 // AwaitShort waits for the end of the process behind a pidfd on the calling thread, for d at most, and reports whether it
@@ -65,20 +82,39 @@ func AwaitShort(pidfd int, d time.Duration) (ended bool) {
 // Fd returns the descriptor's number, valid until Close.
 func (p *Pidfd) Fd() int { return p.fd }
 
-// File returns the descriptor as a file, which stays the Pidfd's.
-func (p *Pidfd) File() *os.File { return p.f }
+// Control calls fn with the descriptor, which stays open meanwhile. Once it has been closed that is [os.ErrClosed].
+func (p *Pidfd) Control(fn func(fd int) error) error {
+	p.mu.RLock()
+	if p.f == nil {
+		defer p.mu.RUnlock()
+		if p.closed {
+			return os.ErrClosed
+		}
+		return fn(p.fd)
+	}
+	p.mu.RUnlock()
+	return linux.Control(p.f, fn)
+}
 
 // Signal sends a signal.
 func (p *Pidfd) Signal(sig syscall.Signal) error {
-	err := os.ErrClosed
-	if cerr := p.rc.Control(func(fd uintptr) { err = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); cerr != nil {
-		return os.ErrProcessDone
-	}
-	if err == unix.ESRCH {
+	err := p.Control(func(fd int) error { return unix.PidfdSendSignal(fd, sig, nil, 0) })
+	if err == unix.ESRCH || errors.Is(err, os.ErrClosed) {
 		return os.ErrProcessDone
 	}
 	return err
 }
 
 // Close closes the descriptor and wakes AwaitExit.
-func (p *Pidfd) Close() error { return p.f.Close() }
+func (p *Pidfd) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.f != nil {
+		return p.f.Close()
+	}
+	if p.closed {
+		return os.ErrClosed
+	}
+	p.closed = true
+	return os.NewSyscallError("close", unix.Close(p.fd))
+}

@@ -25,9 +25,12 @@ const HostInput = "host"
 type Config struct {
 	// Program is what the stage performs. It must end in an exec or an exit.
 	Program *program.Program
-	// Files are the program's inputs by name, except HostInput. They stay open in the host; the stage has
-	// them under the same numbers.
+	// Files are the program's inputs by name, except HostInput. They stay open in the host.
 	Files map[string]int
+	// Places is below which number the program puts descriptors in places of their own, three at least. Inputs are not
+	// there, and nothing that the program opens is: the places hold copies of the socket until the program fills them,
+	// which one that executes a command has to do.
+	Places int
 	// Namespaces are the CLONE_NEW flags of the first clone.
 	Namespaces uint64
 	// Cgroup is a cgroup v2 directory into which the stage is born (CLONE_INTO_CGROUP, Linux 5.7), or -1.
@@ -35,6 +38,8 @@ type Config struct {
 	// UIDMap and GIDMap are id maps that the new process writes for itself before anything else, in the form
 	// of /proc/PID/uid_map; used with CLONE_NEWUSER, for maps of the caller's own ids only.
 	UIDMap, GIDMap string
+
+	socket int // the number of the stage's socket where that is the host's: in a program that goes on; 0: as numbers says
 }
 
 // Child is a process made by Start: first the stage, later the command.
@@ -71,30 +76,29 @@ func Start(c Config) (*Child, error) {
 		theirs = outOfTheWay(theirs)
 	}
 	defer unix.Close(theirs)
-	fds := make([]int, len(c.Program.Inputs()))
-	for i, name := range c.Program.Inputs() {
-		fd, ok := c.Files[name]
-		if name == HostInput {
-			fd, ok = theirs, true
+	in, err := c.inputs(theirs)
+	if err == nil {
+		defer in.close()
+		if c.Program.GoesOn() {
+			c.socket = in.host
 		}
-		if !ok {
-			unix.Close(host)
-			return nil, fmt.Errorf("%w: no file for %q", program.ErrInputs, name)
+		var child *Child
+		if child, err = startWith(c, in); err == nil {
+			child.Conn = &Conn{fd: host, p: c.Program, place: child.place, theirs: in.host, nextBase: child.next}
+			return child, nil
 		}
-		fds[i] = fd
 	}
-	child, err := startWith(c, fds, theirs)
-	if err != nil {
-		unix.Close(host)
-		return nil, err
-	}
-	child.Conn = &Conn{fd: host, p: c.Program, place: child.place, theirs: theirs, nextBase: child.next}
-	return child, nil
+	unix.Close(host)
+	return nil, err
 }
 
 // startWith tries the ways to make an executable, beginning with the one that worked last.
-func startWith(c Config, fds []int, report int) (*Child, error) {
+func startWith(c Config, in *inputs) (*Child, error) {
+	if child, err := startSealed(c, in); child != nil || err != nil {
+		return child, err
+	}
 	var errs []error
+	fds, report := c.numbers()
 	for i := int(exeMode.Load()); i < len(exeMakers); i++ {
 		exe, next, err := writeExe(exeMakers[i], c.Program, fds, report)
 		if err != nil {
@@ -104,7 +108,7 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 			}
 			continue
 		}
-		child, err := hop(c, exe, fds, report)
+		child, err := hop(c, exe, in)
 		unix.Close(exe)
 		if err == nil || !errors.Is(err, errHopExec) {
 			copied.Store(false)
@@ -117,7 +121,7 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 		exeMode.CompareAndSwap(int32(i), int32(i+1))
 	}
 	exeMode.Store(0) // nothing is remembered as hopeless: the restriction may be lifted
-	child, err := startCopy(c, fds, report)
+	child, err := startCopy(c, in)
 	if err == nil || NeedsJoin(err) {
 		copied.Store(err == nil)
 		return child, err
@@ -130,20 +134,29 @@ func startWith(c Config, fds []int, report int) (*Child, error) {
 var errHopExec = errors.New("execveat refused")
 
 // hop makes the child that borrows the host's memory just long enough to execute the stage.
-func hop(c Config, exe int, fds []int, report int) (*Child, error) {
+func hop(c Config, exe int, in *inputs) (*Child, error) {
+	exe, err := in.raise(exe, c.above())
+	if err != nil {
+		return nil, err
+	}
 	p, err := hopProgram(c, strconv.Itoa(exe))
 	if err != nil {
 		return nil, err
 	}
+	return hopBy(p, c, exe, in)
+}
+
+// hopBy is hop with its program.
+func hopBy(p *program.Program, c Config, exe int, in *inputs) (*Child, error) {
 	own := make([]int, len(p.Inputs()))
 	for i, name := range p.Inputs() {
 		switch name {
 		case exeInput:
 			own[i] = exe
 		case HostInput:
-			own[i] = report
+			own[i] = in.host
 		default:
-			own[i] = fds[slices.Index(c.Program.Inputs(), name)]
+			own[i] = in.fds[slices.Index(c.Program.Inputs(), name)]
 		}
 	}
 	buf := imagePool.Get().(*[]byte)

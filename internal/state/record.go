@@ -73,9 +73,10 @@ type Record struct {
 	Isolation  json.RawMessage `json:"isolation,omitempty"` // what contains it
 	Steps      []Step          `json:"steps,omitempty"`     // what a created container has left to do
 
-	Mounts []Mount `json:"mounts,omitempty"` // what was mounted while it runs
-	Ending string  `json:"ending,omitempty"` // why someone is ending it
-	Result *Result `json:"result,omitempty"` // how it ended
+	Limits json.RawMessage `json:"limits,omitempty"` // of the cgroup, as they are now
+	Mounts []Mount         `json:"mounts,omitempty"` // what was mounted while it runs
+	Ending string          `json:"ending,omitempty"` // why someone is ending it
+	Result *Result         `json:"result,omitempty"` // how it ended
 
 	// Of a container with a monitor.
 	Monitor  Process         `json:"monitor,omitzero"`   // the program that supervises it

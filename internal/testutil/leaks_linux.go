@@ -51,9 +51,9 @@ func (inv Inventory) files() {
 }
 
 // cached says that a file is one that a host program keeps once it has been needed: the directory below which groups
-// are made, and device rules.
+// are made, device rules, and the executables of stages, of which there are few.
 func cached(file string) bool {
-	if file == "anon_inode:bpf-prog" { // device rules that were loaded once
+	if file == "anon_inode:bpf-prog" || strings.HasPrefix(file, "/memfd:caisson-sealed-stage") {
 		return true
 	}
 	return strings.HasPrefix(file, "/sys/fs/cgroup/") && !strings.Contains(file, "caisson")

@@ -4,8 +4,8 @@
 //
 //	go test -json ./... | testlog -skips .ci/skips -facts root,hybrid
 //
-// The list has one rule a line: facts that must all hold, white space, and a regular expression that the reason must
-// match as a whole. Fact "any" always holds. Empty lines and lines that begin with # mean nothing.
+// The list has one rule a line: facts that must all hold, or not hold after "!", white space, and a regular expression that
+// the reason must match as a whole. Fact "any" always holds. Empty lines and lines that begin with # mean nothing.
 package main
 
 import (

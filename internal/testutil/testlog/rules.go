@@ -11,7 +11,7 @@ import (
 
 // rule allows skips.
 type rule struct {
-	facts  []string // all must hold
+	facts  []string // all must hold, and those that begin with ! must not
 	reason *regexp.Regexp
 }
 
@@ -40,7 +40,8 @@ func parseRules(r io.Reader) ([]rule, error) {
 func allowed(rules []rule, facts []string, reason string) bool {
 	return slices.ContainsFunc(rules, func(r rule) bool {
 		for _, f := range r.facts {
-			if f != "any" && !slices.Contains(facts, f) {
+			name, not := strings.CutPrefix(f, "!")
+			if f != "any" && slices.Contains(facts, name) == not {
 				return false
 			}
 		}

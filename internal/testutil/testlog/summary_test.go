@@ -40,6 +40,8 @@ func TestSummary(t *testing.T) {
 		{"nothing", "", nil, false, "no package"},
 		{"allowed", "any needs a .*", []string{because, skipped, ended}, true, "1 skipped"},
 		{"allowed by facts", "root,hybrid needs a dog", []string{because, skipped, ended}, true, "1 skipped"},
+		{"allowed by a fact's absence", "root,!v2 needs a dog", []string{because, skipped, ended}, true, "1 skipped"},
+		{"a fact too many", "root,!hybrid needs a dog", []string{because, skipped, ended}, false, "p TestB: needs a dog"},
 		{"other facts", "root,v2 needs a dog", []string{because, skipped, ended}, false, "p TestB: needs a dog"},
 		{"part of a reason", "any needs", []string{because, skipped, ended}, false, "p TestB: needs a dog"},
 		{"no reason", "any .+", []string{skipped, ended}, false, "p TestB: "},

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/image"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// useImage finds the image, loads it first if it comes from a file, and lets it say what the command line leaves open.
+func (c *config) useImage(ctx context.Context) error {
+	dir := c.store
+	if dir == "" {
+		var err error
+		if dir, err = image.DefaultDir(); err != nil {
+			return err
+		}
+	}
+	store, err := image.Open(dir, image.Options{})
+	if err != nil {
+		return err
+	}
+	name, err := load(ctx, store, c.image)
+	if err != nil {
+		return err
+	}
+	info, err := store.Inspect(ctx, name, nil)
+	if err != nil {
+		return err
+	}
+	p := info.Config.Process(image.Overrides{Args: c.command, Env: c.environment(), User: c.user, Dir: c.workdir})
+	if len(p.Args) == 0 {
+		return fmt.Errorf("%s names no command: give one", c.image)
+	}
+	c.command, c.env, c.user, c.workdir = p.Args, p.Env, p.User, p.Dir
+	c.source = store.Rootfs(name)
+	if c.disk != 0 {
+		c.source = store.Rootfs(name).UpperSize(int64(c.disk))
+	}
+	if c.detach && c.id != "" {
+		c.source = store.Rootfs(name).Lease(c.id) // the container outlives this program, and so must its layers
+	}
+	c.more = []caisson.Option{caisson.WithStopSignal(syscall.Signal(p.StopSignal))}
+	if p.Dir != "/" { // Docker makes the working directory where the image has none
+		c.more = append(c.more, caisson.WithFiles(rootfs.File{Path: p.Dir, Dir: true, Mode: 0o755}))
+	}
+	return nil
+}
+
+// load brings an image from a file into the store, and returns the name under which it is there.
+func load(ctx context.Context, store *image.Store, from string) (string, error) {
+	kind, path, _ := strings.Cut(from, ":")
+	var images []image.Image
+	var err error
+	switch kind {
+	case "layout":
+		images, err = store.LoadLayout(ctx, path, image.LoadOptions{})
+	case "archive":
+		f, err := os.Open(path)
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		if images, err = store.Load(ctx, f, image.LoadOptions{}); err != nil {
+			return "", err
+		}
+	default:
+		return from, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	first := images[0]
+	for _, img := range images {
+		if img.Descriptor.Digest != first.Descriptor.Digest {
+			return "", fmt.Errorf("%s holds several images, which are in the store now; run one by its name", path)
+		}
+	}
+	if first.Name == "" {
+		return first.Descriptor.Digest.String(), nil
+	}
+	return first.Name, nil
+}

@@ -1,0 +1,521 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// applier writes the entries of one layer into a tree.
+type applier struct {
+	t      *tree
+	policy Policy
+	limits Limits
+	budget *budget
+	flat   bool // whiteouts remove files instead of being written
+	owners bool // the caller may give files away
+	mark   *mark
+	// metas holds mode and times of directories until the layer is complete: what is written into them changes their
+	// times, and their mode may forbid it.
+	metas     map[string]dirMeta
+	metaBytes int
+	// made holds, in a flat tree, hashes of the paths of this layer, since whiteouts do not hide them.
+	made map[uint64]struct{}
+	// finished says that directories have their modes already: a set-group-ID one gives its group to what is made in it.
+	finished     bool
+	impliedBytes int
+	buf          []byte
+}
+
+type dirMeta struct {
+	mode         uint32
+	atime, mtime unix.Timespec
+}
+
+// maxMetaBytes bounds what metas takes. A layer with more directories has them finished in between.
+const maxMetaBytes = 16 << 20
+
+// apply reads the archive of a layer to its end.
+func (a *applier) apply(ctx context.Context, r io.Reader) error {
+	tr := tar.NewReader(r)
+	for {
+		hdr, err := tr.Next()
+		if err == io.EOF {
+			return a.finish()
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		if hdr.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		if err := a.entry(hdr, tr); err != nil {
+			return &Error{Op: "unpack", Entry: hdr.Name, Err: err}
+		}
+	}
+}
+
+// archiveError tells what the archive is to blame for from other faults.
+func archiveError(err error) error {
+	switch {
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
+		return because(ErrArchive, "%v", err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return because(ErrArchive, "it ends too soon")
+	}
+	return err
+}
+
+// entry writes one entry.
+func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
+	if err := a.budget.addEntry(); err != nil {
+		return err
+	}
+	path, err := entryPath(hdr.Name, a.limits.Depth, a.policy.AnyNames)
+	if err != nil {
+		return err
+	}
+	if strings.Contains(path, whiteoutPrefix) {
+		if done, err := a.whiteout(path); done || err != nil {
+			return err
+		}
+	}
+	if err := a.checkHeader(hdr); err != nil {
+		return err
+	}
+	a.mark.Entries++
+	if a.flat {
+		if err := a.remember(path); err != nil {
+			return err
+		}
+	}
+	if path == "" {
+		if hdr.Typeflag != tar.TypeDir {
+			return ErrRootReplaced
+		}
+		a.mark.RootSet = true
+		return a.putDirMeta(a.t.root, "", hdr)
+	}
+	return a.put(hdr, r, path)
+}
+
+func (a *applier) put(hdr *tar.Header, r io.Reader, path string) error {
+	switch hdr.Typeflag {
+	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
+		return a.putFile(hdr, r, path)
+	case tar.TypeDir:
+		return a.putDir(hdr, path)
+	case tar.TypeSymlink:
+		return a.putSymlink(hdr, path)
+	case tar.TypeLink:
+		return a.putLink(hdr, path)
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		return a.putNode(hdr, path)
+	}
+	return because(ErrBadHeader, "type %q", hdr.Typeflag)
+}
+
+// checkHeader refuses values that no file can have.
+func (a *applier) checkHeader(hdr *tar.Header) error {
+	switch {
+	case int64(hdr.Uid) < 0 || int64(hdr.Gid) < 0 || int64(hdr.Uid) >= math.MaxUint32 || int64(hdr.Gid) >= math.MaxUint32:
+		return because(ErrBadHeader, "owner %d:%d", hdr.Uid, hdr.Gid)
+	case hdr.Size < 0:
+		return because(ErrBadHeader, "size %d", hdr.Size)
+	}
+	switch hdr.Typeflag {
+	case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		if hdr.Size != 0 {
+			return because(ErrBadHeader, "%d bytes of content in an entry that has none", hdr.Size)
+		}
+	}
+	n := int64(0)
+	for k := range hdr.PAXRecords {
+		if strings.HasPrefix(k, xattrRecord) {
+			n++
+		}
+	}
+	if n > a.limits.Xattrs {
+		return &LimitError{Limit: "Xattrs", Max: a.limits.Xattrs, Need: n}
+	}
+	return nil
+}
+
+// place is where an entry goes: an open directory, which later look-ups may close, and a name in it.
+type place struct {
+	dir  int
+	base string
+}
+
+// again performs create at path, and once more after what was in the way has been removed. It tells whether that was a whiteout.
+func (a *applier) again(path string, create func(at place) error) (at place, whiteout bool, err error) {
+	parent, base := splitPath(path)
+	for range 3 {
+		if at.dir, err = a.t.dir(parent); err != nil {
+			return at, whiteout, err
+		}
+		at.base = base
+		if err = create(at); err != unix.EEXIST {
+			return at, whiteout, err
+		}
+		w, err := a.t.clear(at.dir, base)
+		if err != nil {
+			return at, whiteout, err
+		}
+		whiteout = whiteout || w
+	}
+	return at, whiteout, err
+}
+
+func (a *applier) putFile(hdr *tar.Header, r io.Reader, path string) error {
+	fd := -1
+	_, _, err := a.again(path, func(at place) (err error) {
+		fd, err = unix.Openat(at.dir, at.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err != nil {
+		return sysErr("openat", err)
+	}
+	err = a.writeFile(fd, hdr, r)
+	if err == nil {
+		err = a.fileMeta(fd, hdr)
+	}
+	if cerr := unix.Close(fd); err == nil && cerr != unix.EINTR {
+		err = sysErr("close", cerr)
+	}
+	return err
+}
+
+// writeFile copies the content. Zeros of an entry that says it is sparse become holes.
+func (a *applier) writeFile(fd int, hdr *tar.Header, r io.Reader) error {
+	sparse := isSparse(hdr)
+	if sparse {
+		if err := a.budget.addBytes(hdr.Size); err != nil { // they are not in the archive's own length
+			return err
+		}
+	}
+	var off int64
+	for off < hdr.Size {
+		n, err := fill(r, a.buf[:min(int64(len(a.buf)), hdr.Size-off)])
+		if n == 0 && err != nil {
+			return archiveError(err)
+		}
+		write := pwriteAll
+		if sparse {
+			write = pwriteData
+		}
+		if err := write(fd, a.buf[:n], off); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	a.mark.Bytes += hdr.Size
+	if sparse {
+		return sysErr("ftruncate", unix.Ftruncate(fd, hdr.Size))
+	}
+	return nil
+}
+
+// pwriteData is pwriteAll without the blocks of zeros.
+func pwriteData(fd int, p []byte, off int64) error {
+	const block = 4096
+	for len(p) > 0 {
+		n := 0
+		for n < len(p) && !allZero(p[n:min(n+block, len(p))]) {
+			n = min(n+block, len(p))
+		}
+		if err := pwriteAll(fd, p[:n], off); err != nil {
+			return err
+		}
+		hole := min(n+block, len(p))
+		p, off = p[hole:], off+int64(hole)
+	}
+	return nil
+}
+
+func pwriteAll(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, off)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return os.NewSyscallError("write", err)
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+var zeros [4096]byte
+
+// allZero takes at most 4096 bytes.
+func allZero(p []byte) bool { return bytes.Equal(p, zeros[:len(p)]) }
+
+// fileMeta gives an open file its owner, attributes, mode and times, in this order: a change of the owner takes mode bits and
+// capabilities away.
+func (a *applier) fileMeta(fd int, hdr *tar.Header) error {
+	if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
+		return err
+	}
+	if err := a.xattrs(hdr, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, a.mode(hdr)); err != nil {
+		return os.NewSyscallError("fchmod", err)
+	}
+	at, mt := times(hdr)
+	return futimens(fd, at, mt)
+}
+
+// mode is what chmod takes.
+func (a *applier) mode(hdr *tar.Header) uint32 {
+	m := uint32(hdr.Mode) & 0o7777
+	if a.policy.NoSetuid && hdr.Typeflag != tar.TypeDir {
+		m &^= unix.S_ISUID | unix.S_ISGID
+	}
+	return m
+}
+
+func (a *applier) chown(hdr *tar.Header, chown func(uid, gid int) error) error {
+	if !a.owners {
+		if hdr.Uid != 0 || hdr.Gid != 0 {
+			a.mark.Owners++
+		}
+		return nil
+	}
+	if hdr.Uid == 0 && hdr.Gid == 0 && !a.flat && !a.finished {
+		return nil // made by root in a directory of root's
+	}
+	err := chown(hdr.Uid, hdr.Gid)
+	if err == unix.EINVAL || err == unix.EPERM {
+		return &Error{Op: "unpack", Entry: hdr.Name, Err: os.NewSyscallError("chown", err),
+			Remedy: "the owner is not mapped here; unpack outside of the user namespace, or as an ordinary user, for whom all files are their own"}
+	}
+	return sysErr("chown", err)
+}
+
+func times(hdr *tar.Header) (atime, mtime unix.Timespec) {
+	mtime = timespec(hdr.ModTime)
+	atime = mtime
+	if !hdr.AccessTime.IsZero() {
+		atime = timespec(hdr.AccessTime)
+	}
+	return atime, mtime
+}
+
+func timespec(t time.Time) unix.Timespec {
+	if t.IsZero() {
+		return unix.Timespec{}
+	}
+	return unix.Timespec{Sec: t.Unix(), Nsec: int64(t.Nanosecond())}
+}
+
+func (a *applier) putDir(hdr *tar.Header, path string) error {
+	at, whiteout, err := a.again(path, func(at place) error {
+		err := unix.Mkdirat(at.dir, at.base, 0o700)
+		if err == unix.EEXIST {
+			if st, serr := statAt(at.dir, at.base); serr == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				return nil
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return sysErr("mkdirat", err)
+	}
+	if !whiteout && !hasXattrs(hdr) {
+		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
+		if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchownat(at.dir, at.base, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+			return err
+		}
+		return a.deferMeta(path, hdr)
+	}
+	fd, err := unix.Openat(at.dir, at.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return sysErr("openat", err)
+	}
+	defer unix.Close(fd)
+	if whiteout && !a.flat {
+		if err := a.setOpaque(fd); err != nil {
+			return err
+		}
+	}
+	return a.putDirMeta(fd, path, hdr)
+}
+
+// putDirMeta gives a directory what it gets at once.
+func (a *applier) putDirMeta(fd int, path string, hdr *tar.Header) error {
+	if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
+		return err
+	}
+	if err := a.xattrs(hdr, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }); err != nil {
+		return err
+	}
+	return a.deferMeta(path, hdr)
+}
+
+func (a *applier) deferMeta(path string, hdr *tar.Header) error {
+	m := dirMeta{mode: a.mode(hdr)}
+	m.atime, m.mtime = times(hdr)
+	if _, ok := a.metas[path]; !ok {
+		a.metaBytes += len(path) + 128
+	}
+	a.metas[path] = m
+	if a.metaBytes < maxMetaBytes {
+		return nil
+	}
+	return a.finishDirs()
+}
+
+// finishDirs gives directories their mode and times, the deepest first, since a parent's mode may close the way.
+func (a *applier) finishDirs() error {
+	paths := make([]string, 0, len(a.metas))
+	for p := range a.metas {
+		paths = append(paths, p)
+	}
+	slices.SortFunc(paths, func(x, y string) int { return strings.Compare(y, x) })
+	for _, p := range paths {
+		if err := a.finishDir(p, a.metas[p]); err != nil {
+			return &Error{Op: "unpack", Entry: p, Err: err}
+		}
+	}
+	clear(a.metas)
+	a.metaBytes, a.finished = 0, true
+	return nil
+}
+
+func (a *applier) finishDir(path string, m dirMeta) error {
+	fd, err := a.t.root, error(nil)
+	if path != "" {
+		fd, err = a.t.resolve(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+		switch err {
+		case nil:
+		case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+			return nil // a later entry took its place
+		default:
+			return sysErr("openat2", err)
+		}
+		defer unix.Close(fd)
+	}
+	if err := unix.Fchmod(fd, m.mode); err != nil {
+		return os.NewSyscallError("fchmod", err)
+	}
+	return futimens(fd, m.atime, m.mtime)
+}
+
+func (a *applier) putSymlink(hdr *tar.Header, path string) error {
+	if hdr.Linkname == "" || len(hdr.Linkname) >= maxPath || strings.IndexByte(hdr.Linkname, 0) >= 0 {
+		return because(ErrBadHeader, "symbolic link to %d bytes", len(hdr.Linkname))
+	}
+	at, _, err := a.again(path, func(at place) error { return unix.Symlinkat(hdr.Linkname, at.dir, at.base) })
+	if err != nil {
+		return sysErr("symlinkat", err)
+	}
+	return a.nodeMeta(hdr, at)
+}
+
+// nodeMeta gives what cannot be opened its owner, attributes and times.
+func (a *applier) nodeMeta(hdr *tar.Header, at place) error {
+	if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchownat(at.dir, at.base, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
+		return err
+	}
+	if hdr.Typeflag != tar.TypeSymlink {
+		if err := unix.Fchmodat(at.dir, at.base, a.mode(hdr), 0); err != nil { // no link: it was made just now, where nobody else writes
+			return sysErr("fchmodat", err)
+		}
+	}
+	if err := a.xattrs(hdr, func(name string, value []byte) error { return setxattrAt(at, name, value) }); err != nil {
+		return err
+	}
+	atime, mtime := times(hdr)
+	return sysErr("utimensat", unix.UtimesNanoAt(at.dir, at.base, []unix.Timespec{atime, mtime}, unix.AT_SYMLINK_NOFOLLOW))
+}
+
+// putLink makes a hard link. Its target is a path in the layer, absolute or not, and never followed if it is a symbolic link.
+func (a *applier) putLink(hdr *tar.Header, path string) error {
+	target, err := entryPath(hdr.Linkname, a.limits.Depth, a.policy.AnyNames)
+	switch {
+	case errors.Is(err, ErrTraversal):
+		return err
+	case err != nil:
+		return because(ErrBadLink, "%v", err)
+	case target == "" || target == path:
+		return because(ErrBadLink, "to %q", clip(hdr.Linkname))
+	}
+	tdir, tbase := splitPath(target)
+	tfd, err := a.t.lookup(tdir)
+	if err != nil {
+		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+	}
+	st, err := statAt(tfd, tbase)
+	switch {
+	case err != nil:
+		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR || isWhiteout(st):
+		return because(ErrBadLink, "to %q, which is no file of this layer", clip(hdr.Linkname))
+	}
+	_, _, err = a.again(path, func(at place) error {
+		tfd, err := a.t.lookup(tdir) // once more: what was in the way may have led to it
+		if err != nil {
+			return err
+		}
+		if now, serr := statAt(at.dir, at.base); serr == nil && now.Dev == st.Dev && now.Ino == st.Ino {
+			return nil // the same file already
+		}
+		return unix.Linkat(tfd, tbase, at.dir, at.base, 0)
+	})
+	if err != nil {
+		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+	}
+	return nil
+}
+
+// putNode makes a device or a FIFO.
+func (a *applier) putNode(hdr *tar.Header, path string) error {
+	kind := uint32(unix.S_IFIFO)
+	dev := 0
+	if hdr.Typeflag != tar.TypeFifo {
+		kind = unix.S_IFCHR
+		if hdr.Typeflag == tar.TypeBlock {
+			kind = unix.S_IFBLK
+		}
+		if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor >= 1<<20 {
+			return because(ErrBadHeader, "device %d:%d", hdr.Devmajor, hdr.Devminor)
+		}
+		dev = int(unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor)))
+		switch {
+		case a.policy.Devices == DevicesRefused:
+			return because(ErrDevice, "Policy.Devices")
+		case hdr.Typeflag == tar.TypeChar && dev == 0:
+			return because(ErrDevice, "0:0 is overlayfs's mark of a deleted file")
+		case a.policy.Devices == DevicesSkipped:
+			a.mark.Devices++
+			return nil
+		}
+	}
+	at, _, err := a.again(path, func(at place) error { return unix.Mknodat(at.dir, at.base, kind|0o600, dev) })
+	if err == unix.EPERM && kind != unix.S_IFIFO {
+		a.mark.Devices++
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("mknodat", err)
+	}
+	return a.nodeMeta(hdr, at)
+}
+
+// finish completes the layer.
+func (a *applier) finish() error { return a.finishDirs() }

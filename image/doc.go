@@ -1,0 +1,47 @@
+// Package image keeps container images on disk and turns them into root filesystems.
+//
+// A [Store] is a directory in the layout of the OCI image specification, so that other tools read it. Archives of docker save, podman save and
+// skopeo, and OCI layouts, are loaded into it; [Store.Rootfs] is an image as root filesystem of a container:
+//
+//	store, err := image.Open(dir, image.Options{})
+//	if err != nil { … }
+//	images, err := store.Load(ctx, file, image.LoadOptions{})
+//	if err != nil { … }
+//	info, err := store.Inspect(ctx, images[0].Name, nil)
+//	if err != nil { … }
+//	p := info.Config.Process(image.Overrides{})
+//	c, err := caisson.New(
+//		caisson.WithRootfs(store.Rootfs(images[0].Name)),
+//		caisson.WithCommand(p.Args[0], p.Args[1:]...),
+//		caisson.WithEnv(p.Env...), caisson.WithUser(p.User), caisson.WithDir(p.Dir),
+//		caisson.WithStopSignal(syscall.Signal(p.StopSignal)),
+//	)
+//
+// The package is useful without containers too: [Store.Unpack] makes a directory of each layer.
+//
+// # Sharing
+//
+// Any number of goroutines, programs and processes of one user may use a store at once. Content is written beside its place, verified, synced
+// and renamed, so that neither a crash nor a kill leaves half of anything under a name that counts; what was half done
+// is cleared away by the next [Open]. Names are changed in one step. [Store.GC] removes what no image and no container needs.
+//
+// # Hostile images
+//
+// An image is what a stranger wrote. Every document and every path in it is checked, sizes are bounded before anything is allocated ([Limits]), files are
+// written beneath the directory of their layer by descriptors that the kernel resolves there (openat2(2)), no last component is ever followed, no program
+// is run, and contents are compared with their digests. What is refused has an error of its own, which names layer and entry, and leaves the
+// store as it was. Labels and annotations of an image mean nothing to this library. See docs/concepts/images.md.
+//
+// # Privilege
+//
+// As root, files get their owners, devices and capabilities. An ordinary user owns all files of a store, which suits containers
+// whose root user is that user; what was left out is told by Unpacked.Notes, and by the notes of the container.
+//
+// # Limits
+//
+// Linux only: elsewhere [Open] answers [errors.ErrUnsupported], while names, platforms and configs can be read. sha256 is the only digest
+// algorithm. Encrypted layers and image formats before the manifests of schema 2 are refused.
+//
+// Specifications: github.com/opencontainers/image-spec (manifest, config, layer, image-layout), and for archives of Docker, moby's
+// image/spec.
+package image

@@ -1,0 +1,98 @@
+package image
+
+import (
+	"errors"
+	"runtime"
+	"time"
+)
+
+// Limits bound what a hostile image may cost. A field that is zero has its default; where a limit is met the error is a
+// [*LimitError] that names the field.
+type Limits struct {
+	// Bytes is how much the layers of one image may unpack to, all together: contents of files, headers and padding,
+	// holes of sparse files included. Default 64 GiB.
+	Bytes int64
+	// Entries is how many entries the layers of one image may have, all together. Default 4,000,000.
+	Entries int64
+	// Ratio is how many times larger than its blob a layer may be; it is asked once more than 64 MiB have been unpacked. gzip reaches 1032.
+	// Default 1100.
+	Ratio int64
+	// Depth is how many components the path of an entry may have. Default 2048, which is what a path of 4095 bytes can have.
+	Depth int64
+	// Xattrs is how many extended attributes an entry may have. Default 128.
+	Xattrs int64
+	// Memory is what unpacking may take for buffers and decoders, in bytes, all layers that are unpacked at once together; layers wait for
+	// one another where it does not suffice for all. A single zstd window that does not fit is refused. Default 96 MiB,
+	// with which the whole stays below 128 MiB.
+	Memory int64
+	// Parallel is how many layers are unpacked, fetched or sent at once. Default: the number of CPUs that Go uses, 2 to 8.
+	Parallel int64
+	// Time is how long the unpacking of one image may take. Default: as long as the context allows.
+	Time time.Duration
+}
+
+// ratioFrom is from how many bytes on Limits.Ratio counts: small layers compress as they like.
+const ratioFrom = 64 << 20
+
+func (l Limits) withDefaults() Limits {
+	def := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&l.Bytes, 64<<30)
+	def(&l.Entries, 4_000_000)
+	def(&l.Ratio, 1100)
+	def(&l.Depth, 2048)
+	def(&l.Xattrs, 128)
+	def(&l.Memory, 96<<20)
+	def(&l.Parallel, int64(min(max(runtime.GOMAXPROCS(0), 2), 8)))
+	return l
+}
+
+// minMemory is what one gzip layer needs.
+const minMemory = 8 << 20
+
+func (l Limits) check() error {
+	var faults []error
+	for name, v := range map[string]int64{"Bytes": l.Bytes, "Entries": l.Entries, "Ratio": l.Ratio, "Depth": l.Depth, "Xattrs": l.Xattrs,
+		"Memory": l.Memory, "Parallel": l.Parallel, "Time": int64(l.Time)} {
+		if v < 0 {
+			faults = append(faults, because(errInvalid, "Limits.%s is negative", name))
+		}
+	}
+	if l.Memory > 0 && l.Memory < minMemory {
+		faults = append(faults, because(errInvalid, "Limits.Memory is less than %d", minMemory))
+	}
+	return errors.Join(faults...)
+}
+
+// Policy says how layers are unpacked. The zero value is the default.
+type Policy struct {
+	// Devices says what is done with device nodes. Default [DevicesAllowed].
+	Devices DevicePolicy
+	// NoSetuid leaves out set-user-ID and set-group-ID bits of files, and file capabilities.
+	NoSetuid bool
+	// AnyNames accepts names that are not UTF-8.
+	AnyNames bool
+}
+
+// DevicePolicy says what is done with the device nodes of a layer.
+type DevicePolicy int
+
+const (
+	// DevicesAllowed makes them where the caller may (CAP_MKNOD in the first user namespace), and otherwise leaves them out and counts them as
+	// skipped. A container's root filesystem is mounted nodev, so that they cannot be used in it.
+	DevicesAllowed DevicePolicy = iota
+	// DevicesSkipped leaves them out.
+	DevicesSkipped
+	// DevicesRefused makes them an error.
+	DevicesRefused
+)
+
+func (p Policy) check() error {
+	if p.Devices < DevicesAllowed || p.Devices > DevicesRefused {
+		return because(errInvalid, "Policy.Devices is %d", p.Devices)
+	}
+	return nil
+}

@@ -1,0 +1,305 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// Sizes of what is between the reader of a blob and the writer of files. A layer takes the two buffers and the chunks, and what its
+// decoder takes.
+const (
+	chunkSize  = 256 << 10
+	chunkCount = 8
+	fileBuffer = 256 << 10
+	blobBuffer = 256 << 10
+)
+
+var (
+	gzipMagic = []byte{0x1f, 0x8b}
+	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+)
+
+// compression of a blob, told by its first bytes: registries serve layers whose media type is wrong, and the digest of
+// what comes out is compared anyhow.
+type compression int
+
+const (
+	uncompressed compression = iota
+	gzipped
+	zstandard
+)
+
+func sniff(head []byte) compression {
+	switch {
+	case bytes.HasPrefix(head, gzipMagic):
+		return gzipped
+	case bytes.HasPrefix(head, zstdMagic), len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte{0x2a, 0x4d, 0x18}):
+		return zstandard // the second is a skippable frame
+	}
+	return uncompressed
+}
+
+// decoderNeed is the memory that decoding a blob takes, and the window that its first zstd frame asks for.
+func decoderNeed(head []byte) (need, window int64) {
+	if sniff(head) != zstandard {
+		return minMemory / 2, 0
+	}
+	var h zstd.Header
+	if err := h.Decode(head); err != nil || h.Skippable {
+		return zstdNeed(8 << 20), 8 << 20
+	}
+	w := h.WindowSize
+	if h.SingleSegment {
+		w = h.FrameContentSize
+	}
+	if w > 1<<40 {
+		w = 1 << 40
+	}
+	window = max(int64(w), 8<<20)
+	return zstdNeed(window), window
+}
+
+// zstdNeed allows for the history of the decoder and what it copies to.
+func zstdNeed(window int64) int64 {
+	if window <= 8<<20 {
+		return 2*window + minMemory
+	}
+	return window + minMemory
+}
+
+// decoder undoes the compression. close it.
+func decoder(r *bufio.Reader, window int64) (io.Reader, func(), error) {
+	head, err := r.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	switch sniff(head) {
+	case gzipped:
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, nil, because(ErrArchive, "%v", err)
+		}
+		return z, func() { z.Close() }, nil
+	case zstandard:
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(window > 8<<20), zstd.WithDecoderMaxWindow(uint64(window)))
+		if err != nil {
+			return nil, nil, because(ErrArchive, "%v", err)
+		}
+		return z, z.Close, nil
+	}
+	return r, func() {}, nil
+}
+
+// budget is what is left of the limits of one image. All its layers share it.
+type budget struct {
+	limits  Limits
+	bytes   atomic.Int64
+	entries atomic.Int64
+}
+
+func (b *budget) addBytes(n int64) error {
+	if n < 0 || b.bytes.Add(n) > b.limits.Bytes || b.bytes.Load() < 0 {
+		return &LimitError{Limit: "Bytes", Max: b.limits.Bytes}
+	}
+	return nil
+}
+
+func (b *budget) addEntry() error {
+	if b.entries.Add(1) > b.limits.Entries {
+		return &LimitError{Limit: "Entries", Max: b.limits.Entries}
+	}
+	return nil
+}
+
+// chunk is a piece of a decompressed layer, given back when both its readers are done.
+type chunk struct {
+	data []byte
+	n    int
+	err  error
+	left atomic.Int32
+}
+
+// stream decompresses a layer in one goroutine and hashes it in another, while the caller reads:
+//
+//	blob → decoder ─┬→ hash
+//	                └→ Read
+type stream struct {
+	free, toHash, toRead chan *chunk
+	stop                 chan struct{}
+	once                 sync.Once
+	done                 sync.WaitGroup
+	now                  *chunk
+	rest                 []byte
+	err                  error
+	hash                 hash.Hash
+	onRead               func(n int64) // compressed bytes so far; may be nil
+}
+
+// countReader counts the bytes of the blob.
+type countReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// newStream begins. window bounds what a zstd frame may ask for. The caller closes the stream.
+func newStream(ctx context.Context, blob io.Reader, window int64, b *budget, onRead func(int64)) (*stream, error) {
+	count := &countReader{r: blob}
+	buffered := bufio.NewReaderSize(&ctxReader{ctx, count}, blobBuffer)
+	dec, closeDec, err := decoder(buffered, window)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{free: make(chan *chunk, chunkCount), toHash: make(chan *chunk, chunkCount), toRead: make(chan *chunk, chunkCount),
+		stop: make(chan struct{}), hash: sha256.New(), onRead: onRead}
+	all := make([]byte, chunkSize*chunkCount)
+	for i := range chunkCount {
+		s.free <- &chunk{data: all[i*chunkSize : (i+1)*chunkSize]}
+	}
+	s.done.Go(func() {
+		defer closeDec()
+		defer close(s.toHash)
+		defer close(s.toRead)
+		s.produce(dec, count, b)
+	})
+	s.done.Go(func() {
+		for c := range s.toHash {
+			s.hash.Write(c.data[:c.n])
+			s.give(c)
+		}
+	})
+	return s, nil
+}
+
+// produce fills chunks until the end, an error, or close.
+func (s *stream) produce(dec io.Reader, count *countReader, b *budget) {
+	var total int64
+	for {
+		var c *chunk
+		select {
+		case c = <-s.free:
+		case <-s.stop:
+			return
+		}
+		c.n, c.err = fill(dec, c.data)
+		total += int64(c.n)
+		if s.onRead != nil {
+			s.onRead(count.n)
+		}
+		switch {
+		case c.err != nil && c.err != io.EOF:
+			c.err = decodeError(c.err, b)
+		case total > ratioFrom && total/b.limits.Ratio > count.n:
+			c.err = &LimitError{Limit: "Ratio", Max: b.limits.Ratio}
+		default:
+			if err := b.addBytes(int64(c.n)); err != nil {
+				c.err = err
+			}
+		}
+		last := c.err != nil
+		c.left.Store(2)
+		s.toHash <- c
+		s.toRead <- c
+		if last {
+			return
+		}
+	}
+}
+
+// fill reads until p is full; io.EOF comes with the last bytes.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	return n, err
+}
+
+// decodeError tells a broken blob from a limit and from a cancelled context.
+func decodeError(err error, b *budget) error {
+	switch {
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return &LimitError{Limit: "Memory", Max: b.limits.Memory}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return because(ErrArchive, "it ends too soon")
+	}
+	return errors.Join(ErrArchive, err)
+}
+
+// give returns a chunk after its second reader.
+func (s *stream) give(c *chunk) {
+	if c.left.Add(-1) == 0 {
+		s.free <- c // never blocks: there is room for all
+	}
+}
+
+// Read implements io.Reader.
+func (s *stream) Read(p []byte) (int, error) {
+	for len(s.rest) == 0 {
+		if s.now != nil {
+			s.err = s.now.err
+			s.give(s.now)
+			s.now = nil
+		}
+		if s.err != nil {
+			return 0, s.err
+		}
+		c, ok := <-s.toRead
+		if !ok {
+			return 0, io.ErrClosedPipe
+		}
+		s.now, s.rest = c, c.data[:c.n]
+	}
+	n := copy(p, s.rest)
+	s.rest = s.rest[n:]
+	return n, nil
+}
+
+// finish reads what is left, which is padding, and returns the digest of everything.
+func (s *stream) finish() (digest.Digest, error) {
+	if _, err := io.CopyBuffer(io.Discard, onlyReader{s}, make([]byte, 64<<10)); err != nil {
+		return "", err
+	}
+	s.close()
+	return digest.NewDigestFromBytes(digest.SHA256, s.hash.Sum(nil)), nil
+}
+
+type onlyReader struct{ io.Reader }
+
+// close ends the goroutines. The blob is not read any more afterwards.
+func (s *stream) close() {
+	s.once.Do(func() {
+		close(s.stop)
+		s.done.Wait()
+	})
+}
+
+// isSparse says that an entry of an archive says that it has holes.
+func isSparse(hdr *tar.Header) bool {
+	if hdr.Typeflag == tar.TypeGNUSparse {
+		return true
+	}
+	_, major := hdr.PAXRecords["GNU.sparse.major"]
+	_, m := hdr.PAXRecords["GNU.sparse.map"]
+	return major || m
+}

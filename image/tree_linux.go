@@ -1,0 +1,259 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
+)
+
+// tree is a directory that files are written into. Paths are resolved beneath it by the kernel: an absolute symbolic link starts
+// again at it, ".." does not leave it, and there is no way into procfs. The last component of a path is never followed. Directories
+// that were used lately are kept open, so that a file costs no resolution.
+type tree struct {
+	root  int
+	open  map[string]*openDir
+	clock uint64
+	// imply is told of directories that are made because an entry has a parent that the layer does not hold.
+	imply func(path string) error
+	// covered is called for a directory that takes the place of a whiteout.
+	covered func(fd int, path string) error
+}
+
+type openDir struct {
+	fd   int
+	used uint64
+}
+
+// maxOpenDirs is how many directories are kept open.
+const maxOpenDirs = 64
+
+// newTree takes a directory that is open for reading, and closes it.
+func newTree(root int) *tree { return &tree{root: root, open: map[string]*openDir{}} }
+
+// openTreeDir opens a directory by a path that the caller trusts.
+func openTreeDir(path string) (int, error) {
+	fd, err := linux.RetryFD(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
+func (t *tree) close() {
+	t.forget()
+	unix.Close(t.root)
+}
+
+// forget closes all directories but the root.
+func (t *tree) forget() {
+	for p, d := range t.open {
+		unix.Close(d.fd)
+		delete(t.open, p)
+	}
+}
+
+const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+
+// resolve opens what path leads to beneath the root. EAGAIN comes from renames elsewhere on the machine.
+func (t *tree) resolve(path string, flags int) (int, error) {
+	for range 100 {
+		fd, err := linux.Openat2FD(t.root, path, linux.OpenHow{Flags: flags, Resolve: inRoot})
+		switch err {
+		case unix.EAGAIN:
+			continue
+		case unix.ENOSYS, unix.EPERM:
+			return -1, fmt.Errorf("openat2(2): %w; it needs Linux 5.6, and a seccomp filter that lets it through", err)
+		}
+		return fd, err
+	}
+	return -1, unix.EAGAIN
+}
+
+// lookup returns an open directory, and an errno where there is none.
+func (t *tree) lookup(path string) (int, error) {
+	if path == "" {
+		return t.root, nil
+	}
+	t.clock++
+	if d := t.open[path]; d != nil {
+		d.used = t.clock
+		return d.fd, nil
+	}
+	fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return -1, err
+	}
+	t.keep(path, fd)
+	return fd, nil
+}
+
+// keep remembers an open directory, in place of the one that was not used for longest.
+func (t *tree) keep(path string, fd int) {
+	if len(t.open) >= maxOpenDirs {
+		oldest := ""
+		for p, d := range t.open {
+			if oldest == "" || d.used < t.open[oldest].used {
+				oldest = p
+			}
+		}
+		unix.Close(t.open[oldest].fd)
+		delete(t.open, oldest)
+	}
+	t.open[path] = &openDir{fd: fd, used: t.clock}
+}
+
+// dir returns an open directory, which is made with its parents where it is missing.
+func (t *tree) dir(path string) (int, error) { return t.makeDirs(path, 0) }
+
+func (t *tree) makeDirs(path string, links int) (int, error) {
+	fd, err := t.lookup(path)
+	switch {
+	case err == nil:
+		return fd, nil
+	case err != unix.ENOENT && err != unix.ENOTDIR:
+		return -1, err
+	case links > 40:
+		return -1, unix.ELOOP
+	}
+	parent, base := splitPath(path)
+	pfd, err := t.makeDirs(parent, links)
+	if err != nil {
+		return -1, err
+	}
+	if err := t.imply(path); err != nil {
+		return -1, err
+	}
+	err = unix.Mkdirat(pfd, base, 0o755)
+	if err == unix.EEXIST {
+		return t.throughExisting(path, pfd, base, links)
+	}
+	if err != nil {
+		return -1, err
+	}
+	return t.implyDir(path, pfd, base, false)
+}
+
+// implyDir finishes a directory that no entry stands for.
+func (t *tree) implyDir(path string, pfd int, base string, covers bool) (int, error) {
+	fd, err := unix.Openat(pfd, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fchmod(fd, 0o755); err != nil { // in spite of the umask
+		return -1, err
+	}
+	if covers && t.covered != nil {
+		if err := t.covered(fd, path); err != nil {
+			return -1, err
+		}
+	}
+	return t.lookup(path)
+}
+
+// throughExisting deals with a parent that exists and is no directory: a dangling symbolic link, the target of which is
+// made, or a whiteout, whose place is taken.
+func (t *tree) throughExisting(path string, pfd int, base string, links int) (int, error) {
+	st, err := statAt(pfd, base)
+	if err != nil {
+		return -1, err
+	}
+	switch {
+	case isWhiteout(st):
+		if err := unix.Unlinkat(pfd, base, 0); err != nil {
+			return -1, err
+		}
+		if err := unix.Mkdirat(pfd, base, 0o755); err != nil {
+			return -1, err
+		}
+		return t.implyDir(path, pfd, base, true)
+	case st.Mode&unix.S_IFMT != unix.S_IFLNK:
+		return -1, because(ErrBadHeader, "its parent %q is no directory", clip(path))
+	}
+	target, err := readlinkAt(pfd, base)
+	if err != nil {
+		return -1, err
+	}
+	parent, _ := splitPath(path)
+	return t.makeDirs(joinInRoot(parent, target), links+1)
+}
+
+// joinInRoot resolves a link's target by its words alone. What comes out is resolved by the kernel, so that it need not be exact.
+func joinInRoot(dir, target string) string {
+	var parts []string
+	if !strings.HasPrefix(target, "/") && dir != "" {
+		parts = strings.Split(dir, "/")
+	}
+	for p := range strings.SplitSeq(target, "/") {
+		switch p {
+		case "", ".":
+		case "..":
+			parts = parts[:max(len(parts)-1, 0)]
+		default:
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// clear removes what is at base, with all below it, and reports whether it was a whiteout. Open directories are forgotten where
+// paths may have led through it.
+func (t *tree) clear(pfd int, base string) (whiteout bool, err error) {
+	st, err := statAt(pfd, base)
+	if err != nil {
+		return false, err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		err = removeAt(pfd, base)
+		t.forget()
+		return false, err
+	case unix.S_IFLNK:
+		err = unix.Unlinkat(pfd, base, 0)
+		t.forget()
+		return false, err
+	}
+	return isWhiteout(st), unix.Unlinkat(pfd, base, 0)
+}
+
+// removeAt removes a directory and what is in it, with the handles of one level at a time.
+func removeAt(pfd int, base string) error {
+	f, err := os.OpenRoot("/proc/self/fd/" + strconv.Itoa(pfd))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = f.RemoveAll(base)
+	if errors.Is(err, os.ErrPermission) {
+		if err = openUp(f, base); err == nil {
+			err = f.RemoveAll(base)
+		}
+	}
+	return err
+}
+
+func statAt(fd int, base string) (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(fd, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return &st, err
+}
+
+// isWhiteout recognises the mark that overlayfs takes for a deleted file: a character device 0/0.
+func isWhiteout(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
+
+func readlinkAt(fd int, base string) (string, error) {
+	buf := make([]byte, maxPath)
+	n, err := unix.Readlinkat(fd, base, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}

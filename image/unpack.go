@@ -1,0 +1,397 @@
+package image
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// mark is layers/KEY/layer.json: it is written when a layer is complete, and says what is in it.
+type mark struct {
+	DiffID  string `json:"diffID"`
+	Boot    string `json:"boot"`             // the start of the machine in which it was unpacked
+	Durable bool   `json:"durable"`          // it was synced since
+	Bytes   int64  `json:"bytes"`            // contents of files
+	Entries int64  `json:"entries"`          // without whiteouts
+	Hides   bool   `json:"hides,omitempty"`  // it has an opaque marker for the root: nothing below it is seen
+	Root    bool   `json:"root,omitempty"`   // it has an entry for the root directory
+	Mode    uint32 `json:"mode"`             // of the root directory
+	Owners  int64  `json:"owners,omitempty"` // entries that did not get their owner, for want of privilege
+	Devices int64  `json:"devices,omitempty"`
+	Xattrs  int64  `json:"xattrs,omitempty"`
+
+	Whiteouts  int64    `json:"whiteouts,omitempty"`
+	Implied    []string `json:"implied,omitempty"` // directories that no entry stands for
+	RootOpaque bool     `json:"-"`
+	RootSet    bool     `json:"-"`
+}
+
+const fileMark = "layer.json"
+
+// dirTree is the directory of an unpacked layer in which its files are.
+const dirTree = "fs"
+
+// UnpackOptions say how an image is unpacked. The zero value is the default.
+type UnpackOptions struct {
+	// Platform chooses from an index. Default: that of this machine.
+	Platform *ocispec.Platform
+	// Durable waits until what was unpacked is on disk. Without it a layer that was unpacked shortly before a crash of the machine is
+	// unpacked again when it is needed next; the blobs that it comes from are durable in any case.
+	Durable bool
+	// Progress is told how far each layer is, by several goroutines at once. It may be nil.
+	Progress func(Progress)
+}
+
+// Progress is how far a layer is.
+type Progress struct {
+	// Digest is the blob, and Total its size.
+	Digest digest.Digest
+	Total  int64
+	// Done is how many bytes of it are done; Total at the end.
+	Done int64
+	// Cached says that there was nothing to do.
+	Cached bool
+}
+
+// Unpacked is an image whose layers are directories.
+type Unpacked struct {
+	*Info
+	// Dirs are the layers, the topmost first, as overlayfs takes them; an empty image has none. They belong to the store: never change
+	// them. They stay as long as the image does.
+	Dirs []string
+	// Notes say what could not be made as the image has it, a sentence each.
+	Notes []string
+
+	keys     []string
+	rootMode uint32
+}
+
+// Unpack makes a directory of each layer of an image, as overlayfs takes them: a deleted file is a character device 0/0, an opaque directory has the attribute
+// trusted.overlay.opaque or user.overlay.opaque. Layers that are unpacked already, for this image or another, by this program or
+// another, are used as they are. The content of every layer is compared with the digest that the config gives (its diff ID).
+//
+// An ordinary user owns all files itself, cannot make devices nor set file capabilities; Notes tells what was left out.
+//
+// Whatever fails, the store is as it was before. The error names layer and entry.
+func (s *Store) Unpack(ctx context.Context, name string, o UnpackOptions) (*Unpacked, error) {
+	use, err := s.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer use.Close()
+	u, err := s.unpack(ctx, name, o)
+	if err != nil {
+		return nil, fail("unpack", name, err)
+	}
+	return u, nil
+}
+
+// unpack is Unpack for callers that hold the lock.
+func (s *Store) unpack(ctx context.Context, name string, o UnpackOptions) (*Unpacked, error) {
+	info, err := s.inspect(name, o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range info.Layers {
+		if !isLayer(l.MediaType) {
+			return nil, &Error{Op: "unpack", Object: name, Layer: l.Digest, Err: because(ErrMediaType, "%s", clip(l.MediaType))}
+		}
+	}
+	marks, err := s.unpackLayers(ctx, info, o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Durable {
+		if err := s.sync(info, marks); err != nil {
+			return nil, err
+		}
+	}
+	return s.stack(info, marks), nil
+}
+
+// unpackLayers unpacks the layers that are missing, several at once.
+func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) ([]*mark, error) {
+	if s.limits.Time > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.limits.Time, &LimitError{Limit: "Time", Max: int64(s.limits.Time)})
+		defer cancel()
+	}
+	b := &budget{limits: s.limits}
+	memory := semaphore.NewWeighted(s.limits.Memory)
+	marks := make([]*mark, len(info.Layers))
+	first := map[string]int{} // an image may have the same layer twice
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(int(s.limits.Parallel))
+	for i, l := range info.Layers {
+		id := info.Config.DiffIDs[i]
+		if _, twice := first[id]; twice {
+			continue
+		}
+		first[id] = i
+		g.Go(func() (err error) {
+			job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, progress: o.Progress}
+			marks[i], err = job.run(gctx)
+			if err != nil && ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return layerError(l.Digest, err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i := range marks {
+		marks[i] = marks[first[info.Config.DiffIDs[i]]]
+	}
+	return marks, nil
+}
+
+// layerError names the layer.
+func layerError(d digest.Digest, err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		named := *e
+		named.Layer = d
+		return &named
+	}
+	return &Error{Op: "unpack", Layer: d, Err: underlying(err)}
+}
+
+// stack arranges unpacked layers, the topmost first. Nothing is seen through a layer that hides the root.
+func (s *Store) stack(info *Info, marks []*mark) *Unpacked {
+	u := &Unpacked{Info: info, rootMode: 0o755}
+	var owners, devices, xattrs int64
+	rootKnown := false
+	seen := map[string]bool{}
+	for i := len(marks) - 1; i >= 0; i-- {
+		m, key := marks[i], s.layerKey(digest.Digest(info.Config.DiffIDs[i]))
+		if m.Entries == 0 && m.Whiteouts == 0 {
+			continue
+		}
+		if m.Root && !rootKnown {
+			u.rootMode, rootKnown = m.Mode, true
+		}
+		owners, devices, xattrs = owners+m.Owners, devices+m.Devices, xattrs+m.Xattrs
+		if !seen[key] { // overlayfs refuses a directory twice; the upper occurrence hides what the lower one has
+			u.Dirs = append(u.Dirs, s.layerDir(key))
+			u.keys = append(u.keys, key)
+		}
+		seen[key] = true
+		if m.Hides {
+			break
+		}
+	}
+	note := func(n int64, what string) {
+		if n > 0 {
+			u.Notes = append(u.Notes, strconv.FormatInt(n, 10)+" "+what)
+		}
+	}
+	note(owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	note(devices, "device nodes were left out.")
+	note(xattrs, "extended attributes were left out.")
+	return u
+}
+
+// layerKey names the directory of an unpacked layer: what is in it depends on the layer, on the policy, and on whether the caller was
+// privileged, which goes with the store, as that belongs to one user.
+func (s *Store) layerKey(diffID digest.Digest) string {
+	key := diffID.Encoded()
+	if s.policy.NoSetuid {
+		key += "-nosetuid"
+	}
+	if s.policy.Devices == DevicesSkipped {
+		key += "-nodev"
+	}
+	return key
+}
+
+func (s *Store) layerDir(key string) string { return s.path(filepath.Join(dirLayers, key, dirTree)) }
+
+// readMark returns the mark of a complete layer. One that was unpacked before the last start of the machine and not synced may
+// have lost content, and counts as not there.
+func (s *Store) readMark(key string) (*mark, error) {
+	data, err := readBounded(s.path(filepath.Join(dirLayers, key, fileMark)), maxIndexFile)
+	if err != nil {
+		return nil, err
+	}
+	var m mark
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, because(ErrCorrupt, "%s of layer %s: %v", fileMark, key, err)
+	}
+	if !m.Durable && m.Boot != s.boot {
+		return nil, ErrNotFound
+	}
+	return &m, nil
+}
+
+// sync makes unpacked layers durable and notes that they are.
+func (s *Store) sync(info *Info, marks []*mark) error {
+	need := false
+	for _, m := range marks {
+		need = need || !m.Durable
+	}
+	if !need {
+		return nil
+	}
+	if err := syncFS(s.path(dirLayers)); err != nil {
+		return err
+	}
+	for i, m := range marks {
+		if m.Durable {
+			continue
+		}
+		m.Durable = true
+		data, err := json.Marshal(m)
+		if err != nil {
+			return err
+		}
+		if err := s.replaceFile(filepath.Join(dirLayers, s.layerKey(digest.Digest(info.Config.DiffIDs[i])), fileMark), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// layerJob unpacks one layer into the store.
+type layerJob struct {
+	s        *Store
+	desc     ocispec.Descriptor
+	diffID   digest.Digest
+	budget   *budget
+	memory   *semaphore.Weighted
+	progress func(Progress)
+}
+
+func (j *layerJob) tell(done int64, cached bool) {
+	if j.progress != nil {
+		j.progress(Progress{Digest: j.desc.Digest, Total: j.desc.Size, Done: done, Cached: cached})
+	}
+}
+
+// run returns the mark of the layer, which it unpacks if it is not there. One process at a time unpacks a layer; others wait and
+// find it.
+func (j *layerJob) run(ctx context.Context) (*mark, error) {
+	key := j.s.layerKey(j.diffID)
+	m, err := j.s.readMark(key)
+	if err == nil {
+		j.tell(j.desc.Size, true)
+		return m, nil
+	}
+	lock, err := lockFile(ctx, j.s.path(dirIngest+"/layer-"+key), true)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if m, err = j.s.readMark(key); err == nil {
+		j.tell(j.desc.Size, true)
+		return m, nil
+	}
+	work, err := os.MkdirTemp(j.s.path(dirIngest), "unpack-*")
+	if err != nil {
+		return nil, err
+	}
+	if m, err = j.fill(ctx, work); err != nil {
+		return nil, errors.Join(err, removeTree(work))
+	}
+	if err := j.s.publish(work, key); err != nil {
+		return nil, errors.Join(err, removeTree(work))
+	}
+	j.tell(j.desc.Size, false)
+	return m, nil
+}
+
+// publish gives a complete layer its name. What has it already is a layer that a crash made worthless.
+func (s *Store) publish(work, key string) error {
+	to := s.path(filepath.Join(dirLayers, key))
+	if _, err := os.Lstat(to); err == nil {
+		trash, err := s.discard(to)
+		if err != nil {
+			return err
+		}
+		defer removeTree(trash)
+	}
+	return os.Rename(work, to)
+}
+
+// fill unpacks the layer into work and writes its mark.
+func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
+	blob, err := j.s.openBlob(j.desc)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	tree := filepath.Join(work, dirTree)
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(tree, 0o755); err != nil {
+		return nil, err
+	}
+	m := &mark{DiffID: j.diffID.String(), Boot: j.s.boot}
+	if err := j.stream(ctx, blob, tree, m); err != nil {
+		return nil, err
+	}
+	fi, err := os.Lstat(tree)
+	if err != nil {
+		return nil, err
+	}
+	m.Mode, m.Hides, m.Root = uint32(fi.Mode().Perm()), m.RootOpaque, m.RootSet
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return m, os.WriteFile(filepath.Join(work, fileMark), data, 0o600)
+}
+
+// stream decodes, hashes and writes, within the memory that is granted.
+func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *mark) error {
+	buffered := bufio.NewReaderSize(blob, 4096)
+	head, err := buffered.Peek(64)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	need, window := decoderNeed(head)
+	if need > j.s.limits.Memory {
+		return &LimitError{Limit: "Memory", Max: j.s.limits.Memory, Need: need}
+	}
+	if err := j.memory.Acquire(ctx, need); err != nil {
+		return err
+	}
+	defer j.memory.Release(need)
+	last := time.Time{}
+	st, err := newStream(ctx, buffered, window, j.budget, func(n int64) {
+		if now := time.Now(); now.Sub(last) > 50*time.Millisecond {
+			last = now
+			j.tell(n, false)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, false); err != nil {
+		return err
+	}
+	got, err := st.finish()
+	if err != nil {
+		return err
+	}
+	if got != j.diffID {
+		return because(ErrDigest, "it unpacks to %s, the config says %s", got, j.diffID)
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+func writeTree(context.Context, string, io.Reader, Policy, *budget, *mark, bool) error {
+	return errors.ErrUnsupported
+}

@@ -1,0 +1,182 @@
+package image
+
+import (
+	"hash/maphash"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// whiteout deals with an entry whose path has the prefix of whiteouts in it, and reports whether it was one.
+func (a *applier) whiteout(path string) (bool, error) {
+	dir, base := splitPath(path)
+	for p := range strings.SplitSeq(dir, "/") {
+		if strings.HasPrefix(p, whiteoutMeta) {
+			return true, nil
+		}
+		if strings.HasPrefix(p, whiteoutPrefix) {
+			return true, because(ErrBadWhiteout, "with something in it")
+		}
+	}
+	switch {
+	case base == whiteoutOpaque:
+		return true, a.hideLower(dir)
+	case strings.HasPrefix(base, whiteoutMeta):
+		return true, nil
+	case strings.HasPrefix(base, whiteoutPrefix):
+		return true, a.hide(dir, strings.TrimPrefix(base, whiteoutPrefix))
+	}
+	return false, nil
+}
+
+// hide marks a file of lower layers as deleted. What this layer itself has under the name stays; a directory then shows nothing of
+// lower ones.
+func (a *applier) hide(dir, name string) error {
+	if name == "" || name == "." || name == ".." {
+		return because(ErrBadWhiteout, "of %q", name)
+	}
+	if a.flat {
+		return a.removeLower(dir, name)
+	}
+	pfd, err := a.t.dir(dir)
+	if err != nil {
+		return err
+	}
+	a.mark.Whiteouts++
+	err = unix.Mknodat(pfd, name, unix.S_IFCHR, 0)
+	if err != unix.EEXIST {
+		if err == unix.EPERM {
+			return &Error{Op: "unpack", Entry: dir + "/" + whiteoutPrefix + name, Err: os.NewSyscallError("mknodat", err),
+				Remedy: "a whiteout without privilege needs Linux 5.8, and a file system and seccomp filter that let it be made"}
+		}
+		return sysErr("mknodat", err)
+	}
+	fd, err := unix.Openat(pfd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == unix.ENOTDIR || err == unix.ELOOP {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return a.setOpaque(fd)
+}
+
+// hideLower makes a directory show nothing of lower layers.
+func (a *applier) hideLower(dir string) error {
+	if a.flat {
+		return a.emptyLower(dir)
+	}
+	a.mark.Whiteouts++
+	if dir == "" {
+		a.mark.RootOpaque = true // overlayfs merges the roots of all layers, marked or not
+		return nil
+	}
+	if _, err := a.t.dir(dir); err != nil {
+		return err
+	}
+	fd, err := a.t.resolve(dir, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return a.setOpaque(fd)
+}
+
+// Marks of an opaque directory: the second one is what overlayfs reads in a user namespace (mount option userxattr, Linux
+// 5.11). Both are set where both can be, so that a layer serves either kind of container.
+const (
+	xattrOpaque     = "trusted.overlay.opaque"
+	xattrOpaqueUser = "user.overlay.opaque"
+)
+
+func (a *applier) setOpaque(fd int) error {
+	err := unix.Fsetxattr(fd, xattrOpaque, []byte("y"), 0)
+	uerr := unix.Fsetxattr(fd, xattrOpaqueUser, []byte("y"), 0)
+	if err != nil && uerr != nil {
+		return &Error{Op: "mark opaque directory", Err: os.NewSyscallError("fsetxattr", uerr),
+			Remedy: "the store's file system has no extended attributes for users; put the store on ext4, xfs, btrfs, or tmpfs of Linux 6.6"}
+	}
+	return nil
+}
+
+var pathSeed = maphash.MakeSeed()
+
+// remember notes a path, and its parents, as belonging to this layer.
+func (a *applier) remember(path string) error {
+	for p := path; ; p, _ = splitPath(p) {
+		h := maphash.String(pathSeed, p)
+		if _, ok := a.made[h]; ok || p == "" {
+			break
+		}
+		a.made[h] = struct{}{}
+	}
+	if need := int64(len(a.made)) * 32; need > a.limits.Memory {
+		return &LimitError{Limit: "Memory", Max: a.limits.Memory, Need: need}
+	}
+	return nil
+}
+
+func (a *applier) isMade(path string) bool {
+	_, ok := a.made[maphash.String(pathSeed, path)]
+	return ok
+}
+
+// removeLower is hide in a flat tree.
+func (a *applier) removeLower(dir, name string) error {
+	pfd, err := a.t.lookup(dir)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	path := name
+	if dir != "" {
+		path = dir + "/" + name
+	}
+	if a.isMade(path) {
+		if st, err := statAt(pfd, name); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return a.emptyLower(path)
+		}
+		return nil
+	}
+	_, err = a.t.clear(pfd, name)
+	if err == unix.ENOENT {
+		err = nil
+	}
+	return err
+}
+
+// emptyLower is hideLower in a flat tree: what this layer has not made goes.
+func (a *applier) emptyLower(dir string) error {
+	fd, err := a.t.lookup(dir)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	names, err := listAt(fd)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := a.removeLower(dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listAt lists a directory of which an O_PATH descriptor may be all there is.
+func listAt(fd int) ([]string, error) {
+	n, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(n), "directory")
+	defer f.Close()
+	return f.Readdirnames(-1)
+}

@@ -1,0 +1,94 @@
+package image
+
+import (
+	"archive/tar"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
+)
+
+// xattrRecord is before the names of extended attributes in PAX records.
+const xattrRecord = "SCHILY.xattr."
+
+const xattrCaps = "security.capability"
+
+// mayXattr says which extended attributes of an image are set. Those of overlayfs would let a layer redirect
+// lookups or pass for a whiteout; other trusted ones are the administrator's; labels and checksums of security modules belong to the
+// machine that made the image.
+func (a *applier) mayXattr(name string) bool {
+	switch {
+	case name == xattrCaps:
+		return !a.policy.NoSetuid
+	case strings.HasPrefix(name, "user."):
+		return !strings.HasPrefix(name, "user.overlay.")
+	}
+	return name == "system.posix_acl_access" || name == "system.posix_acl_default"
+}
+
+func hasXattrs(hdr *tar.Header) bool {
+	for k := range hdr.PAXRecords {
+		if strings.HasPrefix(k, xattrRecord) {
+			return true
+		}
+	}
+	return false
+}
+
+// xattrs sets the attributes of an entry. What is not set is counted.
+func (a *applier) xattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
+	for k, v := range hdr.PAXRecords {
+		name, ok := strings.CutPrefix(k, xattrRecord)
+		if !ok {
+			continue
+		}
+		if !a.mayXattr(name) {
+			a.mark.Xattrs++
+			continue
+		}
+		switch err := set(name, []byte(v)); err {
+		case nil:
+		case unix.EPERM, unix.ENOTSUP, unix.EINVAL: // capabilities without privilege; users' attributes of links and devices; ids that are not mapped
+			a.mark.Xattrs++
+		case unix.E2BIG, unix.ERANGE, unix.ENOSPC, unix.ENAMETOOLONG:
+			return because(ErrBadHeader, "extended attribute %q of %d bytes: %v", clip(name), len(v), err)
+		default:
+			return os.NewSyscallError("setxattr", err)
+		}
+	}
+	return nil
+}
+
+// setxattrAt sets an attribute of what cannot be opened otherwise. The link in /proc leads to the file itself, symbolic link or not.
+func setxattrAt(at place, name string, value []byte) error {
+	fd, err := linux.RetryFD(func() (int, error) {
+		return unix.Openat(at.dir, at.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Setxattr("/proc/self/fd/"+strconv.Itoa(fd), name, value, 0)
+}
+
+// futimens sets the times of an open file, which package unix can do by name only.
+func futimens(fd int, atime, mtime unix.Timespec) error {
+	ts := [2]unix.Timespec{atime, mtime}
+	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	if errno != 0 {
+		return os.NewSyscallError("utimensat", errno)
+	}
+	return nil
+}
+
+// sysErr names the call, and leaves nil as it is.
+func sysErr(call string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return os.NewSyscallError(call, err)
+}

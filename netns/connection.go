@@ -1,0 +1,50 @@
+package netns
+
+import "net"
+
+// Connection is a container's place in its networks. It is an Attachment of caisson, also a durable one: another program can
+// undo it, by [Owner].
+type Connection struct {
+	nets *Networks
+	req  Request
+	host *BridgeConfig // where the host side is
+	bare bool          // neither files nor names
+
+	rec     record
+	entry   uint64 // in the journal; 0 once it is struck out
+	durable bool   // recorded elsewhere
+	eps     []*epState
+	states  []*netState
+
+	reserved []*reservation
+	services []service
+}
+
+// service is something of this program's that a connection needs, such as a proxy.
+type service interface{ Close() error }
+
+// reservation holds a port of the host.
+type reservation struct {
+	port    Port
+	streams []net.Listener
+	packets []net.PacketConn
+}
+
+func (r *reservation) Close() error {
+	for _, l := range r.streams {
+		l.Close()
+	}
+	for _, c := range r.packets {
+		c.Close()
+	}
+	return nil
+}
+
+// Status tells about the endpoints.
+func (c *Connection) Status() []Status {
+	var out []Status
+	for _, e := range c.eps {
+		out = append(out, e.status())
+	}
+	return out
+}

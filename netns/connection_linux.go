@@ -1,0 +1,554 @@
+package netns
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/journal"
+)
+
+// prepare reserves what the container needs.
+func (n *Networks) prepare(ctx context.Context, r Request) (*Connection, error) {
+	if err := n.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Connection{nets: n, req: r, host: &n.Endpoints[0].Network.cfg}
+	err := c.host.inHost(func() error { return c.reserve(ctx) })
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// reserve runs in the host's namespace. It records what it is about to reserve before.
+func (c *Connection) reserve(ctx context.Context) error {
+	var err error
+	if c.rec.Host, err = cookie(); err != nil {
+		return &Error{Op: "identify the host's network namespace", Err: err, Remedy: "needs Linux 5.14"}
+	}
+	if c.rec.StateDir, err = stateDir(c.host.StateDir); err != nil {
+		return &Error{Op: "open state directory", Object: c.host.StateDir, Err: err}
+	}
+	if err := checkRules(c.tableName()); err != nil {
+		return err
+	}
+	for _, e := range c.nets.Endpoints {
+		c.rec.Endpoints = append(c.rec.Endpoints, endpointRef{e.Network.Name(), newID()})
+	}
+	if err := c.journal(); err != nil {
+		return err
+	}
+	if err := c.reserveLocked(ctx); err != nil {
+		return errors.Join(err, c.Detach(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+func newID() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (c *Connection) tableName() string { return tableName(c.rec.StateDir, c.host.StateDir == "") }
+
+// checkRules finds out whether nftables can be used.
+func checkRules(table string) error {
+	r, err := openRules(table)
+	if err == nil {
+		defer r.close()
+		_, err = r.exists()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return &Error{Op: "use nftables", Err: privileged(err), Remedy: "a bridge network needs CAP_NET_ADMIN over the host's network namespace; Pasta does without"}
+	}
+	return &Error{Op: "use nftables", Err: fmt.Errorf("%w: %w", ErrUnsupported, err), Remedy: "needs a kernel with nf_tables (CONFIG_NF_TABLES_INET)"}
+}
+
+func (c *Connection) journal() error {
+	data, err := c.rec.encode()
+	if err != nil {
+		return err
+	}
+	if c.host.Journal == nil {
+		j, err := journal.Default()
+		if err != nil {
+			return &Error{Op: "open journal", Err: err}
+		}
+		c.entry, err = j.Add(ownerName, recordVersion, data)
+		return err
+	}
+	c.entry, err = c.host.Journal.Add(ownerName, recordVersion, data)
+	return err
+}
+
+// strike takes the record back, once nothing is left to undo.
+func (c *Connection) strike() error {
+	if c.entry == 0 {
+		return nil
+	}
+	var j Journal = c.host.Journal
+	if j == nil {
+		d, err := journal.Default()
+		if err != nil {
+			return err
+		}
+		j = d
+	}
+	id := c.entry
+	c.entry = 0
+	return j.Done(id)
+}
+
+func (c *Connection) reserveLocked(ctx context.Context) error {
+	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for i := range c.nets.Endpoints {
+		if err := c.reserveEndpoint(s, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Connection) reserveEndpoint(s *store, i int) error {
+	w := &c.nets.Endpoints[i]
+	n, err := w.Network.cfg.define(s)
+	if err != nil {
+		return err
+	}
+	id := c.rec.Endpoints[i].ID
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String()}
+	if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
+		return err
+	}
+	for _, name := range append([]string{c.req.Hostname, c.req.ID}, w.Aliases...) {
+		if name = strings.ToLower(name); validHost(name) && !slices.Contains(e.Names, name) {
+			e.Names = append(e.Names, name)
+		}
+	}
+	if len(w.MAC) == 0 {
+		if e.MAC = randomMAC().String(); e.Addresses[0].Addr().Is4() {
+			e.MAC = macOf(e.Addresses[0].Addr()).String()
+		}
+	}
+	for _, p := range w.Ports {
+		for _, one := range p.each() {
+			if err := c.reservePort(s, e, one); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.saveEndpoint(e); err != nil {
+		return err
+	}
+	c.eps, c.states = append(c.eps, e), append(c.states, n)
+	return nil
+}
+
+func (c *Connection) reservePort(s *store, e *epState, p Port) error {
+	r, err := reserve(p)
+	if err != nil {
+		return err
+	}
+	c.reserved = append(c.reserved, r)
+	other, err := s.takePort(r.port, e.ID)
+	if err == nil && other != "" && other != e.ID {
+		err = &Error{Op: "publish port", Object: r.port.String(), Err: fmt.Errorf("%w: by endpoint %s: %w", ErrPortTaken, other, unix.EADDRINUSE),
+			Remedy: "choose another port of the host, or none"}
+	}
+	e.Ports = append(e.Ports, r.port)
+	return err
+}
+
+// Record is what another program needs to undo the connection; see caisson.DurableAttachment. From then on its keeper is
+// responsible for it, and not the journal.
+func (c *Connection) Record() (owner string, version int, data []byte) {
+	c.durable = true
+	data, _ = c.rec.encode()
+	return ownerName, recordVersion, data
+}
+
+// Attach makes the devices, and the rules of the host. When ctx ends meanwhile, what was made is left to Detach.
+func (c *Connection) Attach(ctx context.Context, t Target) error {
+	if c.durable {
+		// It stands in the container's own record now.
+		if err := c.strike(); err != nil {
+			return err
+		}
+	}
+	err := c.host.inHost(func() error {
+		if err := c.attachHost(ctx); err != nil {
+			return err
+		}
+		for i := range c.eps {
+			if err := c.attachEndpoint(i, t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.serve(t)
+}
+
+// attachHost makes what the host needs, under the lock.
+func (c *Connection) attachHost(ctx context.Context) error {
+	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	h, err := routeHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for _, n := range c.states {
+		if err := ensureForwarding(s, n); err != nil {
+			return err
+		}
+		if _, err := ensureBridge(h, n); err != nil {
+			return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
+		}
+	}
+	if err := c.addRules(s); err != nil {
+		return &Error{Op: "add rules", Object: "table inet " + c.tableName(), Err: privileged(err)}
+	}
+	return nil
+}
+
+// addRules adds the elements of the connection, or makes the table if it is not there, or was emptied by others.
+func (c *Connection) addRules(s *store) error {
+	r, err := openRules(c.tableName())
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	ok, err := r.exists()
+	if err != nil {
+		return err
+	}
+	if ok {
+		var faults []error
+		for i, n := range c.states {
+			faults = append(faults, r.network(n, r.conn.SetAddElements), r.endpoint(c.eps[i], r.conn.SetAddElements))
+		}
+		err := errors.Join(append(faults, r.conn.Flush())...)
+		if err == nil {
+			return nil
+		}
+	}
+	return rebuild(r, s)
+}
+
+// rebuild makes the table from what is recorded.
+func rebuild(r *rules, s *store) error {
+	nets, err := s.networks()
+	if err != nil {
+		return err
+	}
+	var eps []*epState
+	for _, n := range nets {
+		l, err := s.endpoints(n.Name)
+		if err != nil {
+			return err
+		}
+		eps = append(eps, l...)
+	}
+	return r.build(nets, eps)
+}
+
+// attachEndpoint makes a pair of devices, one end on the bridge and one in the container.
+func (c *Connection) attachEndpoint(i int, t Target) error {
+	e, n := c.eps[i], c.states[i]
+	fail := func(err error) error {
+		op := &Error{Op: "connect to network", Object: n.Name, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "run as root")}
+		switch {
+		case errors.Is(err, unix.EXFULL):
+			op.Err, op.Remedy = fmt.Errorf("%w: the bridge has 1023 ports, the kernel's limit (BR_MAX_PORTS): %w", ErrExhausted, err), "use a second network"
+		case errors.Is(err, unix.EEXIST):
+			op.Err, op.Remedy = fmt.Errorf("%w: interface %s in the container: %w", ErrExists, e.Interface, err), "give the endpoint another Interface"
+		}
+		return op
+	}
+	mac, err := net.ParseMAC(e.MAC)
+	if err != nil {
+		return fail(err)
+	}
+	h, err := routeHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	bridge, err := h.LinkByName(n.Bridge)
+	if err != nil {
+		return fail(err)
+	}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, Flags: net.FlagUp, TxQLen: -1},
+		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
+	if err := h.LinkAdd(veth); err != nil {
+		return fail(err)
+	}
+	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
+		return fail(err)
+	}
+	if len(e.Ports) > 0 {
+		// Where the bridge hands packets to the rules itself (br_netfilter), one that a container sends to a port it has
+		// published goes back by the way it came.
+		if err := h.LinkSetHairpin(veth, true); err != nil {
+			return fail(err)
+		}
+	}
+	inside := &Namespace{t.Netns}
+	if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
+		return fail(err)
+	}
+	return errors.Join(settle(h, e.Device), settle(h, n.Bridge))
+}
+
+// configureInside gives the container's end its addresses and routes. It runs in the container's namespace.
+func (c *Connection) configureInside(i int) error {
+	e, n := c.eps[i], c.states[i]
+	h, err := routeHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	link, err := h.LinkByName(e.Interface)
+	if err != nil {
+		return err
+	}
+	if err := linkSysctls(e.Interface, n.hasIPv6()); err != nil {
+		return err
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return err
+	}
+	for _, p := range e.Addresses {
+		if err := addAddress(h, link, p); err != nil {
+			return err
+		}
+	}
+	for j, g := range n.Gateways {
+		if !c.defaultRoute(i, g.Is4()) {
+			continue
+		}
+		r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: g.AsSlice(), Dst: defaultDst(g)}
+		if err := h.RouteAdd(r); err != nil {
+			if errors.Is(err, unix.EEXIST) && c.bare {
+				continue // a running container keeps the one it has
+			}
+			return fmt.Errorf("default route by %v of %v: %w", g, n.Subnets[j], err)
+		}
+	}
+	if err := settle(h, e.Interface); err != nil {
+		return err
+	}
+	for _, p := range e.Addresses {
+		if p.Addr().Is6() {
+			awaitJoined(p.Addr())
+		}
+	}
+	return nil
+}
+
+func defaultDst(g netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: make(net.IP, g.BitLen()/8), Mask: net.CIDRMask(0, g.BitLen())}
+}
+
+// defaultRoute says whether the ith endpoint is the way to the world in a family: the first that can be.
+func (c *Connection) defaultRoute(i int, is4 bool) bool {
+	for j, n := range c.states {
+		if n.Internal || c.nets.Endpoints[j].NoDefaultRoute || !slices.ContainsFunc(n.Gateways, func(a netip.Addr) bool { return a.Is4() == is4 }) {
+			continue
+		}
+		return i == j
+	}
+	return false
+}
+
+// Detach takes the devices and rules away and gives addresses and ports back. With the last container of a network its bridge
+// goes, and with the last network the table of rules and the changed settings of the host.
+func (c *Connection) Detach(ctx context.Context) error {
+	var faults []error
+	for _, s := range c.services {
+		faults = append(faults, s.Close())
+	}
+	c.services = nil
+	for _, r := range c.reserved {
+		faults = append(faults, r.Close())
+	}
+	c.reserved = nil
+	err := c.host.inHost(func() error { return undo(ctx, &c.rec) })
+	if err == nil {
+		err = c.strike()
+	}
+	return errors.Join(append(faults, err)...)
+}
+
+// undo undoes what was recorded, however much of it there is. It runs in the host's namespace.
+func undo(ctx context.Context, rec *record) error {
+	here, err := cookie()
+	if err != nil {
+		return err
+	}
+	if here != rec.Host {
+		return &Error{Op: "undo connection", Err: fmt.Errorf("%w: %d, this one is %d", ErrNotHere, rec.Host, here),
+			Remedy: "call it in that namespace (Owner with its Namespace)"}
+	}
+	if _, err := os.Stat(rec.StateDir); os.IsNotExist(err) {
+		return nil
+	}
+	s, err := openStore(ctx, rec.StateDir, rec.Host)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	standard := false
+	if std, err := stateDir(""); err == nil {
+		standard = std == rec.StateDir
+	}
+	u := undoing{store: s, table: tableName(rec.StateDir, standard)}
+	for _, ref := range rec.Endpoints {
+		if err := u.endpoint(ref); err != nil {
+			return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
+		}
+	}
+	return u.finish()
+}
+
+// undoing takes endpoints away.
+type undoing struct {
+	store *store
+	table string
+	dirty bool // elements were missing: the table has to be made afresh
+}
+
+func (u *undoing) endpoint(ref endpointRef) error {
+	e, err := u.store.endpoint(ref)
+	if err != nil {
+		return err
+	}
+	h, err := routeHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
+		return err
+	}
+	if e != nil {
+		if err := u.rules(e); err != nil {
+			return err
+		}
+	}
+	if err := u.store.release(ref); err != nil {
+		return err
+	}
+	if !u.store.isEmpty(ref.Network) {
+		return nil
+	}
+	n, err := u.store.network(ref.Network)
+	if err != nil {
+		return err
+	}
+	if n == nil {
+		return u.store.dropNetwork(ref.Network)
+	}
+	return u.network(h, n)
+}
+
+// rules deletes the elements of an endpoint. If any of them is missing all are made afresh, without it, after it is released.
+func (u *undoing) rules(e *epState) error {
+	if len(e.Ports) == 0 {
+		return nil
+	}
+	return u.delete(func(r *rules) error { return r.endpoint(e, r.conn.SetDeleteElements) })
+}
+
+// delete deletes elements of the table; that they or it are missing is no fault.
+func (u *undoing) delete(f func(*rules) error) error {
+	r, err := openRules(u.table)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	ok, err := r.exists()
+	if !ok || err != nil {
+		return err
+	}
+	if err := f(r); err != nil {
+		return err
+	}
+	err = r.conn.Flush()
+	if errors.Is(err, unix.ENOENT) { // then none of them was deleted
+		u.dirty = true
+		return nil
+	}
+	return err
+}
+
+// network removes a network that has no endpoint left.
+func (u *undoing) network(h *netlink.Handle, n *netState) error {
+	if err := removeLink(h, n.Bridge, "bridge", aliasOf(n.Name)); err != nil {
+		return err
+	}
+	if err := u.delete(func(r *rules) error { return r.network(n, r.conn.SetDeleteElements) }); err != nil {
+		return err
+	}
+	return u.store.dropNetwork(n.Name)
+}
+
+// finish removes what no network needs any more.
+func (u *undoing) finish() error {
+	left, err := u.store.networks()
+	if err != nil {
+		return err
+	}
+	forwarding := slices.ContainsFunc(left, func(n *netState) bool { return !n.Internal })
+	if !forwarding {
+		if err := restoreSysctls(u.store); err != nil {
+			return err
+		}
+	}
+	if len(left) > 0 && !forwarding {
+		if err := u.store.saveSysctls(nil); err != nil {
+			return err
+		}
+	}
+	r, err := openRules(u.table)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	if len(left) > 0 {
+		if u.dirty {
+			return rebuild(r, u.store)
+		}
+		return nil
+	}
+	if err := r.remove(); err != nil {
+		return &Error{Op: "remove rules", Object: "table inet " + u.table, Err: privileged(err)}
+	}
+	return u.store.dropAll()
+}

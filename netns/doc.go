@@ -1,0 +1,54 @@
+// Package netns makes network namespaces, and networks that connect them: to each other, to the host and to the world. It is
+// useful without the rest of caisson; a container is joined to its networks by caisson.WithNetwork, which takes [*Bridge] and
+// [*Networks].
+//
+// # A container on a network
+//
+//	web, err := netns.NewBridge(netns.BridgeConfig{Name: "web"})
+//	...
+//	n := &netns.Networks{Endpoints: []netns.Endpoint{{Network: web, Ports: []netns.Port{{Container: 80, Host: 8080}}}}}
+//	c, err := caisson.New(caisson.WithID("server"), caisson.WithNetwork(n), ...)
+//
+// The first container makes the bridge, the last one that is closed takes it away. Containers of one network reach each other,
+// by address and by name: "server" here. They reach the world with the host's address. Nothing outside reaches them but by the
+// ports that are published. Containers of different networks do not reach each other, and none reaches the host's own
+// services unless [BridgeConfig.HostAccess] lets them.
+//
+// Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
+// namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name.
+//
+// # What is changed on the host
+//
+//   - A bridge for each network, and a device for each endpoint, whose names begin with "cs".
+//   - One table "inet caisson" in nftables, of a fixed number of rules: see [BridgeConfig]. Tables and rules of others are
+//     neither read nor changed.
+//   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
+//     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
+//     A network that is Internal needs neither. [Bridge.Changes] tells what was changed.
+//   - Files below /run/caisson/netns.
+//
+// All of it goes with the last container. It is recorded before it is done: after a program was killed, caisson.Recover with
+// [Owner] undoes it. Nothing depends on one program: several may use the same network at once, and each finds what others
+// reserved.
+//
+// # Beside other programs' rules
+//
+// In nftables a packet has to pass the chains of all tables, and one that drops it is final. Docker sets the policy of its
+// chain FORWARD to drop, firewalld and ufw may do so as well. Then packets of these networks are dropped too, and no rule of
+// ours can change that without touching theirs. [Bridge.Obstacles] finds such chains. What lets packets pass is then a rule in the other
+// program's own place: "iptables -I DOCKER-USER -i cs-web -j ACCEPT" and the same with -o, a trusted zone of
+// firewalld that holds the bridge, "ufw route allow in on cs-web".
+//
+// # Published ports
+//
+// On the host's addresses a port is published by an entry in a map of nftables: packets keep their source address. Connections to
+// 127.0.0.1 and ::1 are carried by the program (a proxy), because the kernel does not let packets with such addresses leave the
+// loopback device; route_localnet, which would, is never set. So the loopback addresses answer for as long as the
+// program runs, the others also after, for a detached container.
+//
+// # Privileges
+//
+// Networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
+// namespace has both in the network namespaces made in it. Linux 5.14, nf_tables with inet, nat and fib, bridge, veth. On other systems every function answers
+// an error that matches [ErrUnsupported].
+package netns

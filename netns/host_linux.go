@@ -1,0 +1,315 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// inHost runs f in the namespace that plays the host.
+func (c *BridgeConfig) inHost(f func() error) error {
+	if c.Host == nil {
+		return f()
+	}
+	return c.Host.Do(f)
+}
+
+// routeHandle opens a netlink socket in the calling thread's namespace.
+func routeHandle() (*netlink.Handle, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, &Error{Op: "open netlink socket", Err: privileged(err)}
+	}
+	return h, nil
+}
+
+// hostRoutes returns the subnets that the host has routes to, besides the default routes.
+func hostRoutes(h *netlink.Handle) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		l, err := h.RouteList(nil, family)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+			return nil, &Error{Op: "list routes", Err: err}
+		}
+		for _, r := range l {
+			if r.Dst == nil {
+				continue
+			}
+			a, _ := netip.AddrFromSlice(r.Dst.IP)
+			bits, _ := r.Dst.Mask.Size()
+			if p := netip.PrefixFrom(a.Unmap(), bits); bits > 0 && p.IsValid() && !a.IsLinkLocalUnicast() && !a.IsMulticast() {
+				out = append(out, p.Masked())
+			}
+		}
+	}
+	return out, nil
+}
+
+// hostMTU returns the MTU of the device of the default route, or 1500.
+func hostMTU(h *netlink.Handle) int {
+	l, err := h.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return 1500
+	}
+	for _, r := range l {
+		if r.Dst != nil {
+			if ones, _ := r.Dst.Mask.Size(); ones > 0 {
+				continue
+			}
+		}
+		if link, err := h.LinkByIndex(r.LinkIndex); err == nil && link.Attrs().MTU >= 1280 {
+			return link.Attrs().MTU
+		}
+	}
+	return 1500
+}
+
+func haveIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
+}
+
+// aliasOf marks a device as a network's. It is set last, so that a device with it is complete.
+func aliasOf(network string) string { return "caisson network " + network }
+
+// ensureBridge makes the bridge unless it is there, and returns its index.
+func ensureBridge(h *netlink.Handle, n *netState) (int, error) {
+	link, err := h.LinkByName(n.Bridge)
+	switch {
+	case err == nil && link.Type() != "bridge":
+		return 0, fmt.Errorf("%w: a device %s of type %s", ErrExists, n.Bridge, link.Type())
+	case err == nil && link.Attrs().Alias == aliasOf(n.Name):
+		return link.Attrs().Index, nil
+	case err != nil && !errors.As(err, new(netlink.LinkNotFoundError)):
+		return 0, err
+	case err != nil:
+		mac, err := net.ParseMAC(n.MAC)
+		if err != nil {
+			return 0, err
+		}
+		link = &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Bridge, MTU: n.MTU, HardwareAddr: mac, TxQLen: -1}}
+		if err := h.LinkAdd(link); err != nil {
+			return 0, err
+		}
+		if link, err = h.LinkByName(n.Bridge); err != nil {
+			return 0, err
+		}
+	}
+	return link.Attrs().Index, configureBridge(h, n, link)
+}
+
+func configureBridge(h *netlink.Handle, n *netState, link netlink.Link) error {
+	if err := linkSysctls(n.Bridge, n.hasIPv6()); err != nil {
+		return err
+	}
+	for i, s := range n.Subnets {
+		if err := addAddress(h, link, netip.PrefixFrom(n.Gateways[i], s.Bits())); err != nil {
+			return err
+		}
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return err
+	}
+	return h.LinkSetAlias(link, aliasOf(n.Name))
+}
+
+func (n *netState) hasIPv6() bool {
+	for _, s := range n.Subnets {
+		if s.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// linkSysctls keeps a device from taking router advertisements, which any container on the network could send, and from having
+// IPv6 addresses on a network without IPv6.
+func linkSysctls(device string, six bool) error {
+	if !haveIPv6() {
+		return nil
+	}
+	dir := "/proc/sys/net/ipv6/conf/" + device + "/"
+	off := "1"
+	if six {
+		off = "0"
+	}
+	return errors.Join(setSysctl(dir+"accept_ra", "0"), setSysctl(dir+"disable_ipv6", off))
+}
+
+// setSysctl writes a setting unless it has the value.
+func setSysctl(path, value string) error {
+	b, err := os.ReadFile(path)
+	if err == nil && strings.TrimSpace(string(b)) == value {
+		return nil
+	}
+	if err == nil {
+		err = os.WriteFile(path, []byte(value), 0o644)
+	}
+	if err != nil {
+		return &Error{Op: "write setting", Object: path, Err: privileged(err), Remedy: "/proc/sys must be writable"}
+	}
+	return nil
+}
+
+// addAddress gives a device an address that is used at once: it was leased, so nobody else can have it, and IPv6 need not look
+// for duplicates.
+func addAddress(h *netlink.Handle, link netlink.Link, p netip.Prefix) error {
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	if err := h.AddrAdd(link, a); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("address %v: %w", p, err)
+	}
+	return nil
+}
+
+// removeLink removes a device of ours; one that something else made under the name is left.
+func removeLink(h *netlink.Handle, name, kind, alias string) error {
+	link, err := h.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if link.Type() != kind || alias != "" && link.Attrs().Alias != "" && link.Attrs().Alias != alias {
+		return nil
+	}
+	err = h.LinkDel(link)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// forwarding returns the settings that let the host forward packets of a network, with the values that they have to get.
+// IPv6's global one makes a host a router, which takes no router advertisements; where a device does, 2 lets it go on.
+func forwarding(n *netState) (out []sysctlState, err error) {
+	want := func(path, value string, only string) error {
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		before := strings.TrimSpace(string(b))
+		if before != value && (only == "" || before == only) {
+			out = append(out, sysctlState{Path: path, Before: before, Now: value})
+		}
+		return nil
+	}
+	var faults []error
+	for _, s := range n.Subnets {
+		if s.Addr().Is4() {
+			faults = append(faults, want("/proc/sys/net/ipv4/ip_forward", "1", ""))
+			continue
+		}
+		const conf = "/proc/sys/net/ipv6/conf/"
+		if b, _ := os.ReadFile(conf + "all/forwarding"); strings.TrimSpace(string(b)) == "1" {
+			continue
+		}
+		devices, err := os.ReadDir(conf)
+		faults = append(faults, err)
+		for _, d := range devices {
+			if d.Name() != "all" {
+				faults = append(faults, want(filepath.Join(conf, d.Name(), "accept_ra"), "2", "1"))
+			}
+		}
+		faults = append(faults, want(conf+"all/forwarding", "1", ""))
+	}
+	return out, errors.Join(faults...)
+}
+
+// ensureForwarding switches forwarding on where it is not, and notes before what the values were. A value that was noted
+// before, and changed back by someone else, is written again.
+func ensureForwarding(s *store, n *netState) error {
+	if n.Internal {
+		return nil
+	}
+	todo, err := forwarding(n)
+	if err != nil || len(todo) == 0 {
+		return err
+	}
+	noted, err := s.sysctls()
+	if err != nil {
+		return err
+	}
+	for _, t := range todo {
+		known := false
+		for _, k := range noted {
+			known = known || k.Path == t.Path
+		}
+		if !known {
+			noted = append(noted, t)
+		}
+	}
+	if err := s.saveSysctls(noted); err != nil {
+		return err
+	}
+	for _, t := range todo {
+		if err := setSysctl(t.Path, t.Now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreSysctls gives settings the values that they had, newest first, unless someone else has changed them since.
+func restoreSysctls(s *store) error {
+	l, err := s.sysctls()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for i := len(l) - 1; i >= 0; i-- {
+		b, err := os.ReadFile(l[i].Path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && strings.TrimSpace(string(b)) != l[i].Now {
+			continue
+		}
+		faults = append(faults, err, setSysctl(l[i].Path, l[i].Before))
+	}
+	return errors.Join(faults...)
+}
+
+// settle waits until the kernel has noticed that a device has a carrier, which it does on its own time; before, a bridge does
+// not forward, and the first packets are lost (for a second, until they are sent again). Asking for the device makes recent
+// kernels look at once. After a second the network is left to itself.
+func settle(h *netlink.Handle, name string) error {
+	return patiently(func() (bool, error) {
+		link, err := h.LinkByName(name)
+		return err == nil && link.Attrs().OperState == netlink.OperUp, err
+	})
+}
+
+// awaitJoined waits until the calling thread's namespace listens to those who look for an address: a new IPv6 address joins
+// its group (RFC 4291, 2.7.1) on the kernel's own time as well.
+func awaitJoined(a netip.Addr) {
+	b := a.As16()
+	group := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", b[13], b[14], b[15])
+	_ = patiently(func() (bool, error) {
+		l, err := os.ReadFile("/proc/thread-self/net/igmp6")
+		return strings.Contains(string(l), group), err
+	})
+}
+
+// patiently asks until the answer is yes, for up to a second.
+func patiently(ok func() (bool, error)) error {
+	for wait := 50 * time.Microsecond; wait < 500*time.Millisecond; wait *= 2 {
+		if yes, err := ok(); yes || err != nil {
+			return err
+		}
+		time.Sleep(wait)
+	}
+	return nil
+}

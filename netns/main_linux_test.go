@@ -1,0 +1,331 @@
+package netns
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/journal"
+	"github.com/caisson-go/caisson/internal/testutil"
+)
+
+// The host of these tests is a network namespace of their own.
+func TestMain(m *testing.M) {
+	begin := func() error {
+		_, err := journal.Default() // stays open
+		return err
+	}
+	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect})
+}
+
+const testTime = 60 * time.Second
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// newNS makes a namespace that goes with the test.
+func newNS(t testing.TB) *Namespace {
+	t.Helper()
+	n, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func newBridge(t testing.TB, cfg BridgeConfig) *Bridge {
+	t.Helper()
+	b, err := NewBridge(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// connect connects a new namespace.
+func connect(t testing.TB, name string, eps ...Endpoint) (*Namespace, *Connection) {
+	t.Helper()
+	ns := newNS(t)
+	c, err := (&Networks{Endpoints: eps}).Connect(testContext(t), ns, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { detach(t, c) })
+	return ns, c
+}
+
+func detach(t testing.TB, c *Connection) {
+	t.Helper()
+	if err := c.Detach(context.Background()); err != nil {
+		t.Error("detach:", err)
+	}
+}
+
+// addresses returns the endpoint's, IPv4 first.
+func addresses(c *Connection) (out []netip.Addr) {
+	for _, s := range c.Status() {
+		for _, p := range s.Addresses {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
+
+// echo serves TCP and UDP in a namespace: whoever connects is told his own address.
+func echo(t testing.TB, ns *Namespace, port uint16) {
+	t.Helper()
+	address := fmt.Sprintf(":%d", port)
+	l, err := ns.Listen(testContext(t), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ns.ListenPacket(testContext(t), "udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close(); p.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+			_, _ = io.WriteString(c, host)
+			c.Close()
+		}
+	}()
+	go func() {
+		b := make([]byte, 2048)
+		for {
+			_, from, err := p.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(from.String())
+			_, _ = p.WriteTo([]byte(host), from)
+		}
+	}()
+}
+
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+func hostDial(ctx context.Context, network, address string) (net.Conn, error) {
+	return dial(ctx, network, address)
+}
+
+// ask asks an echo and returns what it says.
+func ask(t testing.TB, d dialer, network string, a netip.Addr, port uint16) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	c, err := d(ctx, network, netip.AddrPortFrom(a, port).String())
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	if network == "udp" {
+		if _, err := c.Write([]byte("?")); err != nil {
+			return "", err
+		}
+		b := make([]byte, 100)
+		n, err := c.Read(b)
+		return string(b[:n]), err
+	}
+	b, err := io.ReadAll(c)
+	if err == nil && len(b) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return string(b), err
+}
+
+// says fails unless the echo says want; "" is anything.
+func says(t testing.TB, what string, d dialer, network string, a netip.Addr, port uint16, want string) {
+	t.Helper()
+	got, err := ask(t, d, network, a, port)
+	if err != nil || want != "" && got != want {
+		t.Errorf("%s: %s to %v port %d: %q, want %q: %v", what, network, a, port, got, want, err)
+	}
+}
+
+// silent fails if the echo can be reached. It waits less than for an answer.
+func silent(t testing.TB, what string, d dialer, a netip.Addr, port uint16) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	c, err := d(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+	if err == nil {
+		c.Close()
+		t.Errorf("%s: %v port %d can be reached", what, a, port)
+	}
+}
+
+// world is a namespace on the other side of a device of the host's, which has 192.0.2.1 and 2001:db8:c5::1 there.
+func world(t testing.TB) (ns *Namespace, host, outside []netip.Addr) {
+	t.Helper()
+	ns = newNS(t)
+	host = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8:c5::1")}
+	outside = []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:c5::2")}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "csworld", TxQLen: -1}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.File().Fd()))}
+	up := func(h *netlink.Handle, name string, l []netip.Addr) error {
+		link, err := h.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, a := range l {
+			if err := addAddress(h, link, netip.PrefixFrom(a, map[bool]int{true: 24, false: 64}[a.Is4()])); err != nil {
+				return err
+			}
+		}
+		return h.LinkSetUp(link)
+	}
+	if err := h.LinkAdd(v); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(v) })
+	if err := up(h, "csworld", host); err != nil {
+		t.Fatal(err)
+	}
+	err = ns.Do(func() error {
+		in, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer in.Close()
+		return up(in, "eth0", outside)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns, host, outside
+}
+
+// snapshot is all that the package may change of the host.
+func snapshot(t testing.TB) string {
+	t.Helper()
+	var out []string
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		out = append(out, "link "+l.Name)
+		addrs, _ := l.Addrs()
+		for _, a := range addrs {
+			out = append(out, "addr "+l.Name+" "+a.String())
+		}
+	}
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		sets, err := c.GetSets(table)
+		out = append(out, fmt.Sprint("table ", table.Name, err))
+		for _, s := range sets {
+			elems, err := c.GetSetElements(s)
+			out = append(out, fmt.Sprint("set ", s.Name, len(elems), err))
+		}
+	}
+	for _, f := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding", "ipv4/conf/all/route_localnet"} {
+		b, _ := os.ReadFile("/proc/sys/net/" + f)
+		out = append(out, f+" "+strings.TrimSpace(string(b)))
+	}
+	_ = filepath.WalkDir("/run/caisson", func(p string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && filepath.Base(p) != "lock" && filepath.Ext(p) != ".journal" {
+			out = append(out, "file "+p)
+		}
+		return nil
+	})
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+// nothingLeft fails the test if at its end the host is not as it is now.
+func nothingLeft(t testing.TB) {
+	t.Helper()
+	before := snapshot(t)
+	t.Cleanup(func() {
+		if after := snapshot(t); after != before {
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+	})
+}
+
+// routeVia gives a namespace routes to subnets.
+func routeVia(t testing.TB, ns *Namespace, subnets []netip.Prefix, via []netip.Addr) {
+	t.Helper()
+	err := ns.Do(func() error {
+		for _, s := range subnets {
+			for _, v := range via {
+				if v.Is4() != s.Addr().Is4() {
+					continue
+				}
+				dst := &net.IPNet{IP: s.Addr().AsSlice(), Mask: net.CIDRMask(s.Bits(), s.Addr().BitLen())}
+				if err := netlink.RouteAdd(&netlink.Route{Dst: dst, Gw: v.AsSlice()}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// roleConnect is a program that connects a namespace and disconnects it again, to be killed.
+func roleConnect() {
+	b, err := NewBridge(BridgeConfig{Name: "kill"})
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	ns, err := New()
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	ports := []Port{{Container: 80, Host: 8080}, {Protocol: "udp", Container: 80}}
+	if os.Getenv("CAISSON_TEST_ANY_PORT") != "" { // there are others
+		ports = ports[1:]
+	}
+	n := &Networks{Endpoints: []Endpoint{{Network: b, Ports: ports}}}
+	c, err := n.Connect(context.Background(), ns, "killed")
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	fmt.Println("made")
+	if err := c.Detach(context.Background()); err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	fmt.Println("done")
+}

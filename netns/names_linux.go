@@ -1,0 +1,176 @@
+package netns
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// serveNames starts the server of names inside. The sockets are made before any process of the container runs, so that none
+// of them can take the address.
+func (c *Connection) serveNames(t Target) error {
+	if !c.ownServer() {
+		return nil
+	}
+	inside := &Namespace{t.Netns}
+	address := net.JoinHostPort(serverAddr.String(), "53")
+	packets, err := inside.ListenPacket(context.Background(), "udp4", address)
+	if err != nil {
+		return &Error{Op: "serve names on", Object: address, Err: err, Remedy: "the loopback device inside must be up; DNS.Disabled leaves the server out"}
+	}
+	streams, err := inside.Listen(context.Background(), "tcp4", address)
+	if err != nil {
+		packets.Close()
+		return &Error{Op: "serve names on", Object: address, Err: err}
+	}
+	s := newNameServer(c.zone(), c.upstream(), c.dialFromHost)
+	s.run(packets, streams)
+	c.services = append(c.services, s)
+	return nil
+}
+
+// upstream returns what finds the resolvers to forward to; nil for networks without a way out: names are a way out as well.
+func (c *Connection) upstream() func() []netip.AddrPort {
+	if c.internal() {
+		return nil
+	}
+	if l := c.nets.DNS.Servers; len(l) > 0 {
+		return func() []netip.AddrPort { return l }
+	}
+	return func() []netip.AddrPort {
+		var out []netip.AddrPort
+		for _, a := range hostResolvConf("/etc/resolv.conf").servers {
+			out = append(out, netip.AddrPortFrom(a, 53))
+		}
+		return out
+	}
+}
+
+// neighbours returns the other endpoints of the connection's networks.
+func (c *Connection) neighbours() []*epState {
+	own := map[string]bool{}
+	for _, e := range c.eps {
+		own[e.ID] = true
+	}
+	var out []*epState
+	for _, v := range c.zone().views {
+		v.refresh()
+		for _, e := range v.eps {
+			if !own[e.ID] {
+				out = append(out, e)
+			}
+		}
+	}
+	return out
+}
+
+// netZone knows the names of networks from their endpoints' files. It needs no lock: each is written whole, once, and
+// removed.
+type netZone struct {
+	mu    sync.Mutex
+	views []*view
+}
+
+// view is one network, as far as it has been read.
+type view struct {
+	dir     string
+	network *netState
+	changed time.Time // of the directory
+	read    time.Time
+	eps     map[string]*epState // by file
+	byName  map[string][]netip.Addr
+	byAddr  map[netip.Addr]string
+}
+
+func (c *Connection) zone() *netZone {
+	z := &netZone{}
+	for _, n := range c.states {
+		dir := filepath.Join(c.rec.StateDir, strconv.FormatUint(c.rec.Host, 10), "networks", n.Name, "ep")
+		z.views = append(z.views, &view{dir: dir, network: n, eps: map[string]*epState{}})
+	}
+	return z
+}
+
+// tick is the coarseness of a directory's time of change: two changes within it may look like one.
+const tick = 20 * time.Millisecond
+
+// refresh reads what has been added since, and forgets what is gone.
+func (v *view) refresh() {
+	st, err := os.Stat(v.dir)
+	if err != nil {
+		v.eps = map[string]*epState{}
+	} else if v.byName != nil && st.ModTime().Equal(v.changed) && v.read.Sub(v.changed) > tick {
+		return
+	}
+	now := time.Now()
+	seen := map[string]bool{}
+	for _, name := range names(v.dir) {
+		if filepath.Ext(name) != ".json" {
+			continue
+		}
+		seen[name] = true
+		if v.eps[name] != nil {
+			continue
+		}
+		if e, err := readEndpoint(filepath.Join(v.dir, name)); err == nil && e != nil {
+			v.eps[name] = e
+		}
+	}
+	v.byName, v.byAddr = map[string][]netip.Addr{}, map[netip.Addr]string{}
+	for name, e := range v.eps {
+		if !seen[name] {
+			delete(v.eps, name)
+			continue
+		}
+		v.add(e)
+	}
+	if err == nil {
+		v.changed, v.read = st.ModTime(), now
+	}
+}
+
+func (v *view) add(e *epState) {
+	for i, n := range e.Names {
+		for _, p := range e.Addresses {
+			v.byName[n] = append(v.byName[n], p.Addr())
+			if i == 0 {
+				v.byAddr[p.Addr()] = n
+			}
+		}
+	}
+}
+
+// lookup finds a name, alone or with the network's as domain.
+func (z *netZone) lookup(name string) (out []netip.Addr, known bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, v := range z.views {
+		v.refresh()
+		l := v.byName[name]
+		if short, ok := strings.CutSuffix(name, "."+strings.ToLower(v.network.Name)); l == nil && ok {
+			l = v.byName[short]
+		}
+		out = append(out, l...)
+	}
+	return slices.Clone(out), len(out) > 0
+}
+
+func (z *netZone) reverse(a netip.Addr) (name string, ours bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for _, v := range z.views {
+		if _, ok := v.network.subnetOf(a); !ok {
+			continue
+		}
+		v.refresh()
+		return v.byAddr[a], true
+	}
+	return "", false
+}

@@ -1,0 +1,333 @@
+package netns
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// rules is the table of ours in nftables. There is one for all networks of a state directory, with a fixed number of rules;
+// what grows with networks and ports are the elements of its sets and maps. As "nft list ruleset" shows it, shortened:
+//
+//	table inet caisson {
+//	  set bridges  { type ifname }            every network's bridge
+//	  set same     { type ifname . ifname }   a bridge, twice
+//	  set internal { type ifname }            bridges without a way out
+//	  set closed   { type ifname }            bridges without access to the host
+//	  set nat4     { type ipv4_addr; flags interval }   subnets that get the host's address; nat6
+//	  map port4    { type inet_proto . inet_service : ipv4_addr . inet_service }   published on every address; port6
+//	  map addr4    { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }   on one; addr6
+//	  chain prerouting  { type nat hook prerouting priority dstnat;  DNAT }
+//	  chain output      { type nat hook output priority dstnat;      DNAT }
+//	  chain postrouting { type nat hook postrouting priority srcnat;
+//	    ip saddr @nat4 oifname != @bridges masquerade
+//	    ct status dnat ip saddr @nat4 oifname @bridges masquerade }   a container that uses a published port: answers come back
+//	  chain forward { type filter hook forward priority filter;
+//	    iifname . oifname @same accept
+//	    iifname @bridges ct state established,related accept; oifname @bridges ct state established,related accept
+//	    iifname @internal drop; oifname @internal drop
+//	    oifname @bridges ct status dnat accept
+//	    oifname @bridges drop }                              from elsewhere, and from another network
+//	  chain input { type filter hook input priority filter;
+//	    iifname @closed ct state established,related accept
+//	    iifname @closed meta l4proto { icmp, icmpv6 } accept
+//	    iifname @closed drop }
+//	}
+//
+// where DNAT is, for each family and map:
+//
+//	ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @port4
+//
+// An accept ends this table only: whatever other tables drop is dropped.
+type rules struct {
+	conn  *nftables.Conn
+	table *nftables.Table
+	sets  map[string]*nftables.Set
+}
+
+// tableName is the name of the table for a state directory.
+func tableName(stateDir string, standard bool) string {
+	if standard {
+		return "caisson"
+	}
+	h := fnv.New64a()
+	h.Write([]byte(stateDir))
+	return fmt.Sprintf("caisson-%08x", uint32(h.Sum64()))
+}
+
+func openRules(name string) (*rules, error) {
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, err
+	}
+	r := &rules{conn: c, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, sets: map[string]*nftables.Set{}}
+	add := func(s nftables.Set) {
+		s.Table = r.table
+		s.KeyByteOrder = binaryutil.BigEndian
+		r.sets[s.Name] = &s
+	}
+	portKey := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
+	add(nftables.Set{Name: "bridges", KeyType: nftables.TypeIFName})
+	add(nftables.Set{Name: "same", KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIFName), Concatenation: true})
+	add(nftables.Set{Name: "internal", KeyType: nftables.TypeIFName})
+	add(nftables.Set{Name: "closed", KeyType: nftables.TypeIFName})
+	for v, addr := range map[string]nftables.SetDatatype{"4": nftables.TypeIPAddr, "6": nftables.TypeIP6Addr} {
+		target := nftables.MustConcatSetType(addr, nftables.TypeInetService)
+		add(nftables.Set{Name: "nat" + v, KeyType: addr, Interval: true})
+		add(nftables.Set{Name: "port" + v, KeyType: nftables.MustConcatSetType(portKey...), DataType: target, IsMap: true, Concatenation: true})
+		add(nftables.Set{Name: "addr" + v, KeyType: nftables.MustConcatSetType(append([]nftables.SetDatatype{addr}, portKey...)...), DataType: target, IsMap: true, Concatenation: true})
+	}
+	return r, nil
+}
+
+func (r *rules) close() { _ = r.conn.CloseLasting() }
+
+// exists asks for the table.
+func (r *rules) exists() (bool, error) {
+	l, err := r.conn.ListTablesOfFamily(r.table.Family)
+	for _, t := range l {
+		if t.Name == r.table.Name {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// remove removes the table.
+func (r *rules) remove() error {
+	ok, err := r.exists()
+	if !ok || err != nil {
+		return err
+	}
+	r.conn.DelTable(r.table)
+	if err := r.conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	return nil
+}
+
+// build makes the table afresh with the elements of all networks and endpoints, in one transaction.
+func (r *rules) build(nets []*netState, eps []*epState) error {
+	r.conn.AddTable(r.table) // so that it can be deleted whether it is there or not
+	r.conn.DelTable(r.table)
+	r.conn.AddTable(r.table)
+	for _, s := range r.sets {
+		if err := r.conn.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
+	r.chains()
+	for _, n := range nets {
+		if err := r.network(n, r.conn.SetAddElements); err != nil {
+			return err
+		}
+	}
+	for _, e := range eps {
+		if err := r.endpoint(e, r.conn.SetAddElements); err != nil {
+			return err
+		}
+	}
+	return r.conn.Flush()
+}
+
+// change is SetAddElements or SetDeleteElements.
+type change func(*nftables.Set, []nftables.SetElement) error
+
+func ifname(names ...string) []byte {
+	b := make([]byte, 16*len(names))
+	for i, n := range names {
+		copy(b[16*i:16*i+15], n)
+	}
+	return b
+}
+
+// network adds or deletes the elements of a network.
+func (r *rules) network(n *netState, do change) error {
+	one := func(set string, key []byte) error { return do(r.sets[set], []nftables.SetElement{{Key: key}}) }
+	faults := []error{one("bridges", ifname(n.Bridge)), one("same", ifname(n.Bridge, n.Bridge))}
+	if n.Internal {
+		faults = append(faults, one("internal", ifname(n.Bridge)))
+	}
+	if !n.HostAccess {
+		faults = append(faults, one("closed", ifname(n.Bridge)))
+	}
+	for _, s := range n.Subnets {
+		if n.NoNAT || n.Internal {
+			break
+		}
+		faults = append(faults, do(r.sets["nat"+family(s.Addr())], interval(s)))
+	}
+	return errors.Join(faults...)
+}
+
+func interval(s netip.Prefix) []nftables.SetElement {
+	return []nftables.SetElement{{Key: s.Addr().AsSlice()}, {Key: lastOf(s).Next().AsSlice(), IntervalEnd: true}}
+}
+
+// perMessage is how many elements go into one message, which has a limit of 64 KiB.
+const perMessage = 256
+
+// endpoint adds or deletes the elements of an endpoint: its published ports.
+func (r *rules) endpoint(e *epState, do change) error {
+	elems := map[string][]nftables.SetElement{}
+	for _, p := range e.Ports {
+		for _, a := range e.Addresses {
+			a := a.Addr()
+			if p.HostAddr.IsValid() && p.HostAddr.Is4() != a.Is4() || p.specific() && p.HostAddr.IsLoopback() {
+				continue
+			}
+			set, key := "port"+family(a), []byte(nil)
+			if p.specific() {
+				set, key = "addr"+family(a), p.HostAddr.AsSlice()
+			}
+			key = append(append(key, protocols[p.protocol()], 0, 0, 0), pad(p.Host)...)
+			elems[set] = append(elems[set], nftables.SetElement{Key: key, Val: append(a.AsSlice(), pad(p.Container)...)})
+		}
+	}
+	for set, l := range elems {
+		for len(l) > 0 {
+			n := min(perMessage, len(l))
+			if err := do(r.sets[set], l[:n]); err != nil {
+				return err
+			}
+			l = l[n:]
+		}
+	}
+	return nil
+}
+
+var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
+
+// pad makes a port as it stands in a concatenation: each part fills registers of four bytes.
+func pad(port uint16) []byte { return []byte{byte(port >> 8), byte(port), 0, 0} }
+
+// chains adds the chains and rules.
+func (r *rules) chains() {
+	chain := func(name string, t nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority, rules ...[]expr.Any) {
+		c := r.conn.AddChain(&nftables.Chain{Name: name, Table: r.table, Type: t, Hooknum: hook, Priority: prio})
+		for _, e := range rules {
+			r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: e})
+		}
+	}
+	dnat := [][]expr.Any{r.dnat("addr4"), r.dnat("port4"), r.dnat("addr6"), r.dnat("port6")}
+	chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dnat...)
+	chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dnat...)
+	masq := &expr.Masq{}
+	chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
+		join(r.from("nat4"), r.oif("bridges", true), masq),
+		join(r.from("nat6"), r.oif("bridges", true), masq),
+		join(dnatted(), r.from("nat4"), r.oif("bridges", false), masq),
+		join(dnatted(), r.from("nat6"), r.oif("bridges", false), masq))
+	accept, drop := &expr.Verdict{Kind: expr.VerdictAccept}, &expr.Verdict{Kind: expr.VerdictDrop}
+	chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
+		[]expr.Any{
+			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(4)},
+			&expr.Lookup{SourceRegister: reg(0), SetName: "same"}, accept},
+		join(r.oif("bridges", false), established(), accept),
+		join(r.iif("bridges"), established(), accept),
+		join(r.iif("internal"), drop),
+		join(r.oif("internal", false), drop),
+		join(r.oif("bridges", false), dnatted(), accept),
+		join(r.oif("bridges", false), drop))
+	chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter,
+		join(r.iif("closed"), established(), accept),
+		join(r.iif("closed"), l4(unix.IPPROTO_ICMP), accept),
+		join(r.iif("closed"), l4(unix.IPPROTO_ICMPV6), accept),
+		join(r.iif("closed"), drop))
+}
+
+// reg is the nth register of four bytes (NFT_REG32_00...).
+func reg(n uint32) uint32 { return unix.NFT_REG32_00 + n }
+
+func join(parts ...any) []expr.Any {
+	var out []expr.Any
+	for _, p := range parts {
+		switch p := p.(type) {
+		case []expr.Any:
+			out = append(out, p...)
+		case expr.Any:
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+func (r *rules) iif(set string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: set}}
+}
+
+func (r *rules) oif(set string, not bool) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: set, Invert: not}}
+}
+
+func l4(proto byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}}}
+}
+
+// ctBits tests bits of a property of the connection.
+func ctBits(key expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: key, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native(bits), Xor: native(0)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
+}
+
+func established() []expr.Any {
+	return ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+}
+
+// dnatted is true for connections whose destination was translated (IPS_DST_NAT).
+func dnatted() []expr.Any { return ctBits(expr.CtKeySTATUS, 1<<5) }
+
+// ip is where the addresses stand in a packet.
+type ip struct {
+	proto            byte
+	source, dest, ln uint32
+}
+
+var ips = map[byte]ip{'4': {unix.NFPROTO_IPV4, 12, 16, 4}, '6': {unix.NFPROTO_IPV6, 8, 24, 16}}
+
+func ofFamily(v ip) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{v.proto}}}
+}
+
+// from is true for packets whose source is in the set of subnets.
+func (r *rules) from(set string) []expr.Any {
+	v := ips[set[len(set)-1]]
+	return append(ofFamily(v),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: v.source, Len: v.ln},
+		&expr.Lookup{SourceRegister: 1, SetName: set})
+}
+
+// dnat translates the destination by a map, for packets to an address of the host's that is not a loopback address.
+func (r *rules) dnat(m string) []expr.Any {
+	v := ips[m[len(m)-1]]
+	at := uint32(0) // the register at which the key's protocol stands
+	e := ofFamily(v)
+	dest := &expr.Payload{DestRegister: reg(0), Base: expr.PayloadBaseNetworkHeader, Offset: v.dest, Len: v.ln}
+	e = append(e, dest)
+	if v.ln == 4 {
+		e = append(e, &expr.Bitwise{SourceRegister: reg(0), DestRegister: reg(1), Len: 4, Mask: []byte{255, 0, 0, 0}, Xor: make([]byte, 4)},
+			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg(1), Data: []byte{127, 0, 0, 0}})
+	} else {
+		e = append(e, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: netip.IPv6Loopback().AsSlice()})
+	}
+	e = append(e, &expr.Fib{Register: reg(8), FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(8), Data: native(unix.RTN_LOCAL)})
+	if m[:4] == "addr" {
+		at = v.ln / 4
+	}
+	return append(e,
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(at)},
+		&expr.Payload{DestRegister: reg(at + 1), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: reg(0), DestRegister: reg(0), IsDestRegSet: true, SetName: m},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(v.proto), RegAddrMin: reg(0), RegProtoMin: reg(v.ln / 4), Specified: true})
+}

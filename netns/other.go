@@ -1,0 +1,87 @@
+//go:build !linux
+
+package netns
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+)
+
+func unsupported(op string) error {
+	return &Error{Op: op, Err: fmt.Errorf("%w on %s", ErrUnsupported, runtime.GOOS), Remedy: "network namespaces exist on Linux only"}
+}
+
+// New needs Linux.
+func New() (*Namespace, error) { return nil, unsupported("make network namespace") }
+
+// NewNamed needs Linux.
+func NewNamed(string) (*Namespace, error) { return nil, unsupported("make network namespace") }
+
+// Current needs Linux.
+func Current() (*Namespace, error) { return nil, unsupported("open network namespace") }
+
+// OfPID needs Linux.
+func OfPID(int) (*Namespace, error) { return nil, unsupported("open network namespace") }
+
+// Named needs Linux.
+func Named(string) (*Namespace, error) { return nil, unsupported("open network namespace") }
+
+// Open needs Linux.
+func Open(string) (*Namespace, error) { return nil, unsupported("open network namespace") }
+
+// Remove needs Linux.
+func Remove(string) error { return unsupported("remove network namespace") }
+
+// List needs Linux.
+func List() ([]string, error) { return nil, unsupported("list network namespaces") }
+
+// LoopbackUp needs Linux.
+func (n *Namespace) LoopbackUp() error { return unsupported("raise loopback device") }
+
+// Cookie needs Linux.
+func (n *Namespace) Cookie() (uint64, error) { return 0, unsupported("identify network namespace") }
+
+// Do needs Linux.
+func (n *Namespace) Do(func() error) error { return unsupported("enter network namespace") }
+
+// Pin needs Linux.
+func (n *Namespace) Pin(string) error { return unsupported("name network namespace") }
+
+func (n *Networks) prepare(context.Context, Request) (*Connection, error) {
+	return nil, unsupported("connect to network")
+}
+
+// Record needs Linux.
+func (c *Connection) Record() (owner string, version int, data []byte) {
+	return ownerName, recordVersion, nil
+}
+
+// Attach needs Linux.
+func (c *Connection) Attach(context.Context, Target) error { return unsupported("connect to network") }
+
+// Detach needs Linux.
+func (c *Connection) Detach(context.Context) error { return unsupported("disconnect from network") }
+
+func (c *Connection) neighbours() []*epState { return nil }
+
+func (o *ConnectionOwner) undo(context.Context, *record) error {
+	return unsupported("disconnect from network")
+}
+
+// FromFile needs Linux.
+func FromFile(*os.File) (*Namespace, error) { return nil, unsupported("open network namespace") }
+
+// Changes needs Linux.
+func (b *Bridge) Changes(context.Context) ([]Change, error) { return nil, unsupported("list changes") }
+
+// Endpoints needs Linux.
+func (b *Bridge) Endpoints(context.Context) ([]Status, error) {
+	return nil, unsupported("list endpoints")
+}
+
+// Obstacles needs Linux.
+func (b *Bridge) Obstacles(context.Context) ([]Obstacle, error) {
+	return nil, unsupported("list chains")
+}

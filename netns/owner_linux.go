@@ -1,0 +1,8 @@
+package netns
+
+import "context"
+
+func (o *ConnectionOwner) undo(ctx context.Context, r *record) error {
+	c := BridgeConfig{Host: o.host}
+	return c.inHost(func() error { return undo(ctx, r) })
+}
