@@ -196,30 +196,14 @@ func spawnMonitor(m *Monitor, wishes []byte) (net.Conn, error) {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	high, err := highFds(pair[1], fd)
-	for _, h := range high {
-		defer unix.Close(h)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := execMonitor(m, high[0], high[1]); err != nil {
+	if err := execMonitor(m, pair[1], fd); err != nil {
 		return nil, err
 	}
 	return net.FileConn(ours)
 }
 
-// highFds duplicates descriptors to numbers above those that a program begins with.
-func highFds(fds ...int) (out []int, err error) {
-	for _, fd := range fds {
-		h, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 16)
-		if err != nil {
-			return out, os.NewSyscallError("fcntl", err)
-		}
-		out = append(out, h)
-	}
-	return out, nil
-}
+// The descriptors with which a monitor begins, after the standard streams.
+const monitorSocket, monitorWishes, monitorPlaces = 3, 4, 5
 
 // execMonitor makes a process that executes the monitor's program, and returns when it has.
 func execMonitor(m *Monitor, sock, file int) error {
@@ -227,12 +211,12 @@ func execMonitor(m *Monitor, sock, file int) error {
 	if env == nil {
 		env = os.Environ()
 	}
-	env = append(slices.Clone(env), monitorEnv+"="+strconv.Itoa(sock)+","+strconv.Itoa(file))
+	env = append(slices.Clone(env), monitorEnv+"="+strconv.Itoa(monitorSocket)+","+strconv.Itoa(monitorWishes))
 	p, err := monitorProgram(m, env)
 	if err != nil {
 		return err
 	}
-	child, err := stage.Start(stage.Config{Program: p, Cgroup: -1, Files: map[string]int{"monitor socket": sock, "wishes": file}})
+	child, err := stage.Start(stage.Config{Program: p, Cgroup: -1, Places: monitorPlaces, Files: map[string]int{"monitor socket": sock, "wishes": file}})
 	if err != nil {
 		return err
 	}
@@ -261,10 +245,9 @@ func monitorProgram(m *Monitor, env []string) (*program.Program, error) {
 	for i := range 3 {
 		b.Dup3(null.Result(), i, 0)
 	}
-	b.CloseRange(3, unix.CLOSE_RANGE_CLOEXEC)
-	for _, name := range []string{"monitor socket", "wishes"} {
-		b.Fcntl(b.Input(name), unix.F_SETFD, "F_SETFD", 0)
-	}
+	b.Dup3(b.Input("monitor socket"), monitorSocket, 0)
+	b.Dup3(b.Input("wishes"), monitorWishes, 0)
+	b.CloseRange(monitorPlaces, unix.CLOSE_RANGE_CLOEXEC)
 	b.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
 	b.Execve(m.Path, append([]string{m.Path}, m.Args...), env)
 	return b.Build()
