@@ -7,6 +7,7 @@ MAKEFLAGS   += --no-print-directory
 
 FUZZTIME    ?= 30s
 SOAK        ?= 20000
+KILLS       ?= 500
 STATICCHECK := v0.8.2
 GOVULNCHECK := v1.6.0
 VM          := $(CURDIR)/internal/testutil/vm
@@ -19,7 +20,7 @@ endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
 .PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
-	fmt vet cross lint vuln generate fuzz soak bench clean
+	fmt vet cross lint vuln generate fuzz soak kills bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -102,6 +103,9 @@ fuzz: ## every fuzz test for FUZZTIME (30s)
 
 soak: setup ## SOAK (20000) starts, and nothing may be left behind
 	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
+
+kills: setup ## host programs killed at every system call, and KILLS (500) times at random
+	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v .
 
 bench: ## side by side with the C floors and with other engines, where they are installed (see bench/doc.go)
 	@$(MAKE) -C bench

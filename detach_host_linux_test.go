@@ -76,6 +76,34 @@ func detachRole() {
 		}
 		say("made 0")
 	}
+	if f := insideRoles[do]; f != nil {
+		c, err := d.Load(ctx, id)
+		if err == nil {
+			err = f(ctx, c)
+		}
+		if err != nil {
+			fail(err)
+		}
+		say("made 0")
+	}
+	if do == "attached" {
+		c, err := New(append(opts, WithDetached(false))...)
+		if err == nil {
+			_, err = c.Start(ctx)
+		}
+		for _, f := range []func(context.Context, *Container) error{execRole, updateRole, pauseRole, mountRole} {
+			if err == nil {
+				err = f(ctx, c)
+			}
+		}
+		if err == nil {
+			err = c.Close()
+		}
+		if err != nil {
+			fail(err)
+		}
+		say("made 0")
+	}
 	if os.Getenv("CAISSON_TEST_STAY") != "" {
 		select {}
 	}

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +60,9 @@ type killing struct {
 	d            StateDir
 	strace, dir  string
 	do, id, mark string
+
+	made  *string       // the container that is there meanwhile
+	takes time.Duration // when it is not killed
 }
 
 // once kills the program at its nth system call; true means that it had ended before.

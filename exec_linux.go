@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -247,7 +248,7 @@ func (x *running) enterIn(r *running) error {
 func (x *running) ownGroup(ctx context.Context, r *running) (*cgroups.Group, error) {
 	res := withoutSwap(x.spec.process.resources)
 	cfg := cgroups.Config{Optional: cgroups.Memory | cgroups.CPUAcct | cgroups.Pids}
-	name := "exec-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(execSerial.Add(1), 10)
+	name := execGroup + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(execSerial.Add(1), 10)
 	r.leaf.Lock()
 	defer r.leaf.Unlock()
 	if err := r.moveToLeaf(ctx); err != nil {
@@ -275,4 +276,37 @@ func (r *running) moveToLeaf(ctx context.Context) error {
 	r.undo.add(g.Close)
 	r.entry = g
 	return nil
+}
+
+// execGroup begins the names of the groups of further processes. The number of the program that made one follows.
+const execGroup = "exec-"
+
+// sweep removes empty groups of further processes below that of a container that lives on, whose programs are gone: they were killed
+// before they did so.
+func (r *running) sweep(ctx context.Context) error {
+	if r.group == nil {
+		return nil
+	}
+	names, err := r.group.Children()
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, name := range names {
+		rest, ok := strings.CutPrefix(name, execGroup)
+		number, _, _ := strings.Cut(rest, "-")
+		pid, err := strconv.Atoi(number)
+		if !ok || err != nil || unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
+		g, err := r.group.Child(name)
+		if err != nil {
+			continue // another has removed it
+		}
+		if procs, err := g.AllProcs(); err == nil && len(procs) == 0 {
+			faults = append(faults, g.Delete(ctx))
+		}
+		faults = append(faults, g.Close())
+	}
+	return errors.Join(faults...)
 }

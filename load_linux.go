@@ -492,8 +492,8 @@ func (d StateDir) completeOne(ctx context.Context, e *state.Entry, rec *state.Re
 	}
 	defer r.dropProcesses()
 	defer r.closeGroup()
-	if r.child.Pidfd >= 0 && rec.Monitor.PID == 0 {
-		return false, nil // it runs, or waits to be started
+	if r.child.Pidfd >= 0 && rec.Monitor.PID == 0 { // it runs, or waits to be started
+		return false, r.sweep(ctx)
 	}
 	if r.child.Pidfd >= 0 { // it ends with its monitor
 		if err := endProcess(rec.Init); err != nil {

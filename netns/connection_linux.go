@@ -81,27 +81,35 @@ func checkRules(table string) error {
 
 func (c *Connection) journal() error {
 	data, err := c.rec.encode()
-	if err != nil {
-		return err
+	if err == nil {
+		c.entry, err = addEntry(c.host.Journal, data)
 	}
-	if c.host.Journal == nil {
-		j, err := journal.Default()
-		if err != nil {
-			return &Error{Op: "open journal", Err: err}
-		}
-		c.entry, err = j.Add(ownerName, recordVersion, data)
-		return err
-	}
-	c.entry, err = c.host.Journal.Add(ownerName, recordVersion, data)
 	return err
+}
+
+// addEntry records what may have to be undone.
+func addEntry(j Journal, data []byte) (uint64, error) {
+	if j == nil {
+		d, err := journal.Default()
+		if err != nil {
+			return 0, &Error{Op: "open journal", Err: err}
+		}
+		j = d
+	}
+	return j.Add(ownerName, recordVersion, data)
 }
 
 // strike takes the record back, once nothing is left to undo.
 func (c *Connection) strike() error {
-	if c.entry == 0 {
+	id := c.entry
+	c.entry = 0
+	return strikeEntry(c.host.Journal, id)
+}
+
+func strikeEntry(j Journal, id uint64) error {
+	if id == 0 {
 		return nil
 	}
-	var j Journal = c.host.Journal
 	if j == nil {
 		d, err := journal.Default()
 		if err != nil {
@@ -109,8 +117,6 @@ func (c *Connection) strike() error {
 		}
 		j = d
 	}
-	id := c.entry
-	c.entry = 0
 	return j.Done(id)
 }
 

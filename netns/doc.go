@@ -15,7 +15,8 @@
 // services unless [BridgeConfig.HostAccess] lets them.
 //
 // Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
-// namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name.
+// namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a
+// container to the world by [Pasta].
 //
 // # What is changed on the host
 //
@@ -48,7 +49,7 @@
 //
 // # Privileges
 //
-// Networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
+// A [Pasta] needs no privilege. Other networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
 // namespace has both in the network namespaces made in it. Linux 5.14, nf_tables with inet, nat and fib, bridge, veth. On other systems every function answers
 // an error that matches [ErrUnsupported].
 package netns

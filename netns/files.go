@@ -16,33 +16,44 @@ func (c *Connection) Files() []File {
 	if c.nets.NoFiles || c.bare {
 		return nil
 	}
-	files := []File{{Path: "/etc/hosts", Data: []byte(c.hostsFile()), Mode: 0o644}, {Path: "/etc/resolv.conf", Data: []byte(c.resolvFile()), Mode: 0o644}}
-	if c.req.Hostname != "" {
-		files = append(files, File{Path: "/etc/hostname", Data: []byte(c.req.Hostname + "\n"), Mode: 0o644})
+	return append(hostnameFile(c.req.Hostname), File{Path: "/etc/hosts", Data: []byte(c.hostsFile()), Mode: 0o644},
+		File{Path: "/etc/resolv.conf", Data: []byte(resolvFor(c.nets.DNS, c.ownServer(), c.internal()).String()), Mode: 0o644})
+}
+
+func hostnameFile(name string) []File {
+	if name == "" {
+		return nil
 	}
-	return files
+	return []File{{Path: "/etc/hostname", Data: []byte(name + "\n"), Mode: 0o644}}
+}
+
+const loopbackHosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+func writeHost(b *strings.Builder, a netip.Addr, names []string) {
+	if len(names) > 0 {
+		b.WriteString(a.String() + "\t" + strings.Join(names, " ") + "\n")
+	}
+}
+
+func writeHosts(b *strings.Builder, l []Host) {
+	for _, h := range l {
+		writeHost(b, h.Addr, h.Names)
+	}
 }
 
 func (c *Connection) hostsFile() string {
 	var b strings.Builder
-	line := func(a netip.Addr, names ...string) {
-		if len(names) > 0 {
-			b.WriteString(a.String() + "\t" + strings.Join(names, " ") + "\n")
-		}
-	}
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	b.WriteString(loopbackHosts)
 	for _, e := range c.eps {
 		for _, p := range e.Addresses {
-			line(p.Addr(), e.Names...)
+			writeHost(&b, p.Addr(), e.Names)
 		}
 	}
-	for _, h := range c.nets.Hosts {
-		line(h.Addr, h.Names...)
-	}
+	writeHosts(&b, c.nets.Hosts)
 	if c.durable { // no server of names answers for the others
 		for _, e := range c.neighbours() {
 			for _, p := range e.Addresses {
-				line(p.Addr(), e.Names...)
+				writeHost(&b, p.Addr(), e.Names)
 			}
 		}
 	}
@@ -52,26 +63,28 @@ func (c *Connection) hostsFile() string {
 // ownServer says whether a server of this program's answers.
 func (c *Connection) ownServer() bool { return !c.bare && !c.durable && !c.nets.DNS.Disabled }
 
-func (c *Connection) resolvFile() string {
+// resolvFor is the resolv.conf for a container with a server of names of ours, or without; from internal networks no other can
+// be reached.
+func resolvFor(dns DNS, own, internal bool) resolvConf {
 	host := hostResolvConf("/etc/resolv.conf")
-	out := resolvConf{search: c.nets.DNS.Search, options: c.nets.DNS.Options}
-	if len(out.search) == 0 && !c.internal() {
+	out := resolvConf{search: dns.Search, options: dns.Options}
+	if len(out.search) == 0 && !internal {
 		out.search = host.search
 	}
 	switch {
-	case c.ownServer():
+	case own:
 		out.servers = []netip.Addr{serverAddr}
-	case len(c.nets.DNS.Servers) > 0:
-		for _, s := range c.nets.DNS.Servers {
+	case len(dns.Servers) > 0:
+		for _, s := range dns.Servers {
 			out.servers = append(out.servers, s.Addr())
 		}
-	case !c.internal():
+	case !internal:
 		out.servers = reachable(host.servers)
 		if len(out.servers) == 0 { // systemd-resolved's list of what its stub asks
 			out.servers = reachable(hostResolvConf("/run/systemd/resolve/resolv.conf").servers)
 		}
 	}
-	return out.String()
+	return out
 }
 
 // reachable leaves out resolvers that a container cannot reach: those on addresses of the host's own loopback or link.

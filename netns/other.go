@@ -85,3 +85,13 @@ func (b *Bridge) Endpoints(context.Context) ([]Status, error) {
 func (b *Bridge) Obstacles(context.Context) ([]Obstacle, error) {
 	return nil, unsupported("list chains")
 }
+
+func (p *Pasta) prepare(context.Context, Request) (*pastaAttachment, error) {
+	return nil, unsupported("use pasta")
+}
+
+// Attach needs Linux.
+func (a *pastaAttachment) Attach(context.Context, Target) error { return unsupported("use pasta") }
+
+// Detach needs Linux.
+func (a *pastaAttachment) Detach(context.Context) error { return unsupported("use pasta") }

@@ -17,6 +17,7 @@ type record struct {
 	StateDir  string        `json:"state"` // absolute
 	Host      uint64        `json:"host"`  // cookie of the network namespace that plays the host
 	Endpoints []endpointRef `json:"endpoints"`
+	Pasta     string        `json:"pasta,omitempty"` // the id of a program instead of endpoints
 }
 
 type endpointRef struct {
@@ -36,6 +37,9 @@ func decodeRecord(version int, data []byte) (*record, error) {
 	}
 	if !filepath.IsAbs(r.StateDir) || filepath.Clean(r.StateDir) != r.StateDir {
 		return nil, fault("record", "state directory %q", r.StateDir)
+	}
+	if r.Pasta != "" && !validName(r.Pasta, 32) {
+		return nil, fault("record", "program %q", r.Pasta)
 	}
 	for _, e := range r.Endpoints {
 		if !validName(e.Network, 63) || !validName(e.ID, 32) {

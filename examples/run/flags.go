@@ -29,7 +29,8 @@ type config struct {
 	timeout, cpuTime          time.Duration
 
 	id, hostname, user, workdir string
-	net, userns                 string
+	userns                      string
+	network                     network
 	env, capAdd, capDrop        list
 
 	tty, interactive           bool
@@ -88,7 +89,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	both(f, "e", "env", "set `KEY=VALUE`, or KEY as it is outside; may be repeated", c.env.Set)
 	f.Var(&c.capAdd, "cap-add", "add the `CAPABILITY`; may be repeated")
 	f.Var(&c.capDrop, "cap-drop", "drop the `CAPABILITY`, or ALL; may be repeated")
-	f.StringVar(&c.net, "net", "none", "`NETWORK`: none (loopback only) or host")
+	c.network.flags(f)
 	f.StringVar(&c.userns, "userns", "", "user namespace (`new|host`); default: new but for root with -rootfs")
 
 	f.BoolVar(&c.init, "init", false, "put an init before the command, which collects orphans and passes signals on")

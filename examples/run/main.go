@@ -66,7 +66,7 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	opts, err := c.options()
+	opts, err := c.options(ctx)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -84,6 +84,7 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 		return exitStatus(err)
 	}
 	c.writeBefore(report, p.Pid(), ctr.Isolation())
+	c.network.report(report)
 	restore, err := c.connect(p)
 	if err != nil {
 		return exitFailed, err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/netns"
 )
 
 // stopGrace is how long a stopped container has to end by itself, as with docker stop.
@@ -38,7 +39,7 @@ func (c *config) manage(ctx context.Context, out io.Writer) (done bool, status i
 
 // with finds a container and does something with it.
 func with(ctx context.Context, id string, do func(*caisson.Container) error) error {
-	ctr, err := caisson.Load(ctx, id)
+	ctr, err := caisson.Load(ctx, id, netns.Owner())
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, errors.New("-detach: nobody is there to be interactive with")
 	}
 	c.id = cmp.Or(c.id, rand.Text()[:12])
-	opts, err := c.options()
+	opts, err := c.options(ctx)
 	if err != nil {
 		return exitFailed, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -12,7 +13,7 @@ import (
 )
 
 // options turns the command line into wishes. A flag that was not given makes no wish, so the library's safe default holds.
-func (c *config) options() ([]caisson.Option, error) {
+func (c *config) options(ctx context.Context) ([]caisson.Option, error) {
 	opts := []caisson.Option{
 		caisson.WithCommand(c.command[0], c.command[1:]...),
 		caisson.WithMount(c.mapped()...),
@@ -45,13 +46,10 @@ func (c *config) options() ([]caisson.Option, error) {
 	}
 	opts = append(opts, more...)
 	opts = append(opts, c.capabilities()...)
-	switch c.net {
-	case "none":
-	case "host":
-		opts = append(opts, caisson.WithNamespace(namespaces.Net, namespaces.Host()))
-	default:
-		return nil, errors.New("-net is none or host")
+	if more, err = c.network.options(ctx); err != nil {
+		return nil, err
 	}
+	opts = append(opts, more...)
 	switch c.userns {
 	case "":
 	case "new":

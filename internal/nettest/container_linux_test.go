@@ -21,11 +21,8 @@ import (
 
 const webServer = `mkdir /www && echo hello from $(hostname) >/www/index.html && exec busybox httpd -f -p 80 -h /www`
 
-// get asks a web server until it is there.
-func get(t testing.TB, client *http.Client, url string) string {
-	t.Helper()
-	var text string
-	var err error
+// fetch asks a web server until it is there.
+func fetch(client *http.Client, url string) (text string, err error) {
 	testutil.Eventually(testTime/4, func() bool {
 		var r *http.Response
 		if r, err = client.Get(url); err != nil {
@@ -34,13 +31,19 @@ func get(t testing.TB, client *http.Client, url string) string {
 		defer r.Body.Close()
 		var b []byte
 		b, err = io.ReadAll(r.Body)
-		text = string(b)
+		text = strings.TrimSpace(string(b))
 		return err == nil
 	})
+	return text, err
+}
+
+func get(t testing.TB, client *http.Client, url string) string {
+	t.Helper()
+	text, err := fetch(client, url)
 	if err != nil {
 		t.Errorf("%s: %v", url, err)
 	}
-	return strings.TrimSpace(text)
+	return text
 }
 
 // client connects anew for each request.

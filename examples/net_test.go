@@ -1,0 +1,61 @@
+//go:build linux
+
+package examples_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/caisson-go/caisson/netns"
+)
+
+func TestNet(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		c.run(t, "net").want(t, 0, `^   web    has: lo 127\.0\.0\.1/8, eth0 10\.0\.2\.2/24$`, `^   host   has: .*cs-lan 10\.0\.2\.1/24, cs`, `^   client to web: web says: you are 10\.0\.2\.3$`,
+			`^   client to the world: the world says: you are 192\.0\.2\.2$`, `^   the world to port 8080 of the host: web says: you are 192\.0\.2\.1$`, `^   the world to web itself: no: `)
+	})
+}
+
+// TestRunNetwork runs containers on a bridge, in a network namespace that plays the host.
+func TestRunNetwork(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		if !c.root() {
+			c.run(t, "run", "-net", "bridge", "true").wantErr(t, 125, `not privileged: .*CAP_NET_ADMIN`)
+			c.run(t, "run", "-p", "80", "true").wantErr(t, 125, `need -net bridge`)
+			c.run(t, "run", "-net", "pasta", "-p", "80", "-ip", "10.0.0.1", "true").wantErr(t, 125, `-ip, -mac and -alias need -net bridge`)
+			return
+		}
+		host, err := netns.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		run := func(args ...string) (r result) {
+			_ = host.Do(func() error { r = finish(t, c.command(t, "run", args...)); return nil })
+			return r
+		}
+		const show = `cat /etc/hosts /etc/hostname /etc/resolv.conf /sys/class/net/eth0/address`
+		r := run("-net", "bridge:examples", "-p", "8080:80", "-p", "127.0.0.1::53/udp", "-mac", "0a:00:00:00:00:01", "-id", "web", "-add-host", "printer:192.0.2.9", "-dns", "192.0.2.53", "-alias", "www", "--", "sh", "-c", show)
+		r.want(t, 0, `^10\.[\d.]+\tweb www$`, `^192\.0\.2\.9\tprinter$`, `^web$`, `^nameserver 127\.0\.0\.11$`, `^0a:00:00:00:00:01$`)
+		r.wantErr(t, 0, `^  eth0 is on network examples with \[10\.`, `^  port 8080/tcp of the host leads to 80$`, `^  port \d+/udp of the host leads to 53$`)
+
+		id := "caisson-examples-" + filepath.Base(c.dir)
+		run("-q", "-detach", "-id", id, "-net", "bridge:examples", "--", "sleep", "1000").want(t, 0, id)
+		state, err := host.Cookie()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, _ := filepath.Glob(stateOf(state) + "/networks/examples/ep/*"); len(l) != 1 {
+			t.Errorf("endpoints of a detached container: %q", l)
+		}
+		run("-rm", id).want(t, 0)
+		if _, err := os.Stat(stateOf(state)); !os.IsNotExist(err) {
+			t.Errorf("left: %v", err)
+		}
+	})
+}
+
+// stateOf is where the networks of a host namespace are recorded.
+func stateOf(cookie uint64) string { return "/run/caisson/netns/" + strconv.FormatUint(cookie, 10) }

@@ -1,0 +1,172 @@
+package nettest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/netns"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// ordinary is a user that needs no entry anywhere.
+const ordinary = 54322
+
+// An ordinary user's container reaches the world by pasta, and is reached by published ports. Root prepares the machine: a way to
+// the world, and a tun device that everybody may open.
+func TestPasta(t *testing.T) {
+	testutil.NeedRoot(t)
+	if insideUserNamespace() {
+		t.Skip("needs root of the machine")
+	}
+	if _, err := exec.LookPath("pasta"); err != nil {
+		t.Skip("pasta is not installed")
+	}
+	connectHostToWorld(t)
+	if err := errors.Join(unix.Mknod("/run/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))), os.Chmod("/run/tun", 0o666),
+		unix.Mount("/run/tun", "/dev/net/tun", "", unix.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(unix.Unmount("/dev/net/tun", unix.MNT_DETACH), os.Remove("/run/tun")) })
+
+	dir, tmp := testutil.Busybox(t), t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.Chown(tmp, ordinary, ordinary), os.Chmod(tmp, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(dir, func(p string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(p, ordinary, ordinary))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(what string) string {
+		cmd := testutil.Role("pasta", "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_DO="+what, "TMPDIR="+tmp, "HOME="+tmp, "XDG_RUNTIME_DIR="+tmp)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
+		out, _ := cmd.Output()
+		return string(out)
+	}
+	want := "127.0.0.1: hello from server\n::1: hello from server\nworld: the world\nhost's loopback: refused\ndone\n"
+	if got := run("use"); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if n := pastas(tmp); n != 0 {
+		t.Errorf("%d programs are left", n)
+	}
+	if got := run("die"); got != "made\n" || pastas(tmp) != 1 {
+		t.Errorf("%s, %d programs", got, pastas(tmp))
+	}
+	if got := run("recover"); got != "done\n" || pastas(tmp) != 0 {
+		t.Errorf("%s, %d programs", got, pastas(tmp))
+	}
+}
+
+func insideUserNamespace() bool {
+	b, _ := os.ReadFile("/proc/self/uid_map")
+	return strings.Join(strings.Fields(string(b)), " ") != "0 0 4294967295"
+}
+
+// pastas counts the programs that note their process id below dir.
+func pastas(dir string) (n int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range all {
+		if b, _ := os.ReadFile(f); bytes.Contains(b, []byte("\x00"+dir)) && bytes.Contains(b, []byte("--config-net")) {
+			n++
+		}
+	}
+	return n
+}
+
+// connectHostToWorld gives the host a device that leads to the world, in which a web server is.
+func connectHostToWorld(t *testing.T) {
+	t.Helper()
+	world, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { world.Close() })
+	host, err := netns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close() })
+	wan := newBridge(t, netns.BridgeConfig{Name: "wan", Host: world, HostAccess: true, StateDir: filepath.Join(t.TempDir(), "wan"),
+		Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8:c5::/64")}})
+	c, err := (&netns.Networks{Endpoints: []netns.Endpoint{{Network: wan}}}).Connect(testContext(t), host, "host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Detach(context.Background()) })
+	l, err := world.Listen(testContext(t), "tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the world\n") })}
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { s.Close() })
+}
+
+// rolePasta is a program of an ordinary user.
+func rolePasta() {
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	defer cancel()
+	fail := func(err error) {
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+	}
+	do := os.Getenv("CAISSON_TEST_DO")
+	if do == "recover" {
+		_, err := caisson.Recover(ctx, netns.Owner())
+		fail(err)
+		fmt.Println("done")
+		return
+	}
+	n := &netns.Pasta{Ports: []netns.Port{{Container: 80}}}
+	c, err := caisson.New(caisson.WithRootfs(rootfs.Dir(os.Getenv("CAISSON_TEST_DIR"))), caisson.WithNetwork(n), caisson.WithID("server"), caisson.WithCommand("sh", "-c", webServer))
+	fail(err)
+	_, err = c.Start(ctx)
+	fail(err)
+	if do == "die" {
+		fmt.Println("made")
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+	}
+	ask := func(name string, client *http.Client, url string) {
+		text, err := fetch(client, url)
+		fmt.Println(name+":", text)
+		fail(err)
+	}
+	for _, at := range []string{"127.0.0.1", "::1"} {
+		ask(at, client(nil), fmt.Sprintf("http://%s/", netip.AddrPortFrom(netip.MustParseAddr(at), n.Published()[0].Host)))
+	}
+	ask("world", client(c.Dial), "http://192.0.2.1/")
+	own, err := net.Listen("tcp", "127.0.0.1:0")
+	fail(err)
+	// Neither the address of the gateway nor the loopback address leads to the host's.
+	for _, host := range []string{"192.0.2.1", "127.0.0.1"} {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		if c, err := c.Dial(ctx, "tcp", fmt.Sprintf("%s:%d", host, own.Addr().(*net.TCPAddr).Port)); err == nil {
+			c.Close()
+			fmt.Println("reached the host's loopback by", host)
+		}
+	}
+	fmt.Println("host's loopback: refused")
+	fail(c.Close())
+	fmt.Println("done")
+}

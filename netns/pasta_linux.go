@@ -1,0 +1,179 @@
+package netns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+func (p *Pasta) prepare(_ context.Context, r Request) (*pastaAttachment, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	a := &pastaAttachment{wish: p, req: r}
+	var err error
+	if a.program, err = p.find(); err != nil {
+		return nil, err
+	}
+	if a.ports, err = freePorts(p.Ports); err != nil {
+		return nil, err
+	}
+	if a.rec.StateDir, err = stateDir(p.StateDir); err != nil {
+		return nil, &Error{Op: "open state directory", Object: p.StateDir, Err: err}
+	}
+	a.rec.Pasta = newID()
+	data, err := a.rec.encode()
+	if err != nil {
+		return nil, err
+	}
+	a.entry, err = addEntry(p.Journal, data)
+	return a, err
+}
+
+// find finds the program, and what it needs.
+func (p *Pasta) find() (string, error) {
+	name := p.Program
+	if name == "" {
+		name = "pasta"
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", &Error{Op: "find", Object: name, Err: fmt.Errorf("%w: %w", ErrUnsupported, err), Remedy: "install the package passt"}
+	}
+	if initialRoot() {
+		return "", &Error{Op: "use pasta", Err: fmt.Errorf("%w: it gives up root's privileges, and then cannot enter the container", ErrUnsupported), Remedy: "as root use a Bridge"}
+	}
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", &Error{Op: "open", Object: "/dev/net/tun", Err: fmt.Errorf("%w: %w", ErrUnsupported, err),
+			Remedy: "pasta needs it: modprobe tun, chmod 0666 /dev/net/tun"}
+	}
+	return path, unix.Close(fd)
+}
+
+// initialRoot says that the program runs as root of the machine, not of a user namespace.
+func initialRoot() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err != nil || strings.Join(strings.Fields(string(b)), " ") == "0 0 4294967295"
+}
+
+// freePorts chooses ports that were left open, and finds those that are taken. They are free for a moment until pasta has them.
+func freePorts(wished []Port) (out []Port, err error) {
+	var held []*reservation
+	defer func() {
+		for _, r := range held {
+			r.Close()
+		}
+	}()
+	for _, p := range wished {
+		for _, one := range p.each() {
+			r, err := reserve(one)
+			if err != nil {
+				return nil, err
+			}
+			held, out = append(held, r), append(out, r.port)
+		}
+	}
+	return out, nil
+}
+
+// Record is as that of a [Connection].
+func (a *pastaAttachment) Record() (owner string, version int, data []byte) {
+	a.durable = true
+	data, _ = a.rec.encode()
+	return ownerName, recordVersion, data
+}
+
+// Attach starts pasta, which goes into the background when the network stands.
+func (a *pastaAttachment) Attach(ctx context.Context, t Target) error {
+	if a.durable {
+		if err := a.strike(); err != nil {
+			return err
+		}
+	}
+	cmd := exec.CommandContext(ctx, a.program, a.arguments(t.Pid)...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	cmd.Dir = "/"
+	log, err := os.CreateTemp("", "caisson-pasta-") // not a pipe: the one in the background keeps it
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	_ = os.Remove(log.Name())
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Run(); err != nil {
+		said, _ := io.ReadAll(io.NewSectionReader(log, 0, 4096))
+		return &Error{Op: "run", Object: a.program, Err: fmt.Errorf("%w: %s", err, bytes.TrimSpace(said)), Remedy: "a host without a default route has no network to share"}
+	}
+	return nil
+}
+
+// Detach ends pasta.
+func (a *pastaAttachment) Detach(context.Context) error {
+	if err := endPasta(&a.rec); err != nil {
+		return err
+	}
+	return a.strike()
+}
+
+func (a *pastaAttachment) strike() error {
+	id := a.entry
+	a.entry = 0
+	return strikeEntry(a.wish.Journal, id)
+}
+
+// endPasta ends the program that writes to the record's file, and removes the file. One that has not come to write it is found
+// among all processes.
+func endPasta(r *record) error {
+	file := r.pidFile()
+	b, err := os.ReadFile(file)
+	pid, perr := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err == nil && perr == nil && endIf(pid, file) {
+		return os.Remove(file)
+	}
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return &Error{Op: "look for pasta in", Object: "/proc", Err: err}
+	}
+	for _, e := range all {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			endIf(pid, file)
+		}
+	}
+	if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// endIf kills a process if it was told to write to the file: no other has its name, which is random.
+func endIf(pid int, file string) bool {
+	if !hasArgument(pid, file) {
+		return false
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	// Only now it is certain that the number has not become another's.
+	return hasArgument(pid, file) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
+}
+
+func hasArgument(pid int, arg string) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+	return err == nil && bytes.Contains(b, []byte("\x00"+arg+"\x00"))
+}
