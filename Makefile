@@ -19,7 +19,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
 	fmt vet cross lint vuln generate fuzz soak kills bench clean
 
 help: ## this list
@@ -75,6 +75,11 @@ test-race: setup ## all tests with the race detector
 
 test-examples: setup ## the examples' tests
 	@.ci/test examples
+
+test-browser: setup ## the judge's page, used in a headless Chromium (Debian: installs it, 410 MB, if it is missing)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium
+	go test -count=1 -timeout 10m -v -run TestJudgePage ./examples
 
 test-debian: setup ## a package manager, a script and a terminal in a Debian root filesystem (debootstrap)
 	@.ci/debian

@@ -11,6 +11,7 @@
 //	go run ./bench memory      heap, goroutines, threads and descriptors that a running container costs, and memory of 1,000
 //	go run ./bench pauses      pauses of the host program while containers start
 //	go run ./bench pool        a command in a container that was made ready before, and the price of that
+//	go run ./bench judge       programs per second through the judge of the examples over HTTP, beside its library alone
 //	go run ./bench exec        a further process in a running container, beside crun exec and runc exec
 //	go run ./bench life        how long it takes to freeze, thaw and kill a container, beside crun and runc
 //	go run ./bench stats       processor time of reading the figures of 1,000 groups, beside containerd/cgroups

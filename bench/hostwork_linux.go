@@ -16,7 +16,7 @@ import (
 // hostwork makes many starts and tells what they cost in allocations, optionally with a CPU profile.
 func hostwork(w *workspace) error {
 	n := max(*rounds*10, 200)
-	if err := w.starts(20); err != nil {
+	if err := w.starts(20, true); err != nil {
 		return err
 	}
 	if *profile != "" {
@@ -33,7 +33,7 @@ func hostwork(w *workspace) error {
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	err := w.starts(n)
+	err := w.starts(n, true)
 	runtime.ReadMemStats(&after)
 	per := func(a, b uint64) float64 { return float64(b-a) / float64(n) }
 	text := fmt.Sprintf("%d starts: %.0f allocations and %.1f KiB each, %d collections\n\n", n, per(before.Mallocs, after.Mallocs),
@@ -48,15 +48,23 @@ func hostwork(w *workspace) error {
 func (w *workspace) processorTime(n int) (string, error) {
 	floor := w.floor.cmd.Process.Pid
 	text := "| processor time of a start, µs | in the host program | in the container |\n|---|---|---|\n"
-	for _, k := range []struct {
+	type kind struct {
 		name string
 		pid  int
 		run  func() error
-	}{
-		{"caisson", os.Getpid(), func() error { return w.starts(n) }},
-		{"floor A", floor, func() error { _, err := floorRate([]*floorProcess{w.floor}, "A", n); return err }},
-		{"floor B", floor, func() error { _, err := floorRate([]*floorProcess{w.floor}, "B", n); return err }},
-	} {
+	}
+	var kinds []kind
+	for _, cgroup := range []bool{true, false} {
+		with := map[bool]string{false: ", no cgroup"}[cgroup]
+		kinds = append(kinds, kind{"caisson" + with, os.Getpid(), func() error { return w.starts(n, cgroup) }})
+		for _, which := range []string{"A", "B"} {
+			kinds = append(kinds, kind{"floor " + which + with, floor, func() error {
+				_, err := floorRate([]*floorProcess{w.floor}, which, cgroup, n)
+				return err
+			}})
+		}
+	}
+	for _, k := range kinds {
 		self, children, err := ticks(k.pid)
 		if err == nil {
 			err = k.run()
@@ -94,9 +102,9 @@ func ticks(pid int) (self, children int, err error) {
 	return v[0] + v[1], v[2] + v[3], nil
 }
 
-func (w *workspace) starts(n int) error {
+func (w *workspace) starts(n int, cgroup bool) error {
 	for range n {
-		c, err := caisson.New(w.options(payloadT0, true)...)
+		c, err := caisson.New(w.options(payloadT0, cgroup)...)
 		if err == nil {
 			err = errors.Join(c.Run(context.Background()), c.Close())
 		}

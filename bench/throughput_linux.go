@@ -30,10 +30,10 @@ func throughput(w *workspace) error {
 		{"caisson, 2 starters, host's network", func() (float64, error) {
 			return w.rate(2, n, caisson.WithNamespaces(namespaces.Set{Net: namespaces.Host()}))
 		}},
-		{"floor A, 1 starter", func() (float64, error) { return floorRate(floors[:1], "A", n) }},
-		{"floor A, 2 starters", func() (float64, error) { return floorRate(floors, "A", n) }},
-		{"floor B, 1 starter", func() (float64, error) { return floorRate(floors[:1], "B", n) }},
-		{"floor B, 2 starters", func() (float64, error) { return floorRate(floors, "B", n) }},
+		{"floor A, 1 starter", func() (float64, error) { return floorRate(floors[:1], "A", true, n) }},
+		{"floor A, 2 starters", func() (float64, error) { return floorRate(floors, "A", true, n) }},
+		{"floor B, 1 starter", func() (float64, error) { return floorRate(floors[:1], "B", true, n) }},
+		{"floor B, 2 starters", func() (float64, error) { return floorRate(floors, "B", true, n) }},
 	}
 	samples := make([][]float64, len(kinds))
 	for range 5 {
@@ -80,13 +80,13 @@ func (w *workspace) rate(starters, n int, more ...caisson.Option) (float64, erro
 	return float64(n/starters*starters) / time.Since(began).Seconds(), errors.Join(errs...)
 }
 
-func floorRate(floors []*floorProcess, which string, n int) (float64, error) {
+func floorRate(floors []*floorProcess, which string, cgroup bool, n int) (float64, error) {
 	var wg sync.WaitGroup
 	errs := make([]error, len(floors))
 	began := time.Now()
 	for i, f := range floors {
 		wg.Go(func() {
-			line, err := f.ask(fmt.Sprintf("T %s cg %d %s", which, n/len(floors), payloadT0))
+			line, err := f.ask(fmt.Sprintf("T %s %s %d %s", which, word(cgroup), n/len(floors), payloadT0))
 			if err == nil {
 				_, err = strconv.ParseFloat(line, 64)
 			}

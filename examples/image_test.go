@@ -61,7 +61,8 @@ func imageArchive(t *testing.T, c caller) string {
 		tarball(t, []string{"etc/.wh.gone", "etc/new"}, map[string][]byte{"etc/.wh.gone": nil, "etc/new": nil}),
 	}
 	config := map[string]any{"architecture": "amd64", "os": "linux", "config": map[string]any{"Entrypoint": []string{"/bin/sh", "-c"},
-		"Cmd": []string{"echo $GREETING from $PWD; cd /etc; echo *"}, "Env": []string{"GREETING=hello"}, "WorkingDir": "/made/up", "User": "web"}}
+		"Cmd": []string{"echo $GREETING from $PWD; cd /etc; echo *"}, "Env": []string{"GREETING=hello"}, "WorkingDir": "/made/up", "User": "web",
+		"ExposedPorts": map[string]any{"80/tcp": map[string]any{}, "53/udp": map[string]any{}}}}
 	var ids []string
 	for _, l := range layers {
 		ids = append(ids, fmt.Sprintf("sha256:%x", sha256.Sum256(l)))
@@ -89,7 +90,7 @@ func TestRunImage(t *testing.T) {
 		run("-image", "archive:"+file).want(t, 0, `^hello from /made/up$`, `^new passwd stays$`)
 		run("-image", "greet:1", "-e", "GREETING=hi", "-w", "/etc", "--", "echo $GREETING from $PWD; touch new2 && rm stays").want(t, 0, `^hi from /etc$`)
 		run("-image", "greet:1", "--", "cd /; echo etc/*").want(t, 0, `^etc/new etc/passwd etc/stays$`) // changes went with their container
-		run("-image", "nothing:1").wantErr(t, 125, `not found`)
+		run("-image", "127.0.0.1:1/nothing:1").wantErr(t, 125, `connection refused`)
 		run("-image", "greet:1", "-writable").wantErr(t, 125, `-image goes with`)
 	})
 }

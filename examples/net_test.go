@@ -41,6 +41,10 @@ func TestRunNetwork(t *testing.T) {
 		r.want(t, 0, `^10\.[\d.]+\tweb www$`, `^192\.0\.2\.9\tprinter$`, `^web$`, `^nameserver 127\.0\.0\.11$`, `^0a:00:00:00:00:01$`)
 		r.wantErr(t, 0, `^  eth0 is on network examples with \[10\.`, `^  port 8080/tcp of the host leads to 80$`, `^  port \d+/udp of the host leads to 53$`)
 
+		r = run("-net", "bridge:examples", "-P", "-store", filepath.Join(c.dir, "store"), "-image", "archive:"+imageArchive(t, c))
+		r.wantErr(t, 0, `^  port \d+/udp of the host leads to 53$`, `^  port \d+/tcp of the host leads to 80$`)
+		run("-P", "true").wantErr(t, 125, `-P needs -image`)
+
 		id := "caisson-examples-" + filepath.Base(c.dir)
 		run("-q", "-detach", "-id", id, "-net", "bridge:examples", "--", "sleep", "1000").want(t, 0, id)
 		state, err := host.Cookie()

@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -42,6 +44,9 @@ func (c *Connection) reserve(ctx context.Context) error {
 	}
 	if err := checkRules(c.tableName()); err != nil {
 		return err
+	}
+	if c.host.Journal == nil {
+		recoverFirst(ctx)
 	}
 	for _, e := range c.nets.Endpoints {
 		c.rec.Endpoints = append(c.rec.Endpoints, endpointRef{e.Network.Name(), newID()})
@@ -85,6 +90,33 @@ func (c *Connection) journal() error {
 		c.entry, err = addEntry(c.host.Journal, data)
 	}
 	return err
+}
+
+var recovered sync.Once
+
+// recoverFirst undoes what killed programs of this user left, once for this program: it could hold the port or the address that
+// is wanted. What cannot be undone stays recorded, and is not this connection's fault.
+func recoverFirst(ctx context.Context) {
+	recovered.Do(func() {
+		dir, err := journal.Dir()
+		if err != nil {
+			return
+		}
+		defer dir.Close()
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		undoHere := func(ctx context.Context, version int, data []byte) error {
+			r, err := decodeRecord(version, data)
+			if err == nil && r.Pasta != "" {
+				return endPasta(r)
+			}
+			if err == nil {
+				err = undo(ctx, r)
+			}
+			return err
+		}
+		_, _ = journal.Recover(ctx, dir, map[string]journal.Undoer{ownerName: journal.UndoFunc(undoHere)})
+	})
 }
 
 // addEntry records what may have to be undone.
@@ -178,7 +210,7 @@ func (c *Connection) reservePort(s *store, e *epState, p Port) error {
 	other, err := s.takePort(r.port, e.ID)
 	if err == nil && other != "" && other != e.ID {
 		err = &Error{Op: "publish port", Object: r.port.String(), Err: fmt.Errorf("%w: by endpoint %s: %w", ErrPortTaken, other, unix.EADDRINUSE),
-			Remedy: "choose another port of the host, or none"}
+			Remedy: "choose another port of the host, or none; what a killed program left is undone by caisson.Recover with netns.Owner"}
 	}
 	e.Ports = append(e.Ports, r.port)
 	return err

@@ -28,8 +28,8 @@
 //     A network that is Internal needs neither. [Bridge.Changes] tells what was changed.
 //   - Files below /run/caisson/netns.
 //
-// All of it goes with the last container. It is recorded before it is done: after a program was killed, caisson.Recover with
-// [Owner] undoes it. Nothing depends on one program: several may use the same network at once, and each finds what others
+// All of it goes with the last container. It is recorded before it is done: after a program was killed, the next program that
+// connects a container undoes it, and so does caisson.Recover with [Owner]. Nothing depends on one program: several may use the same network at once, and each finds what others
 // reserved.
 //
 // # Beside other programs' rules

@@ -135,3 +135,22 @@ func TestManyPrograms(t *testing.T) {
 		t.Errorf("%d endpoints: %v", len(l), err)
 	}
 }
+
+// What a killed program left is undone by the next one that needs a network: here the port.
+func TestNextProgramRecovers(t *testing.T) {
+	nothingLeft(t)
+	cmd := testutil.Role("connect")
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = pipe.Read(make([]byte, 4)) // connected
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if out, err := testutil.Role("connect").Output(); string(out) != "made\ndone\n" {
+		t.Errorf("%s %v", out, err)
+	}
+}

@@ -1,112 +1,78 @@
-// Command judge runs a program that nobody trusts, on an input, and says how it fared: accepted, wrong answer, out of
-// memory, out of time, too much output, or crashed. It is the core of a programming contest's or a course's judge.
+// Command judge runs programs that nobody trusts, each in a container of its own, and says how they fared: accepted, wrong
+// answer, out of memory, out of time, too much output, or crashed. It is what a programming contest or a course needs.
+//
+// As a service, with a page to try it:
+//
+//	go run ./examples/judge -listen localhost:8080
+//
+// and once, from the command line:
 //
 //	go run ./examples/judge -in 3 -want 6 ./examples/judge/double.sh
 //
-// The program is put into the container as a file; it sees nothing of the host but the public programs, has no
-// network, is nobody, and leaves nothing behind. Needs Linux 5.14. Limits of memory and processes need a cgroup
-// that may be written; without one, -best-effort goes on and the verdict lists what was not held.
+// A program sees nothing of the host but the public programs, has no network and no capability, and leaves nothing behind.
+// Needs Linux 5.14. Limits of memory and processes need a cgroup that may be written; without one, -best-effort goes on
+// and says what was not held.
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"os"
-	"strings"
+	"os/signal"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/caisson-go/caisson"
-	"github.com/caisson-go/caisson/cgroups"
 )
 
-// Verdict is what judge prints.
-type Verdict struct {
-	Verdict  string                       `json:"verdict"`
-	ExitCode int                          `json:"exit_code"`
-	Output   string                       `json:"output"`
-	Wall     time.Duration                `json:"wall_ns"`
-	CPU      cgroups.Value[time.Duration] `json:"cpu_ns"`
-	Memory   cgroups.Value[uint64]        `json:"peak_memory_bytes"`
-	NotHeld  []string                     `json:"not_held,omitempty"`
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("judge: ")
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
 }
 
-func main() {
-	in := flag.String("in", "", "`TEXT` for the program's standard input")
-	want := flag.String("want", "", "the right answer (`TEXT`)")
-	cpu := flag.Duration("cpu", time.Second, "CPU time that the program may use")
-	wall := flag.Duration("wall", 10*time.Second, "time that it may take in all")
-	bestEffort := flag.Bool("best-effort", false, "go on where limits cannot be applied")
+func run() error {
+	cfg := defaultConfig()
+	flag.StringVar(&cfg.listen, "listen", "", "serve HTTP at `ADDRESS`; without it one program is run")
+	flag.StringVar(&cfg.root, "rootfs", "", "`DIR` with the programs' root filesystem, instead of a view of the host's")
+	flag.IntVar(&cfg.parallel, "parallel", runtime.NumCPU()+1, "programs that run at the same time")
+	flag.IntVar(&cfg.queue, "queue", cfg.queue, "programs that wait; more are refused with status 429")
+	flag.IntVar(&cfg.pool, "pool", 0, "containers that are kept ready (0: twice -parallel)")
+	flag.DurationVar(&cfg.grace, "grace", cfg.grace, "how long programs that run may go on after SIGTERM")
+	flag.BoolVar(&cfg.bestEffort, "best-effort", false, "go on where limits cannot be applied")
+	in := flag.String("in", "", "once: `TEXT` for the program's standard input")
+	want := flag.String("want", "", "once: the right answer (`TEXT`)")
+	cpu := flag.Duration("cpu", time.Second, "once: CPU time that the program may use")
+	wall := flag.Duration("wall", 10*time.Second, "once: time that it may take in all")
 	flag.Parse()
+	if cfg.listen != "" {
+		if flag.NArg() > 0 {
+			return errors.New("-listen takes no program")
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return serve(ctx, cfg, func(url string) { fmt.Println("listening on", url) })
+	}
 	if flag.NArg() != 1 {
-		log.Fatal("judge: give one program or script")
+		return errors.New("give one program or script, or -listen")
 	}
 	program, err := os.ReadFile(flag.Arg(0))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	v, err := judge(context.Background(), program, *in, *want,
-		caisson.WithCPUTime(*cpu), caisson.WithTimeout(*wall), caisson.WithBestEffort(*bestEffort))
+	v, err := once(context.Background(), program, *in, *want,
+		caisson.WithCPUTime(*cpu), caisson.WithTimeout(*wall), caisson.WithBestEffort(cfg.bestEffort))
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	enc := json.NewEncoder(os.Stdout)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		log.Fatal(err)
-	}
-}
-
-// limits are the same for every program.
-var limits = caisson.Options(
-	caisson.WithMemory(64<<20),
-	caisson.WithPids(32),
-	caisson.WithOutputLimit(64<<10),
-	caisson.WithCapabilities(), // none at all
-	caisson.WithReadOnlyRoot(true),
-)
-
-// judge runs the program once. An error is the judge's fault or the machine's; the program's faults are verdicts.
-func judge(ctx context.Context, program []byte, in, want string, more ...caisson.Option) (*Verdict, error) {
-	var out bytes.Buffer
-	c, err := caisson.New(
-		caisson.WithFile("/solution", program, 0o755),
-		caisson.WithCommand("/solution"),
-		caisson.WithStdin(strings.NewReader(in)),
-		caisson.WithStdout(&out),
-		caisson.WithContext(ctx),
-		limits, caisson.Options(more...),
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	p, err := c.Start(ctx)
-	if err != nil {
-		return nil, err
-	}
-	r, err := p.Wait(ctx)
-	if err != nil {
-		return nil, err
-	}
-	v := &Verdict{verdict(r, out.String(), want), r.ExitCode, out.String(), r.Wall, r.CPU, r.PeakMemory, nil}
-	for _, m := range c.Isolation().Missing() {
-		v.NotHeld = append(v.NotHeld, m.String())
-	}
-	return v, nil
-}
-
-func verdict(r *caisson.Result, out, want string) string {
-	switch {
-	case r.Reason == caisson.ReasonSignaled, r.Reason == caisson.ReasonExited && r.ExitCode != 0:
-		return fmt.Sprintf("crashed (%v)", r)
-	case r.Reason != caisson.ReasonExited:
-		return r.Reason.String()
-	case strings.TrimSpace(out) != strings.TrimSpace(want):
-		return "wrong answer"
-	}
-	return "accepted"
+	return enc.Encode(v)
 }

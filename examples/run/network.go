@@ -19,6 +19,7 @@ import (
 // network is what the command line says about the network.
 type network struct {
 	kind     string
+	all      bool
 	endpoint netns.Endpoint
 	dns      netns.DNS
 	hosts    []netns.Host
@@ -35,6 +36,7 @@ func (n *network) flags(f *flag.FlagSet) {
 		n.endpoint.Ports = append(n.endpoint.Ports, p)
 		return err
 	})
+	bothBool(f, &n.all, "P", "publish-all", "publish the ports that -image exposes on ports that are free; with -net bridge or pasta")
 	f.Func("ip", "fixed `ADDRESS` on the bridge; may be repeated, for IPv6", func(s string) error {
 		a, err := netip.ParseAddr(s)
 		n.endpoint.Addresses = append(n.endpoint.Addresses, a)
@@ -56,6 +58,21 @@ func (n *network) flags(f *flag.FlagSet) {
 		n.hosts = append(n.hosts, netns.Host{Addr: a, Names: []string{name}})
 		return err
 	})
+}
+
+// expose publishes the ports that an image mentions, if that was asked for.
+func (n *network) expose(ports []string) error {
+	if !n.all {
+		return nil
+	}
+	for _, text := range ports {
+		p, err := netns.ParsePort(text)
+		if err != nil {
+			return fmt.Errorf("-P: %w", err)
+		}
+		n.endpoint.Ports = append(n.endpoint.Ports, p)
+	}
+	return nil
 }
 
 // options turns it into wishes.

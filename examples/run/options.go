@@ -46,6 +46,9 @@ func (c *config) options(ctx context.Context) ([]caisson.Option, error) {
 	}
 	opts = append(opts, more...)
 	opts = append(opts, c.capabilities()...)
+	if c.network.all && c.image == "" {
+		return nil, errors.New("-P needs -image")
+	}
 	if more, err = c.network.options(ctx); err != nil {
 		return nil, err
 	}
