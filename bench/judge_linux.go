@@ -51,7 +51,7 @@ func judged(w *workspace) error {
 	var floor []float64 // what the machine gives at that time
 	rates, times := make([][]float64, len(kinds)), make([][]float64, len(kinds))
 	for round := range 6 { // the first is to warm up
-		r, err := floorRate(floors, "A", n)
+		r, err := floorRate(floors, "A", true, n)
 		if err != nil {
 			return err
 		}
