@@ -25,10 +25,10 @@ func main() {
 	log.SetFlags(0)
 	asJSON := flag.Bool("json", false, "print the findings as JSON")
 	flag.Parse()
+	// Each of the two gets time of its own: a start that never comes leaves the probes theirs.
+	start, left := try(time.Minute)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-
-	start, left := try(ctx)
 	findings := append(append(caisson.Probe(ctx), left...), start)
 	var err error
 	if *asJSON {
@@ -47,7 +47,9 @@ func main() {
 }
 
 // try starts a container with the defaults, and tells how that went and which defaults did not hold.
-func try(ctx context.Context) (start caisson.Ability, left []caisson.Ability) {
+func try(patience time.Duration) (start caisson.Ability, left []caisson.Ability) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	start = caisson.Ability{Area: "container", Name: "start", Answer: caisson.Yes}
 	c, err := caisson.New(caisson.WithCommand("true"))
 	if err == nil {
