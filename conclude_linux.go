@@ -195,7 +195,7 @@ func (r *running) forgetGroup(ctx context.Context, rec *state.Record) error {
 		}
 		r.groupGone.Store(true)
 	}
-	rec.CgroupName, rec.Cgroup = "", nil
+	rec.CgroupName, rec.CgroupFrom, rec.Cgroup = "", nil, nil
 	return r.det.entry.Write(rec)
 }
 
@@ -261,7 +261,7 @@ func openRecordedGroup(rec *state.Record) (g *cgroups.Group, err error) {
 	case len(rec.Cgroup) > 0:
 		g, err = cgroups.OpenPaths(rec.Cgroup)
 	case rec.CgroupName != "":
-		g, err = cgroups.Open(rec.CgroupName)
+		g, err = openFrom(rec.CgroupFrom, rec.CgroupName)
 	default:
 		return nil, nil
 	}

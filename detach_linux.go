@@ -121,7 +121,7 @@ func (r *running) noteGroup(name, parent string) (func(), error) {
 	if parent != "" {
 		name = path.Join(parent, name)
 	}
-	return func() {}, r.det.update(func(rec *state.Record) { rec.CgroupName = name })
+	return func() {}, r.det.update(func(rec *state.Record) { rec.CgroupName, rec.CgroupFrom = name, ownGroups() })
 }
 
 // noteMadeGroup records where a group is that was made.

@@ -44,7 +44,10 @@
 //
 // A running container can be stopped where it is ([Container.Pause], [Container.Resume]), given other limits
 // ([Container.Update]) and looked at
-// ([Container.Stats], [Container.Top]). [Container.Events] tells what happens to it.
+// ([Container.Stats], [Container.Top]). [Container.Events] tells what happens to it. Further processes are started in it
+// ([Container.Exec]), filesystems mounted ([Container.Mount], [Container.Unmount]), files copied ([Container.CopyIn],
+// [Container.CopyOut]) and sockets opened ([Container.Dial], [Container.Listen]): by short-lived processes that enter it, so
+// that hostile processes inside can spoil the result for themselves and lead it nowhere else.
 //
 // The container lives no longer than the host program: when that ends, in whatever way, SIGKILL included, a small
 // process (the keeper; one for the whole program, without a Go runtime) kills every container's first process, and the

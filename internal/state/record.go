@@ -61,6 +61,7 @@ type Record struct {
 	OwnPID bool    `json:"ownPIDs"`         // it has a pid namespace: all other processes end with the first
 
 	CgroupName string            `json:"cgroupName,omitempty"` // noted before the group is made
+	CgroupFrom map[string]string `json:"cgroupFrom,omitempty"` // the groups that its maker was in, by hierarchy: where the name is looked for
 	Cgroup     map[string]string `json:"cgroup,omitempty"`     // its directory in each hierarchy, once it is made
 	Things     []Thing           `json:"things,omitempty"`     // what owners have to undo
 
