@@ -18,7 +18,6 @@ func (c *compiler) inside() {
 	c.Step("lead", "a process group")
 	c.Call(unix.SYS_SETPGID, "setpgid", program.Int(0), program.Int(0))
 	c.joinCgroups()
-	c.closeCgroups()
 	emitScheduling(c.Builder, &p.attrs, beforeFork)
 	c.labels(&p.lsm) // a child keeps them; inside, /proc is the container's
 	c.join(m.nsFlags)
@@ -36,6 +35,7 @@ func (c *compiler) inside() {
 
 // appear makes the process that appears in the container, with the final credentials, and has it do the rest.
 func (c *compiler) appear(p *processSpec, ruleset program.OpRef) {
+	c.closeCgroups()
 	c.credentials(p)
 	c.closeMemory()
 	c.secondProcess("the process in the container")
@@ -64,11 +64,15 @@ func (c *compiler) join(flags uint64) {
 
 // closeCgroups closes the files by which the groups were entered, so that they are in no process that appears inside.
 func (c *compiler) closeCgroups() {
-	if c.m.joins == 0 && !c.m.cgroupFD {
+	joins := c.m.joins
+	if c.m.late { // joinLate has closed them
+		joins = 0
+	}
+	if joins == 0 && !c.m.cgroupFD {
 		return
 	}
 	c.Step("close", "cgroups")
-	for i := range c.m.joins {
+	for i := range joins {
 		c.Close(c.Input(cgroupName(i)))
 	}
 	if c.m.cgroupFD {

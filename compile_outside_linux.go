@@ -33,7 +33,25 @@ func (c *compiler) outside() {
 		c.landlockRestrict(ruleset)
 		c.seccomp()
 	}
+	c.closeInputs()
 	c.appear(p, ruleset)
+}
+
+// closeInputs closes the files that the set-up needed and the process that appears does not.
+func (c *compiler) closeInputs() {
+	c.Step("close", "the files of the set-up")
+	for _, j := range c.m.joined {
+		c.Close(c.Input(j.name))
+	}
+	if c.m.template {
+		c.Close(c.Input("template"))
+	}
+	for i := range c.m.joins {
+		c.Close(c.Input(cgroupName(i)))
+	}
+	if c.m.cgroupFD {
+		c.Close(c.Input("cgroup.procs"))
+	}
 }
 
 // ownMounts opens the process's mount namespace: by its name, where /proc is that of its own pid namespace.

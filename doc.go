@@ -44,7 +44,10 @@
 //
 // A running container can be stopped where it is ([Container.Pause], [Container.Resume]), given other limits
 // ([Container.Update]) and looked at
-// ([Container.Stats], [Container.Top]). [Container.Events] tells what happens to it.
+// ([Container.Stats], [Container.Top]). [Container.Events] tells what happens to it. Further processes are started in it
+// ([Container.Exec]), filesystems mounted ([Container.Mount], [Container.Unmount]), files copied ([Container.CopyIn],
+// [Container.CopyOut]) and sockets opened ([Container.Dial], [Container.Listen]): by short-lived processes that enter it, so
+// that hostile processes inside can spoil the result for themselves and lead it nowhere else.
 //
 // The container lives no longer than the host program: when that ends, in whatever way, SIGKILL included, a small
 // process (the keeper; one for the whole program, without a Go runtime) kills every container's first process, and the
@@ -56,6 +59,11 @@
 // [WithDetached] makes a container that outlives the program: [Load] finds it by its id, in this program or another, and
 // how it ended is known even if nobody was there. [Container.Close] then only lets go of it; [Container.Remove] ends and
 // removes it. [List] shows all of a user's.
+//
+// [WithLog] writes the output to files that are rotated ([Container.Logs] reads them), [WithRestart] starts a command again,
+// [WithHealthCheck] asks whether it is well ([Container.Health]), and [Container.Attach] connects with the streams of a running
+// one. A detached container can have all of it too, and a terminal, by a program that supervises it and lives as long: see
+// [WithMonitor].
 //
 // A program that starts many commands in containers of one kind keeps some ready: a [Pool] makes them up to the point
 // where only the command is missing. Each is used once.

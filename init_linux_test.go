@@ -107,6 +107,9 @@ func TestInitHasNothing(t *testing.T) {
 		"files":   {WithExtraFiles(os.Stdin, os.Stdin)},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if name == "userns" && isRoot() {
+				needIDMaps(t)
+			}
 			warm := newContainer(t, append([]Option{WithCommand("true")}, opts...)...)
 			if err := warm.Run(testContext(t)); err != nil {
 				t.Fatal(err)

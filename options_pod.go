@@ -30,8 +30,8 @@ type podSpec struct {
 //
 // The joined namespaces live on until the last member has ended, also when the other container ends or is closed; when that is
 // started again it has new ones. The exception is the pid namespace: all in it end with its first process, the command of the
-// container that made it. What appears in it has nothing of the host and cannot be traced before it has its final credentials, so
-// members need not be trusted.
+// container that made it. What appears in it has its final credentials, or is closed to all of its user namespace, so members
+// need not be trusted, save those that without a user namespace have been given CAP_SYS_PTRACE.
 func WithNamespacesOf(c *Container, kinds ...namespaces.Kind) Option {
 	return option(func(s *spec) {
 		p := podSpec{of: c, nilOf: c == nil || c.spec == nil}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,7 +123,7 @@ func TestPodOfProcesses(t *testing.T) {
 			first, join := pod(t, user, namespaces.PID, namespaces.Net)
 			var out buffer
 			second, p := start(t, testContext(t), join, WithStdout(&out), WithTerminal(24, 80), WithUser("0"),
-				sh(`[ $$ != 1 ] && cat /proc/1/comm && kill -0 1 && tty && ps -o args; echo ready; sleep 2000`))
+				sh(`[ $$ != 1 ] && cat /proc/1/comm && kill -0 1 && tty && ps -o args; echo ready; exec sleep 2000`))
 			out.await(t, "ready")
 			if got := out.String(); !strings.Contains(got, "caisson-init\r\n/dev/pts/0\r\n") || !strings.Contains(got, "sleep 1000") {
 				t.Errorf("%q", got)
@@ -136,7 +135,7 @@ func TestPodOfProcesses(t *testing.T) {
 				t.Errorf("%q", got)
 			}
 			l, err := second.Top(testContext(t))
-			if err != nil || len(l) != 1 || !slices.Contains(l[0].Args, "2000") {
+			if err != nil || len(l) != 1 || !strings.Contains(strings.Join(l[0].Args, " "), "sleep 2000") {
 				t.Errorf("%+v %v", l, err)
 			}
 			third, q := start(t, testContext(t), join, sh("exit 9"))

@@ -108,7 +108,7 @@ var poolOptions = map[string]string{
 	"domainname": "WithDomainname", "cgroup": "WithCgroup", "cgroupOff": "WithoutCgroup", "bestEffort": "WithBestEffort", "sysctls": "WithSysctl",
 	"stopSignal": "WithStopSignal", "logger": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
 	"deviceRules": "WithDeviceRules", "detach": "WithDetached", "alone": "WithLandlockOnly", "hooks": "WithHook", "restart": "WithRestart",
-	"log": "WithLog", "health": "WithHealthCheck", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting",
+	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting",
 }
 
 // NewPool makes a pool of containers that [New] would make from the same options, and begins to fill it. A command need not
@@ -116,7 +116,7 @@ var poolOptions = map[string]string{
 // options are reported at once, all of them, as errors that match [ErrInvalid]; what this machine cannot do is reported by
 // Ready, Get and Run. The pool must be closed.
 //
-// Not for a pool are [WithDetached], [WithRestart], [WithInit], [WithNamespacesOf], a joined pid namespace, [WithLog], [WithHealthCheck], [WithTrace], [WithLandlockOnly],
+// Not for a pool are [WithDetached], [WithRestart], [WithInit], [WithNamespacesOf], a joined pid namespace, [WithLog], [WithHealthCheck], [WithAttachable], [WithTrace], [WithLandlockOnly],
 // [WithSeccompRecorder] and a [CgroupConfig] with a Name.
 func NewPool(cfg PoolConfig, opts ...Option) (*Pool, error) {
 	s, err := newSpec(append(slices.Clip(opts), option(func(s *spec) {
@@ -164,6 +164,7 @@ func (s *spec) validatePool() error {
 		{s.namespaces.PID.IsJoin() && s.pod.of == nil, "WithNamespaces", "who waits in a pid namespace that others are in could be disturbed by them"},
 		{s.log != nil, "WithLog", "give each run its own streams"},
 		{s.health != nil, "WithHealthCheck", "a container of a pool is used once"},
+		{s.attachable, "WithAttachable", "give each run its own streams"},
 		{s.alone, "WithLandlockOnly", "there is nothing to make beforehand"},
 		{s.process.notify.recorder != nil, "WithSeccompRecorder", "a recorder is for single runs"},
 		{s.cgroup.Name != "", "WithCgroup", "one name is not enough for a pool; leave it out"},
@@ -218,6 +219,7 @@ func (p *Pool) refuse(s *spec) error {
 		{reflect.DeepEqual(a.attrs, b.attrs), "WithScheduler and other attributes"},
 		{reflect.DeepEqual(a.lsm, b.lsm), "WithAppArmor or WithSELinux"},
 		{reflect.DeepEqual(a.oomScoreAdj, b.oomScoreAdj), "WithOOMScoreAdj"},
+		{a.nested == b.nested, "WithNesting"},
 		{len(a.notify.names) == len(b.notify.names) && a.notify.recorder == b.notify.recorder, "WithSeccompNotify or WithSeccompRecorder"},
 	} {
 		if !o.same {
@@ -255,7 +257,7 @@ func sameWish(a, b reflect.Value) bool {
 // pipes can be asked for before. If none is ready Get waits for one, until ctx ends.
 //
 // What can be given: every [ProcessOption] but those about scheduling, labels, the OOM score and seccomp notifications; limits of the cgroup,
-// which are then changed as by [Container.Update]; and files ([WithFile], [WithFiles], [WithFS]), which are written before the
+// which are then changed as by [Container.Update], so that 0 leaves those of the recipe; and files ([WithFile], [WithFiles], [WithFS]), which are written before the
 // command starts, where the root filesystem or a mount is writable by then. Anything else is refused with an error that
 // matches [ErrInvalid] and names the option. What the recipe says holds where nothing else is given; lists such as
 // [WithEnv]'s add to it.
@@ -275,25 +277,28 @@ func (p *Pool) Get(ctx context.Context, opts ...Option) (*Container, error) {
 }
 
 // Run runs a command in a container of the pool and waits for its end: [Pool.Get], [Container.Run] and [Container.Close] in one,
-// and faster. How the command ended is told by the result alone; the error is that it could not be started, or not waited
-// for. When ctx ends, the command is ended.
+// and faster. How the command ended is told by the result alone, also where ctx ended it ([ReasonCanceled]). The error is that it could
+// not be started, and there is no result then; or, beside the result, what [Process.Wait] returns, or what could not be released.
 func (p *Pool) Run(ctx context.Context, opts ...Option) (*Result, error) {
 	c, err := p.get(ctx, opts, true)
 	if err != nil {
 		return nil, p.fail("run", err)
 	}
-	err = c.run1(ctx, c.spec)
-	var exit *ExitError
-	if errors.As(err, &exit) {
-		err = nil
-	}
-	var res *Result
-	if q := c.Process(); err == nil && q != nil {
-		res = q.result
-	}
+	res, err := c.runReady(ctx)
 	err = errors.Join(err, c.Close())
 	p.refill()
 	return res, p.fail("run", err)
+}
+
+// runReady runs the command of a container that was just taken, to its end.
+func (c *Container) runReady(ctx context.Context) (*Result, error) {
+	q, err := c.startThen(ctx, c.spec, true)
+	if err != nil {
+		return nil, err
+	}
+	q.endWith(ctx)
+	q.attend()
+	return q.Wait(context.WithoutCancel(ctx)) // the result is wanted also when the context has ended
 }
 
 func (p *Pool) get(ctx context.Context, opts []Option, attend bool) (*Container, error) {

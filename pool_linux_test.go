@@ -239,6 +239,29 @@ func TestPoolGetAndGiveUp(t *testing.T) {
 	}
 }
 
+// The end of the context ends the command, and the result says so.
+func TestPoolRunCanceled(t *testing.T) {
+	noLeaks(t)
+	p := newPool(t, 1)
+	ctx, cancel := context.WithCancel(testContext(t))
+	var out buffer
+	go func() {
+		out.await(t, "begun")
+		cancel()
+	}()
+	if r, err := p.Run(ctx, sh("echo begun; sleep 1000"), WithStdout(&out)); err != nil || r.Reason != ReasonCanceled {
+		t.Error(r, err)
+	}
+	if r, err := p.Run(testContext(t), sh("echo x"), WithStdout(fullWriter{})); !errors.Is(err, unix.ENOSPC) || r == nil || !r.Success() {
+		t.Error(r, err)
+	}
+}
+
+// fullWriter takes nothing.
+type fullWriter struct{}
+
+func (fullWriter) Write([]byte) (int, error) { return 0, unix.ENOSPC }
+
 func TestPoolTerminal(t *testing.T) {
 	noLeaks(t)
 	var out buffer
@@ -730,7 +753,7 @@ func TestPoolKnowsEveryField(t *testing.T) {
 	// What has been looked at for pools; the others would be taken over from Get.
 	known := []string{"args", "commandFile", "env", "dir", "user", "stdin", "stdout", "stderr", "extraFiles", "terminal", "rows", "cols", "caps", "allowNewPrivs", "rlimits",
 		"umask", "oomScoreAdj", "resources", "pidsSet", "resourcesSet", "timeout", "cpuTime", "waitDelay", "outputLimit", "seccomp", "seccompOff", "ctx", "cancel", "exactEnv",
-		"attrs", "groups", "landlock", "notify", "lsm"}
+		"attrs", "groups", "landlock", "notify", "lsm", "nested"}
 	p := reflect.TypeFor[processSpec]()
 	for i := range p.NumField() {
 		if name := p.Field(i).Name; !slices.Contains(known, name) {

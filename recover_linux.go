@@ -21,6 +21,30 @@ const groupOwner = "caisson.cgroup"
 
 type groupRecord struct {
 	Name string `json:"name"` // as cgroups.Open takes it
+	// Own are the groups in which the program was, by hierarchy: a name means a place near them, and who recovers may be elsewhere.
+	Own map[string]string `json:"own,omitempty"`
+}
+
+// ownGroups are the groups that this program is in.
+var ownGroups = sync.OnceValue(func() map[string]string {
+	m, err := cgroups.Default()
+	if err != nil {
+		return nil
+	}
+	own := map[string]string{}
+	for _, h := range m.Layout().Hierarchies {
+		own[h.Name] = h.Own
+	}
+	return own
+})
+
+// openFrom opens a group by the name that a program in the given groups gave it.
+func openFrom(own map[string]string, name string) (*cgroups.Group, error) {
+	m, err := cgroups.Default()
+	if err != nil {
+		return nil, err
+	}
+	return m.OpenFrom(own, name)
 }
 
 // recordGroup records a cgroup that is about to be made; the returned function strikes it out.
@@ -29,10 +53,13 @@ func recordGroup(name, parent string) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
+	rec := groupRecord{Name: name}
 	if parent != "" {
-		name = path.Join(parent, name)
+		rec.Name = path.Join(parent, name)
+	} else {
+		rec.Own = ownGroups()
 	}
-	data, err := json.Marshal(groupRecord{name})
+	data, err := json.Marshal(rec)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +95,7 @@ func undoGroup(ctx context.Context, version int, data []byte) error {
 	if err := json.Unmarshal(data, &rec); err != nil {
 		return err
 	}
-	g, err := cgroups.Open(rec.Name)
+	g, err := openFrom(rec.Own, rec.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

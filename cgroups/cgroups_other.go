@@ -36,6 +36,7 @@ func (*Manager) Vacate(context.Context, string) error                         { 
 func (*Manager) Mode() Mode                                                   { return ModeNone }
 func (*Manager) Check() []Availability                                        { return nil }
 func (*Manager) Open(string) (*Group, error)                                  { return nil, errOS }
+func (*Manager) OpenFrom(map[string]string, string) (*Group, error)           { return nil, errOS }
 func (*Manager) OpenPaths(Paths) (*Group, error)                              { return nil, errOS }
 func (*Group) Name() string                                                   { return "" }
 func (*Group) Controllers() Controllers                                       { return 0 }

@@ -36,7 +36,11 @@ func OpenPaths(p Paths) (*Group, error) {
 // name that New was given with the default parent. One that is nowhere is an error that Is [io/fs.ErrNotExist]. Where systemd
 // runs, other programs of this user may have groups of that name in scopes of theirs: if there are several, and none is this
 // program's, the error Is [io/fs.ErrExist].
-func (m *Manager) Open(name string) (*Group, error) {
+func (m *Manager) Open(name string) (*Group, error) { return m.OpenFrom(nil, name) }
+
+// OpenFrom is [Manager.Open] of a name that another program gave to New, which was in other groups than this one: own says
+// which, by the name of the hierarchy, as [Hierarchy].Own has them. For hierarchies that it does not name it is as Open.
+func (m *Manager) OpenFrom(own map[string]string, name string) (*Group, error) {
 	p := Paths{}
 	if strings.HasPrefix(name, "/") {
 		if err := checkParent(name); err != nil || name == "/" {
@@ -47,7 +51,11 @@ func (m *Manager) Open(name string) (*Group, error) {
 	}
 	for i := range m.layout.Hierarchies {
 		h := &m.layout.Hierarchies[i]
-		if dir := m.lookup(h, name); dir != "" {
+		from := h.Dir()
+		if g, ok := own[h.Name]; ok {
+			from = h.dirOf(g)
+		}
+		if dir := m.lookup(h, from, name); dir != "" {
 			p[h.Name] = dir
 		}
 	}
@@ -66,12 +74,12 @@ func (m *Manager) Open(name string) (*Group, error) {
 	return m.OpenPaths(p)
 }
 
-// lookup finds the directory of a group; a name without path where New would have made it.
-func (m *Manager) lookup(h *Hierarchy, name string) string {
+// lookup finds the directory of a group; a name without path where New would have made it for a program in from.
+func (m *Manager) lookup(h *Hierarchy, from, name string) string {
 	if name[0] == '/' {
 		return existing(h.dirOf(name))
 	}
-	for dir := h.Dir(); dir != ""; dir = path.Dir(dir) {
+	for dir := from; dir != ""; dir = path.Dir(dir) {
 		if found := existing(path.Join(dir, name)); found != "" {
 			return found
 		}

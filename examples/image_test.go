@@ -90,7 +90,7 @@ func TestRunImage(t *testing.T) {
 		run("-image", "archive:"+file).want(t, 0, `^hello from /made/up$`, `^new passwd stays$`)
 		run("-image", "greet:1", "-e", "GREETING=hi", "-w", "/etc", "--", "echo $GREETING from $PWD; touch new2 && rm stays").want(t, 0, `^hi from /etc$`)
 		run("-image", "greet:1", "--", "cd /; echo etc/*").want(t, 0, `^etc/new etc/passwd etc/stays$`) // changes went with their container
-		run("-image", "nothing:1").wantErr(t, 125, `not found`)
+		run("-image", "127.0.0.1:1/nothing:1").wantErr(t, 125, `connection refused`)
 		run("-image", "greet:1", "-writable").wantErr(t, 125, `-image goes with`)
 	})
 }

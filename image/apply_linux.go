@@ -33,6 +33,7 @@ type applier struct {
 	// finished says that directories have their modes already: a set-group-ID one gives its group to what is made in it.
 	finished     bool
 	impliedBytes int
+	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
 }
 
@@ -518,4 +519,9 @@ func (a *applier) putNode(hdr *tar.Header, path string) error {
 }
 
 // finish completes the layer.
-func (a *applier) finish() error { return a.finishDirs() }
+func (a *applier) finish() error {
+	if err := a.inheritDirs(); err != nil {
+		return err
+	}
+	return a.finishDirs()
+}

@@ -1,23 +1,24 @@
 // Package image keeps container images on disk and turns them into root filesystems.
 //
-// A [Store] is a directory in the layout of the OCI image specification, so that other tools read it. Archives of docker save, podman save and
-// skopeo, and OCI layouts, are loaded into it; [Store.Rootfs] is an image as root filesystem of a container:
+// A [Store] is a directory in the layout of the OCI image specification, so that other tools read it. Images are pulled into it from
+// registries, or loaded from OCI layouts and archives of docker save, podman save and skopeo; [Store.Rootfs] is an image as root
+// filesystem of a container:
 //
 //	store, err := image.Open(dir, image.Options{})
 //	if err != nil { … }
-//	images, err := store.Load(ctx, file, image.LoadOptions{})
-//	if err != nil { … }
-//	info, err := store.Inspect(ctx, images[0].Name, nil)
+//	if _, err := store.Pull(ctx, "alpine", image.PullOptions{}); err != nil { … }
+//	info, err := store.Inspect(ctx, "alpine", nil)
 //	if err != nil { … }
 //	p := info.Config.Process(image.Overrides{})
 //	c, err := caisson.New(
-//		caisson.WithRootfs(store.Rootfs(images[0].Name)),
+//		caisson.WithRootfs(store.Rootfs("alpine")),
 //		caisson.WithCommand(p.Args[0], p.Args[1:]...),
 //		caisson.WithEnv(p.Env...), caisson.WithUser(p.User), caisson.WithDir(p.Dir),
 //		caisson.WithStopSignal(syscall.Signal(p.StopSignal)),
 //	)
 //
-// The package is useful without containers too: [Store.Unpack] makes a directory of each layer.
+// The package is useful without containers too: [Store.Unpack] makes a directory of each layer, [Store.Extract] one of all of them,
+// [Store.Import] an image of a tar of a root filesystem, and [Store.Save] an archive of images.
 //
 // # Sharing
 //
@@ -25,11 +26,17 @@
 // and renamed, so that neither a crash nor a kill leaves half of anything under a name that counts; what was half done
 // is cleared away by the next [Open]. Names are changed in one step. [Store.GC] removes what no image and no container needs.
 //
+// # Registries
+//
+// [Store.Pull] and [Store.Push] speak the distribution protocol of OCI and Docker, with the names, the config.json and the credential helpers of
+// Docker: what docker login knows is known here. A credential helper is a program on this machine that config.json names; RegistryOptions has
+// other ways. TLS is required but on loopback addresses.
+//
 // # Hostile images
 //
 // An image is what a stranger wrote. Every document and every path in it is checked, sizes are bounded before anything is allocated ([Limits]), files are
-// written beneath the directory of their layer by descriptors that the kernel resolves there (openat2(2)), no last component is ever followed, no program
-// is run, and contents are compared with their digests. What is refused has an error of its own, which names layer and entry, and leaves the
+// written beneath the directory of their layer by descriptors that the kernel resolves there (openat2(2)), no last component is ever followed, nothing of an
+// image is run, and contents are compared with their digests. What is refused has an error of its own, which names layer and entry, and leaves the
 // store as it was. Labels and annotations of an image mean nothing to this library. See docs/concepts/images.md.
 //
 // # Privilege

@@ -171,8 +171,7 @@ func (s *Store) retireLayers(needed map[string]bool) ([]string, error) {
 	}
 	var trash []string
 	for _, e := range entries {
-		id, _, _ := strings.Cut(e.Name(), "-")
-		if needed[layerMark+id] || needed[layerMark+e.Name()] {
+		if needed[layerMark+baseKey(e.Name())] || needed[layerMark+e.Name()] {
 			continue
 		}
 		to, err := s.discard(s.path(dirLayers + "/" + e.Name()))

@@ -182,3 +182,5 @@ func listing(t testing.TB, s *Store) map[string]int64 {
 func sha256Hex(data []byte) string { return digest.FromBytes(data).Encoded() }
 
 func mkfifo(path string) error { return unix.Mkfifo(path, 0o600) }
+
+func indexJSON(list ...ocispec.Descriptor) ([]byte, error) { return json.Marshal(newIndex(list)) }

@@ -21,6 +21,8 @@ type tree struct {
 	clock uint64
 	// imply is told of directories that are made because an entry has a parent that the layer does not hold.
 	imply func(path string) error
+	// link makes a symbolic link in the place of such a directory, if that is what belongs there.
+	link func(path string, dir int, base string) (bool, error)
 	// covered is called for a directory that takes the place of a whiteout.
 	covered func(fd int, path string) error
 }
@@ -131,8 +133,11 @@ func (t *tree) makeDirs(path string, links int) (int, error) {
 	if err := t.imply(path); err != nil {
 		return -1, err
 	}
-	err = unix.Mkdirat(pfd, base, 0o755)
-	if err == unix.EEXIST {
+	linked, err := t.link(path, pfd, base)
+	if err == nil && !linked {
+		err = unix.Mkdirat(pfd, base, 0o755)
+	}
+	if err == unix.EEXIST || linked && err == nil {
 		return t.throughExisting(path, pfd, base, links)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,8 +34,9 @@ type mark struct {
 
 	Whiteouts  int64    `json:"whiteouts,omitempty"`
 	Implied    []string `json:"implied,omitempty"` // directories that no entry stands for
-	RootOpaque bool     `json:"-"`
-	RootSet    bool     `json:"-"`
+	inherited  map[string]inherited
+	RootOpaque bool `json:"-"`
+	RootSet    bool `json:"-"`
 }
 
 const fileMark = "layer.json"
@@ -108,20 +110,20 @@ func (s *Store) unpack(ctx context.Context, name string, o UnpackOptions) (*Unpa
 			return nil, &Error{Op: "unpack", Object: name, Layer: l.Digest, Err: because(ErrMediaType, "%s", clip(l.MediaType))}
 		}
 	}
-	marks, err := s.unpackLayers(ctx, info, o)
+	marks, keys, err := s.unpackLayers(ctx, info, o)
 	if err != nil {
 		return nil, err
 	}
 	if o.Durable {
-		if err := s.sync(info, marks); err != nil {
+		if err := s.sync(keys, marks); err != nil {
 			return nil, err
 		}
 	}
-	return s.stack(info, marks), nil
+	return s.stack(info, keys, marks), nil
 }
 
-// unpackLayers unpacks the layers that are missing, several at once.
-func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) ([]*mark, error) {
+// unpackLayers unpacks the layers that are missing, several at once, and returns their marks and the names of their directories.
+func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) ([]*mark, []string, error) {
 	if s.limits.Time > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.limits.Time, &LimitError{Limit: "Time", Max: int64(s.limits.Time)})
@@ -141,7 +143,7 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 		first[id] = i
 		g.Go(func() (err error) {
 			job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, progress: o.Progress}
-			marks[i], err = job.run(gctx)
+			marks[i], err = job.run(gctx, s.layerKey(job.diffID))
 			if err != nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -149,12 +151,18 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i := range marks {
 		marks[i] = marks[first[info.Config.DiffIDs[i]]]
 	}
-	return marks, nil
+	keys, err := s.inherit(info, marks, func(i int, key string, from map[string]inherited) (*mark, error) {
+		job := &layerJob{s: s, desc: info.Layers[i], diffID: digest.Digest(info.Config.DiffIDs[i]), inherited: from,
+			budget: &budget{limits: s.limits}, memory: memory}
+		m, err := job.run(ctx, key)
+		return m, layerError(info.Layers[i].Digest, err)
+	})
+	return marks, keys, err
 }
 
 // layerError names the layer.
@@ -172,13 +180,13 @@ func layerError(d digest.Digest, err error) error {
 }
 
 // stack arranges unpacked layers, the topmost first. Nothing is seen through a layer that hides the root.
-func (s *Store) stack(info *Info, marks []*mark) *Unpacked {
+func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 	u := &Unpacked{Info: info, rootMode: 0o755}
 	var owners, devices, xattrs int64
 	rootKnown := false
 	seen := map[string]bool{}
 	for i := len(marks) - 1; i >= 0; i-- {
-		m, key := marks[i], s.layerKey(digest.Digest(info.Config.DiffIDs[i]))
+		m, key := marks[i], keys[i]
 		if m.Entries == 0 && m.Whiteouts == 0 {
 			continue
 		}
@@ -195,15 +203,21 @@ func (s *Store) stack(info *Info, marks []*mark) *Unpacked {
 			break
 		}
 	}
+	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs}).notes()
+	return u
+}
+
+// notes says what was left out.
+func (m *mark) notes() (out []string) {
 	note := func(n int64, what string) {
 		if n > 0 {
-			u.Notes = append(u.Notes, strconv.FormatInt(n, 10)+" "+what)
+			out = append(out, strconv.FormatInt(n, 10)+" "+what)
 		}
 	}
-	note(owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
-	note(devices, "device nodes were left out.")
-	note(xattrs, "extended attributes were left out.")
-	return u
+	note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	note(m.Devices, "device nodes were left out.")
+	note(m.Xattrs, "extended attributes were left out.")
+	return out
 }
 
 // layerKey names the directory of an unpacked layer: what is in it depends on the layer, on the policy, and on whether the caller was
@@ -239,7 +253,7 @@ func (s *Store) readMark(key string) (*mark, error) {
 }
 
 // sync makes unpacked layers durable and notes that they are.
-func (s *Store) sync(info *Info, marks []*mark) error {
+func (s *Store) sync(keys []string, marks []*mark) error {
 	need := false
 	for _, m := range marks {
 		need = need || !m.Durable
@@ -259,7 +273,7 @@ func (s *Store) sync(info *Info, marks []*mark) error {
 		if err != nil {
 			return err
 		}
-		if err := s.replaceFile(filepath.Join(dirLayers, s.layerKey(digest.Digest(info.Config.DiffIDs[i])), fileMark), data); err != nil {
+		if err := s.replaceFile(filepath.Join(dirLayers, keys[i], fileMark), data); err != nil {
 			return err
 		}
 	}
@@ -274,6 +288,14 @@ type layerJob struct {
 	budget   *budget
 	memory   *semaphore.Weighted
 	progress func(Progress)
+	// inherited is what directories without an entry get; see inherit.
+	inherited map[string]inherited
+}
+
+// treeOptions say how a layer becomes a tree.
+type treeOptions struct {
+	flat      bool // whiteouts remove files that are there, instead of being written
+	inherited map[string]inherited
 }
 
 func (j *layerJob) tell(done int64, cached bool) {
@@ -284,8 +306,7 @@ func (j *layerJob) tell(done int64, cached bool) {
 
 // run returns the mark of the layer, which it unpacks if it is not there. One process at a time unpacks a layer; others wait and
 // find it.
-func (j *layerJob) run(ctx context.Context) (*mark, error) {
-	key := j.s.layerKey(j.diffID)
+func (j *layerJob) run(ctx context.Context, key string) (*mark, error) {
 	m, err := j.s.readMark(key)
 	if err == nil {
 		j.tell(j.desc.Size, true)
@@ -349,6 +370,8 @@ func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
 	if err != nil {
 		return nil, err
 	}
+	slices.Sort(m.Implied)
+	m.Implied = slices.Compact(m.Implied)
 	m.Mode, m.Hides, m.Root = uint32(fi.Mode().Perm()), m.RootOpaque, m.RootSet
 	data, err := json.Marshal(m)
 	if err != nil {
@@ -383,7 +406,7 @@ func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *m
 		return err
 	}
 	defer st.close()
-	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, false); err != nil {
+	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited}); err != nil {
 		return err
 	}
 	got, err := st.finish()

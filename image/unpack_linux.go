@@ -3,21 +3,20 @@ package image
 import (
 	"context"
 	"io"
-	"os"
 )
 
 // writeTree writes the archive r into the directory at path.
-func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *budget, m *mark, flat bool) error {
+func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *budget, m *mark, o treeOptions) error {
 	root, err := openTreeDir(path)
 	if err != nil {
 		return err
 	}
 	t := newTree(root)
 	defer t.close()
-	a := &applier{t: t, policy: policy, limits: b.limits, budget: b, flat: flat, owners: os.Geteuid() == 0, mark: m,
+	a := &applier{t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), mark: m,
 		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: make([]byte, fileBuffer)}
-	t.imply = a.noteImplied
-	if !flat {
+	t.imply, t.link = a.noteImplied, a.linkDir
+	if !o.flat {
 		t.covered = func(fd int, _ string) error { return a.setOpaque(fd) }
 	}
 	return a.apply(ctx, r)

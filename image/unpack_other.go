@@ -8,6 +8,6 @@ import (
 	"io"
 )
 
-func writeTree(context.Context, string, io.Reader, Policy, *budget, *mark, bool) error {
+func writeTree(context.Context, string, io.Reader, Policy, *budget, *mark, treeOptions) error {
 	return errors.ErrUnsupported
 }

@@ -133,14 +133,14 @@ func hostDial(ctx context.Context, network, address string) (net.Conn, error) {
 // ask asks an echo and returns what it says.
 func ask(t testing.TB, d dialer, network string, a netip.Addr, port uint16) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	c, err := d(ctx, network, netip.AddrPortFrom(a, port).String())
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	if network == "udp" {
 		if _, err := c.Write([]byte("?")); err != nil {
 			return "", err

@@ -70,7 +70,9 @@ func openRules(name string) (*rules, error) {
 	r := &rules{conn: c, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, sets: map[string]*nftables.Set{}}
 	add := func(s nftables.Set) {
 		s.Table = r.table
-		s.KeyByteOrder = binaryutil.BigEndian
+		if s.KeyByteOrder = binaryutil.BigEndian; s.KeyType == nftables.TypeIFName {
+			s.KeyByteOrder = binaryutil.NativeEndian // for nft to show it
+		}
 		r.sets[s.Name] = &s
 	}
 	portKey := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}

@@ -170,7 +170,11 @@ func endIf(pid int, file string) bool {
 	}
 	defer unix.Close(fd)
 	// Only now it is certain that the number has not become another's.
-	return hasArgument(pid, file) && unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
+	if !hasArgument(pid, file) || unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) != nil {
+		return false
+	}
+	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000) // until its ports are free
+	return true
 }
 
 func hasArgument(pid int, arg string) bool {

@@ -68,6 +68,9 @@ func ParsePort(s string) (Port, error) {
 		p.Protocol = "tcp"
 	}
 	host, inside := "", rest
+	if ok && proto == "" {
+		return fail("the protocol is missing")
+	}
 	hasHost := false
 	if i := strings.LastIndexByte(rest, ':'); i >= 0 {
 		host, inside, hasHost = rest[:i], rest[i+1:], true

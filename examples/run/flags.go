@@ -64,7 +64,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.Usage = func() {}
 
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
-	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or the name of one in the store")
+	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or a name, fetched from its registry unless it is in the store")
 	f.StringVar(&c.store, "store", "", "`DIR` of the images; default: /var/lib/caisson/images, or below ~/.local/share")
 	f.BoolVar(&c.readOnly, "read-only", false, "make the root filesystem read-only")
 	f.BoolVar(&c.writable, "writable", false, "let the container change -rootfs itself, instead of a throw-away layer")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -55,7 +56,14 @@ func (c *config) useImage(ctx context.Context) error {
 	return nil
 }
 
-// load brings an image from a file into the store, and returns the name under which it is there.
+// show tells of each blob that has come.
+func show(p image.Progress) {
+	if p.Done == p.Total && !p.Cached {
+		fmt.Fprintf(os.Stderr, "%.19s %d bytes\n", p.Digest, p.Total)
+	}
+}
+
+// load brings an image from a file or a registry into the store, and returns the name under which it is there.
 func load(ctx context.Context, store *image.Store, from string) (string, error) {
 	kind, path, _ := strings.Cut(from, ":")
 	var images []image.Image
@@ -73,6 +81,13 @@ func load(ctx context.Context, store *image.Store, from string) (string, error) 
 			return "", err
 		}
 	default:
+		if _, err := store.Get(ctx, from); errors.Is(err, image.ErrNotFound) && !strings.HasPrefix(from, "sha256:") {
+			if _, err := store.Pull(ctx, from, image.PullOptions{Progress: show}); err != nil {
+				return "", err
+			}
+		} else if err != nil {
+			return "", err
+		}
 		return from, nil
 	}
 	if err != nil {

@@ -1,0 +1,108 @@
+package image
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Extract unpacks an image into one directory, which must exist and be empty: the plain root filesystem that its containers see, for uses where no overlay can be had.
+// It returns notes on what could not be made, as [Unpacked] has them. The same checks and limits hold as for [Store.Unpack]; after an
+// error the directory is empty again. The caller keeps others from changing the directory meanwhile.
+func (s *Store) Extract(ctx context.Context, name, dir string, o UnpackOptions) (notes []string, err error) {
+	use, err := s.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer use.Close()
+	info, err := s.inspect(name, o.Platform)
+	if err != nil {
+		return nil, fail("extract", name, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		if err == nil {
+			err = because(fs.ErrExist, "%s is not empty", clip(dir))
+		}
+		return nil, fail("extract", name, err)
+	}
+	notes, err = s.extract(ctx, info, dir, o)
+	if err != nil {
+		return nil, errors.Join(fail("extract", name, err), emptyDir(dir))
+	}
+	if o.Durable {
+		err = fail("extract", name, syncFS(dir))
+	}
+	return notes, err
+}
+
+func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOptions) ([]string, error) {
+	if s.limits.Time > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.limits.Time, &LimitError{Limit: "Time", Max: int64(s.limits.Time)})
+		defer cancel()
+	}
+	b := &budget{limits: s.limits}
+	m := &mark{}
+	for i, l := range info.Layers {
+		if !isLayer(l.MediaType) {
+			return nil, layerError(l.Digest, because(ErrMediaType, "%s", clip(l.MediaType)))
+		}
+		if err := s.extractLayer(ctx, l, digest.Digest(info.Config.DiffIDs[i]), dir, b, m); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return nil, layerError(l.Digest, err)
+		}
+		if o.Progress != nil {
+			o.Progress(Progress{Digest: l.Digest, Total: l.Size, Done: l.Size})
+		}
+	}
+	return m.notes(), nil
+}
+
+// extractLayer lays a layer over what is there.
+func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, dir string, b *budget, m *mark) error {
+	f, err := s.openBlob(l)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buffered := bufio.NewReaderSize(f, 4096)
+	head, err := buffered.Peek(64)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	need, window := decoderNeed(head)
+	if need > s.limits.Memory {
+		return &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
+	}
+	st, err := newStream(ctx, buffered, window, b, nil)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	if err := writeTree(ctx, dir, st, s.policy, b, m, treeOptions{flat: true}); err != nil {
+		return err
+	}
+	got, err := st.finish()
+	if err == nil && got != diffID {
+		err = because(ErrDigest, "it unpacks to %s, the config says %s", got, diffID)
+	}
+	return err
+}
+
+// emptyDir removes what is in a directory.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		err = errors.Join(err, removeTree(filepath.Join(dir, e.Name())))
+	}
+	return err
+}

@@ -1,0 +1,60 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"os"
+	"testing"
+)
+
+// A directory that a layer has files in, and no entry for, is as the layers below have it.
+func TestImpliedDirectories(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{})
+	base := plain(layer(t, dir("tmp").with(func(h *tar.Header) { h.Mode = 0o1777 }), dir("srv").with(func(h *tar.Header) { h.Mode, h.Uid, h.Gid = 0o700, 7, 8 }),
+		dir("usr"), dir("usr/lib"), link("lib", "usr/lib"), dir("gone").with(func(h *tar.Header) { h.Mode = 0o700 }),
+		dir("opt"), dir("opt/deep").with(func(h *tar.Header) { h.Mode = 0o711 }), link("deep", "/opt/deep"), link("out", "/../../etc")))
+	middle := plain(layer(t, file("etc/x", ""), file("tmp/middle", "")))
+	top := plain(layer(t, file("tmp/new", ""), file("srv/a/b", ""), file("usr/lib/x", ""), file(".wh.gone", ""), file("lib/y", ""), file("deep/er/file", "")))
+	putImage(t, s, "a", base, middle, top)
+	putImage(t, s, "b", top)
+	a := must[*Unpacked](t)(s.Unpack(ctx, "a", UnpackOptions{Durable: true}))
+	b := must[*Unpacked](t)(s.Unpack(ctx, "b", UnpackOptions{}))
+	if len(a.Dirs) != 3 || a.Dirs[0] == b.Dirs[0] {
+		t.Fatalf("%v, %v", a.Dirs, b.Dirs)
+	}
+	check := func(path string, mode uint32, owned bool) {
+		t.Helper()
+		st := lstat(t, path)
+		if st.Mode&0o7777 != mode || owned && os.Geteuid() == 0 && (st.Uid != 7 || st.Gid != 8) {
+			t.Errorf("%s: mode %o, owner %d:%d", path, st.Mode, st.Uid, st.Gid)
+		}
+	}
+	for _, d := range a.Dirs[:2] {
+		check(d+"/tmp", 0o1777, false)
+		if st := lstat(t, d+"/tmp"); st.Mtim.Sec != at.Unix() {
+			t.Errorf("time of %s/tmp: %v", d, st.Mtim)
+		}
+	}
+	check(a.Dirs[0]+"/srv", 0o700, true)
+	check(a.Dirs[0]+"/srv/a", 0o755, false)
+	check(a.Dirs[0]+"/usr", 0o755, false)
+	check(b.Dirs[0]+"/tmp", 0o755, false)
+	if to, err := os.Readlink(a.Dirs[0] + "/lib"); to != "usr/lib" { // not a directory, which would hide the one that it leads to
+		t.Errorf("lib: %q, %v", to, err)
+	}
+	if _, err := os.Lstat(a.Dirs[0] + "/usr/lib/y"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(a.Dirs[0] + "/opt/deep/er/file"); err != nil {
+		t.Error(err)
+	}
+	check(a.Dirs[0]+"/opt/deep", 0o711, false)
+	again := must[*Unpacked](t)(s.Unpack(ctx, "a", UnpackOptions{}))
+	if again.Dirs[0] != a.Dirs[0] {
+		t.Errorf("%v, then %v", a.Dirs, again.Dirs)
+	}
+	if f, err := s.GC(ctx); err != nil || f.Layers != 0 {
+		t.Errorf("%+v, %v", f, err)
+	}
+}

@@ -1,0 +1,164 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"oras.land/oras-go/v2/registry/remote"
+)
+
+// PushOptions say how an image is sent. The zero value is the default.
+type PushOptions struct {
+	RegistryOptions
+	// MountFrom are repositories of the same registry, such as "library/debian", from which layers are taken over instead of being
+	// sent, where they have them.
+	MountFrom []string
+	// Progress is told how far each blob is, by several goroutines at once. It may be nil.
+	Progress func(Progress)
+}
+
+// Push sends an image of the store to the registry that the name to gives. Of an index, all that it names must be in the store. What
+// the registry has is not sent; the tag is set last, so that nobody finds an image that is not whole.
+func (s *Store) Push(ctx context.Context, name, to string, o PushOptions) error {
+	ref, err := ParseReference(to)
+	if err != nil {
+		return err
+	}
+	use, err := s.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer use.Close()
+	img, err := s.get(name)
+	if err != nil {
+		return fail("push", name, err)
+	}
+	if err := s.push(ctx, img.Descriptor, ref, o); err != nil {
+		return pullError("push", ref, err)
+	}
+	return nil
+}
+
+func (s *Store) push(ctx context.Context, d ocispec.Descriptor, ref Reference, o PushOptions) error {
+	if ref.Digest != "" && ref.Digest != d.Digest {
+		return because(ErrDigest, "the image is %s", d.Digest)
+	}
+	session, err := o.open(ctx, ref, false)
+	if err != nil {
+		return err
+	}
+	defer session.close()
+	p := &pusher{s: s, repo: session.repos[0], attempts: session.attempts, o: o}
+	tag := ref.Tag
+	if tag == "" {
+		tag = d.Digest.String()
+	}
+	err = registryError(p.tree(ctx, d, tag, 0))
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+type pusher struct {
+	s        *Store
+	repo     *remote.Repository
+	attempts int
+	o        PushOptions
+}
+
+// tree sends all that a manifest or index names, and then itself.
+func (p *pusher) tree(ctx context.Context, d ocispec.Descriptor, tag string, depth int) error {
+	if depth > maxNested {
+		return because(ErrDocument, "indexes in indexes, more than %d deep", maxNested)
+	}
+	children, err := p.s.children(d)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(int(p.s.limits.Parallel))
+	for _, c := range children {
+		if isManifest(c.MediaType) || isIndex(c.MediaType) {
+			err = p.tree(ctx, c, c.Digest.String(), depth+1)
+			if err != nil {
+				break
+			}
+			continue
+		}
+		g.Go(func() error { return layerError(c.Digest, registryError(p.blob(gctx, c))) })
+	}
+	if werr := g.Wait(); err == nil {
+		err = werr
+	}
+	if err != nil {
+		return err
+	}
+	data, err := p.s.readBlob(d, maxManifest)
+	if err != nil {
+		return err
+	}
+	return p.repo.Manifests().PushReference(ctx, d, bytes.NewReader(data), tag)
+}
+
+func (p *pusher) tell(d ocispec.Descriptor, done int64, cached bool) {
+	if p.o.Progress != nil {
+		p.o.Progress(Progress{Digest: d.Digest, Total: d.Size, Done: done, Cached: cached})
+	}
+}
+
+// blob sends a blob unless it is there.
+func (p *pusher) blob(ctx context.Context, d ocispec.Descriptor) error {
+	there, err := p.repo.Blobs().Exists(ctx, d)
+	if err != nil || there {
+		p.tell(d, d.Size, true)
+		return err
+	}
+	for try := 1; ; try++ {
+		err := p.send(ctx, d)
+		switch {
+		case err == nil:
+			p.tell(d, d.Size, false)
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case try >= p.attempts || !mayRetry(err):
+			return err
+		}
+		if err := sleep(ctx, min(retryWait<<(try-1), retryWaitMost)); err != nil {
+			return err
+		}
+	}
+}
+
+// send has the registry take the blob over from another repository, or sends it.
+func (p *pusher) send(ctx context.Context, d ocispec.Descriptor) error {
+	open := func() (io.ReadCloser, error) {
+		f, err := p.s.openBlob(d)
+		if err != nil {
+			return nil, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{&tellReader{r: f, tell: func(n int64) { p.tell(d, n, false) }}, f}, nil
+	}
+	for _, from := range p.o.MountFrom {
+		if m, ok := p.repo.Blobs().(interface {
+			Mount(context.Context, ocispec.Descriptor, string, func() (io.ReadCloser, error)) error
+		}); ok {
+			if err := m.Mount(ctx, d, from, open); err == nil {
+				return nil
+			}
+		}
+	}
+	f, err := open()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return p.repo.Blobs().Push(ctx, d, f)
+}

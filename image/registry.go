@@ -1,0 +1,251 @@
+package image
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/errdef"
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+	"oras.land/oras-go/v2/registry/remote/retry"
+)
+
+// Causes of errors of registries, for [errors.Is]. What a registry does not have is [ErrNotFound].
+var (
+	// ErrUnauthorized says that the registry wants other credentials, or does not let these do that. Docker Hub says so of
+	// repositories that do not exist.
+	ErrUnauthorized = errors.New("not authorized by the registry")
+	// ErrRateLimit says that the registry serves this client no more for a while.
+	ErrRateLimit = errors.New("rate limit of the registry")
+)
+
+// RegistryOptions say how registries are reached. The zero value suits public ones, and those that docker login knows.
+type RegistryOptions struct {
+	// PlainHTTP speaks http without TLS. Without it, registries on a loopback address are asked for TLS first and then
+	// spoken to without, as Docker does; all others have to speak TLS.
+	PlainHTTP bool
+	// TLS has the certificates of authorities and clients, for registries with one of their own. Default: the machine's.
+	TLS *tls.Config
+	// Credentials returns user and password for a registry, given as host[:port]; a user that is empty means a token of that
+	// content, and both empty anonymous access. Default: Docker's config.json ($DOCKER_CONFIG or ~/.docker), with the credential helpers
+	// that it names, which are programs of that user.
+	Credentials func(ctx context.Context, registry string) (user, password string, err error)
+	// Anonymous uses no credentials.
+	Anonymous bool
+	// Mirrors are hosts that are asked first, by registry: {"docker.io": {"mirror.local:5000"}}. What they serve is verified like all else;
+	// which content a tag means is their word.
+	Mirrors map[string][]string
+	// Attempts is how often a request or a download is tried before it fails. Default 5.
+	Attempts int
+	// Transport performs requests instead of one that honours $HTTPS_PROXY and its kin. With it, TLS is not used.
+	Transport http.RoundTripper
+}
+
+// Times of conversation with a registry.
+const (
+	headerTimeout = 60 * time.Second // until an answer begins
+	stallTimeout  = 60 * time.Second // without a byte
+	retryWait     = 250 * time.Millisecond
+	retryWaitMost = 5 * time.Second
+)
+
+func (o RegistryOptions) attempts() int {
+	if o.Attempts > 0 {
+		return o.Attempts
+	}
+	return 5
+}
+
+// transport makes connections for one operation; idle ones are closed at its end.
+func (o RegistryOptions) transport() (http.RoundTripper, func()) {
+	if o.Transport != nil {
+		return o.Transport, func() {}
+	}
+	t := &http.Transport{
+		Proxy:       http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		// HTTP/2 would put all layers on one connection, and one window.
+		ForceAttemptHTTP2: false, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: headerTimeout, MaxIdleConnsPerHost: 16, DisableCompression: true,
+	}
+	if o.TLS != nil {
+		t.TLSClientConfig = o.TLS.Clone()
+	}
+	return t, t.CloseIdleConnections
+}
+
+// session is a conversation with the places that have a repository: mirrors first, the registry last.
+type session struct {
+	repos    []*remote.Repository
+	attempts int
+	close    func()
+}
+
+func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) (*session, error) {
+	base, done := o.transport()
+	s := &session{attempts: o.attempts(), close: done}
+	credential, err := o.credential()
+	if err != nil {
+		done()
+		return nil, err
+	}
+	client := &auth.Client{Client: &http.Client{Transport: retry.NewTransport(base)}, Cache: auth.NewCache(), Credential: credential}
+	client.Client.Transport.(*retry.Transport).Policy = func() retry.Policy { return o.policy() }
+	client.SetUserAgent("caisson")
+	hosts := []string{ref.Registry}
+	if mirrors {
+		hosts = append(append([]string{}, o.Mirrors[ref.Registry]...), ref.Registry)
+	}
+	for _, host := range hosts {
+		if !validRegistry(host) {
+			done()
+			return nil, because(ErrReference, "mirror %q is no host", clip(host))
+		}
+		r := &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: ref.Repository}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest}
+		r.ManifestMediaTypes = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerIndex}
+		if !o.PlainHTTP && isLoopback(host) {
+			r.PlainHTTP = speaksPlain(ctx, base, host)
+		}
+		s.repos = append(s.repos, r)
+	}
+	return s, nil
+}
+
+func (o RegistryOptions) policy() retry.Policy {
+	return &retry.GenericPolicy{Retryable: retry.DefaultPredicate, Backoff: retry.DefaultBackoff, MinWait: retryWait, MaxWait: retryWaitMost, MaxRetry: o.attempts() - 1}
+}
+
+func (o RegistryOptions) credential() (auth.CredentialFunc, error) {
+	switch {
+	case o.Anonymous:
+		return auth.StaticCredential("", auth.EmptyCredential), nil
+	case o.Credentials != nil:
+		return func(ctx context.Context, host string) (auth.Credential, error) {
+			user, password, err := o.Credentials(ctx, host)
+			if user == "" {
+				return auth.Credential{AccessToken: password}, err
+			}
+			return auth.Credential{Username: user, Password: password}, err
+		}, nil
+	}
+	store, err := credentials.NewStoreFromDocker(credentials.StoreOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read Docker's config.json: %w", err)
+	}
+	return credentials.Credential(store), nil
+}
+
+// isLoopback says that a registry is on this machine.
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// speaksPlain asks a registry on this machine for TLS and reports whether it answers without.
+func speaksPlain(ctx context.Context, t http.RoundTripper, host string) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/v2/", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		var plain tls.RecordHeaderError
+		return errors.As(err, &plain) || strings.Contains(err.Error(), "server gave HTTP response")
+	}
+	resp.Body.Close()
+	return false
+}
+
+// try performs fn with one place after the other, until one succeeds, and returns the error of the last.
+func (s *session) try(ctx context.Context, fn func(*remote.Repository) error) error {
+	var err error
+	for _, r := range s.repos {
+		if err = registryError(fn(r)); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+const remedyLogin = "log in with docker login, or set RegistryOptions.Credentials"
+
+// registryError translates what registries answer.
+func registryError(err error) error {
+	var resp *errcode.ErrorResponse
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+		return &Error{Op: "ask registry", Err: fmt.Errorf("%w: %w", ErrUnauthorized, err), Remedy: remedyLogin}
+	case errors.Is(err, errdef.ErrNotFound):
+		return because(ErrNotFound, "%v", err)
+	case !errors.As(err, &resp):
+		return err
+	}
+	at := ""
+	if resp.URL != nil {
+		at = resp.URL.Host
+	}
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return &Error{Op: "ask registry", Object: at, Err: fmt.Errorf("%w: %w", ErrUnauthorized, err), Remedy: remedyLogin}
+	case http.StatusTooManyRequests:
+		return &Error{Op: "ask registry", Object: at, Err: fmt.Errorf("%w: %w", ErrRateLimit, err), Remedy: "wait, log in, or use a mirror"}
+	case http.StatusNotFound:
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}
+
+// document implements origin.
+func (s *session) document(ctx context.Context, d ocispec.Descriptor, limit int64) (data []byte, err error) {
+	err = s.try(ctx, func(r *remote.Repository) error {
+		fetch := r.Blobs().Fetch
+		if isManifest(d.MediaType) || isIndex(d.MediaType) {
+			fetch = r.Manifests().Fetch
+		}
+		body, err := fetch(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		data, err = readAllBounded(body, limit)
+		return err
+	})
+	return data, err
+}
+
+// blob implements origin.
+func (s *session) blob(ctx context.Context, store *Store, d ocispec.Descriptor, tell func(int64)) error {
+	return s.try(ctx, func(r *remote.Repository) error {
+		return store.download(ctx, d, s.attempts, tell, func(ctx context.Context, from int64) (io.ReadCloser, bool, error) {
+			body, err := r.Blobs().Fetch(ctx, d)
+			if err != nil || from == 0 {
+				return body, true, err
+			}
+			if seeker, ok := body.(io.Seeker); ok {
+				if _, err := seeker.Seek(from, io.SeekStart); err == nil {
+					return body, true, nil
+				}
+			}
+			return body, false, nil
+		})
+	})
+}
