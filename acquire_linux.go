@@ -105,7 +105,7 @@ func (r *running) plan(ctx context.Context) error {
 	}
 	r.m.rlimits = rlimits(&r.spec.process)
 	r.m.ignored = ignoredSignals()
-	r.m.null = r.spec.process.nullStreams(r.spec.copied())
+	r.m.null = r.spec.nullStreams()
 	if err := r.planInit(); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func (r *running) planAlone() error {
 	if err := r.seccomp(0); err != nil {
 		return err
 	}
-	r.m.rlimits, r.m.ignored, r.m.null = rlimits(&s.process), ignoredSignals(), s.process.nullStreams(s.copied())
+	r.m.rlimits, r.m.ignored, r.m.null = rlimits(&s.process), ignoredSignals(), s.nullStreams()
 	return nil
 }
 

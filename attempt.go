@@ -48,7 +48,7 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	if c.state == StateCreated && s != c.spec && !ready {
 		return nil, c.fail(op, fmt.Errorf("%w: its streams were set when it was created", ErrState))
 	}
-	if c.state != StateCreated && s.detach.loaded {
+	if c.state != StateCreated && s.detach.loaded && !s.detach.followed() {
 		return nil, c.fail(op, fmt.Errorf("%w: it was made elsewhere, and its options are not recorded: make a new one", ErrState))
 	}
 	a := &attempt{op: op, from: c.state, before: c.run, done: make(chan struct{}), wish: s, proc: c.proc, run: c.run, iso: c.iso}
@@ -80,6 +80,10 @@ func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 		return nil, c.fail(a.op, err)
 	}
 	c.state, c.run, c.proc, c.iso = to, a.run, a.proc, a.iso
+	c.settled, c.between = false, false
+	if sup := c.spec.detach.sup; sup != nil {
+		sup.began(a.run)
+	}
 	c.revive(a, to)
 	c.beginHealth(a.proc, to)
 	if !c.isOver(a.proc) {

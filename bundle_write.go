@@ -141,6 +141,7 @@ func (w *specWriter) refuseWishes() {
 		{s.restart.Mode != RestartNo, "WithRestart"},
 		{s.log != nil, "WithLog"},
 		{s.health != nil, "WithHealthCheck"},
+		{s.attachable, "WithAttachable"},
 	} {
 		w.refuse(f.set, f.option, noPlace)
 	}

@@ -32,17 +32,28 @@ func (r *running) superviseDetached(p *Process) {
 	p.mu.Lock()
 	why := p.reason
 	p.mu.Unlock()
-	res, err := r.conclude(context.Background(), why)
+	var res *Result
+	var serr error
+	if r.spec.detach.followed() {
+		res, err = r.followEnd(why)
+	} else {
+		serr = r.streams.wait(r.spec.process.waitDelay)
+		res, err = r.conclude(context.Background(), why)
+	}
+	r.keep()
 	r.pidfd.Close()
 	p.mu.Lock()
 	if p.began.IsZero() {
 		p.began = res.Started
 	}
-	p.result, p.err = res, err
+	p.result, p.err = res, errors.Join(err, serr)
 	p.mu.Unlock()
 	r.debugEnded(res)
 	r.owner.exited(r, p, res)
 	close(p.done)
+	if sup := r.spec.detach.sup; sup != nil {
+		sup.ended(r.det.rec.Run, formatResult(res))
+	}
 }
 
 // conclude completes the record of a container that has ended: its result, and the removal of its cgroup. The result is
@@ -69,7 +80,7 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 		return unknown, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
 	}
 	d.rec = rec
-	if rec.Phase != state.Stopped {
+	if rec.Phase != state.Stopped && rec.Phase != state.Restarting {
 		r.result(rec, why)
 		if err := d.entry.Write(rec); err != nil {
 			return unknown, &Error{Op: "wait", ID: r.spec.id, Err: err}
@@ -78,6 +89,11 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 	res, err := parseResult(rec.Result)
 	r.diedEarly = res.Started.IsZero()
 	r.removeRecorded(ctx, rec)
+	if r.spec.detach.sup != nil {
+		if err := r.settleRun(ctx, rec); err != nil {
+			r.warn("detach network", err)
+		}
+	}
 	return res, err
 }
 
@@ -126,7 +142,11 @@ func (r *running) result(rec *state.Record, why Reason) {
 		_ = why.UnmarshalText([]byte(rec.Ending))
 	}
 	r.judge(res, why)
+	r.endOutputs(res)
 	rec.Result, rec.Phase = formatResult(res), state.Stopped
+	if r.spec.detach.sup != nil {
+		rec.Phase = state.Restarting // or not: the policy decides
+	}
 }
 
 // info asks the kernel about the process.

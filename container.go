@@ -83,6 +83,10 @@ type Container struct {
 	health  *health        // of the current or last run; nil: it is not asked for
 	checks  sync.WaitGroup // of goroutines that ask for it
 
+	// Of a container that a monitor in another program supervises.
+	between bool // a run has ended, and another may follow
+	settled bool // no run follows
+
 	memoryLimit atomic.Int64 // for events
 
 	ready bool   // of a pool: in StateCreated it has no command yet
@@ -116,7 +120,7 @@ func (c *Container) current() State {
 	if c.state == StateRunning && c.run.isPaused() {
 		return StatePaused
 	}
-	if c.state == StateStopped && c.revival.live() {
+	if c.state == StateStopped && (c.revival.live() || c.between) {
 		return StateRestarting
 	}
 	return c.state
@@ -124,13 +128,15 @@ func (c *Container) current() State {
 
 // refresh notes the end of the process. The caller holds the lock.
 func (c *Container) refresh() {
-	if c.state != StateCreated && c.state != StateRunning {
-		return
+	if c.state == StateCreated || c.state == StateRunning {
+		select {
+		case <-c.proc.done:
+			c.state = StateStopped
+		default:
+		}
 	}
-	select {
-	case <-c.proc.done:
-		c.state = StateStopped
-	default:
+	if c.state == StateStopped && c.spec.detach.followed() {
+		c.refollow()
 	}
 }
 
@@ -146,6 +152,7 @@ func (c *Container) Isolation() Isolation {
 func (c *Container) Process() *Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.refresh()
 	return c.proc
 }
 
@@ -321,6 +328,11 @@ func (c *Container) Signal(sig os.Signal) error {
 		a.cancel(ErrStopped)
 		return nil
 	}
+	if s, ok := sig.(syscall.Signal); ok && c.spec.detach.followed() {
+		if err := c.signalFollowed(int(s)); !errors.Is(err, errNoMonitor) {
+			return c.fail("signal", err)
+		}
+	}
 	p := c.Process()
 	if p == nil {
 		return c.fail("signal", fmt.Errorf("%w: the container was never started", ErrState))
@@ -344,6 +356,11 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	p := c.Process()
 	if p == nil {
 		return nil
+	}
+	if c.spec.detach.followed() {
+		if err := c.stopFollowed(ctx, grace); !errors.Is(err, errNoMonitor) {
+			return c.fail("stop", err)
+		}
 	}
 	sig := c.spec.stopSignal
 	switch c.State() {

@@ -38,6 +38,8 @@ type Info struct {
 	Labels  map[string]string
 	// Result is how the command ended; nil while it has not.
 	Result *Result
+	// Monitor is the process that supervises it ([WithMonitor]); zero if none does.
+	Monitor int
 }
 
 // Load finds a container that was made with [WithDetached], in the default state directory; see [StateDir.Load].
@@ -84,6 +86,18 @@ func (d StateDir) Recover(ctx context.Context, owners ...Owner) (int, error) {
 	n, err := d.recover(ctx, owners)
 	if err != nil {
 		err = &Error{Op: "recover", Err: err}
+	}
+	return n, err
+}
+
+// Revive starts again what is to run among the containers with a monitor ([WithMonitor]) whose monitor has ended, because the
+// machine was started again, or the monitor was killed or ended by SIGTERM: those with [RestartAlways] always, those with
+// [RestartUnlessStopped] unless they were stopped ([Container.Stop]), those with [RestartOnFailure] if they ran when the monitor was
+// killed. It returns how many were started. A directory on a disk ([WithStateDir]) is needed to survive the machine.
+func (d StateDir) Revive(ctx context.Context) (int, error) {
+	n, err := d.revive(ctx)
+	if err != nil {
+		err = &Error{Op: "revive", Err: err}
 	}
 	return n, err
 }

@@ -25,6 +25,10 @@ type detachment struct {
 	entry  *state.Entry // locked while the container is being made
 	owners map[string]Owner
 
+	// In a monitor.
+	before *state.Record // of the last run; nil: this is the first
+	fresh  bool          // the directory is new
+
 	mu   sync.Mutex // orders this program's use of the entry's lock
 	rec  *state.Record
 	proc *Process
@@ -44,6 +48,9 @@ func (r *running) claim(ctx context.Context, stop bool) (err error) {
 		return nil
 	}
 	recoverStatesFirst(ctx, StateDir(s.detach.dir))
+	if sup := s.detach.sup; sup != nil {
+		return r.claimSupervised(ctx, sup)
+	}
 	dir, err := state.Open(s.detach.dir, true)
 	if err != nil {
 		return fmt.Errorf("state directory: %w", err)
@@ -80,6 +87,9 @@ func (r *running) unclaim() error {
 		d.keeper = -1
 	}
 	defer d.entry.Close()
+	if r.spec.detach.sup != nil && !d.kept.Load() {
+		return r.unclaimSupervised()
+	}
 	if d.kept.Load() || r.group != nil && !r.groupGone.Load() {
 		return nil
 	}
@@ -211,6 +221,11 @@ func (r *running) registerDetached(stop bool) error {
 	if err != nil {
 		return fmt.Errorf("the container's first process: %w", err)
 	}
+	if r.spec.detach.sup != nil { // it ends with its monitor
+		if r.keep, err = stage.Keep(r.child.Pidfd); err != nil {
+			return fmt.Errorf("hand over to the keeper: %w", err)
+		}
+	}
 	iso, err := json.Marshal(r.iso)
 	if err != nil {
 		return err
@@ -304,6 +319,9 @@ func (r *running) abandonDetached(err error) error {
 		}
 	}
 	r.child.Conn.Close()
+	if r.keep != nil {
+		r.keep()
+	}
 	unix.Close(r.child.Pidfd)
 	r.det.awaitKeeper(10 * time.Second)
 	return err
@@ -389,7 +407,7 @@ func (r *running) executedDetached() error {
 // discard lets go of what an earlier start left. The record of a detached container that has ended makes room for the
 // next start.
 func (r *running) discard(ctx context.Context) error {
-	if r != nil && r.det != nil {
+	if r != nil && r.det != nil && r.spec.detach.sup == nil {
 		if err := r.erase(ctx); err != nil {
 			return errors.Join(err, r.close())
 		}

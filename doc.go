@@ -60,6 +60,11 @@
 // how it ended is known even if nobody was there. [Container.Close] then only lets go of it; [Container.Remove] ends and
 // removes it. [List] shows all of a user's.
 //
+// [WithLog] writes the output to files that are rotated ([Container.Logs] reads them), [WithRestart] starts a command again,
+// [WithHealthCheck] asks whether it is well ([Container.Health]), and [Container.Attach] connects with the streams of a running
+// one. A detached container can have all of it too, and a terminal, by a program that supervises it and lives as long: see
+// [WithMonitor].
+//
 // A program that starts many commands in containers of one kind keeps some ready: a [Pool] makes them up to the point
 // where only the command is missing. Each is used once.
 //

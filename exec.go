@@ -44,7 +44,7 @@ func (c *Container) Exec(ctx context.Context, opts ...ProcessOption) (*Process, 
 // execSpec is the container's wish with another process.
 func (c *Container) execSpec(opts []ProcessOption) (*spec, error) {
 	s := *c.spec
-	s.hooks, s.log, s.health = hooksSpec{}, nil, nil // they are the container's
+	s.hooks, s.log, s.health, s.attachable = hooksSpec{}, nil, nil, false // they are the container's
 	p := &s.process
 	p.args, p.commandFile = nil, nil
 	p.stdin, p.stdout, p.stderr, p.extraFiles = nil, nil, nil, nil

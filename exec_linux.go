@@ -137,7 +137,7 @@ func (x *running) prepareIn(r *running) error {
 	if err := x.attributes(&x.spec.process); err != nil {
 		return err
 	}
-	x.m.rlimits, x.m.ignored, x.m.null = rlimits(&x.spec.process), ignoredSignals(), x.spec.process.nullStreams(false)
+	x.m.rlimits, x.m.ignored, x.m.null = rlimits(&x.spec.process), ignoredSignals(), x.spec.nullStreams()
 	return nil
 }
 

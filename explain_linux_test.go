@@ -654,7 +654,6 @@ mount sysfs on /sys
 set hostname caisson
 show the host the root directory
 connect standard streams
-limit RLIMIT_NOFILE
 begin a session keyring
 look for true
 bound capabilities
@@ -664,6 +663,7 @@ close all other descriptors at exec
 unblock signals
 set umask
 wait for the keeper
+limit RLIMIT_NOFILE
 set no_new_privs
 filter system calls
 execute true

@@ -82,6 +82,9 @@ type health struct {
 
 // Health returns what the checks given by [WithHealthCheck] have found. After the end of a run it is what was known last.
 func (c *Container) Health() Health {
+	if c.spec.detach.followed() {
+		return c.healthFollowed()
+	}
 	c.mu.Lock()
 	now := c.health
 	c.mu.Unlock()
@@ -97,7 +100,7 @@ func (c *Container) Health() Health {
 
 // beginHealth begins to ask a container whose command has just been executed. The caller holds the lock.
 func (c *Container) beginHealth(p *Process, to State) {
-	if c.spec.health == nil || to != StateRunning {
+	if c.spec.health == nil || c.spec.detach.followed() || to != StateRunning {
 		return
 	}
 	now := &health{h: Health{Status: HealthStarting}}
@@ -127,8 +130,8 @@ func (c *Container) askHealth(now *health, p *Process) {
 			continue
 		}
 		r := c.askUntil(ctx, p, check)
-		if c.isOver(p) {
-			return // the check ended with the container
+		if r.failed() && p.endsSoon() {
+			continue // the check ended with the container
 		}
 		if errors.Is(r.err, ErrState) {
 			continue // paused meanwhile
@@ -151,6 +154,30 @@ type asked struct {
 	HealthResult
 	err error
 }
+
+func (r *asked) failed() bool { return r.ExitCode != 0 || r.err != nil }
+
+// endsSoon reports whether the process is being ended, or ends within a moment: with it, all others in the container do, a
+// little earlier.
+func (p *Process) endsSoon() bool {
+	p.mu.Lock()
+	why := p.reason
+	p.mu.Unlock()
+	if why != ReasonUnknown {
+		return true
+	}
+	t := time.NewTimer(endPatience)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+// endPatience is how long the end of a container may come after that of the other processes in it.
+const endPatience = 200 * time.Millisecond
 
 // askUntil asks once, until the process has ended or the time is over.
 func (c *Container) askUntil(ctx context.Context, p *Process, check HealthCheck) asked {

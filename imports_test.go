@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"internal/dbus":     {},
 	"internal/journal":  {},
 	"internal/logs":     {},
+	"internal/travel":   {},
 	"internal/seccomp":  {"internal/caps"},
 	"internal/landlock": {},
 	"internal/stage":    {"internal/linux", "internal/program"},
@@ -39,7 +40,7 @@ var mayImport = map[string][]string{
 	// An image is a root filesystem, so it speaks of itself in the terms of that package.
 	"image": {"internal/linux", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
-	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "namespaces", "rootfs"},
+	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},

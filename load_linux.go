@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -74,10 +75,12 @@ func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]
 	if err != nil {
 		return nil, err
 	}
-	if err := c.resumed(ctx, r, rec); err != nil {
+	p, st, err := r.resumed(ctx, c, rec)
+	if err != nil {
 		r.det.entry = e // closed by the caller
 		return nil, err
 	}
+	c.run, c.proc, c.state = r, p, st
 	return c, nil
 }
 
@@ -101,7 +104,18 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
 		return s, err
 	}
-	s.process.resources, s.process.pidsSet, err = parseLimits(rec)
+	if s.process.resources, s.process.pidsSet, err = parseLimits(rec); err != nil || rec.Monitor.PID == 0 {
+		return s, err
+	}
+	s.detach.monitor = &Monitor{}
+	if len(rec.Log) == 0 {
+		return s, nil
+	}
+	s.log = &LogConfig{}
+	err = json.Unmarshal(rec.Log, s.log)
+	if faults := s.validateLog(); err == nil && len(faults) > 0 {
+		err = fmt.Errorf("%w: %w", ErrCorruptState, errors.Join(faults...))
+	}
 	return s, err
 }
 
@@ -165,25 +179,27 @@ func (r *running) dropProcesses() {
 	}
 }
 
-// resumed gives a container what was found of it.
-func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) error {
+// resumed makes a process of what was found of a container.
+func (r *running) resumed(ctx context.Context, c *Container, rec *state.Record) (*Process, State, error) {
 	p := &Process{pid: rec.Init.PID, done: make(chan struct{}), h: r}
 	r.det.proc, r.owner = p, c
-	c.run, c.proc = r, p
 	r.undo.add(r.unclaim)
 	r.undo.add(r.closeGroup)
 	status, err := r.det.entry.Status()
 	if err != nil && rec.Phase != state.Stopped {
 		r.dropProcesses()
 		_ = r.closeGroup()
-		return err
+		return nil, 0, err
 	}
 	p.began = status.Released
 	if r.child.Pidfd < 0 {
-		p.result, p.err = r.conclude(ctx, ReasonUnknown)
+		if r.spec.detach.followed() {
+			p.result, p.err = r.followEnd(ReasonUnknown)
+		} else {
+			p.result, p.err = r.conclude(ctx, ReasonUnknown)
+		}
 		close(p.done)
-		c.state = StateStopped
-		return nil
+		return p, StateStopped, nil
 	}
 	pidfd := r.child.Pidfd
 	r.child.Pidfd = -1
@@ -191,14 +207,14 @@ func (c *Container) resumed(ctx context.Context, r *running, rec *state.Record) 
 	if !rec.Alone {
 		r.openRoot()
 	}
-	c.state = StateRunning
+	st := StateRunning
 	if rec.Phase == state.Created && status.Released.IsZero() {
-		c.state = StateCreated
+		st = StateCreated
 	} else {
 		r.ran.Store(true)
 	}
 	go r.supervise(p)
-	return nil
+	return p, st, nil
 }
 
 // openRoot opens the root directory of a container that runs. The number in the path is still its process's afterwards, if
@@ -341,6 +357,9 @@ func infoOf(e *state.Entry) (*Info, error) {
 		return nil, err
 	}
 	i := &Info{ID: rec.ID, Created: rec.Created, UID: rec.UID, Command: rec.Command, Labels: rec.Labels}
+	if monitorLives(rec) {
+		i.Monitor = rec.Monitor.PID
+	}
 	if e.Leftover(rec) {
 		if !beingMade(e) {
 			return nil, nil
@@ -357,6 +376,14 @@ func infoOf(e *state.Entry) (*Info, error) {
 		i.State = StateStopped
 		i.Result, _ = parseResult(rec.Result)
 		i.Started = i.Result.Started
+		return i, nil
+	}
+	if rec.Phase == state.Restarting {
+		i.State = StateStopped
+		if monitorLives(rec) {
+			i.State = StateRestarting
+		}
+		i.Result, _ = parseResult(rec.Result)
 		return i, nil
 	}
 	return i, i.look(rec, st)
@@ -439,6 +466,9 @@ func (d StateDir) recoverOne(ctx context.Context, e *state.Entry, owners map[str
 	if err != nil {
 		return false, err
 	}
+	if monitorLives(rec) {
+		return false, nil // which sees to it
+	}
 	if e.Leftover(rec) {
 		if err := undoLeftover(ctx, e, owners); err != nil {
 			return false, err
@@ -462,13 +492,23 @@ func (d StateDir) completeOne(ctx context.Context, e *state.Entry, rec *state.Re
 	}
 	defer r.dropProcesses()
 	defer r.closeGroup()
-	if r.child.Pidfd >= 0 { // it runs, or waits to be started
+	if r.child.Pidfd >= 0 && rec.Monitor.PID == 0 { // it runs, or waits to be started
 		return false, r.sweep(ctx)
+	}
+	if r.child.Pidfd >= 0 { // it ends with its monitor
+		if err := endProcess(rec.Init); err != nil {
+			return false, err
+		}
 	}
 	r.det.awaitKeeper(keeperPatience)
 	before := len(rec.Things)
 	done := rec.Phase != state.Stopped || rec.CgroupName != "" || rec.Cgroup != nil
-	if rec.Phase != state.Stopped {
+	if rec.Phase == state.Restarting { // the monitor was killed between two runs
+		rec.Phase = state.Stopped
+		if err := errors.Join(undoRecordedGroup(ctx, rec), e.Write(rec)); err != nil {
+			return false, err
+		}
+	} else if rec.Phase != state.Stopped {
 		r.result(rec, ReasonUnknown)
 		if err := e.Write(rec); err != nil {
 			return false, err
@@ -502,6 +542,11 @@ func (c *Container) remove(ctx context.Context) error {
 		case <-a.done:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+	}
+	if c.spec.detach.followed() {
+		if err := c.stopFollowed(ctx, 0); err != nil && !errors.Is(err, errNoMonitor) {
+			return err
 		}
 	}
 	c.mu.Lock()

@@ -72,6 +72,7 @@ func (c *Container) logged(o *LogOptions) (*LogConfig, <-chan struct{}, error) {
 // outputs are who gets a copy of what the command puts out besides the writers that were given by options.
 type outputs struct {
 	log *logs.Writer
+	hub *attachHub
 }
 
 // take hands on what a stream put out. It keeps nothing of p.
@@ -79,10 +80,13 @@ func (o *outputs) take(s logs.Stream, p []byte) {
 	if o.log != nil {
 		o.log.Write(s, p)
 	}
+	if o.hub != nil {
+		o.hub.take(s, p)
+	}
 }
 
 // copied reports whether all output passes through this program.
-func (s *spec) copied() bool { return s.log != nil }
+func (s *spec) copied() bool { return s.log != nil || s.attachable }
 
 // tee gives output to those who get a copy, and to the writer that was given, if any. An error of the latter ends only that.
 type tee struct {

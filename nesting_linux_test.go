@@ -80,7 +80,8 @@ func TestNestingOfThisPackage(t *testing.T) {
 		needIDMaps(t)
 	}
 	bin, root := copyOfTests(t), testutil.Busybox(t)
-	opts := []Option{WithNesting(true), WithCommand("/mnt/tests"), WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
+	opts := []Option{WithRootfs(rootfs.Host()), // the test program may need the C library
+		WithNesting(true), WithCommand("/mnt/tests"), WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
 		WithEnv(testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root", scenarioEnv+"=defaults", vacateEnv+"=inner")}
 	if err := newContainer(t, WithNesting(true), WithCommand("true")).Run(testContext(t)); err != nil { // makes what the program keeps
 		t.Fatal(err)

@@ -8,6 +8,9 @@ type detachSpec struct {
 	dir    string
 	labels map[string]string
 	loaded bool // the container was made elsewhere: its options are not known here
+
+	monitor *Monitor     // who supervises it; nil: nobody
+	sup     *supervision // set in the monitor itself
 }
 
 // WithDetached says whether the container outlives this program: then neither the end of the program nor
@@ -16,7 +19,8 @@ type detachSpec struct {
 // container ends with the program, in whatever way that ends.
 //
 // Its standard streams are files or nothing. What needs a living program is refused beside it: other readers and writers,
-// a terminal, limits of time and output, a context that ends it, a trace. A network has to be one that
+// a terminal, limits of time and output, logs, restarts and health checks (all of which [WithMonitor] makes possible), a context
+// that ends it, a trace. A network has to be one that
 // can be undone by another program ([DurableAttachment]).
 //
 // The container is a child of a keeper, a process of some 40 KiB that waits for its end and writes it down. It stays where
@@ -44,6 +48,12 @@ func WithLabels(labels map[string]string) Option {
 		s.detach.labels = all
 	})
 }
+
+// alone reports whether the container outlives its program without a monitor.
+func (d *detachSpec) alone() bool { return d.on && d.monitor == nil && d.sup == nil }
+
+// followed reports whether a monitor, which is another program, supervises the container.
+func (d *detachSpec) followed() bool { return d.monitor != nil && d.sup == nil }
 
 const (
 	maxLabels = 100

@@ -72,14 +72,14 @@ func (s *spec) validateHooks() error {
 		fault(!slices.Contains([]HookPoint{HookCreateRuntime, HookCreated, HookStarted, HookStopped}, f.point), "WithHook",
 			"%v: functions are called at HookCreateRuntime, HookCreated, HookStarted and HookStopped", f.point)
 		fault(f.f == nil, "WithHook", "%v: no function given", f.point)
-		fault(s.detach.on && f.point >= HookStarted, "WithHook", "%v: it needs a program that lives; a detached container outlives it", f.point)
+		fault(s.detach.alone() && f.point >= HookStarted, "WithHook", "%v: it needs a program that lives; a detached container outlives it", f.point)
 	}
 	programs := 0
 	for p := HookPrestart; p <= HookStopped; p++ {
 		list := h.at(p)
 		programs += len(list)
 		fault(len(list) > maxHooks, "WithHooks", "%v: %d programs; at most %d", p, len(list), maxHooks)
-		fault(s.detach.on && p >= HookStartContainer && len(list) > 0, "WithHooks", "%v: it needs a program that lives; a detached container outlives it", p)
+		fault(s.detach.alone() && p >= HookStartContainer && len(list) > 0, "WithHooks", "%v: it needs a program that lives; a detached container outlives it", p)
 		for i := range list {
 			if err := checkHook(&list[i]); err != nil {
 				fault(true, "WithHooks", "%v: %q: %w", p, list[i].Path, err)

@@ -323,7 +323,8 @@ func TestTop(t *testing.T) {
 			if !testutil.Eventually(testTime, func() (ok bool) {
 				var err error
 				l, err = c.Top(testContext(t))
-				return err == nil && len(l) == 3 && l[1].Comm == "sleep" && l[2].Comm == "sleep"
+				return err == nil && len(l) == 3 && l[1].Comm == "sleep" && l[2].Comm == "sleep" &&
+					len(l[1].Args) > 0 && len(l[2].Args) > 0 // they come a moment after the name
 			}) {
 				t.Fatalf("%+v", l)
 			}

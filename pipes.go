@@ -67,6 +67,9 @@ func (c *Container) mayPipe(op string, set bool) error {
 	if c.spec.restart.Mode != RestartNo {
 		return c.fail(op, invalid("WithRestart", "a pipe is for one run; give an *os.File or a writer"))
 	}
+	if c.spec.attachable {
+		return c.fail(op, invalid("WithAttachable", "the streams are for who attaches"))
+	}
 	if p := &c.spec.process; p.terminal || (p.outputLimit > 0 || c.spec.copied()) && op != "stdin pipe" {
 		return c.fail(op, fmt.Errorf("%w: a terminal, an output limit and a log need a stream that is copied", ErrInvalid))
 	}

@@ -108,7 +108,7 @@ var poolOptions = map[string]string{
 	"domainname": "WithDomainname", "cgroup": "WithCgroup", "cgroupOff": "WithoutCgroup", "bestEffort": "WithBestEffort", "sysctls": "WithSysctl",
 	"stopSignal": "WithStopSignal", "logger": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
 	"deviceRules": "WithDeviceRules", "detach": "WithDetached", "alone": "WithLandlockOnly", "hooks": "WithHook", "restart": "WithRestart",
-	"log": "WithLog", "health": "WithHealthCheck", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting",
+	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting",
 }
 
 // NewPool makes a pool of containers that [New] would make from the same options, and begins to fill it. A command need not
@@ -116,7 +116,7 @@ var poolOptions = map[string]string{
 // options are reported at once, all of them, as errors that match [ErrInvalid]; what this machine cannot do is reported by
 // Ready, Get and Run. The pool must be closed.
 //
-// Not for a pool are [WithDetached], [WithRestart], [WithInit], [WithNamespacesOf], a joined pid namespace, [WithLog], [WithHealthCheck], [WithTrace], [WithLandlockOnly],
+// Not for a pool are [WithDetached], [WithRestart], [WithInit], [WithNamespacesOf], a joined pid namespace, [WithLog], [WithHealthCheck], [WithAttachable], [WithTrace], [WithLandlockOnly],
 // [WithSeccompRecorder] and a [CgroupConfig] with a Name.
 func NewPool(cfg PoolConfig, opts ...Option) (*Pool, error) {
 	s, err := newSpec(append(slices.Clip(opts), option(func(s *spec) {
@@ -164,6 +164,7 @@ func (s *spec) validatePool() error {
 		{s.namespaces.PID.IsJoin() && s.pod.of == nil, "WithNamespaces", "who waits in a pid namespace that others are in could be disturbed by them"},
 		{s.log != nil, "WithLog", "give each run its own streams"},
 		{s.health != nil, "WithHealthCheck", "a container of a pool is used once"},
+		{s.attachable, "WithAttachable", "give each run its own streams"},
 		{s.alone, "WithLandlockOnly", "there is nothing to make beforehand"},
 		{s.process.notify.recorder != nil, "WithSeccompRecorder", "a recorder is for single runs"},
 		{s.cgroup.Name != "", "WithCgroup", "one name is not enough for a pool; leave it out"},

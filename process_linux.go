@@ -406,8 +406,12 @@ func terminalStreams(p *processSpec, limit int64, outs *outputs) *streams {
 // attach begins to use the master side of a terminal. Reading it fails with EIO when the last process has closed
 // the other side, which is the end of its output.
 func (s *streams) attach(tty *os.File) {
+	to := io.Writer(tty)
+	if s.outs != nil && s.outs.hub != nil {
+		s.outs.hub.in, to = tty, s.outs.hub
+	}
 	if in := s.terminalIn; in != nil {
-		s.feed = func() { _, _ = io.Copy(tty, in) }
+		s.feed = func() { _, _ = io.Copy(to, in) }
 	}
 	s.copies = append(s.copies, func() error {
 		return s.copyAll(logs.Stdout, s.terminalOut, func(w io.Writer) error {

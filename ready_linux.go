@@ -168,7 +168,7 @@ func mergeMeasures(old, by Isolation) Isolation {
 func (x *running) prepareRest(ctx context.Context, r *running) error {
 	s := x.spec
 	x.env = rootfs.Env{Features: rootfs.Probe()}
-	x.m = &machine{rest: true, create: true, userns: r.m.userns, ignored: r.m.ignored, null: s.process.nullStreams(false), openat2: x.env.Features.Openat2,
+	x.m = &machine{rest: true, create: true, userns: r.m.userns, ignored: r.m.ignored, null: s.nullStreams(), openat2: x.env.Features.Openat2,
 		rlimits: rlimits(&s.process)}
 	if err := x.userOf(r); err != nil {
 		return err

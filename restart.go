@@ -67,7 +67,7 @@ func (v *revival) wait(ctx context.Context) error {
 
 // revive begins to attend to a restart policy, if there is one. The caller holds the lock.
 func (c *Container) revive(a *attempt, to State) {
-	if a.again {
+	if a.again || c.spec.detach.followed() {
 		return
 	}
 	if a.from != StateCreated {
@@ -136,6 +136,9 @@ func (c *Container) mayRevive(v *revival, p *Process) bool {
 	p.mu.Lock()
 	why := p.reason
 	p.mu.Unlock()
+	if r := p.result; c.spec.detach.on && r != nil && r.Reason != ReasonUnknown { // another program may have ended it
+		why = r.Reason
+	}
 	return began && v.ctx.Err() == nil && why != ReasonStopped && why != ReasonCanceled
 }
 
@@ -176,6 +179,9 @@ func (c *Container) startAgain(v *revival, count int) (*Process, error) {
 // RestartCount returns how often the policy given by [WithRestart] has started the command again since the last
 // Start, failed starts included.
 func (c *Container) RestartCount() int {
+	if c.spec.detach.followed() {
+		return c.restartsFollowed()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.revival == nil {
@@ -194,6 +200,9 @@ func (c *Container) revived() *revival {
 // waitAll waits for the end of the process, and of all that follow it by the restart policy.
 func (c *Container) waitAll(ctx context.Context, p *Process) (*Result, error) {
 	v := c.revived()
+	if c.spec.detach.followed() {
+		return c.waitFollowed(ctx)
+	}
 	if v == nil {
 		return p.Wait(ctx)
 	}
@@ -206,6 +215,10 @@ func (c *Container) waitAll(ctx context.Context, p *Process) (*Result, error) {
 // endWith ends the container with its restart policy when ctx ends. The caller calls stop when that is over.
 func (c *Container) endWith(ctx context.Context, p *Process) (stop func()) {
 	v := c.revived()
+	if c.spec.detach.followed() {
+		after := context.AfterFunc(ctx, func() { _ = c.Stop(context.Background(), 0) })
+		return func() { after() }
+	}
 	if v == nil {
 		p.endWith(ctx)
 		return func() {}

@@ -61,8 +61,9 @@ type spec struct {
 	hooks   hooksSpec
 	restart RestartPolicy
 
-	log    *LogConfig
-	health *HealthCheck
+	log        *LogConfig
+	health     *HealthCheck
+	attachable bool
 
 	init bool // the first process is not the command
 	pod  podSpec
@@ -169,8 +170,12 @@ func (s *spec) validate() error {
 	add(s.validatePod())
 	add(s.validateNesting())
 	add(errors.Join(s.validateRestart()...))
+	add(errors.Join(s.validateMonitor()...))
 	add(errors.Join(s.validateLog()...))
 	add(errors.Join(s.validateHealth()...))
+	if s.attachable && s.process.stdin != nil && !s.process.terminal {
+		add(invalid("WithAttachable", "the input comes from who attaches: WithStdin cannot be given"))
+	}
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
 	} else { // devices may need what is mounted on /dev

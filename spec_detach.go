@@ -26,6 +26,9 @@ func (s *spec) validateDetach() (faults []error) {
 	if s.id == "" {
 		faults = append(faults, invalid("WithDetached", "WithID is missing: without an id the container could not be found again"))
 	}
+	if !d.alone() {
+		return faults
+	}
 	p := &s.process
 	const living = "needs a program that lives; a detached container outlives it"
 	for _, o := range []struct {
@@ -46,7 +49,7 @@ func (s *spec) validateDetach() (faults []error) {
 		{p.ctx != nil, "WithContext"}, {p.cancel != nil, "WithCancel"}, {s.trace != nil, "WithTrace"},
 		{p.notify.handler != nil, "WithSeccompNotify"}, {p.notify.recorder != nil, "WithSeccompRecorder"},
 		{s.restart.Mode != RestartNo, "WithRestart"}, {s.log != nil, "WithLog"},
-		{s.health != nil, "WithHealthCheck"},
+		{s.health != nil, "WithHealthCheck"}, {s.attachable, "WithAttachable"},
 	} {
 		if o.set {
 			faults = append(faults, invalid(o.name, living))

@@ -121,6 +121,9 @@ func (r *running) close() error {
 
 // create makes the container; with stop it waits in the state "created".
 func (c *Container) create(a *attempt, stop bool) error {
+	if a.spec.detach.followed() {
+		return c.createMonitored(a, stop)
+	}
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}

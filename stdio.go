@@ -78,12 +78,16 @@ func (s *streams) null() error {
 
 // nullStreams tells which standard streams lead nowhere. With a limit on the output it is counted all the same, and copied
 // where somebody gets a copy.
-func (p *processSpec) nullStreams(copied bool) [3]bool {
-	uncounted := p.outputLimit == 0 && !copied
-	return [3]bool{p.stdin == nil, p.stdout == nil && uncounted, p.stderr == nil && uncounted}
+func (s *spec) nullStreams() [3]bool {
+	p := &s.process
+	uncounted := p.outputLimit == 0 && !s.copied()
+	return [3]bool{p.stdin == nil && !s.attachable, p.stdout == nil && uncounted, p.stderr == nil && uncounted}
 }
 
 func (s *streams) input(r io.Reader) error {
+	if r == nil && s.outs != nil && s.outs.hub != nil {
+		return s.held()
+	}
 	if r == nil {
 		return s.null()
 	}
@@ -100,6 +104,17 @@ func (s *streams) input(r io.Reader) error {
 		_, _ = io.Copy(pw, r) // a process that does not read all of its input is no fault
 		pw.Close()
 	}
+	return nil
+}
+
+// held makes the input a pipe that stays open for those who attach.
+func (s *streams) held() error {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	s.child, s.close, s.ours = append(s.child, pr), append(s.close, pr), append(s.ours, pw)
+	s.outs.hub.in = pw
 	return nil
 }
 

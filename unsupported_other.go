@@ -8,7 +8,9 @@ import (
 	"io"
 	"iter"
 	"net"
+	"os"
 	"runtime"
+	"time"
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/rootfs"
@@ -48,6 +50,26 @@ func (r *running) listen(context.Context, []sockAddress) (net.Listener, error) {
 func (r *running) listenPacket(context.Context, []sockAddress) (net.PacketConn, error) {
 	return nil, errOS
 }
+
+func (c *Container) refollow()                                         {}
+func (c *Container) waitFollowed(context.Context) (*Result, error)     { return nil, errOS }
+func (c *Container) stopFollowed(context.Context, time.Duration) error { return errOS }
+func (c *Container) signalFollowed(int) error                          { return errOS }
+func (c *Container) healthFollowed() Health                            { return Health{} }
+func (c *Container) restartsFollowed() int                             { return 0 }
+func (d StateDir) revive(context.Context) (int, error)                 { return 0, errOS }
+
+// supervision is what a monitor has of its container.
+type supervision struct{}
+
+func (*supervision) began(*running) {}
+
+func monitorMain([]Option) {
+	fmt.Fprintln(os.Stderr, "caisson: a monitor of containers:", errOS)
+	os.Exit(2)
+}
+
+func (r *running) attachTo(context.Context, AttachOptions) (*Attachment, error) { return nil, errOS }
 
 func (r *running) mount(context.Context, []rootfs.Mount) error       { return errOS }
 func (r *running) unmount(context.Context, string, bool, bool) error { return errOS }

@@ -145,7 +145,7 @@ func (b *browser) eval(expression string, into any) {
 // await waits until an expression is true.
 func (b *browser) await(expression string) {
 	b.t.Helper()
-	for range 1500 {
+	for range 3000 {
 		var ok bool
 		if b.eval("Boolean("+expression+")", &ok); ok {
 			return

@@ -111,7 +111,7 @@ func (r result) String() string {
 // command prepares a program of the examples. It does not outlive the test.
 func (c caller) command(t *testing.T, program string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.Dir = c.dir
@@ -198,7 +198,7 @@ func (l *lockedBuffer) String() string {
 // await waits until the text has been written.
 func (l *lockedBuffer) await(t *testing.T, text string) {
 	t.Helper()
-	for range 500 {
+	for range 3000 {
 		if strings.Contains(l.String(), text) {
 			return
 		}

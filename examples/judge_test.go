@@ -291,7 +291,7 @@ func TestJudgeServiceEnds(t *testing.T) {
 					}
 					got <- a
 				}()
-				for range 500 {
+				for range 3000 {
 					if strings.Contains(get(t, s.url+"/metrics", nil), "judge_running 1\n") {
 						break
 					}

@@ -193,7 +193,8 @@ func TestDetached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	neighbour := newContainer(t, newBridge(t, netns.BridgeConfig{Name: "web"}), caisson.WithCommand("busybox", "wget", "-q", "-O", "-", "http://server/"))
+	neighbour := newContainer(t, newBridge(t, netns.BridgeConfig{Name: "web"}), caisson.WithCommand("sh", "-c", // the server may just have been started
+		"for i in $(seq 300); do busybox wget -q -O - http://server/ 2>/dev/null && exit; sleep 0.1; done"))
 	if out, err := neighbour.CombinedOutput(ctx); err != nil || string(out) != "hello from server\n" {
 		t.Errorf("by name: %s %v", out, err)
 	}

@@ -21,6 +21,9 @@ const (
 	tmpName    = "state.json.new"
 	StatusName = "status"
 	SocketName = "start"
+	// ControlName is the socket on which a monitor listens, WishName what it was handed.
+	ControlName = "control"
+	WishName    = "wish.json"
 )
 
 // Open opens a directory of containers; "" is the user's own (journal.Base). With create it is made if need be. Without,
@@ -140,7 +143,7 @@ func (d *Dir) clear(id string, undo func(*Entry) error) error {
 	case errors.Is(err, ErrNotFound): // killed before anything was recorded
 	case err != nil:
 		return errors.Join(exists, err)
-	case r.Phase != Creating && !(r.Phase == Running && !e.begun()):
+	case r.Phase != Creating && !(r.Phase == Running && r.Run <= 1 && !e.begun()):
 		return exists
 	default:
 		if err := undo(e); err != nil {

@@ -166,14 +166,29 @@ func (e *Entry) CreateStatus() (*os.File, error) {
 }
 
 // Listen makes the socket on which a created container waits. Connections carry packets.
-func (e *Entry) Listen() (*os.File, error) {
+func (e *Entry) Listen() (*os.File, error) { return e.listen(SocketName) }
+
+// ListenControl makes the socket on which a monitor listens.
+func (e *Entry) ListenControl() (*os.File, error) {
+	f, err := e.listen(ControlName)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Fchmodat(int(e.own.Fd()), ControlName, 0o600, 0); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
+	}
+	return f, nil
+}
+
+func (e *Entry) listen(name string) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	f := os.NewFile(uintptr(fd), filepath.Join(e.Path(), SocketName))
-	_ = unix.Unlinkat(int(e.own.Fd()), SocketName, 0)
-	if err = unix.Bind(fd, e.address()); err == nil {
+	f := os.NewFile(uintptr(fd), filepath.Join(e.Path(), name))
+	_ = unix.Unlinkat(int(e.own.Fd()), name, 0)
+	if err = unix.Bind(fd, e.address(name)); err == nil {
 		err = unix.Listen(fd, 8)
 	}
 	if err != nil {
@@ -184,35 +199,59 @@ func (e *Entry) Listen() (*os.File, error) {
 }
 
 // Dial connects to a created container. Nobody listening is ECONNREFUSED.
-func (e *Entry) Dial() (int, error) {
+func (e *Entry) Dial() (int, error) { return e.dial(SocketName) }
+
+// DialControl connects to the container's monitor. Nobody listening is ECONNREFUSED or ENOENT.
+func (e *Entry) DialControl() (int, error) { return e.dial(ControlName) }
+
+func (e *Entry) dial(name string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	for {
-		err := unix.Connect(fd, e.address())
+		err := unix.Connect(fd, e.address(name))
 		if err == nil {
 			return fd, nil
 		}
 		if err != unix.EINTR {
 			unix.Close(fd)
-			return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), SocketName), Err: err}
+			return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), name), Err: err}
 		}
 	}
 }
 
 // address goes by the descriptor: paths of sockets have at most 107 bytes.
-func (e *Entry) address() *unix.SockaddrUnix {
-	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(int(e.own.Fd())) + "/" + SocketName}
+func (e *Entry) address(name string) *unix.SockaddrUnix {
+	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(int(e.own.Fd())) + "/" + name}
 }
 
 // RemoveSocket removes the socket, when it has served.
 func (e *Entry) RemoveSocket() { _ = unix.Unlinkat(int(e.own.Fd()), SocketName, 0) }
 
+// maxWish bounds what a monitor is handed: files that a container gets are in it.
+const maxWish = 64 << 20
+
+// WriteWish keeps what the monitor was handed.
+func (e *Entry) WriteWish(b []byte) error {
+	if len(b) > maxWish {
+		return fmt.Errorf("the wishes for a container with a monitor have %d bytes; at most %d", len(b), maxWish)
+	}
+	f, err := e.create(WishName)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Close())
+}
+
+// Wish returns what WriteWish has kept.
+func (e *Entry) Wish() ([]byte, error) { return e.readFile(WishName, maxWish) }
+
 // Remove removes the directory. The caller holds the lock. What is not this package's stays, and with it the directory.
 func (e *Entry) Remove() error {
 	// The record goes last: without it the directory is one that nobody needs to keep.
-	for _, name := range []string{SocketName, StatusName, tmpName, recordName} {
+	for _, name := range []string{SocketName, ControlName, StatusName, WishName, tmpName, recordName} {
 		if err := unix.Unlinkat(int(e.own.Fd()), name, 0); err != nil && err != unix.ENOENT {
 			return &os.PathError{Op: "remove", Path: filepath.Join(e.Path(), name), Err: err}
 		}

@@ -14,6 +14,10 @@ import (
 // newer record; fields that may be ignored are added without a change.
 const Version = 1
 
+// versionMonitored is the version of a container with a monitor: who does not know of monitors would take its record for
+// complete when another run follows.
+const versionMonitored = 2
+
 // maxRecord bounds what is read. A seccomp profile is the largest part.
 const maxRecord = 4 << 20
 
@@ -37,6 +41,8 @@ const (
 	Created  = "created"  // it waits to be released
 	Running  = "running"  // its command was begun; whether it still runs, the process tells
 	Stopped  = "stopped"  // the result is recorded, and nothing of it is left but this directory
+
+	Restarting = "restarting" // a run has ended, with the recorded result; its monitor sees to what follows
 )
 
 // Record is what is known about a container. See docs/state.md.
@@ -72,6 +78,15 @@ type Record struct {
 	Mounts []Mount         `json:"mounts,omitempty"` // what was mounted while it runs
 	Ending string          `json:"ending,omitempty"` // why someone is ending it
 	Result *Result         `json:"result,omitempty"` // how it ended
+
+	// Of a container with a monitor.
+	Monitor  Process         `json:"monitor,omitzero"`   // the program that supervises it
+	Run      int             `json:"run,omitempty"`      // which run this is, from 1
+	Restarts int             `json:"restarts,omitempty"` // how often it was started again by its policy
+	Restart  string          `json:"restart,omitempty"`  // the policy's mode
+	Halted   bool            `json:"halted,omitempty"`   // somebody stopped it: it is not to be started again
+	Log      json.RawMessage `json:"log,omitempty"`      // where its output is logged
+	Terminal bool            `json:"terminal,omitempty"` // it has a terminal
 }
 
 // Process names a process so that no other is mistaken for it.
@@ -138,8 +153,8 @@ func Parse(id string, b []byte) (*Record, error) {
 	if err := json.Unmarshal(b, &v); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	if v.Version != Version {
-		return nil, fmt.Errorf("%w: %d; this release knows %d", ErrVersion, v.Version, Version)
+	if v.Version != Version && v.Version != versionMonitored {
+		return nil, fmt.Errorf("%w: %d; this release knows %d and %d", ErrVersion, v.Version, Version, versionMonitored)
 	}
 	r := &Record{}
 	if err := json.Unmarshal(b, r); err != nil {
@@ -158,12 +173,14 @@ func (r *Record) check(id string) error {
 		return bad("id", fmt.Sprintf("%q in directory %q", r.ID, id))
 	case r.BootID == "" || strings.ContainsAny(r.BootID, "\n\x00"):
 		return bad("boot id", fmt.Sprintf("%q", r.BootID))
-	case r.Phase != Creating && r.Phase != Created && r.Phase != Running && r.Phase != Stopped:
+	case r.Phase != Creating && r.Phase != Created && r.Phase != Running && r.Phase != Stopped && r.Phase != Restarting:
 		return bad("phase", fmt.Sprintf("%q", r.Phase))
 	case r.Init.PID < 0 || r.Keeper.PID < 0 || (r.Phase == Created || r.Phase == Running) && (r.Init.PID == 0 || r.Init.Start == 0):
 		return bad("process ids", fmt.Sprint(r.Init.PID, " ", r.Keeper.PID))
-	case r.Phase == Stopped && r.Result == nil:
+	case (r.Phase == Stopped || r.Phase == Restarting) && r.Result == nil:
 		return bad("result", "missing")
+	case r.Monitor.PID < 0 || r.Run < 0 || r.Restarts < 0 || r.Monitor.PID != 0 && (r.Run == 0 || r.Monitor.Start == 0) || r.Monitor.PID == 0 && r.Phase == Restarting:
+		return bad("monitor", fmt.Sprint(r.Monitor.PID, ", run ", r.Run))
 	case r.StopSignal < 0 || r.StopSignal > 64:
 		return bad("stop signal", r.StopSignal)
 	}
@@ -182,7 +199,9 @@ func (r *Record) check(id string) error {
 
 // Format writes a record, so that people can read it too.
 func (r *Record) Format() ([]byte, error) {
-	r.Version = Version
+	if r.Version = Version; r.Monitor.PID != 0 {
+		r.Version = versionMonitored
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)

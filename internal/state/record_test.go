@@ -99,7 +99,7 @@ func TestParseRefuses(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]error{
-		"": ErrCorrupt, "{": ErrCorrupt, "[]": ErrCorrupt, "{}": ErrVersion, `{"version":2}`: ErrVersion, `{"version":1}`: ErrCorrupt,
+		"": ErrCorrupt, "{": ErrCorrupt, "[]": ErrCorrupt, "{}": ErrVersion, `{"version":3}`: ErrVersion, `{"version":2}`: ErrCorrupt, `{"version":1}`: ErrCorrupt,
 		`{"version":1,"uid":"root"}`: ErrCorrupt, strings.Repeat(" ", maxRecord+1): ErrCorrupt,
 	} {
 		if _, err := Parse("web", []byte(text)); !errors.Is(err, want) {
