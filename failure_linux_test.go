@@ -85,7 +85,8 @@ func TestStartFailures(t *testing.T) {
 		{"closed output", []Option{WithStdout(closedFile(t)), true_}, []error{os.ErrClosed}, ""},
 		{"closed command file", []Option{WithCommandFile(closedFile(t)), true_}, []error{os.ErrClosed}, ""},
 		{"namespace to join is missing", []Option{WithNamespaces(namespaces.Set{Net: namespaces.JoinPath("/no/such/ns")}), true_}, []error{unix.ENOENT}, "/no/such/ns"},
-		{"namespace to join is no namespace", []Option{WithNamespaces(namespaces.Set{Net: namespaces.JoinPath("/etc/passwd")}), true_}, []error{unix.EINVAL}, "net"},
+		{"namespace to join is no namespace", []Option{WithNamespaces(namespaces.Set{Net: namespaces.JoinPath("/etc/passwd")}), true_}, []error{namespaces.ErrNotNamespace}, "net"},
+		{"namespace to join is of another kind", []Option{WithNamespaces(namespaces.Set{Net: namespaces.JoinPath("/proc/self/ns/uts")}), true_}, []error{namespaces.ErrWrongKind}, "net"},
 		{"arguments too long for the kernel", []Option{WithCommand("/bin/true", strings.Repeat("x", 200<<10))}, []error{unix.E2BIG}, "/bin/true"},
 		{"missing cgroup parent", []Option{WithCgroup(CgroupConfig{Parent: "/no/such/parent/\x00"}), WithPids(10), true_}, nil, ""},
 	} {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"unsafe"
@@ -46,20 +45,27 @@ func idmapNamespace(ctx context.Context, m namespaces.IDMaps) (*os.File, error) 
 
 // openNamespace opens a namespace that is to be joined.
 func openNamespace(k namespaces.Kind, n namespaces.Namespace) (*os.File, error) {
-	path := n.Path()
 	switch {
 	case n.File() != nil:
+		if got, err := namespaces.KindOf(n.File()); err != nil {
+			return nil, fmt.Errorf("join %v namespace: %w", k, err)
+		} else if got != k {
+			return nil, fmt.Errorf("join %v namespace: %w: it is a %v namespace", k, namespaces.ErrWrongKind, got)
+		}
 		fd, err := unix.FcntlInt(n.File().Fd(), unix.F_DUPFD_CLOEXEC, 3)
 		if err != nil {
 			return nil, os.NewSyscallError("fcntl", err)
 		}
 		return os.NewFile(uintptr(fd), n.File().Name()), nil
 	case n.PID() != 0:
-		path = "/proc/" + strconv.Itoa(n.PID()) + "/ns/" + k.ProcName()
+		return joinable(namespaces.Of(k, n.PID()))
 	}
-	f, err := os.Open(path)
+	return joinable(namespaces.Open(k, n.Path()))
+}
+
+func joinable(f *os.File, err error) (*os.File, error) {
 	if err != nil {
-		return nil, fmt.Errorf("join %s namespace: %w", k, err)
+		return nil, fmt.Errorf("join: %w", err)
 	}
 	return f, nil
 }
