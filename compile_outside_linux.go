@@ -37,7 +37,8 @@ func (c *compiler) outside() {
 	c.appear(p, ruleset)
 }
 
-// closeInputs closes the files that the set-up needed and the process that appears does not.
+// closeInputs closes the files that the set-up needed and the process that appears does not. Those of the cgroups are closed
+// where that process is made.
 func (c *compiler) closeInputs() {
 	c.Step("close", "the files of the set-up")
 	for _, j := range c.m.joined {
@@ -45,12 +46,6 @@ func (c *compiler) closeInputs() {
 	}
 	if c.m.template {
 		c.Close(c.Input("template"))
-	}
-	for i := range c.m.joins {
-		c.Close(c.Input(cgroupName(i)))
-	}
-	if c.m.cgroupFD {
-		c.Close(c.Input("cgroup.procs"))
 	}
 }
 
