@@ -1,6 +1,7 @@
 package image
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -142,7 +143,7 @@ func validRegistry(s string) bool {
 		if host, s, ok = strings.Cut(s[1:], "]"); !ok || host == "" || s != "" && s[0] != ':' {
 			return false
 		}
-		if !only(host, func(c byte) bool { return isHex(string(c)) || c == ':' || c == '.' }) {
+		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() || a.Zone() != "" {
 			return false
 		}
 		_, port, ok := strings.Cut(s, ":")
