@@ -94,7 +94,14 @@ func TestMonitored(t *testing.T) {
 		t.Fatal(err)
 	}
 	aout.await(t, "got one")
-	bout.await(t, "40 132")
+	ok := testutil.Eventually(testTime, func() bool { // the size comes on another connection than the line
+		_, _ = io.WriteString(ain, "one\n")
+		time.Sleep(10 * time.Millisecond)
+		return strings.Contains(bout.String(), "40 132")
+	})
+	if !ok {
+		t.Errorf("%q", bout.String())
+	}
 	if _, err := io.WriteString(ain, "\x10\x11"); err != nil {
 		t.Fatal(err)
 	}
