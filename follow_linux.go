@@ -367,11 +367,8 @@ func (c *Container) waitFollowed(ctx context.Context) (*Result, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if nerr == nil && !a.Final {
-			if c.State() == StateRunning && c.Process() != p {
-				continue
-			}
-			nerr = errNoMonitor
+		if nerr == nil && !a.Final && c.State() == StateRunning && c.Process() != p {
+			continue
 		}
 		if c.Process() != p { // it had followed meanwhile
 			continue

@@ -412,10 +412,3 @@ func (sup *supervision) readPackets(conn net.Conn, a *Attachment, input io.Write
 		}
 	}
 }
-
-// warnf logs a fault of what nobody waits for.
-func (c *Container) warnf(what string, err error) {
-	if l := c.spec.logger; l != nil {
-		l.Warn("caisson: "+what, "container", c.spec.id, "error", err)
-	}
-}

@@ -61,7 +61,7 @@ func FuzzUnpack(f *testing.F) {
 		defer st.close()
 		m := &mark{}
 		if err := writeTree(context.Background(), tree, st, Policy{}, b, m, treeOptions{flat: flat}); err == nil {
-			_, err = st.finish()
+			_, _ = st.finish() // whatever it says: what has been written counts
 		}
 		if names, _ := os.ReadDir(outside); len(names) != 2 {
 			t.Fatalf("outside: %v", names)

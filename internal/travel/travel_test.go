@@ -14,7 +14,7 @@ type square struct{ side float64 }
 
 func (s square) area() float64 { return s.side * s.side }
 
-type circle struct{ f *os.File }
+type circle struct{ F *os.File }
 
 func (circle) area() float64 { return 0 }
 
@@ -28,7 +28,7 @@ type all struct {
 	bytes  []byte
 	list   []string
 	empty  []string
-	none   []string
+	None   []string
 	pairs  [][2]string
 	m      map[string][]int
 	em     map[int]int
