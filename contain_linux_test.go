@@ -480,3 +480,15 @@ func TestIsolationIsComplete(t *testing.T) {
 		t.Errorf("%d %v\n%s", n, err, b.String())
 	}
 }
+
+// A read-only root is that in all its parts, also those of the host's view, and other mounts are not touched by it.
+func TestReadOnlyRootOfTheHost(t *testing.T) {
+	output(t, WithRootfs(rootfs.Host()), WithCommand("true")) // makes what the program keeps
+	noLeaks(t)
+	got := output(t, WithRootfs(rootfs.Host()), WithReadOnlyRoot(true), WithFile("/etc/caisson-new", []byte("x"), 0o644),
+		WithMount(rootfs.TmpfsMount("/opt", 1<<20)), WithCommand("sh", "-c",
+			"for d in / /usr /usr/bin /etc /tmp /var; do (: > $d/caisson-x) 2>/dev/null && echo wrote $d; done; cat /etc/caisson-new; echo y > /opt/y && cat /opt/y"))
+	if got != "xy" {
+		t.Errorf("got %q", got)
+	}
+}

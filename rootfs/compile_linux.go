@@ -37,6 +37,7 @@ type Plan struct {
 	parent      program.Word
 	zero        program.Word
 	nulls       []program.Arg // one for each masked path, where /dev has none
+	parts       []program.Arg // of a composed root that is to be read-only: what can be written
 }
 
 // mountState is what is known about a mount of the layout.

@@ -21,6 +21,7 @@ func (p *Plan) Populate(b *program.Builder) {
 // Attach emits the first half of phase 3: mounts with devices and links, and files.
 func (p *Plan) Attach(b *program.Builder) {
 	p.words(b)
+	p.holdParts(b)
 	for i := range p.layout.Mounts {
 		p.attach(b, &p.layout.Mounts[i], &p.mounts[i])
 	}
@@ -243,11 +244,56 @@ func (p *Plan) finishRoot(b *program.Builder) {
 			flags := p.rootMountFlags()
 			b.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|flags, "")
 		}
+		p.finishParts(b)
 	}
 	if l.Propagation != Private {
 		b.Step("set propagation of the root", "")
 		b.Mount("", "/", "", uintptr(l.Propagation.ms())|unix.MS_REC, "")
 	}
+}
+
+// holdParts opens the parts of a composed root that have mounts of their own, before other mounts can hide them.
+func (p *Plan) holdParts(b *program.Builder) {
+	l := p.layout
+	if !l.ReadOnly || l.Root.Kind != KindComposed || !p.env.Features.MountSetattr {
+		return
+	}
+	b.Step("hold", "the parts of the root")
+	for _, part := range l.Root.Parts {
+		if part.ownMount() {
+			p.parts = append(p.parts, b.Openat(program.Cwd(), part.Target, unix.O_PATH|unix.O_NOFOLLOW, 0).Result())
+		}
+	}
+}
+
+// finishParts makes them read-only.
+func (p *Plan) finishParts(b *program.Builder) {
+	for _, fd := range p.parts {
+		b.MountSetattr(fd, "", false, unix.MOUNT_ATTR_RDONLY, 0, 0, program.Null())
+		b.Close(fd)
+	}
+	if p.layout.Root.Kind != KindComposed || p.env.Features.MountSetattr {
+		return
+	}
+	for _, part := range p.layout.Root.Parts {
+		if part.ownMount() && !p.hides(part.Target) {
+			b.Mount("", part.Target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "")
+		}
+	}
+}
+
+// ownMount reports whether a part is a mount that can be written to.
+func (p Part) ownMount() bool { return p.Link == "" && (p.cover || p.Layer != nil && !p.Bind) }
+
+// hides reports whether one of the layout's mounts stands where target is.
+func (p *Plan) hides(target string) bool {
+	for i := range p.layout.Mounts {
+		m := path.Clean(p.layout.Mounts[i].Target)
+		if m == "/" || target == m || strings.HasPrefix(target, m+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // rootMountFlags are the flags that the root mount has.
