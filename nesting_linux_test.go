@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -80,8 +81,7 @@ func TestNestingOfThisPackage(t *testing.T) {
 		needIDMaps(t)
 	}
 	bin, root := copyOfTests(t), testutil.Busybox(t)
-	opts := []Option{WithRootfs(rootfs.Host()), // the test program may need the C library
-		WithNesting(true), WithCommand("/mnt/tests"), WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
+	opts := []Option{WithMount(hostLibraries()...), WithNesting(true), WithCommand("/mnt/tests"), WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
 		WithEnv(testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root", scenarioEnv+"=defaults", vacateEnv+"=inner")}
 	if err := newContainer(t, WithNesting(true), WithCommand("true")).Run(testContext(t)); err != nil { // makes what the program keeps
 		t.Fatal(err)
@@ -100,6 +100,17 @@ func TestNestingOfThisPackage(t *testing.T) {
 	if t.Failed() || err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+}
+
+// hostLibraries shows a program its C library, if it needs one.
+func hostLibraries() []rootfs.Mount {
+	var l []rootfs.Mount
+	for _, d := range []string{"/lib", "/lib64"} {
+		if real, err := filepath.EvalSymlinks(d); err == nil {
+			l = append(l, rootfs.ReadOnlyBindMount(real, d))
+		}
+	}
+	return l
 }
 
 // What is opened to the container is not open towards the host: root in it writes nothing there, and reads what any user may.
