@@ -44,7 +44,7 @@ func (c *compiler) initProcess() {
 	command := c.Words(0, 0)
 	c.Copy(made, command)
 	if c.m.initImage {
-		c.executeInit(command, number)
+		c.executeInit(command, gate, number)
 	}
 	emitInit(c, c.m.initFilter, command)
 
@@ -60,13 +60,16 @@ func (c *compiler) initProcess() {
 // executeInit executes init's own program, with the number of the command's process in a pipe. Its memory has then nothing of
 // the container's set-up, and belongs to the container's user namespace, so that an ordinary user who made that can
 // join what init is in. Where the file cannot be executed the process goes on as it is.
-func (c *compiler) executeInit(command program.Word, place int) {
+//
+// The gate stays open over that, at the next place: init closes it when it has closed its memory and filtered its calls.
+func (c *compiler) executeInit(command, gate program.Word, place int) {
 	pipe := c.Words(0, 0)
 	c.Call(unix.SYS_PIPE2, "pipe2", pipe.AddrShown("[<number>, <number>]"), program.Named(unix.O_CLOEXEC, "O_CLOEXEC"))
 	c.Call(unix.SYS_WRITE, "write", pipe.HalfShown(1, "<number>"), command.Addr(), program.Int(8))
 	c.Dup3(pipe.HalfShown(0, "<number>"), place, 0).Ignore(unix.EINVAL)
+	c.Dup3(gate.HalfShown(1, "<gate of init>"), place+1, 0).Ignore(unix.EINVAL)
 	c.Step("execute", "init")
-	c.CloseRange(uint(place+1), unix.CLOSE_RANGE_CLOEXEC)
+	c.CloseRange(uint(place+2), unix.CLOSE_RANGE_CLOEXEC)
 	c.Execveat(c.Input(inputInitImage), []string{stage.InitName}, nil).Ignore(unix.EACCES, unix.EPERM, unix.ENOSYS)
 }
 
