@@ -180,6 +180,8 @@ type Endpoint struct {
 	// NoDefaultRoute leaves the way to the world to another endpoint. Default: the first endpoint that is not of an internal
 	// network has it.
 	NoDefaultRoute bool
+	// Limits bound what is carried. Default: nothing is bounded.
+	Limits Limits
 }
 
 func (e *Endpoint) validate(i int) error {
@@ -214,6 +216,9 @@ func (e *Endpoint) validate(i int) error {
 		if !validHost(n) {
 			add("Aliases", "%q is not the name of a host", n)
 		}
+	}
+	if err := e.Limits.validate(); err != nil {
+		add("Limits", "%v", err)
 	}
 	if len(e.Ports) > 0 && e.Network.cfg.Internal {
 		add("Ports", "network %s is internal", e.Network.cfg.Name)

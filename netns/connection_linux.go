@@ -45,6 +45,11 @@ func (c *Connection) reserve(ctx context.Context) error {
 	if err := checkRules(c.tableName()); err != nil {
 		return err
 	}
+	for i := range c.nets.Endpoints {
+		if err := checkLimits(&c.nets.Endpoints[i].Limits); err != nil {
+			return err
+		}
+	}
 	if c.host.Journal == nil {
 		recoverFirst(ctx)
 	}
@@ -173,7 +178,7 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String()}
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits}
 	if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
 		return err
 	}
@@ -347,6 +352,15 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
 	}
+	if e.Limits.any() {
+		link, err := h.LinkByName(e.Device)
+		if err == nil {
+			err = applyLimits(h, c.tableName(), e, link.Attrs().Index)
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
 	}
@@ -494,6 +508,11 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	defer h.Close()
 	if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
 		return err
+	}
+	if e != nil && e.Limits.Upload.BitsPerSecond > 0 {
+		if err := errors.Join(removeForward(u.table, e.Device), removeLink(h, ifbOf(e.ID), "ifb", "")); err != nil {
+			return err
+		}
 	}
 	if e != nil {
 		if err := u.rules(e); err != nil {
