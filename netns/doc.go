@@ -1,6 +1,6 @@
 // Package netns makes network namespaces, and networks that connect them: to each other, to the host and to the world. It is
-// useful without the rest of caisson; a container is joined to its networks by caisson.WithNetwork, which takes [*Bridge] and
-// [*Networks].
+// useful without the rest of caisson; a container is joined to its networks by caisson.WithNetwork, which takes each [Network]
+// and [*Networks].
 //
 // # A container on a network
 //
@@ -13,6 +13,9 @@
 // by address and by name: "server" here. They reach the world with the host's address. Nothing outside reaches them but by the
 // ports that are published. Containers of different networks do not reach each other, and none reaches the host's own
 // services unless [BridgeConfig.HostAccess] lets them.
+//
+// A [LAN] connects containers to the network of a device of the host instead, by macvlan, ipvlan or 802.1Q. One container may be on
+// networks of several kinds: each is a [Network], and an [Endpoint] of [Networks].
 //
 // Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a

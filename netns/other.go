@@ -81,6 +81,10 @@ func (b *Bridge) Endpoints(context.Context) ([]Status, error) {
 	return nil, unsupported("list endpoints")
 }
 
+func (c *BridgeConfig) listEndpoints(context.Context) ([]Status, error) {
+	return nil, unsupported("list endpoints")
+}
+
 // Obstacles needs Linux.
 func (b *Bridge) Obstacles(context.Context) ([]Obstacle, error) {
 	return nil, unsupported("list chains")

@@ -10,7 +10,7 @@ import (
 // Traffic tells what each container on the network has carried, of this program and others, in no particular order. It needs no
 // privilege but that to read the state directory.
 func (b *Bridge) Traffic(ctx context.Context) (out []Traffic, err error) {
-	err = b.withStore(ctx, func(s *store) error {
+	err = b.cfg.withStore(ctx, func(s *store) error {
 		l, err := s.endpoints(b.cfg.Name)
 		if err != nil {
 			return err
