@@ -207,6 +207,8 @@ type Endpoint struct {
 	NoDefaultRoute bool
 	// Limits bound what is carried. Default: nothing is bounded.
 	Limits Limits
+	// Egress says what the container may connect to by the endpoint. Default, nil: whatever the network reaches.
+	Egress *Egress
 }
 
 func (e *Endpoint) validate(i int) error {
@@ -253,6 +255,12 @@ func (e *Endpoint) validate(i int) error {
 	}
 	if e.Limits.any() && !cfg.link.Kind.ruled() {
 		add("Limits", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
+	}
+	if err := e.Egress.validate(); err != nil {
+		add("Egress", "%v", err)
+	}
+	if e.Egress != nil && !cfg.link.Kind.ruled() {
+		add("Egress", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
 	}
 	if len(e.Ports) > 0 && cfg.Internal {
 		add("Ports", "network %s is internal", cfg.Name)

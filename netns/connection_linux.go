@@ -50,7 +50,8 @@ func (c *Connection) reserve(ctx context.Context) error {
 		}
 	}
 	for i := range c.nets.Endpoints {
-		if err := checkLimits(&c.nets.Endpoints[i].Limits); err != nil {
+		e := &c.nets.Endpoints[i]
+		if err := errors.Join(checkLimits(&e.Limits), checkEgress(e.Egress)); err != nil {
 			return err
 		}
 	}
@@ -187,7 +188,7 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits}
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
 	if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
 		return err
 	}
@@ -241,6 +242,10 @@ func (c *Connection) Record() (owner string, version int, data []byte) {
 // Attach makes the devices, and the rules of the host. When ctx ends meanwhile, what was made is left to Detach.
 func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if c.durable {
+		if slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Egress.named() }) {
+			return &Error{Op: "enforce an egress policy", Err: fmt.Errorf("%w: the container is detached, and no server of names outlives this program", ErrInvalid),
+				Remedy: "give addresses instead of names"}
+		}
 		// It stands in the container's own record now.
 		if err := c.strike(); err != nil {
 			return err
@@ -297,6 +302,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	}
 	if err := c.addRules(s); err != nil {
 		return &Error{Op: "add rules", Object: "table inet " + c.tableName(), Err: privileged(err)}
+	}
+	if err := c.addGuards(s); err != nil {
+		return &Error{Op: "add egress policy", Object: "table bridge " + c.tableName(), Err: privileged(err)}
 	}
 	return nil
 }
@@ -564,6 +572,11 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	}
 	if e != nil && e.Limits.Upload.BitsPerSecond > 0 {
 		if err := errors.Join(removeForward(u.table, e.Device), removeLink(h, ifbOf(e.ID), "ifb", "")); err != nil {
+			return err
+		}
+	}
+	if e != nil && e.Egress != nil {
+		if err := removeGuard(u.table, e); err != nil {
 			return err
 		}
 	}

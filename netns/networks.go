@@ -77,6 +77,9 @@ func (n *Networks) Validate() error {
 		}) {
 			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "%s is given twice", e.Network.Name()))
 		}
+		if e.Egress.named() && n.DNS.Disabled {
+			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need the server of names, which DNS.Disabled leaves out"))
+		}
 		ports = append(ports, e.Ports...)
 	}
 	if len(n.Endpoints) > 1 {
@@ -142,6 +145,11 @@ func (n *Networks) Prepare(ctx context.Context, r Request) (Attachment, error) {
 func (n *Networks) Connect(ctx context.Context, ns *Namespace, name string) (*Connection, error) {
 	if name != "" && !validHost(name) {
 		return nil, fault("name", "%q is not the name of a host", name)
+	}
+	for i := range n.Endpoints {
+		if n.Endpoints[i].Egress.named() {
+			return nil, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Connect does not make")
+		}
 	}
 	c, err := n.prepare(ctx, Request{ID: name, Hostname: name})
 	if err != nil {

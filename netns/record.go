@@ -79,6 +79,7 @@ type epState struct {
 	MAC       string         `json:"mac"`
 	Ports     []Port         `json:"ports,omitempty"` // each alone, with the host's port
 	Limits    Limits         `json:"limits,omitzero"`
+	Egress    *Egress        `json:"egress,omitempty"`
 }
 
 // sysctlState is a setting of the host's that was changed.
