@@ -148,13 +148,17 @@ func (w *wild) step() {
 func TestDiffTurnsOneTreeIntoAnother(t *testing.T) {
 	testutil.NoLeaks(t)
 	for seed := range uint64(12) {
+		var o TreeOptions
+		if os.Geteuid() != 0 {
+			o.Owner = func(uint32, uint32) (uint32, uint32, error) { return 0, 0, nil }
+		}
 		w := &wild{t: t, r: rand.New(rand.NewPCG(seed, 1)), own: os.Geteuid() == 0}
 		old, now := t.TempDir(), t.TempDir()
 		w.root = old
 		for range 60 {
 			w.step()
 		}
-		extractInto(t, now, nil, archiveOf(t, DirLayer(Tree{Path: old}, TreeOptions{})))
+		extractInto(t, now, nil, archiveOf(t, DirLayer(Tree{Path: old}, o)))
 		if a, b := treeText(t, old), treeText(t, now); a != b {
 			t.Fatalf("seed %d: a tree as a layer\n%s\nbecomes\n%s", seed, a, b)
 		}
@@ -162,12 +166,12 @@ func TestDiffTurnsOneTreeIntoAnother(t *testing.T) {
 		for range 30 {
 			w.step()
 		}
-		diff := archiveOf(t, DiffLayer([]Tree{{Path: old}}, Tree{Path: now}, TreeOptions{}))
-		if again := archiveOf(t, DiffLayer([]Tree{{Path: old}}, Tree{Path: now}, TreeOptions{})); !bytes.Equal(diff, again) {
+		diff := archiveOf(t, DiffLayer([]Tree{{Path: old}}, Tree{Path: now}, o))
+		if again := archiveOf(t, DiffLayer([]Tree{{Path: old}}, Tree{Path: now}, o)); !bytes.Equal(diff, again) {
 			t.Fatalf("seed %d: two answers", seed)
 		}
 		to := t.TempDir()
-		extractInto(t, to, nil, archiveOf(t, DirLayer(Tree{Path: old}, TreeOptions{})), diff)
+		extractInto(t, to, nil, archiveOf(t, DirLayer(Tree{Path: old}, o)), diff)
 		want, got := treeText(t, now), treeText(t, to)
 		if unlinked(want) != unlinked(got) {
 			t.Fatalf("seed %d:\n%s\nbecomes\n%s", seed, want, got)
