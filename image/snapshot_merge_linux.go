@@ -180,11 +180,11 @@ func (m *merger) meta(from, to int, st *unix.Stat_t) error {
 
 // copyXattrs makes the extended attributes of a file those of another, but for overlayfs's own and those of the machine.
 func copyXattrs(from, to int) error {
-	have, err := xattrNames(to)
+	have, err := imageXattrs(to)
 	if err != nil {
 		return err
 	}
-	want, err := xattrNames(from)
+	want, err := imageXattrs(from)
 	if err != nil {
 		return err
 	}
@@ -214,8 +214,8 @@ func copyXattrs(from, to int) error {
 	return nil
 }
 
-// xattrNames lists the attributes that belong to the image.
-func xattrNames(fd int) ([]string, error) {
+// imageXattrs lists the attributes that belong to the image.
+func imageXattrs(fd int) ([]string, error) {
 	var small [1024]byte
 	buf := small[:]
 	n, err := unix.Flistxattr(fd, buf)
