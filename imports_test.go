@@ -51,7 +51,7 @@ var mayImport = map[string][]string{
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "rootfs"},
 	// And of containers of images.
-	"internal/imagetest": {".", "image", "rootfs"},
+	"internal/imagetest": {".", "image", "namespaces"},
 	// For the tests of embedders.
 	"caissontest": {".", "cgroups", "internal/program", "internal/stage", "internal/testutil", "rootfs"},
 }
