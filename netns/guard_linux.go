@@ -159,7 +159,9 @@ func inPrefix(p netip.Prefix) []expr.Any {
 	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: n, Mask: mask, Xor: make([]byte, n)}, equal(p.Masked().Addr().AsSlice())}
 }
 
-func verdict(kind expr.VerdictKind, chain string) expr.Any { return &expr.Verdict{Kind: kind, Chain: chain} }
+func verdict(kind expr.VerdictKind, chain string) expr.Any {
+	return &expr.Verdict{Kind: kind, Chain: chain}
+}
 
 func accept() expr.Any { return verdict(expr.VerdictAccept, "") }
 
