@@ -177,7 +177,7 @@ func (e *Egress) validate() error {
 			if err := d.validate(); err != nil {
 				faults = append(faults, fmt.Errorf("%s[%d]: %w", name, i, err))
 			} else if name == "Deny" && d.Domain != "" && (d.Port != 0 || d.Protocol != "") {
-				faults = append(faults, fmt.Errorf("Deny[%d]: %v: a name is denied with all its ports", i, d))
+				faults = append(faults, fmt.Errorf("%s[%d]: %v: a name is denied with all its ports", name, i, d))
 			}
 		}
 	}
