@@ -113,7 +113,7 @@ soak: setup ## SOAK (20000) starts, and nothing may be left behind
 	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
 
 kills: setup ## host programs killed at every system call, and KILLS (500) times at random
-	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v .
+	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v . ./image
 
 bench: ## side by side with the C floors and with other engines, where they are installed (see bench/doc.go)
 	@$(MAKE) -C bench
