@@ -130,7 +130,7 @@ func (s *stage) do(ctx context.Context, c instructions.Command) error {
 	if err := s.scope.expand(c); err != nil {
 		return err
 	}
-	work := func(ctx context.Context, st *step) error { return s.set(c) }
+	var work func(ctx context.Context, st *step) error
 	switch c := c.(type) {
 	case *instructions.RunCommand:
 		work = func(ctx context.Context, st *step) error { return s.run(ctx, st, c) }
