@@ -205,6 +205,8 @@ type Endpoint struct {
 	// NoDefaultRoute leaves the way to the world to another endpoint. Default: the first endpoint that is not of an internal
 	// network has it.
 	NoDefaultRoute bool
+	// Limits bound what is carried. Default: nothing is bounded.
+	Limits Limits
 }
 
 func (e *Endpoint) validate(i int) error {
@@ -245,6 +247,12 @@ func (e *Endpoint) validate(i int) error {
 		if !validHost(n) {
 			add("Aliases", "%q is not the name of a host", n)
 		}
+	}
+	if err := e.Limits.validate(); err != nil {
+		add("Limits", "%v", err)
+	}
+	if e.Limits.any() && !cfg.link.Kind.ruled() {
+		add("Limits", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
 	}
 	if len(e.Ports) > 0 && cfg.Internal {
 		add("Ports", "network %s is internal", cfg.Name)

@@ -49,6 +49,11 @@ func (c *Connection) reserve(ctx context.Context) error {
 			return err
 		}
 	}
+	for i := range c.nets.Endpoints {
+		if err := checkLimits(&c.nets.Endpoints[i].Limits); err != nil {
+			return err
+		}
+	}
 	if c.host.Journal == nil {
 		recoverFirst(ctx)
 	}
@@ -182,7 +187,7 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String()}
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits}
 	if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
 		return err
 	}
@@ -390,6 +395,15 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
 	}
+	if e.Limits.any() {
+		link, err := h.LinkByName(e.Device)
+		if err == nil {
+			err = applyLimits(h, c.tableName(), e, link.Attrs().Index)
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
 	}
@@ -547,6 +561,11 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	u.ruled = u.ruled || n == nil || n.Kind.ruled()
 	if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
 		return err
+	}
+	if e != nil && e.Limits.Upload.BitsPerSecond > 0 {
+		if err := errors.Join(removeForward(u.table, e.Device), removeLink(h, ifbOf(e.ID), "ifb", "")); err != nil {
+			return err
+		}
 	}
 	if n != nil && e != nil && n.Kind.inside() {
 		if err := u.inside(h, ref, n, e); err != nil {

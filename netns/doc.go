@@ -26,6 +26,7 @@
 //   - A bridge for each network, and a device for each endpoint, whose names begin with "cs".
 //   - One table "inet caisson" in nftables, of a fixed number of rules: see [BridgeConfig]. Tables and rules of others are
 //     neither read nor changed.
+//   - For an endpoint whose upload is limited a device whose name begins with "ci", and a chain in the table "netdev caisson".
 //   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
 //     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
 //     A network that is Internal needs neither. [Bridge.Changes] tells what was changed.

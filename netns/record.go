@@ -78,6 +78,7 @@ type epState struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	MAC       string         `json:"mac"`
 	Ports     []Port         `json:"ports,omitempty"` // each alone, with the host's port
+	Limits    Limits         `json:"limits,omitzero"`
 }
 
 // sysctlState is a setting of the host's that was changed.
