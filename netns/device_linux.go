@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -100,6 +101,37 @@ func saveDevice(h *netlink.Handle, link netlink.Link) (*savedDevice, error) {
 	return d, nil
 }
 
+// prefixes are the addresses that others use.
+func (d *savedDevice) prefixes() (out []netip.Prefix) {
+	for _, a := range d.Addresses {
+		if !a.Prefix.Addr().IsLinkLocalUnicast() {
+			out = append(out, a.Prefix)
+		}
+	}
+	return out
+}
+
+// deviceAddresses are the addresses that the device is going to have inside.
+func (c *BridgeConfig) deviceAddresses() ([]netip.Prefix, error) {
+	if len(c.addrs) > 0 {
+		return slices.Clone(c.addrs), nil
+	}
+	h, err := routeHandle()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	link, err := findDevice(h, c.link.Parent)
+	if err != nil {
+		return nil, err
+	}
+	d, err := saveDevice(h, link)
+	if err != nil {
+		return nil, err
+	}
+	return d.prefixes(), nil
+}
+
 func prefixOf(n *net.IPNet) netip.Prefix {
 	if n == nil {
 		return netip.Prefix{}
@@ -157,7 +189,7 @@ func (d *savedDevice) configure(h *netlink.Handle, link netlink.Link, labels boo
 		if labels {
 			a.Label = s.Label
 		}
-		if s.Prefix.Addr().Is6() { // it was in use here
+		if p := s.Prefix.Addr(); p.Is6() && !p.IsLinkLocalUnicast() { // it was in use here
 			a.Flags |= unix.IFA_F_NODAD
 		}
 		if err := h.AddrAdd(link, a); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -197,16 +229,10 @@ func (c *Connection) moveDevice(ctx context.Context, h *netlink.Handle, i int, n
 	if err != nil {
 		return err
 	}
-	e.Saved = saved
+	e.Saved, e.MAC = saved, saved.MAC
 	if len(n.Subnets) == 0 {
-		e.Addresses = nil
-		for _, a := range saved.Addresses {
-			if !a.Prefix.Addr().IsLinkLocalUnicast() {
-				e.Addresses = append(e.Addresses, a.Prefix)
-			}
-		}
+		e.Addresses = saved.prefixes()
 	}
-	e.MAC = saved.MAC
 	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
 	if err != nil {
 		return err

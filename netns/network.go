@@ -2,7 +2,8 @@ package netns
 
 import "context"
 
-// Network is what an [Endpoint] connects a container to: a [*Bridge] or a [*LAN]. Each can also be given to
+// Network is what an [Endpoint] connects a container to: a [*Bridge], a [*Routed], a [*LAN],
+// a [*Device] or a [*Tun]. Each can also be given to
 // caisson.WithNetwork by itself, for a connection with the defaults of Endpoint.
 type Network interface {
 	// Name returns the network's name.
@@ -21,20 +22,26 @@ const (
 	kindMacvlan kind = "macvlan"
 	kindIpvlan  kind = "ipvlan"
 	kindVLAN    kind = "vlan"
+	kindRouted  kind = "routed"
+	kindDevice  kind = "device"
+	kindTun     kind = "tun"
+	kindTap     kind = "tap"
 )
 
 // bridged says that the network has a bridge on the host.
 func (k kind) bridged() bool { return k == kindBridge }
 
 // ruled says that packets pass the host, by rules of ours.
-func (k kind) ruled() bool { return k.bridged() }
+func (k kind) ruled() bool { return k.bridged() || k == kindRouted }
 
 // inside says that the container's device has no other end on the host by which it could be removed: the container's
 // namespace is kept, so that it can be found there.
 func (k kind) inside() bool { return !k.ruled() }
 
 // leased says that each container has its addresses from the network's subnets.
-func (c *BridgeConfig) leased() bool { return c.link.Kind.ruled() || len(c.Subnets) > 0 }
+func (c *BridgeConfig) leased() bool {
+	return c.link.Kind.ruled() || len(c.Subnets) > 0 && c.link.Kind != kindDevice
+}
 
 // linkSpec is what distinguishes networks that are not plain bridges. It is part of the wish and of the record.
 type linkSpec struct {
@@ -53,13 +60,29 @@ func (l *linkSpec) sub() string {
 }
 
 // ownMAC says that a container's device can have a hardware address of its own.
-func (l *linkSpec) ownMAC() bool { return l.Kind != kindIpvlan && l.Mode != MacvlanPassthru }
+func (l *linkSpec) ownMAC() bool {
+	return l.Kind != kindIpvlan && l.Kind != kindTun && l.Kind != kindDevice && l.Mode != MacvlanPassthru
+}
+
+// single says that only one container can be connected.
+func (l *linkSpec) single() bool { return l.Kind == kindDevice || l.Mode.single() }
+
+// direct says that the way out needs no gateway.
+func (l *linkSpec) direct() bool { return l.Kind == kindTun || l.Mode.routed() }
+
+// deviceType is the kind of the container's device as package netlink calls it.
+func (l *linkSpec) deviceType() string {
+	if l.Kind == kindTun || l.Kind == kindTap {
+		return "tuntap"
+	}
+	return string(l.Kind)
+}
 
 // givenMAC says that a container's device gets a hardware address of ours unless it was wished.
 func (n *netState) givenMAC() bool { return n.ownMAC() && n.Kind != kindVLAN }
 
 // leadsOut says that there is a way out of the jth subnet.
-func (n *netState) leadsOut(j int) bool { return n.Gateways[j].IsValid() || n.Mode.routed() }
+func (n *netState) leadsOut(j int) bool { return n.Gateways[j].IsValid() || n.direct() }
 
 // leadsOutFor says that there is one for a family.
 func (n *netState) leadsOutFor(is4 bool) bool {

@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -95,6 +96,11 @@ func tuneTun(n *netState, e *epState) error {
 	link, err := h.LinkByName(e.Interface)
 	if err != nil {
 		return err
+	}
+	if mac, err := net.ParseMAC(e.MAC); err == nil && n.Kind == kindTap {
+		if err := h.LinkSetHardwareAddr(link, mac); err != nil {
+			return err
+		}
 	}
 	return h.LinkSetMTU(link, n.MTU)
 }
