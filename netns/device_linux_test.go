@@ -209,7 +209,7 @@ func TestDeviceKilled(t *testing.T) {
 	dress(t)
 	before, left := deviceState(t, "csworld"), snapshot(t)
 	runs, undone := 0, 0
-	for n := 1; ; n += 2 * killStep() {
+	for n := 1; ; n += killStep()/5 + 1 {
 		said := killedRole(t, strace, n, "device")
 		undone += recoverAll(t, n)
 		if after := deviceState(t, "csworld"); after != before {
@@ -228,7 +228,7 @@ func TestDeviceKilled(t *testing.T) {
 			t.Fatal("it never gets to its end")
 		}
 	}
-	if runs < 5 || undone == 0 {
+	if runs < 3 || undone == 0 {
 		t.Errorf("only %d kills, %d of them with something to undo", runs, undone)
 	}
 }
