@@ -269,6 +269,9 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if err != nil {
 		return err
 	}
+	if err := c.joinOverlays(ctx); err != nil {
+		return err
+	}
 	return c.serve(t)
 }
 
@@ -296,6 +299,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 			if _, err := ensureBridge(h, n); err != nil {
 				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
 			}
+		}
+		if err := ensureVXLAN(h, n); err != nil {
+			return &Error{Op: "make tunnels", Object: n.tunnel(), Err: privileged(err), Remedy: "another VXLAN device of the host may have the number and port"}
 		}
 		if err := ensureSub(h, n); err != nil {
 			return &Error{Op: "make VLAN", Object: vlanName(n.Parent, n.VLAN), Err: privileged(err), Remedy: lanRemedy(err)}
@@ -521,7 +527,7 @@ func (c *Connection) Detach(ctx context.Context) error {
 	c.reserved = nil
 	err := c.host.inHost(func() error { return undo(ctx, &c.rec) })
 	if err == nil {
-		err = c.strike()
+		err = errors.Join(c.strike(), c.leaveOverlays(ctx))
 	}
 	return errors.Join(append(faults, err)...)
 }
@@ -648,6 +654,11 @@ func (u *undoing) delete(f func(*rules) error) error {
 func (u *undoing) network(h *netlink.Handle, n *netState) error {
 	if sub := n.sub(); sub != "" {
 		if err := removeLink(h, sub, "vlan", aliasOf(n.Name)); err != nil {
+			return err
+		}
+	}
+	if tunnel := n.tunnel(); tunnel != "" {
+		if err := removeLink(h, tunnel, "vxlan", aliasOf(n.Name)); err != nil {
 			return err
 		}
 	}

@@ -97,7 +97,7 @@ func (l *linkSpec) checkSub(h *netlink.Handle, parent netlink.Link, others []*ne
 }
 
 // modules are the parts of the kernel that make devices.
-var modules = map[kind]string{kindMacvlan: "macvlan (CONFIG_MACVLAN)", kindIpvlan: "ipvlan (CONFIG_IPVLAN, CONFIG_IPVLAN_L3S)", kindVLAN: "802.1Q (CONFIG_VLAN_8021Q)"}
+var modules = map[kind]string{kindMacvlan: "macvlan (CONFIG_MACVLAN)", kindIpvlan: "ipvlan (CONFIG_IPVLAN, CONFIG_IPVLAN_L3S)", kindVXLAN: "VXLAN (CONFIG_VXLAN)", kindVLAN: "802.1Q (CONFIG_VLAN_8021Q)"}
 
 // probeKind finds out whether the kernel knows a kind of device, loading its module if need be: it asks for one that lacks
 // what each such device needs, so that none is made.

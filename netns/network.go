@@ -1,9 +1,12 @@
 package netns
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
 // Network is what an [Endpoint] connects a container to: a [*Bridge], a [*Routed], a [*LAN],
-// a [*Device] or a [*Tun]. Each can also be given to
+// a [*Device], a [*Tun] or an [*Overlay]. Each can also be given to
 // caisson.WithNetwork by itself, for a connection with the defaults of Endpoint.
 type Network interface {
 	// Name returns the network's name.
@@ -24,12 +27,14 @@ const (
 	kindVLAN    kind = "vlan"
 	kindRouted  kind = "routed"
 	kindDevice  kind = "device"
+	kindOverlay kind = "overlay"
+	kindVXLAN   kind = "vxlan" // of a device only
 	kindTun     kind = "tun"
 	kindTap     kind = "tap"
 )
 
 // bridged says that the network has a bridge on the host.
-func (k kind) bridged() bool { return k == kindBridge }
+func (k kind) bridged() bool { return k == kindBridge || k == kindOverlay }
 
 // ruled says that packets pass the host, by rules of ours.
 func (k kind) ruled() bool { return k.bridged() || k == kindRouted }
@@ -49,6 +54,11 @@ type linkSpec struct {
 	Mode   LANMode `json:"mode,omitempty"`
 	Parent string  `json:"parent,omitempty"` // device of the host
 	VLAN   int     `json:"vlan,omitempty"`   // 0 is none
+
+	VNI   int        `json:"vni,omitempty"`
+	Port  int        `json:"port,omitempty"`
+	Local netip.Addr `json:"local,omitzero"`
+	Flood bool       `json:"flood,omitempty"` // others do not announce their containers
 }
 
 // sub is the name of the sub-interface of the parent that belongs to the network; "" if it has none on the host.
@@ -92,4 +102,12 @@ func (n *netState) leadsOutFor(is4 bool) bool {
 		}
 	}
 	return false
+}
+
+// tunnel is the name of the device of an overlay's tunnels; "" if there is none.
+func (n *netState) tunnel() string {
+	if n.Kind != kindOverlay {
+		return ""
+	}
+	return deviceName("csx-", n.Name)
 }

@@ -88,6 +88,9 @@ func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
 		}
 		n.Gateways = append(n.Gateways, g)
 	}
+	if c.link.Kind == kindOverlay {
+		return n, c.resolveOverlay(h, n, others)
+	}
 	return n, nil
 }
 
