@@ -16,7 +16,7 @@
 //
 // Beside a [Bridge] there are other kinds of networks. A [Routed] connects each container to the host alone, point to point. A [LAN]
 // connects containers to the network of a device of the host, by macvlan, ipvlan or 802.1Q. A [Device] is moved into a container and
-// given back. A [Tun] ends in a file of this program. One container may be on networks of several kinds: each is a [Network],
+// given back. A [Tun] ends in a file of this program. An [Overlay] spans several hosts. One container may be on networks of several kinds: each is a [Network],
 // and an [Endpoint] of [Networks].
 //
 // Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
