@@ -51,6 +51,8 @@ var mayImport = map[string][]string{
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "rootfs"},
+	// And of containers of images.
+	"internal/imagetest": {".", "image", "namespaces"},
 	// For the tests of embedders.
 	"caissontest": {".", "cgroups", "internal/program", "internal/stage", "internal/testutil", "rootfs"},
 }
