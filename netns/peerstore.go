@@ -26,8 +26,8 @@ type KeyValue interface {
 	Delete(ctx context.Context, key string) error
 	// List returns all whose keys begin with prefix.
 	List(ctx context.Context, prefix string) (map[string][]byte, error)
-	// Wait returns when something beneath prefix may have changed since the last List, or ctx ends, or after a while of its own
-	// choosing. The hosts look again then.
+	// Wait returns when something beneath prefix may have changed, or ctx ends, or after a while of its own choosing. The
+	// hosts look again then; they do so every few seconds in any case, so that a change between List and Wait may be missed.
 	Wait(ctx context.Context, prefix string) error
 }
 
@@ -67,7 +67,11 @@ func (p *peerStore) Watch(ctx context.Context, changed func([]OverlayHost)) erro
 				last, first = hosts, false
 			}
 		}
-		if p.kv.Wait(ctx, p.prefix) != nil || err != nil {
+		wait, cancel := context.WithTimeout(ctx, lookAgain)
+		werr := p.kv.Wait(wait, p.prefix)
+		looked := wait.Err() != nil
+		cancel()
+		if werr != nil && !looked || err != nil {
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
@@ -76,6 +80,9 @@ func (p *peerStore) Watch(ctx context.Context, changed func([]OverlayHost)) erro
 	}
 	return nil
 }
+
+// lookAgain is after what time a store is looked at though it told of no change.
+const lookAgain = 3 * time.Second
 
 // decodeHosts reads what hosts announced, in the order of their keys. What is not understood is left out.
 func decodeHosts(all map[string][]byte) (out []OverlayHost) {
