@@ -94,15 +94,6 @@ func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
 	return n, nil
 }
 
-func within(p netip.Prefix, ranges []netip.Prefix) netip.Prefix {
-	for _, r := range ranges {
-		if p.Contains(r.Addr()) {
-			return r
-		}
-	}
-	return p
-}
-
 func (c *BridgeConfig) chooseSubnets(used []netip.Prefix) ([]netip.Prefix, error) {
 	for _, p := range c.Subnets {
 		if q, bad := overlaps(p, used); bad {
