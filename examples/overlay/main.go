@@ -139,7 +139,9 @@ func lesson(ctx context.Context) (err error) {
 	if err := two.plug(ctx, wire, 1); err != nil {
 		return err
 	}
-	err = until(func() bool { return strings.HasPrefix(tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)), "c2") })
+	err = until(func() bool {
+		return strings.HasPrefix(tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)), "c2")
+	})
 	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)))
 	return err
 }
