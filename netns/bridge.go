@@ -58,7 +58,9 @@ type BridgeConfig struct {
 	Parent string
 	VLAN   int
 
-	link linkSpec
+	link  linkSpec
+	addrs []netip.Prefix               // of a Device
+	open  func(*os.File, Status) error // of a Tun
 }
 
 // Journal records what outlives a program that is killed, so that a later one can undo it. Add is called before the thing is
@@ -259,8 +261,8 @@ func (e *Endpoint) validate(i int) error {
 	if err := e.Egress.validate(); err != nil {
 		add("Egress", "%v", err)
 	}
-	if e.Egress != nil && !cfg.link.Kind.ruled() {
-		add("Egress", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
+	if e.Egress != nil && !cfg.link.Kind.bridged() {
+		add("Egress", "network %s has no bridge", cfg.Name)
 	}
 	if len(e.Ports) > 0 && cfg.Internal {
 		add("Ports", "network %s is internal", cfg.Name)
