@@ -398,9 +398,12 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 	if err != nil {
 		return fail(err)
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, Flags: net.FlagUp, TxQLen: -1},
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1},
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
+		return fail(err)
+	}
+	if err := portSysctls(e.Device); err != nil {
 		return fail(err)
 	}
 	if e.Limits.any() {
@@ -414,6 +417,16 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
+	}
+	if err := h.LinkSetUp(veth); err != nil {
+		return fail(err)
+	}
+	for _, p := range e.Addresses {
+		if p.Addr().Is6() {
+			if err := introduce(h, bridge, p.Addr(), mac); err != nil {
+				return fail(err)
+			}
+		}
 	}
 	if len(e.Ports) > 0 {
 		// Where the bridge hands packets to the rules itself (br_netfilter), one that a container sends to a port it has
@@ -470,11 +483,6 @@ func (c *Connection) configureInside(i int) error {
 	}
 	if err := settle(h, e.Interface); err != nil {
 		return err
-	}
-	for _, p := range e.Addresses {
-		if p.Addr().Is6() {
-			awaitJoined(p.Addr())
-		}
 	}
 	return nil
 }
