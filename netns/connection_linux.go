@@ -401,10 +401,15 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	if err != nil {
 		return fail(err)
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, Flags: net.FlagUp, TxQLen: -1},
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1},
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
+	}
+	if n.Kind.bridged() {
+		if err := portSysctls(e.Device); err != nil {
+			return fail(err)
+		}
 	}
 	if e.Limits.any() {
 		link, err := h.LinkByName(e.Device)
@@ -417,6 +422,9 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	}
 	inside := &Namespace{t.Netns}
 	if n.Kind == kindRouted {
+		if err := h.LinkSetUp(veth); err != nil {
+			return fail(err)
+		}
 		if err := routeHost(h, n, e); err != nil {
 			return fail(err)
 		}
@@ -431,6 +439,16 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
+	}
+	if err := h.LinkSetUp(veth); err != nil {
+		return fail(err)
+	}
+	for _, p := range e.Addresses {
+		if p.Addr().Is6() {
+			if err := introduce(h, bridge, p.Addr(), mac); err != nil {
+				return fail(err)
+			}
+		}
 	}
 	if len(e.Ports) > 0 {
 		// Where the bridge hands packets to the rules itself (br_netfilter), one that a container sends to a port it has
@@ -495,7 +513,7 @@ func (c *Connection) configureInside(i int) error {
 			return fmt.Errorf("default route by %v of %v: %w", g, n.Subnets[j], err)
 		}
 	}
-	if err := settle(h, e.Interface); err != nil {
+	if err := settle(h, e.Interface); err != nil || n.Kind.bridged() {
 		return err
 	}
 	for _, p := range e.Addresses {
