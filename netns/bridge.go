@@ -286,6 +286,9 @@ type Request = struct {
 	ID, Hostname string
 	// Rootless says that the container lives in a user namespace made without privilege.
 	Rootless bool
+	// Attended says that the program which attaches the container lives as long as it does: only then can it serve the container
+	// names, and carry what is sent to ports that are published on the host's loopback addresses.
+	Attended bool
 }
 
 // Attachment is a container's place in its networks; it is caisson.NetworkAttachment.

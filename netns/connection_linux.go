@@ -251,9 +251,9 @@ func (c *Connection) Record() (owner string, version int, data []byte) {
 // Attach makes the devices, and the rules of the host. When ctx ends meanwhile, what was made is left to Detach.
 func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if c.durable {
-		if slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Egress.named() }) {
+		if c.unattended() && slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Egress.named() }) {
 			return &Error{Op: "enforce an egress policy", Err: fmt.Errorf("%w: the container is detached, and no server of names outlives this program", ErrInvalid),
-				Remedy: "give addresses instead of names"}
+				Remedy: "give it a monitor (caisson.WithMonitor), or addresses instead of names"}
 		}
 		// It stands in the container's own record now.
 		if err := c.strike(); err != nil {

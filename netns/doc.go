@@ -52,7 +52,8 @@
 // On the host's addresses a port is published by an entry in a map of nftables: packets keep their source address. Connections to
 // 127.0.0.1 and ::1 are carried by the program (a proxy), because the kernel does not let packets with such addresses leave the
 // loopback device; route_localnet, which would, is never set. So the loopback addresses answer for as long as the
-// program runs, the others also after, for a detached container.
+// program runs, the others also after, for a detached container. The monitor of a detached container
+// (caisson.WithMonitor) carries them, and serves names, as long as the container runs: whatever happens to the program that started it.
 //
 // # Privileges
 //

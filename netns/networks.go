@@ -34,7 +34,7 @@ type Host struct {
 
 // DNS says how names are resolved in a container. By default a server of this program's listens in the container's namespace on
 // 127.0.0.11, answers for the containers of its networks and forwards the rest; it ends with the program. A detached
-// container has no such server: the addresses of those that are there when it starts stand in its /etc/hosts, and its
+// container without a monitor has no such server: the addresses of those that are there when it starts stand in its /etc/hosts, and its
 // resolv.conf names the host's resolvers, without those that listen on a loopback address of the host.
 type DNS struct {
 	// Servers resolve the names of the world. Default: the host's, from its /etc/resolv.conf. Where this program's server
