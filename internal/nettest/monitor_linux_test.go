@@ -98,7 +98,9 @@ func TestMonitored(t *testing.T) {
 				t.Errorf("%s, by itself at %v: %q", when, a, got)
 			}
 		}
-		r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) { return c.Dial(ctx, network, "127.0.0.11:53") }}
+		r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return c.Dial(ctx, network, "127.0.0.11:53")
+		}}
 		if l, err := r.LookupHost(ctx, "server.web."); err != nil || len(l) != 2 {
 			t.Errorf("%s, its name: %v, %v", when, l, err)
 		}
