@@ -510,7 +510,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 		}
 		l.Files = append(l.Files, files...)
 	}
-	r.layout = l
+	r.layout, r.tree = l, madeOf{origin: desc.Origin, upper: desc.Upper.Dir, mapped: r.env.UserNamespace}
 	r.inMemory = l.Root.Kind != rootfs.KindBind && l.Root.Upper.Dir == ""
 	r.m.keepMounts = desc.Kind == rootfs.KindComposed
 	r.applied("masked paths", fmt.Sprintf("%d hidden, %d read-only", len(l.MaskedPaths), len(l.ReadOnlyPaths)))

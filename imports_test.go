@@ -50,6 +50,8 @@ var mayImport = map[string][]string{
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "rootfs"},
+	// Tests of containers and images: neither package knows the other.
+	"internal/imagetest": {".", "image", "namespaces", "rootfs"},
 	// For the tests of embedders.
 	"caissontest": {".", "cgroups", "internal/program", "internal/stage", "internal/testutil", "rootfs"},
 }
