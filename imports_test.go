@@ -157,7 +157,7 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" && dir == "netns" {
 			m = moduleOf(imported, netModules)
 		}
-		if m == "" && dir == "image" {
+		if m == "" && (dir == "image" || dir == "internal/imagetest") {
 			m = moduleOf(imported, imageModules)
 		}
 		if m == "" && (test || strings.Contains(dir, "/gen")) {
@@ -166,7 +166,7 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" {
 			t.Errorf("%s imports %s: not a module of the list", file, imported)
 		}
-	case !test && unwanted[imported] != "" && !slices.Contains([]string{"internal/testutil", "caissontest", "bench", "image"}, dir): // no embedder links those, but image who wants it
+	case !test && unwanted[imported] != "" && !slices.Contains([]string{"internal/testutil", "caissontest", "bench", "image", "internal/imagetest"}, dir): // no embedder links those, but image who wants it
 		t.Errorf("%s imports %s: %s", file, imported, unwanted[imported])
 	}
 }
