@@ -3,6 +3,7 @@ package caisson
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -100,6 +101,9 @@ func remedy(err error) string {
 	if !errors.As(err, &errno) {
 		return ""
 	}
+	if r := diskRemedy(err, errno); r != "" {
+		return r
+	}
 	if call == "" && !errors.As(err, new(*os.SyscallError)) {
 		return ""
 	}
@@ -139,6 +143,25 @@ func remedy(err error) string {
 	return ""
 }
 
+// diskRemedy is for a file of the library's own that could not be written.
+func diskRemedy(err error, e unix.Errno) string {
+	var pe *fs.PathError
+	if !errors.As(err, &pe) || !errors.Is(pe.Err, e) {
+		return ""
+	}
+	switch e {
+	case unix.ENOSPC:
+		return "the file system is full, or has no inode left: free something there, or use another directory"
+	case unix.EDQUOT:
+		return "the user's quota on that file system is used up: free something there, or use another directory"
+	case unix.EROFS:
+		return "the file system is read-only: mount it writable, or use another directory"
+	case unix.EMFILE, unix.ENFILE:
+		return "no file descriptor is left: raise RLIMIT_NOFILE, or the sysctl fs.file-max"
+	}
+	return ""
+}
+
 // rootUnreadable reports whether the step failed for the root directory itself, which the first mount in it meets.
 func rootUnreadable(se *StepError, e unix.Errno) bool {
 	return e == unix.EACCES && se.Object == "/proc" && strings.HasPrefix(se.Step, "mount proc")
@@ -148,6 +171,9 @@ func rootUnreadable(se *StepError, e unix.Errno) bool {
 func filterRemedy(call string, e unix.Errno) string {
 	if e != unix.ENOSYS && e != unix.EPERM && e != unix.EACCES || !filtered() {
 		return ""
+	}
+	if call == "fsmount" && e == unix.EPERM {
+		return "" // a filter that refuses it refuses fsopen, which has succeeded
 	}
 	switch call {
 	case "clone3", "clone", "unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount",

@@ -20,6 +20,14 @@
 // The package is useful without containers too: [Store.Unpack] makes a directory of each layer, [Store.Extract] one of all of them,
 // [Store.Import] an image of a tar of a root filesystem, and [Store.Save] an archive of images.
 //
+// # Snapshots
+//
+// [Store.Rootfs] forgets what a container changes. [Store.NewSnapshot] makes a root filesystem that persists, and [Snapshot.Rootfs] gives it to a container:
+//
+//	sn, err := store.NewSnapshot(ctx, "web", "alpine", image.SnapshotOptions{})
+//	if err != nil { … }
+//	c, err := caisson.New(caisson.WithRootfs(sn.Rootfs()), caisson.WithCommand("sh"))
+//
 // # Making images
 //
 // [Store.Write] makes an image of a base, layers and settings. A [Layer] is made of a directory ([DirLayer]), of what an overlay wrote

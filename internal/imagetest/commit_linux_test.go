@@ -3,7 +3,6 @@ package imagetest
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -30,12 +29,6 @@ var (
 )
 
 func TestMain(m *testing.M) { testutil.Main(m, nil) }
-
-func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // stored returns a store with an image of two layers, "base".
 func stored(t testing.TB) *image.Store {
