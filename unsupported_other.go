@@ -79,6 +79,8 @@ func (r *running) actingIn(context.Context, *rootfs.Root, func(context.Context, 
 	return errOS
 }
 
+func (r *running) checkpoint(context.Context, *Process, CheckpointConfig) error { return errOS }
+
 func (r *running) recorded(*cgroups.Resources) error         { return errOS }
 func (r *running) record(cgroups.Resources, Isolation) error { return errOS }
 
