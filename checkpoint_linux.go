@@ -44,6 +44,9 @@ const checkpointVersion = 1
 
 // checkpoint has CRIU write the processes of a container.
 func (r *running) checkpoint(ctx context.Context, p *Process, cfg CheckpointConfig) (err error) {
+	if !privileged() {
+		return errCRIURoot
+	}
 	if what, remedy := r.unwritable(); what != "" {
 		return withRemedy(remedy, "%w: the container has a %s, which cannot be taken along", ErrUnsupported, what)
 	}
@@ -177,13 +180,15 @@ func errorsIn(log string) string {
 	return strings.Join(said, "; ")
 }
 
+var errCRIURoot = fmt.Errorf("%w: %w: CRIU needs root", ErrUnsupported, ErrPrivilege)
+
 // checkedCRIU remembers which programs were found to fit the kernel.
 var checkedCRIU sync.Map
 
 // findCRIU looks for the program and has it check the kernel, once.
 func findCRIU(ctx context.Context, name string) (string, error) {
 	if !privileged() {
-		return "", fmt.Errorf("%w: %w: CRIU needs root", ErrUnsupported, ErrPrivilege)
+		return "", errCRIURoot
 	}
 	if name == "" {
 		name = "criu"
