@@ -3,14 +3,10 @@ package caisson
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 )
@@ -24,21 +20,17 @@ func killStep(t *testing.T) int {
 	case err == nil && n > 0:
 		return n
 	case testing.Short():
-		return 29
+		return 97
 	}
-	return 7
+	return 29
 }
 
 // Host programs that make, start and remove containers are killed at a system call, each time a later one, and so are the
 // processes they make, at their own. Each time Recover has to leave nothing that should not live, and to keep what should.
 func TestKilledAtEverySystemCall(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
 	for _, do := range []string{"start", "create", "release", "remove"} {
 		t.Run(do, func(t *testing.T) {
-			k := &killing{t: t, d: stateDir(t), strace: strace, dir: testutil.Busybox(t), do: do,
+			k := &killing{t: t, d: stateDir(t), dir: testutil.Busybox(t), do: do,
 				id: fmt.Sprint("kill-", do, os.Getpid()), mark: fmt.Sprint(770000 + os.Getpid()%100000)}
 			n, runs := 1, 0
 			for ; !k.once(n); n += killStep(t) {
@@ -58,11 +50,13 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 type killing struct {
 	t            *testing.T
 	d            StateDir
-	strace, dir  string
+	dir          string
 	do, id, mark string
 
 	made  *string       // the container that is there meanwhile
 	takes time.Duration // when it is not killed
+
+	survived bool // nobody was killed in the last run
 }
 
 // once kills the program at its nth system call; true means that it had ended before.
@@ -116,10 +110,11 @@ func (k *killing) once(n int) (survived bool) {
 	}) {
 		t.Fatalf("killed at %d, which said %q, then %+v: left are processes, groups and files %s", n, said, l, left)
 	}
-	return made && !strings.Contains(said, "killed")
+	return k.survived
 }
 
-// run runs the program under strace and returns what it said, and "killed" if it was.
+// run runs the program, which is killed at a system call, or one of the processes that it makes. It returns what the program said, and
+// "killed" if it did not come to its end.
 func (k *killing) run(n int, script string) string {
 	t := k.t
 	out, err := os.CreateTemp(t.TempDir(), "out")
@@ -128,33 +123,16 @@ func (k *killing) run(n int, script string) string {
 	}
 	defer out.Close()
 	role := detachHost(k.d, k.id, k.dir, script, k.do, "CAISSON_TEST_SINGLE=1") // a traced newuidmap gains no privilege
-	cmd := exec.Command(k.strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), "/proc/self/exe")
-	exe, err := os.Executable()
+	role.Stdout = out
+	calls, err := testutil.KillAt(role, n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Args[len(cmd.Args)-1] = exe
-	cmd.Env, cmd.Stdout, cmd.Stderr = role.Env, out, nil
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	first := 0
-	testutil.Eventually(testTime/4, func() bool { // until the program has ended, with all its threads
-		l := testutil.Children(cmd.Process.Pid)
-		for _, pid := range l { // strace makes others to try what the kernel can
-			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); first == 0 && string(b) == exe+"\x00" {
-				first = pid
-			}
-		}
-		return first != 0 && !slices.Contains(l, first) || !testutil.Alive(cmd.Process.Pid)
-	})
-	// strace follows what the program has left; it lets go of it when it is told to end.
-	_ = cmd.Process.Signal(unix.SIGTERM)
-	_ = cmd.Wait()
 	b, err := os.ReadFile(out.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.survived = calls < n
 	said := string(b)
 	if !strings.Contains(said, "made ") && !strings.Contains(said, "error ") {
 		said += "killed"
