@@ -23,7 +23,7 @@ var insideRoles = map[string]func(context.Context, *Container) error{
 }
 
 // ownRoles are what a host program does with containers of its own, which end with it.
-var ownRoles = map[string]func(context.Context, []Option) error{"attached": attachedRole, "lent": lentRole}
+var ownRoles = map[string]func(context.Context, []Option) error{"attached": attachedRole, "lent": lentRole, "pool": poolRole}
 
 func attachedRole(ctx context.Context, opts []Option) error {
 	c, err := New(opts...)

@@ -3,6 +3,7 @@ package caisson
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,12 +29,16 @@ func killStep(t *testing.T) int {
 // Host programs that make, start and remove containers are killed at a system call, each time a later one, and so are the
 // processes they make, at their own. Each time Recover has to leave nothing that should not live, and to keep what should.
 func TestKilledAtEverySystemCall(t *testing.T) {
-	for _, do := range []string{"start", "create", "release", "remove"} {
+	for _, do := range []string{"start", "create", "release", "remove", "watched-start", "watched-stop", "watched-remove"} {
 		t.Run(do, func(t *testing.T) {
 			k := &killing{t: t, d: stateDir(t), dir: testutil.Busybox(t), do: do,
 				id: fmt.Sprint("kill-", do, os.Getpid()), mark: fmt.Sprint(770000 + os.Getpid()%100000)}
 			n, runs := 1, 0
-			for ; !k.once(n); n += killStep(t) {
+			step := killStep(t)
+			if strings.HasPrefix(do, "watched-") {
+				step = widerStep(t, 4)
+			}
+			for ; !k.once(n); n += step {
 				runs++
 				if n > 3000 {
 					t.Fatal("it never gets to its end")
@@ -45,6 +50,32 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 			t.Logf("%d kills, up to system call %d", runs, n)
 		})
 	}
+}
+
+// before says what another program has to do first.
+var before = map[string]string{"release": "create", "remove": "start", "watched-stop": "watched-start", "watched-remove": "watched-start"}
+
+// watchedOption names this test binary as the monitor of a container, which so lives in one more program.
+func watchedOption() Option {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return Options(WithHealthCheck(HealthCheck{Command: []string{"/bin/true"}}), WithMonitor(Monitor{Path: self,
+		Env: append(os.Environ(), testutil.RoleEnv+"=monitor", "CAISSON_TEST_STDERR="+os.DevNull)}))
+}
+
+// watchers are the monitors of a container: processes whose environment names it.
+func watchers(id string) (pids []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, f := range all {
+		b, _ := os.ReadFile(f)
+		if s := string(b) + "\x00"; strings.Contains(s, "\x00CAISSON_TEST_ID="+id+"\x00") && strings.Contains(s, testutil.RoleEnv+"=monitor\x00") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 type killing struct {
@@ -64,8 +95,7 @@ func (k *killing) once(n int) (survived bool) {
 	t := k.t
 	ctx := testContext(t)
 	script := "sleep " + k.mark
-	if k.do == "release" || k.do == "remove" {
-		first := map[string]string{"release": "create", "remove": "start"}[k.do]
+	if first := before[k.do]; first != "" {
 		if out, err := detachHost(k.d, k.id, k.dir, script, first).Output(); err != nil {
 			t.Fatalf("%s %v", out, err)
 		}
@@ -85,12 +115,15 @@ func (k *killing) once(n int) (survived bool) {
 	if err != nil || len(l) > 1 {
 		t.Fatalf("killed at %d: %+v, %v", n, l, err)
 	}
+	removes := strings.HasSuffix(k.do, "remove")
 	switch {
-	case made && k.do != "remove" && len(l) == 0:
+	case made && !removes && len(l) == 0:
 		t.Errorf("killed at %d: %s was done, and the container is lost", n, k.do)
-	case k.do == "release" && len(l) == 0:
-		t.Errorf("killed at %d: a created container is lost", n)
-	case made && k.do == "remove" && len(l) > 0:
+	case before[k.do] != "" && !removes && len(l) == 0:
+		t.Errorf("killed at %d: a container that was there before is lost", n)
+	case k.do == "watched-stop" && made && l[0].State != StateStopped:
+		t.Errorf("killed at %d: it was stopped, and is %v", n, l[0].State)
+	case made && removes && len(l) > 0:
 		t.Errorf("killed at %d: it was removed, and is there: %+v", n, l)
 	}
 	if len(l) > 0 {
@@ -105,8 +138,8 @@ func (k *killing) once(n int) (survived bool) {
 	var left string
 	if !testutil.Eventually(testTime/4, func() bool {
 		files, _ := os.ReadDir(string(k.d))
-		left = fmt.Sprint(processesWith(k.mark), groupsOf(k.id), files)
-		return left == "[] [] []"
+		left = fmt.Sprint(processesWith(k.mark), watchers(k.id), groupsOf(k.id), files)
+		return left == "[] [] [] []"
 	}) {
 		t.Fatalf("killed at %d, which said %q, then %+v: left are processes, groups and files %s", n, said, l, left)
 	}
