@@ -6,19 +6,22 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // KillAt runs a program and counts the system calls of all its threads, and of all the processes that come from it, in the order in
-// which they are made. Whoever is about to make the nth is killed, with all its threads, and the others go on untraced. It returns
+// which they are made. Whoever is about to make the nth is killed, with all its threads, and the others go on. It returns
 // when the program has ended: how many calls were counted, and fewer than n mean that nobody was killed.
 //
 // This is not what strace --inject=all:signal=KILL:when=N does, which counts for each thread and each system call apart, so
 // that most calls are never the nth.
 //
+// Processes that come from the program and go on after its end are waited for as long as patience says.
+//
 // Of cmd it uses Args, Env and Stdout, which is a file. A traced program gains no privilege by set-user-id files.
-func KillAt(cmd *exec.Cmd, n int) (calls int, err error) {
+func KillAt(cmd *exec.Cmd, n int, patience time.Duration) (calls int, err error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -28,7 +31,7 @@ func KillAt(cmd *exec.Cmd, n int) (calls int, err error) {
 		defer close(done)
 		// The tracer is a thread. It is not given back, so that with it all is detached that is traced still.
 		runtime.LockOSThread()
-		calls, err = killAt(exe, cmd, n)
+		calls, err = killAt(exe, cmd, n, patience)
 	}()
 	<-done
 	return calls, err
@@ -36,7 +39,7 @@ func KillAt(cmd *exec.Cmd, n int) (calls int, err error) {
 
 const traceAll = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC
 
-func killAt(exe string, cmd *exec.Cmd, n int) (calls int, err error) {
+func killAt(exe string, cmd *exec.Cmd, n int, patience time.Duration) (calls int, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -58,22 +61,25 @@ func killAt(exe string, cmd *exec.Cmd, n int) (calls int, err error) {
 		return 0, err
 	}
 	t := tracer{inside: map[int]bool{}}
-	for {
+	flags, end := unix.WALL|unix.WNOTHREAD, time.Time{}
+	for end.IsZero() || time.Now().Before(end) {
 		var ws unix.WaitStatus
-		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
+		tid, err := unix.Wait4(-1, &ws, flags, nil)
 		switch {
 		case err == unix.EINTR:
-			continue
+		case err == unix.ECHILD && !end.IsZero(): // all have ended
+			return t.calls, nil
 		case err != nil:
 			return t.calls, fmt.Errorf("wait4: %w", err)
-		case ws.Exited() || ws.Signaled():
-			if tid == pid {
-				return t.calls, nil
-			}
+		case tid == 0:
+			time.Sleep(2 * time.Millisecond)
+		case tid == pid && (ws.Exited() || ws.Signaled()):
+			flags, end = flags|unix.WNOHANG, time.Now().Add(patience)
 		case ws.Stopped():
 			t.stopped(tid, ws, n)
 		}
 	}
+	return t.calls, nil
 }
 
 // seize attaches to a program that has asked to be traced in the way in which new threads begin without SIGSTOP: with one, they would
@@ -126,7 +132,7 @@ func (t *tracer) stopped(tid int, ws unix.WaitStatus, n int) {
 	}
 	how := unix.PTRACE_SYSCALL
 	if t.over {
-		how = unix.PTRACE_DETACH
+		how = unix.PTRACE_CONT
 	}
 	_ = ptrace(how, tid, signal)
 }
