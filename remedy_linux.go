@@ -136,8 +136,9 @@ func remedy(err error) string {
 			return "this kernel cannot map the ids of that directory's file system (tmpfs: from Linux 6.3; overlay layers: from 5.19; network file systems: hardly): move it, or do without a user namespace"
 		}
 	case "fsconfig", "fsmount", "mount", "move_mount":
-		if errno == unix.EPERM && os.Getuid() != 0 {
-			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc"
+		if errno == unix.EPERM && !privileged() {
+			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc " +
+				"(podman run --security-opt unmask=ALL, docker run --security-opt systempaths=unconfined)"
 		}
 	}
 	return ""
