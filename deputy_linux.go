@@ -208,10 +208,8 @@ func (d *deputy) do(fd int, q question) (int, error) {
 		return -1, se.Errno
 	case cause != nil:
 		return -1, cause
-	case err == io.EOF && !pollPidfd(d.r.pidfd.Fd(), 0):
-		return -1, ErrHelperKilled
 	case err == io.EOF:
-		return -1, errGone
+		return -1, ErrHelperKilled
 	}
 	return -1, err
 }
