@@ -57,6 +57,7 @@ type running struct {
 	tty     *os.File
 	tracer  *tracer
 	root    *os.File
+	tree    madeOf // what the root filesystem was made of
 	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
 	inMemory  bool
 	full      bool        // the throw-away layer had no space left at the end
