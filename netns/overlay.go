@@ -101,7 +101,8 @@ func (p StaticPeers) Watch(ctx context.Context, changed func([]OverlayHost)) err
 // host it is on, and the answers to questions for it (ARP, neighbour discovery), so that nothing is sent to all. The entries
 // stay as they are when the program ends before a detached container does. Names of containers far away are known to the
 // server of names. A host that is lost takes its containers with it and nothing else; when it is announced anew, from wherever,
-// it is back.
+// it is back. What a killed program announced stays until the host announces something else, or whoever keeps the store
+// takes it away.
 type Overlay struct {
 	cfg   BridgeConfig
 	peers Peers
