@@ -209,7 +209,7 @@ func TestDeviceKilled(t *testing.T) {
 	dress(t)
 	before, left := deviceState(t, "csworld"), snapshot(t)
 	runs, undone := 0, 0
-	for n := 1; ; n += killStep()/5 + 1 {
+	for n := 1; ; n += killStep()/3 + 1 {
 		said := killedRole(t, strace, n, "device")
 		undone += recoverAll(t, n)
 		if after := deviceState(t, "csworld"); after != before {
