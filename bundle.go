@@ -90,6 +90,7 @@ func FromSpec(s *specs.Spec, bundle string) (Option, error) {
 	b.mounts(s.Mounts)
 	b.hooks(s.Hooks)
 	b.linux(s.Linux)
+	b.add(option(func(s *spec) { s.bundle.dir = bundle }))
 	if len(s.Annotations) > 0 {
 		b.add(WithLabels(s.Annotations))
 	}

@@ -33,6 +33,7 @@ func (b *bundleReader) root(r *specs.Root) {
 		b.bad("root.path", "is missing")
 		return
 	}
+	b.add(option(func(s *spec) { s.bundle.root = b.path(r.Path) }))
 	src := rootfs.Dir(b.path(r.Path)).Unmapped()
 	if r.Readonly {
 		b.add(WithRootfs(src.ReadOnly()), WithReadOnlyRoot(true))

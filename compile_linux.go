@@ -91,6 +91,8 @@ type machine struct {
 	init       bool             // the first process makes the one that executes the command
 	initFilter *seccomp.Program // of the first process then; nil: none
 	initImage  bool             // input "init": it executes that
+
+	recorded bool // inputs "status file" and, in "created", "start socket": others see how far the start is
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.

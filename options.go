@@ -308,11 +308,16 @@ type CgroupConfig struct {
 	// container's processes live in a group below the one with the limits, which belongs to the container's root, and
 	// /sys/fs/cgroup is writable. The limits stay out of reach. Needs the cgroup namespace to be a new one.
 	Delegate bool
+	// MakeParent makes what is missing of Parent; it stays when the container is gone.
+	MakeParent bool
+	// All has the group made with every controller that can be had, so that whoever looks a process up by
+	// /proc/PID/cgroup finds the container's own group in each hierarchy, and any limit can be set later.
+	All bool
 }
 
 // config is what package cgroups is told.
 func (c *CgroupConfig) config() cgroups.Config {
-	return cgroups.Config{Parent: c.Parent, Controllers: c.Controllers, Systemd: c.Systemd, NoSystemd: c.NoSystemd, Vacate: c.Vacate}
+	return cgroups.Config{Parent: c.Parent, Controllers: c.Controllers, Systemd: c.Systemd, NoSystemd: c.NoSystemd, Vacate: c.Vacate, MakeParent: c.MakeParent}
 }
 
 func (c *CgroupConfig) validate() error {

@@ -209,7 +209,7 @@ func (r *running) collect() (*Result, error) {
 	res := &Result{ExitCode: -1}
 	var exit linux.Exit
 	err := r.pidfd.Control(func(fd int) (err error) {
-		exit, err = linux.WaitidFD(fd, unix.WALL)
+		exit, err = linux.WaitidFD(fd, unix.WALL|r.leftUncollected())
 		return err
 	})
 	if err == nil {

@@ -107,6 +107,8 @@ type processSpec struct {
 	lsm      lsmSpec
 
 	nested bool // the default filter lets containers be made
+
+	engine engineSpec
 }
 
 type capsSpec struct {
@@ -165,6 +167,7 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
+	add(s.validateEngine())
 	add(s.validateHooks())
 	add(s.validateInit())
 	add(s.validatePod())
@@ -369,7 +372,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
-	faults = append(faults, p.validateNotify(), p.lsm.validate())
+	faults = append(faults, p.validateNotify(), p.lsm.validate(), p.engine.validate(p))
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}
