@@ -19,7 +19,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
 	fmt vet cross lint vuln generate fuzz soak kills bench clean
 
 help: ## this list
@@ -72,6 +72,9 @@ test-self: setup ## all tests as whoever runs them
 
 test-race: setup ## all tests with the race detector
 	@.ci/test race
+
+test-old: setup ## root's and a user's tests of what touches the kernel, without the calls and flags later than Linux 5.14
+	@.ci/test old
 
 test-examples: setup ## the examples' tests
 	@.ci/test examples

@@ -722,6 +722,7 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 // that has a user database.
 func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
 	var first error
+	var number *rootfs.User
 	for _, l := range layersOf(desc) {
 		root, err := openLayer(l)
 		if err != nil {
@@ -729,14 +730,22 @@ func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
 			continue
 		}
 		u, err := rootfs.LookupUser(root, spec)
+		_, missing := root.Lstat("/etc/passwd")
 		root.Close()
-		if err == nil {
+		if err == nil && (u.Name != "" || missing == nil) {
 			return u, nil
+		}
+		if err == nil { // a number need not be listed, but a lower layer may know more about it
+			number = cmp.Or(number, &u)
+			continue
 		}
 		first = cmp.Or(first, err)
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, rootfs.ErrUnknownUser) {
 			return rootfs.User{}, err
 		}
+	}
+	if number != nil {
+		return *number, nil
 	}
 	return rootfs.User{}, first
 }

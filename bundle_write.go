@@ -32,7 +32,7 @@ func (c *Container) Spec(ctx context.Context) (*specs.Spec, error) {
 
 // WriteBundle writes [Container.Spec] to dir/config.json, and the files of [WithFile] below dir/files, from where they are
 // bound into the container. dir is made if it is missing (mode 0700); a config.json in it is replaced, at once or not
-// at all. The root filesystem stays where it is.
+// at all, and after a failure a directory that was made for it is gone. The root filesystem stays where it is.
 func (c *Container) WriteBundle(ctx context.Context, dir string) error {
 	return c.fail("write bundle", c.writeBundle(ctx, dir))
 }
@@ -47,9 +47,31 @@ func (c *Container) writeBundle(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	_, err = os.Lstat(dir)
+	made := errors.Is(err, os.ErrNotExist)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
+	if err := w.writeFiles(s); err != nil {
+		if made {
+			w.remove()
+		}
+		return err
+	}
+	return nil
+}
+
+// remove takes away a directory that was made for a bundle that could not be written. What others put there stays.
+func (w *specWriter) remove() {
+	for _, f := range w.files {
+		_ = os.Remove(f.to)
+		_ = os.Remove(filepath.Dir(f.to))
+	}
+	_ = os.Remove(w.dir)
+}
+
+// writeFiles writes the files that the container sees, then the configuration.
+func (w *specWriter) writeFiles(s *specs.Spec) error {
 	for _, f := range w.files {
 		if err := os.MkdirAll(filepath.Dir(f.to), 0o700); err != nil {
 			return err
@@ -67,7 +89,7 @@ func (c *Container) writeBundle(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(dir, "config.json"), append(b, '\n'), 0o600)
+	return replaceFile(filepath.Join(w.dir, "config.json"), append(b, '\n'), 0o600)
 }
 
 // replaceFile writes a file under another name first.

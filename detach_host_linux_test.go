@@ -86,20 +86,8 @@ func detachRole() {
 		}
 		say("made 0")
 	}
-	if do == "attached" {
-		c, err := New(append(opts, WithDetached(false))...)
-		if err == nil {
-			_, err = c.Start(ctx)
-		}
-		for _, f := range []func(context.Context, *Container) error{execRole, updateRole, pauseRole, mountRole} {
-			if err == nil {
-				err = f(ctx, c)
-			}
-		}
-		if err == nil {
-			err = c.Close()
-		}
-		if err != nil {
+	if f := ownRoles[do]; f != nil {
+		if err := f(ctx, append(opts, WithDetached(false))); err != nil {
 			fail(err)
 		}
 		say("made 0")

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -79,8 +80,16 @@ func statuses(n int) error {
 	return nil
 }
 
-// keepsStatus reports whether the kernel keeps the status of processes that others have reaped: Linux 6.15.
+// keepsStatus reports whether the kernel keeps the status of processes that others have reaped, Linux 6.15, and can be asked for it.
 func keepsStatus() bool {
+	self, err := linux.PidfdOpen(os.Getpid(), false)
+	if err != nil {
+		return false
+	}
+	defer self.Close()
+	if _, err := linux.PidfdInfo(self); err != nil {
+		return false
+	}
 	var u unix.Utsname
 	var major, minor int
 	if err := unix.Uname(&u); err != nil {

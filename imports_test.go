@@ -45,11 +45,14 @@ var mayImport = map[string][]string{
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},
 	"internal/testutil":            {"."},
+	"internal/testutil/old":        {"internal/seccomp"},
 	// Benchmarks build the same container in C and as an OCI bundle, for which they compile the default filter.
 	"bench":         {".", "cgroups", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "rootfs"},
+	// And of containers of images.
+	"internal/imagetest": {".", "image", "namespaces"},
 	// For the tests of embedders.
 	"caissontest": {".", "cgroups", "internal/program", "internal/stage", "internal/testutil", "rootfs"},
 }

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 )
@@ -226,8 +226,17 @@ func (r *running) checkJoins(priv bool) error {
 	return nil
 }
 
-// procOfNamespace reports whether procfs of another pid namespace can be mounted.
-var procOfNamespace = func() bool {
-	r, err := linux.KernelRelease()
-	return err == nil && (r.Major > 6 || r.Major == 6 && r.Minor >= 17)
-}
+// procOfNamespace reports whether procfs of another pid namespace can be mounted, which is asked with this program's own.
+var procOfNamespace = sync.OnceValue(func() bool {
+	own, err := unix.Open("/proc/self/ns/pid", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(own)
+	proc, err := unix.Fsopen("proc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(proc)
+	return unix.FsconfigSetFd(proc, "pidns", own) == nil
+})

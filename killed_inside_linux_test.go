@@ -23,6 +23,25 @@ var insideRoles = map[string]func(context.Context, *Container) error{
 	"exec": execRole, "update": updateRole, "pause": pauseRole, "mount": mountRole, "copy": copyRole,
 }
 
+// ownRoles are what a host program does with containers of its own, which end with it.
+var ownRoles = map[string]func(context.Context, []Option) error{"attached": attachedRole, "lent": lentRole}
+
+func attachedRole(ctx context.Context, opts []Option) error {
+	c, err := New(opts...)
+	if err == nil {
+		_, err = c.Start(ctx)
+	}
+	for _, f := range []func(context.Context, *Container) error{execRole, updateRole, pauseRole, mountRole} {
+		if err == nil {
+			err = f(ctx, c)
+		}
+	}
+	if err == nil {
+		err = c.Close()
+	}
+	return err
+}
+
 func execRole(ctx context.Context, c *Container) error {
 	opts := []ProcessOption{WithCommand("/bin/sh", "-c", "exit 0; "+os.Getenv("CAISSON_TEST_SCRIPT")+"9")}
 	if c.run.group != nil && isRoot() {
@@ -94,11 +113,19 @@ func TestKilledAtEverySystemCallInside(t *testing.T) {
 
 // A program that makes a container of its own and does all this with it is killed: nothing at all is to be left.
 func TestKilledAtEverySystemCallAttached(t *testing.T) {
-	k := newKilling(t, "attached")
+	newKilling(t, "attached").everywhere(9, func(int, string) {})
+}
+
+// everywhere kills the program at one system call after the other, until it gets to its end. Nothing is to be left; more says
+// what else holds then.
+func (k *killing) everywhere(factor int, more func(n int, said string)) {
+	t := k.t
+	t.Helper()
 	n, runs := 1, 0
-	for step := widerStep(t, 9); ; n += step {
+	for step := widerStep(t, factor); ; n += step {
 		said := k.run(n, "sleep "+k.mark)
 		k.nothing(n, said)
+		more(n, said)
 		if runs++; strings.Contains(said, "made ") && !strings.Contains(said, "killed") {
 			break
 		}

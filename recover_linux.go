@@ -113,15 +113,17 @@ func undoGroup(ctx context.Context, version int, data []byte) error {
 	return nil
 }
 
-func recoverAll(ctx context.Context, owners []Owner) (int, error) {
+// recoverAll undoes what dead programs recorded. What they enabled in groups of others is given to controllers.
+func recoverAll(ctx context.Context, owners []Owner, controllers journal.UndoFunc) (int, error) {
 	dir, err := journal.Dir()
 	if err != nil {
 		return 0, err
 	}
 	defer dir.Close()
 	all := map[string]journal.Undoer{
-		groupOwner:          journal.UndoFunc(undoGroup),
-		namespaces.PinOwner: journal.UndoFunc(namespaces.UndoPin),
+		groupOwner:               journal.UndoFunc(undoGroup),
+		namespaces.PinOwner:      journal.UndoFunc(namespaces.UndoPin),
+		cgroups.ControllersOwner: controllers,
 	}
 	for _, o := range owners {
 		all[o.Name()] = o
@@ -131,7 +133,10 @@ func recoverAll(ctx context.Context, owners []Owner) (int, error) {
 
 // recoverEverything undoes what dead programs left, and looks after the detached containers.
 func recoverEverything(ctx context.Context, owners []Owner) (int, error) {
-	n, err := recoverAll(ctx, owners)
+	n, err := recoverAll(ctx, owners, cgroups.UndoControllers)
+	if m, merr := cgroups.Default(); merr == nil {
+		m.TakeBack()
+	}
 	m, derr := StateDir("").recover(ctx, owners)
 	return n + m, errors.Join(err, derr)
 }
@@ -144,6 +149,6 @@ func recoverFirst(ctx context.Context) {
 	recovered.Do(func() {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		_, _ = recoverAll(ctx, nil)
+		_, _ = recoverAll(ctx, nil, cgroups.InheritControllers)
 	})
 }

@@ -3,6 +3,7 @@ package caisson
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -100,6 +101,9 @@ func remedy(err error) string {
 	if !errors.As(err, &errno) {
 		return ""
 	}
+	if r := diskRemedy(err, errno); r != "" {
+		return r
+	}
 	if call == "" && !errors.As(err, new(*os.SyscallError)) {
 		return ""
 	}
@@ -132,9 +136,29 @@ func remedy(err error) string {
 			return "this kernel cannot map the ids of that directory's file system (tmpfs: from Linux 6.3; overlay layers: from 5.19; network file systems: hardly): move it, or do without a user namespace"
 		}
 	case "fsconfig", "fsmount", "mount", "move_mount":
-		if errno == unix.EPERM && os.Getuid() != 0 {
-			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc"
+		if errno == unix.EPERM && !privileged() {
+			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc " +
+				"(podman run --security-opt unmask=ALL, docker run --security-opt systempaths=unconfined)"
 		}
+	}
+	return ""
+}
+
+// diskRemedy is for a file of the library's own that could not be written.
+func diskRemedy(err error, e unix.Errno) string {
+	var pe *fs.PathError
+	if !errors.As(err, &pe) || !errors.Is(pe.Err, e) {
+		return ""
+	}
+	switch e {
+	case unix.ENOSPC:
+		return "the file system is full, or has no inode left: free something there, or use another directory"
+	case unix.EDQUOT:
+		return "the user's quota on that file system is used up: free something there, or use another directory"
+	case unix.EROFS:
+		return "the file system is read-only: mount it writable, or use another directory"
+	case unix.EMFILE, unix.ENFILE:
+		return "no file descriptor is left: raise RLIMIT_NOFILE, or the sysctl fs.file-max"
 	}
 	return ""
 }
@@ -148,6 +172,9 @@ func rootUnreadable(se *StepError, e unix.Errno) bool {
 func filterRemedy(call string, e unix.Errno) string {
 	if e != unix.ENOSYS && e != unix.EPERM && e != unix.EACCES || !filtered() {
 		return ""
+	}
+	if call == "fsmount" && e == unix.EPERM {
+		return "" // a filter that refuses it refuses fsopen, which has succeeded
 	}
 	switch call {
 	case "clone3", "clone", "unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount",

@@ -31,6 +31,9 @@ func New(context.Context, string, Resources, Config) (*Group, error)          { 
 func Open(string) (*Group, error)                                             { return nil, errOS }
 func OpenPaths(Paths) (*Group, error)                                         { return nil, errOS }
 func (*Manager) Close() error                                                 { return nil }
+func (*Manager) TakeBack()                                                    {}
+func UndoControllers(context.Context, int, []byte) error                      { return errOS }
+func InheritControllers(context.Context, int, []byte) error                   { return errOS }
 func (*Manager) Layout() Layout                                               { return Layout{} }
 func (*Manager) Vacate(context.Context, string) error                         { return errOS }
 func (*Manager) Mode() Mode                                                   { return ModeNone }

@@ -3,6 +3,7 @@ package cgroups
 import (
 	"context"
 	"errors"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +30,10 @@ func (g *Group) Delete(ctx context.Context) error {
 func (g *Group) remove(ctx context.Context) error {
 	var faults []error
 	for i := range g.nodes {
-		faults = append(faults, g.nodes[i].remove(ctx))
+		err := g.nodes[i].remove(ctx)
+		if faults = append(faults, err); err == nil && g.nodes[i].h.Version == 2 {
+			g.m.settle(path.Dir(g.nodes[i].path))
+		}
 	}
 	return errors.Join(faults...)
 }

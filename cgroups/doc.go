@@ -70,6 +70,12 @@
 // or to the root of a container, who can then do the same; [Manager.Vacate] moves the processes of the own group into a
 // child, so that a program that was given a group can hand on controllers.
 //
+// # Controllers of other groups
+//
+// On v2 a group has a controller only if its parent hands it on, and often the parent belongs to somebody else. What is enabled there
+// for a new group is noted on the parent (an extended attribute) and in the program's journal, and taken back when no group
+// that was made there since is left: see [Manager.TakeBack]. What was enabled before stays.
+//
 // # What it does not do
 //
 // It does not move the calling process, unless told to by [Manager.Vacate] or Config.Vacate, and does not mount or unmount

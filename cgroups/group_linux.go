@@ -14,6 +14,7 @@ import (
 type Group struct {
 	m    *Manager
 	name string
+	made bool // by New, of this program
 
 	mu     sync.RWMutex // guards the descriptors below against Close
 	closed bool

@@ -22,6 +22,9 @@ type Manager struct {
 	warden *warden // nil until asked for
 	scope  *scope  // nil until needed
 
+	debtMu sync.Mutex
+	debts  map[string]*debt // by directory
+
 	programs programCache // device programs loaded so far
 	devices  error        // why no device program can be attached on v2
 }
@@ -74,9 +77,11 @@ func NewManager() (*Manager, error) {
 }
 
 // Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on; those in a scope
-// that systemd made for the program only while they have processes. The Manager of
-// [Default] needs no Close.
+// that systemd made for the program only while they have processes. What can be taken back is ([Manager.TakeBack]). The Manager
+// of [Default] needs no Close.
 func (m *Manager) Close() error {
+	m.TakeBack()
+	m.stopTimers()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.parents { // several may share a descriptor

@@ -54,7 +54,7 @@ func (g *Group) New(ctx context.Context, name string, r Resources, c Config) (*G
 func (g *Group) fromGroup(h int, need Controllers, _ bool) (place, error) {
 	for i := range g.nodes {
 		if n := &g.nodes[i]; n.h == &g.m.layout.Hierarchies[h] {
-			return place{h: h, bits: need, parent: parentDir{n.path, n.fd}, borrowed: true}, nil
+			return place{h: h, bits: need, parent: parentDir{n.path, n.fd}, borrowed: true, own: g.made}, nil
 		}
 	}
 	return place{}, &UnsupportedError{Controller: need, Mode: g.m.layout.Mode,
@@ -69,7 +69,7 @@ func (m *Manager) create(name string, r *Resources, c *Config, choose chooser) (
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{m: m, name: name, nodes: make([]node, 0, len(places))}
+	g := &Group{m: m, name: name, made: true, nodes: make([]node, 0, len(places))}
 	plans, err := m.plan(r, places)
 	now := places
 	if err == nil && c.Late {
@@ -155,6 +155,9 @@ func (g *Group) build(places []place, plans [][]Setting) (err error) {
 				g.nodes[i].close()
 				_ = rmdir(g.nodes[i].path)
 			}
+			for i := range places {
+				g.m.settle(places[i].parent.path)
+			}
 		}
 	}()
 	for i := range places {
@@ -174,9 +177,11 @@ func (g *Group) build(places []place, plans [][]Setting) (err error) {
 func (g *Group) mkdir(p *place) error {
 	h := &g.m.layout.Hierarchies[p.h]
 	if h.Version == 2 {
-		if err := g.m.enable(p.parent.fd, p.parent.path, p.bits); err != nil {
+		unlock, err := g.m.handDown(p)
+		if err != nil {
 			return err
 		}
+		defer unlock()
 	}
 	dir := path.Join(p.parent.path, g.name)
 	n := node{h: h, bits: p.bits, path: dir, fd: -1, procsFD: -1}

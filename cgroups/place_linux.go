@@ -13,6 +13,7 @@ type place struct {
 	bits     Controllers // what it is made for
 	parent   parentDir
 	borrowed bool // parent.fd is someone else's to close
+	own      bool // the parent was made by this package and goes with what is in it
 }
 
 // A chooser finds the parent directory in a hierarchy for a set of controllers.
@@ -33,7 +34,7 @@ func (m *Manager) chooser(ctx context.Context, c *Config, create bool) chooser {
 		if err == nil && m.layout.Mode == ModeV2 {
 			settled = at
 		}
-		return place{h: h, bits: need, parent: p, borrowed: true}, err
+		return place{h: h, bits: need, parent: p, borrowed: true, own: at == scoped}, err
 	}
 }
 

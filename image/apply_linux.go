@@ -325,10 +325,12 @@ func timespec(t time.Time) unix.Timespec {
 }
 
 func (a *applier) putDir(hdr *tar.Header, path string) error {
+	existed := false
 	at, whiteout, err := a.again(path, func(at place) error {
 		err := unix.Mkdirat(at.dir, at.base, 0o700)
 		if err == unix.EEXIST {
 			if st, serr := statAt(at.dir, at.base); serr == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				existed = true
 				return nil
 			}
 		}
@@ -337,7 +339,7 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 	if err != nil {
 		return sysErr("mkdirat", err)
 	}
-	if !whiteout && !hasXattrs(hdr) {
+	if !whiteout && !hasXattrs(hdr) && (!existed || !a.flat) {
 		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
 		if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchownat(at.dir, at.base, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 			return err
@@ -349,10 +351,14 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 		return sysErr("openat", err)
 	}
 	defer unix.Close(fd)
-	if whiteout && !a.flat {
-		if err := a.setOpaque(fd); err != nil {
-			return err
-		}
+	switch {
+	case whiteout && !a.flat:
+		err = a.setOpaque(fd)
+	case existed && a.flat:
+		err = a.dropXattrs(fd)
+	}
+	if err != nil {
+		return err
 	}
 	return a.putDirMeta(fd, path, hdr)
 }

@@ -20,6 +20,27 @@
 // The package is useful without containers too: [Store.Unpack] makes a directory of each layer, [Store.Extract] one of all of them,
 // [Store.Import] an image of a tar of a root filesystem, and [Store.Save] an archive of images.
 //
+// # Snapshots
+//
+// [Store.Rootfs] forgets what a container changes. [Store.NewSnapshot] makes a root filesystem that persists, and [Snapshot.Rootfs] gives it to a container:
+//
+//	sn, err := store.NewSnapshot(ctx, "web", "alpine", image.SnapshotOptions{})
+//	if err != nil { … }
+//	c, err := caisson.New(caisson.WithRootfs(sn.Rootfs()), caisson.WithCommand("sh"))
+//
+// # Making images
+//
+// [Store.Write] makes an image of a base, layers and settings. A [Layer] is made of a directory ([DirLayer]), of what an overlay wrote
+// ([UpperLayer]), of the difference of two trees ([DiffLayer]), of any [io/fs.FS] ([FSLayer]) or of an archive ([TarLayer]):
+//
+//	img, err := store.Write(ctx, "app:1", image.ImageSpec{
+//		Base:   "debian:12",
+//		Layers: []image.Layer{image.FSLayer(files, image.FSOptions{Prefix: "opt/app"})},
+//		Edit:   func(s *image.Settings) error { s.Entrypoint = []string{"/opt/app/run"}; return nil },
+//	})
+//
+// The same input makes the same image, if its times are given.
+//
 // # Sharing
 //
 // Any number of goroutines, programs and processes of one user may use a store at once. Content is written beside its place, verified, synced

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -87,7 +88,7 @@ func (s *Store) reachable() (map[string]bool, error) {
 			return nil, err
 		}
 	}
-	return needed, nil
+	return needed, s.addSnapshots(needed)
 }
 
 func (s *Store) reach(d ocispec.Descriptor, needed map[string]bool, depth int) error {
@@ -219,9 +220,15 @@ func (s *Store) clearIngest(all bool) error {
 	return errors.Join(faults...)
 }
 
-// removeTree removes a tree of ours, also where an ordinary user unpacked directories that their owner may not write.
+// removeTree removes a tree of ours, also where an ordinary user unpacked directories that their owner may not write, and where a container made
+// directories deeper than files can be open.
 func removeTree(dir string) error {
 	err := os.RemoveAll(dir)
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		if err = flatten(dir, 256); err == nil {
+			err = os.RemoveAll(dir)
+		}
+	}
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}

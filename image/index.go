@@ -309,6 +309,11 @@ func (s *Store) inspect(name string, platform *ocispec.Platform) (*Info, error) 
 	if err != nil {
 		return nil, err
 	}
+	return s.inspectImage(img, platform)
+}
+
+// inspectImage is inspect for an image that was found.
+func (s *Store) inspectImage(img Image, platform *ocispec.Platform) (_ *Info, err error) {
 	want := LocalPlatform()
 	if platform != nil {
 		want = *platform

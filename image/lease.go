@@ -12,9 +12,10 @@ import (
 // A lease is a file that says which unpacked layers are in use. It counts for as long as a program has it locked, which ends
 // with the program, or, if it is durable, until it is dropped or the machine starts again.
 type lease struct {
-	Layers  []string `json:"layers"`
-	Durable bool     `json:"durable,omitempty"`
-	Boot    string   `json:"boot"`
+	Layers    []string `json:"layers"`
+	Snapshots []string `json:"snapshots,omitempty"`
+	Durable   bool     `json:"durable,omitempty"`
+	Boot      string   `json:"boot"`
 }
 
 const maxLease = 1 << 20
@@ -22,9 +23,9 @@ const maxLease = 1 << 20
 // durablePrefix is before the names of durable leases, so that no name is one of another kind.
 const durablePrefix = "named-"
 
-// takeLease protects layers. The caller holds the store's lock.
-func (s *Store) takeLease(name string, layers []string) (release func() error, err error) {
-	data, err := json.Marshal(lease{Layers: layers, Durable: name != "", Boot: s.boot})
+// takeLease protects layers, and snapshots if it has a name. The caller holds the store's lock.
+func (s *Store) takeLease(name string, layers []string, snapshots ...string) (release func() error, err error) {
+	data, err := json.Marshal(lease{Layers: layers, Snapshots: snapshots, Durable: name != "", Boot: s.boot})
 	if err != nil {
 		return nil, err
 	}
@@ -59,24 +60,28 @@ func (s *Store) addLeased(needed map[string]bool) error {
 	}
 	for _, e := range entries {
 		path := s.path(dirLeases + "/" + e.Name())
-		layers, err := s.liveLease(path)
+		live, err := s.liveLease(path)
 		if err != nil {
 			return err
 		}
-		if layers == nil {
+		if live == nil {
 			if err := os.Remove(path); err != nil && !notExist(err) {
 				return err
 			}
+			continue
 		}
-		for _, l := range layers {
+		for _, l := range live.Layers {
 			needed[layerMark+l] = true
 		}
 	}
 	return nil
 }
 
-// liveLease returns the layers of a lease that counts, or nil.
-func (s *Store) liveLease(path string) ([]string, error) {
+// liveLease returns a lease that counts, or nil.
+func (s *Store) liveLease(path string) (*lease, error) {
+	if _, err := os.Lstat(path); notExist(err) {
+		return nil, nil
+	}
 	f, err := tryLockFile(path, true)
 	held := errors.Is(err, errWouldBlock)
 	if err != nil && !held {
@@ -100,12 +105,12 @@ func (s *Store) liveLease(path string) ([]string, error) {
 		return nil, nil // of a program that was killed while it wrote
 	}
 	if held || l.Durable && l.Boot == s.boot {
-		return l.Layers, nil
+		return &l, nil
 	}
 	return nil, nil
 }
 
-// DropLease ends what [RootfsOptions.Lease] began: the layers may be removed again. One that does not exist is
+// DropLease ends what [Source.Lease] or [SnapshotSource.Lease] began: the layers may be removed again. One that does not exist is
 // [ErrNotFound].
 func (s *Store) DropLease(ctx context.Context, name string) error {
 	if !validLease(name) {

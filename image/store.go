@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
@@ -21,6 +22,7 @@ import (
 //	index.json      the images and their names
 //	blobs/sha256/   manifests, configs and layers, as files named after their digest
 //	layers/         layers that were unpacked: layers/KEY/fs and layers/KEY/layer.json
+//	snapshots/      root filesystems that persist; see snapshot_record.go
 //	leases/         who uses which of them
 //	ingest/         what is being written
 //	lock            shared by whoever uses blobs or layers, exclusive for whoever removes some
@@ -55,6 +57,8 @@ type Store struct {
 	policy Policy
 	boot   string
 	closed atomic.Bool
+	// overlay is why overlayfs cannot serve here, found out once.
+	overlay func() error
 }
 
 // DefaultDir is where a user's images are by default: /var/lib/caisson/images for root, otherwise $XDG_DATA_HOME/caisson/images or
@@ -90,6 +94,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if s.dir, err = filepath.Abs(dir); err != nil {
 		return nil, fail("open store", dir, err)
 	}
+	s.overlay = sync.OnceValue(s.probeOverlay)
 	if err := s.prepare(); err != nil {
 		return nil, fail("open store", dir, err)
 	}
@@ -107,7 +112,7 @@ func (s *Store) prepare() error {
 	if err := s.checkContent(); err != nil {
 		return err
 	}
-	for _, d := range []string{dirBlobs, dirBlobs + "/sha256", dirLayers, dirLeases, dirIngest} {
+	for _, d := range []string{dirBlobs, dirBlobs + "/sha256", dirLayers, dirLeases, dirIngest, dirSnapshots} {
 		if err := os.Mkdir(s.path(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -161,7 +166,7 @@ func (s *Store) checkContent() error {
 	}
 	for _, e := range entries {
 		switch e.Name() {
-		case fileLayout, fileIndex, dirBlobs, dirLayers, dirLeases, dirIngest, fileLock, fileIndexLock:
+		case fileLayout, fileIndex, dirBlobs, dirLayers, dirLeases, dirIngest, dirSnapshots, fileLock, fileIndexLock:
 		default:
 			return because(fs.ErrExist, "it is no image store and holds %q; name an empty directory", clip(e.Name()))
 		}

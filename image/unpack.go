@@ -105,9 +105,14 @@ func (s *Store) unpack(ctx context.Context, name string, o UnpackOptions) (*Unpa
 	if err != nil {
 		return nil, err
 	}
+	return s.unpackInfo(ctx, info, o)
+}
+
+// unpackInfo is unpack for an image that was found.
+func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*Unpacked, error) {
 	for _, l := range info.Layers {
 		if !isLayer(l.MediaType) {
-			return nil, &Error{Op: "unpack", Object: name, Layer: l.Digest, Err: because(ErrMediaType, "%s", clip(l.MediaType))}
+			return nil, &Error{Op: "unpack", Object: info.Name, Layer: l.Digest, Err: because(ErrMediaType, "%s", clip(l.MediaType))}
 		}
 	}
 	marks, keys, err := s.unpackLayers(ctx, info, o)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -15,10 +16,12 @@ import (
 
 // Fault is something that is wrong in a store.
 type Fault struct {
-	// Digest is the blob that is missing or damaged.
+	// Digest is the blob that is missing or damaged; empty where a snapshot is.
 	Digest digest.Digest
-	// Images are the names, or digests where they have none, of what needs it. Nobody needs what is left over.
+	// Images are the names, or digests where they have none, of what needs it, "snapshot NAME" for snapshots. Nobody needs what is left over.
 	Images []string
+	// Snapshot is the snapshot whose own files are damaged. [Store.RemoveSnapshot] removes it; nothing else does.
+	Snapshot string
 	// Err says what is wrong: [ErrNotFound], [ErrDigest], [ErrSize], [ErrDocument].
 	Err error
 }
@@ -36,7 +39,8 @@ func (s *Store) Verify(ctx context.Context) ([]Fault, error) {
 }
 
 // Repair is [Store.Verify], and then removes damaged blobs and the names of images that are not whole, so that
-// pulling or loading them again completes them. It returns what was wrong.
+// pulling or loading them again completes them. It returns what was wrong. Snapshots stay, whatever is wrong with them: they hold what
+// exists nowhere else.
 func (s *Store) Repair(ctx context.Context) ([]Fault, error) {
 	lock, err := s.alone(ctx)
 	if err != nil {
@@ -49,6 +53,9 @@ func (s *Store) Repair(ctx context.Context) ([]Fault, error) {
 	}
 	broken := map[string]bool{}
 	for _, f := range faults {
+		if f.Snapshot != "" {
+			continue
+		}
 		if err := os.Remove(s.blobPath(f.Digest)); err != nil && !notExist(err) {
 			return faults, fail("repair", s.dir, err)
 		}
@@ -80,15 +87,24 @@ func (s *Store) verify(ctx context.Context) ([]Fault, error) {
 	for _, d := range list {
 		s.verifyImage(d, labelOf(d), bad, 0, true)
 	}
-	var out []Fault
+	names, err := s.snapshotNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		if r, err := s.readSnapshot(n); err == nil {
+			s.verifyImage(r.Manifest, snapshotLabel(n), bad, 0, true)
+		}
+	}
+	out, err := s.snapshotFaults()
+	if err != nil {
+		return nil, err
+	}
 	for _, f := range bad {
 		out = append(out, *f)
 	}
 	slices.SortFunc(out, func(a, b Fault) int {
-		if a.Digest < b.Digest {
-			return -1
-		}
-		return 1
+		return strings.Compare(a.Digest.String()+" "+a.Snapshot, b.Digest.String()+" "+b.Snapshot)
 	})
 	return out, nil
 }
@@ -193,6 +209,7 @@ type Usage struct {
 	Layers       int   // unpacked layers
 	LayerBytes   int64 // what their files hold
 	PartialBytes int64 // interrupted downloads, and what is being written in this moment
+	Snapshots    int   // see Snapshot.Usage for what each takes
 }
 
 // Usage tells what the store takes.
@@ -218,6 +235,11 @@ func (s *Store) usage() (u Usage, err error) {
 	if _, u.PartialBytes, err = sizeOfFiles(s.path(dirIngest)); err != nil {
 		return u, err
 	}
+	names, err := s.snapshotNames()
+	if err != nil {
+		return u, err
+	}
+	u.Snapshots = len(names)
 	entries, err := os.ReadDir(s.path(dirLayers))
 	for _, e := range entries {
 		if m, err := s.readMark(e.Name()); err == nil {

@@ -63,6 +63,23 @@ func (a *applier) xattrs(hdr *tar.Header, set func(name string, value []byte) er
 	return nil
 }
 
+// dropXattrs takes away what a directory of a lower layer has: an entry stands for itself.
+func (a *applier) dropXattrs(fd int) error {
+	names, err := (&treeFile{fd: fd}).xattrs()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if !a.mayXattr(name) {
+			continue
+		}
+		if err := unix.Fremovexattr(fd, name); err != nil && err != unix.ENODATA {
+			return os.NewSyscallError("fremovexattr", err)
+		}
+	}
+	return nil
+}
+
 // setxattrAt sets an attribute of what cannot be opened otherwise. The link in /proc leads to the file itself, symbolic link or not.
 func setxattrAt(at place, name string, value []byte) error {
 	fd, err := linux.RetryFD(func() (int, error) {

@@ -51,6 +51,14 @@ type BridgeConfig struct {
 	// Journal records what has to be undone if the program is killed. Default: the journal of this user that
 	// caisson.Recover reads.
 	Journal Journal
+
+	// Parent is a device of the host whose virtual LAN of tag VLAN (802.1Q, 1 to 4094) the bridge becomes a part of, by a
+	// sub-interface that goes with the network. Then the devices on that LAN reach the containers, and they them, as
+	// neighbours. Both or neither are given. Default: neither.
+	Parent string
+	VLAN   int
+
+	link linkSpec
 }
 
 // Journal records what outlives a program that is killed, so that a later one can undo it. Add is called before the thing is
@@ -70,6 +78,7 @@ type Bridge struct{ cfg BridgeConfig }
 // the machine is looked at or changed.
 func NewBridge(cfg BridgeConfig) (*Bridge, error) {
 	b := &Bridge{cfg}
+	b.cfg.link = linkSpec{Parent: cfg.Parent, VLAN: cfg.VLAN}
 	b.cfg.Subnets = masked(cfg.Subnets)
 	b.cfg.Ranges = masked(cfg.Ranges)
 	if b.cfg.Bridge == "" {
@@ -83,6 +92,13 @@ func NewBridge(cfg BridgeConfig) (*Bridge, error) {
 
 // Name returns the network's name.
 func (b *Bridge) Name() string { return b.cfg.Name }
+
+func (b *Bridge) config() *BridgeConfig {
+	if b == nil {
+		return nil
+	}
+	return &b.cfg
+}
 
 func masked(l []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
@@ -121,6 +137,14 @@ func (c *BridgeConfig) validate() error {
 		add("Subnets", "at most one of IPv4 and one of IPv6")
 	}
 	c.validateWithin(add)
+	if c.link.Kind.bridged() && (c.Parent != "" || c.VLAN != 0) {
+		if c.VLAN == 0 {
+			add("VLAN", "it is needed with Parent")
+		}
+		if err := c.link.validateParent(); err != nil {
+			faults = append(faults, err)
+		}
+	}
 	switch {
 	case c.MTU < 0 || c.MTU > 65535 || c.MTU > 0 && c.MTU < 68:
 		add("MTU", "%d is not 68 to 65535", c.MTU)
@@ -165,21 +189,24 @@ func (c *BridgeConfig) subnetOf(a netip.Addr) (netip.Prefix, bool) {
 // Endpoint is a container's connection to a network.
 type Endpoint struct {
 	// Network is what it is connected to.
-	Network *Bridge
+	Network Network
 	// Interface is the name of the device inside, at most 15 bytes. Default: eth0, eth1, ... in the order given.
 	Interface string
 	// Addresses are fixed addresses, at most one of each family. Default: free ones of the network.
 	Addresses []netip.Addr
 	// MAC is the hardware address, six bytes of a single station. Default: one that is made from the IPv4 address, or at random.
+	// Devices that have their parent's take no other: those of ipvlan, and MacvlanPassthru.
 	MAC net.HardwareAddr
 	// Aliases are further names, under which the others on the network find it. Several containers may share one: each is
 	// among the answers, in turn. Names of hosts, at most 63 bytes a part and 253 in all.
 	Aliases []string
-	// Ports are published on the host.
+	// Ports are published on the host, from a bridge that is not internal.
 	Ports []Port
 	// NoDefaultRoute leaves the way to the world to another endpoint. Default: the first endpoint that is not of an internal
 	// network has it.
 	NoDefaultRoute bool
+	// Limits bound what is carried. Default: nothing is bounded.
+	Limits Limits
 }
 
 func (e *Endpoint) validate(i int) error {
@@ -187,21 +214,24 @@ func (e *Endpoint) validate(i int) error {
 	add := func(field, format string, args ...any) {
 		faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].%s", i, field), format, args...))
 	}
-	if e.Network == nil {
+	if e.Network == nil || e.Network.config() == nil {
 		add("Network", "it is nil")
 		return errors.Join(faults...)
 	}
+	cfg := e.Network.config()
 	if err := checkDevice(e.Interface); err != nil {
 		add("Interface", "%v", err)
 	}
 	families := map[bool]bool{}
 	for _, a := range e.Addresses {
-		s, in := e.Network.cfg.subnetOf(a)
+		s, in := cfg.subnetOf(a)
 		switch {
 		case !a.IsValid() || a.Zone() != "" || a.Is4In6():
 			add("Addresses", "%v is not an address", a)
-		case len(e.Network.cfg.Subnets) > 0 && (!in || !usable(s, a)):
-			add("Addresses", "%v is no host's address in a subnet of network %s", a, e.Network.cfg.Name)
+		case len(cfg.Subnets) > 0 && (!in || !usable(s, a)):
+			add("Addresses", "%v is no host's address in a subnet of network %s", a, cfg.Name)
+		case !cfg.leased():
+			add("Addresses", "network %s has no subnet", cfg.Name)
 		case families[a.Is4()]:
 			add("Addresses", "at most one of each family")
 		}
@@ -210,13 +240,25 @@ func (e *Endpoint) validate(i int) error {
 	if len(e.MAC) != 0 && (len(e.MAC) != 6 || e.MAC[0]&1 != 0 || e.MAC.String() == "00:00:00:00:00:00") {
 		add("MAC", "%v is not the address of one Ethernet station", e.MAC)
 	}
+	if len(e.MAC) != 0 && !cfg.link.ownMAC() {
+		add("MAC", "devices of network %s have their parent's (%v)", cfg.Name, cfg.link.Mode)
+	}
 	for _, n := range e.Aliases {
 		if !validHost(n) {
 			add("Aliases", "%q is not the name of a host", n)
 		}
 	}
-	if len(e.Ports) > 0 && e.Network.cfg.Internal {
-		add("Ports", "network %s is internal", e.Network.cfg.Name)
+	if err := e.Limits.validate(); err != nil {
+		add("Limits", "%v", err)
+	}
+	if e.Limits.any() && !cfg.link.Kind.ruled() {
+		add("Limits", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
+	}
+	if len(e.Ports) > 0 && cfg.Internal {
+		add("Ports", "network %s is internal", cfg.Name)
+	}
+	if len(e.Ports) > 0 && !cfg.link.Kind.ruled() {
+		add("Ports", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
 	}
 	if err := validatePorts(e.Ports); err != nil {
 		faults = append(faults, err)
@@ -226,7 +268,7 @@ func (e *Endpoint) validate(i int) error {
 
 // Prepare connects a container to the network with the defaults of [Endpoint]: a Bridge can be given to caisson.WithNetwork.
 func (b *Bridge) Prepare(ctx context.Context, r Request) (Attachment, error) {
-	return (&Networks{Endpoints: []Endpoint{{Network: b}}}).Prepare(ctx, r)
+	return prepareOne(ctx, b, r)
 }
 
 // Request is what is known about a container before it exists; it is caisson.NetworkRequest.

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +27,7 @@ func (n *Networks) prepare(ctx context.Context, r Request) (*Connection, error) 
 	if err := n.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Connection{nets: n, req: r, host: &n.Endpoints[0].Network.cfg}
+	c := &Connection{nets: n, req: r, host: n.Endpoints[0].Network.config()}
 	err := c.host.inHost(func() error { return c.reserve(ctx) })
 	if err != nil {
 		return nil, err
@@ -42,8 +44,15 @@ func (c *Connection) reserve(ctx context.Context) error {
 	if c.rec.StateDir, err = stateDir(c.host.StateDir); err != nil {
 		return &Error{Op: "open state directory", Object: c.host.StateDir, Err: err}
 	}
-	if err := checkRules(c.tableName()); err != nil {
-		return err
+	if slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Network.config().link.Kind.ruled() }) {
+		if err := checkRules(c.tableName()); err != nil {
+			return err
+		}
+	}
+	for i := range c.nets.Endpoints {
+		if err := checkLimits(&c.nets.Endpoints[i].Limits); err != nil {
+			return err
+		}
 	}
 	if c.host.Journal == nil {
 		recoverFirst(ctx)
@@ -64,6 +73,11 @@ func newID() string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
+}
+
+// stateDir is where the networks of the host namespace are recorded.
+func (c *Connection) stateDir() string {
+	return filepath.Join(c.rec.StateDir, strconv.FormatUint(c.rec.Host, 10))
 }
 
 func (c *Connection) tableName() string { return tableName(c.rec.StateDir, c.host.StateDir == "") }
@@ -168,12 +182,12 @@ func (c *Connection) reserveLocked(ctx context.Context) error {
 
 func (c *Connection) reserveEndpoint(s *store, i int) error {
 	w := &c.nets.Endpoints[i]
-	n, err := w.Network.cfg.define(s)
+	n, err := w.Network.config().define(s)
 	if err != nil {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String()}
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits}
 	if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
 		return err
 	}
@@ -182,8 +196,8 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 			e.Names = append(e.Names, name)
 		}
 	}
-	if len(w.MAC) == 0 {
-		if e.MAC = randomMAC().String(); e.Addresses[0].Addr().Is4() {
+	if len(w.MAC) == 0 && n.givenMAC() {
+		if e.MAC = randomMAC().String(); len(e.Addresses) > 0 && e.Addresses[0].Addr().Is4() {
 			e.MAC = macOf(e.Addresses[0].Addr()).String()
 		}
 	}
@@ -261,13 +275,25 @@ func (c *Connection) attachHost(ctx context.Context) error {
 		return err
 	}
 	defer h.Close()
+	ruled := false
 	for _, n := range c.states {
-		if err := ensureForwarding(s, n); err != nil {
-			return err
+		if n.Kind.ruled() {
+			ruled = true
+			if err := ensureForwarding(s, n); err != nil {
+				return err
+			}
 		}
-		if _, err := ensureBridge(h, n); err != nil {
-			return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
+		if n.Kind.bridged() {
+			if _, err := ensureBridge(h, n); err != nil {
+				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
+			}
 		}
+		if err := ensureSub(h, n); err != nil {
+			return &Error{Op: "make VLAN", Object: vlanName(n.Parent, n.VLAN), Err: privileged(err), Remedy: lanRemedy(err)}
+		}
+	}
+	if !ruled {
+		return nil
 	}
 	if err := c.addRules(s); err != nil {
 		return &Error{Op: "add rules", Object: "table inet " + c.tableName(), Err: privileged(err)}
@@ -289,6 +315,9 @@ func (c *Connection) addRules(s *store) error {
 	if ok {
 		var faults []error
 		for i, n := range c.states {
+			if !n.Kind.ruled() {
+				continue
+			}
 			faults = append(faults, r.network(n, r.conn.SetAddElements), r.endpoint(c.eps[i], r.conn.SetAddElements))
 		}
 		err := errors.Join(append(faults, r.conn.Flush())...)
@@ -306,6 +335,7 @@ func rebuild(r *rules, s *store) error {
 		return err
 	}
 	var eps []*epState
+	nets = slices.DeleteFunc(nets, func(n *netState) bool { return !n.Kind.ruled() })
 	for _, n := range nets {
 		l, err := s.endpoints(n.Name)
 		if err != nil {
@@ -324,20 +354,38 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 		switch {
 		case errors.Is(err, unix.EXFULL):
 			op.Err, op.Remedy = fmt.Errorf("%w: the bridge has 1023 ports, the kernel's limit (BR_MAX_PORTS): %w", ErrExhausted, err), "use a second network"
+		case !n.Kind.bridged() && op.Remedy == "" && lanRemedy(err) != "":
+			if op.Remedy = lanRemedy(err); errors.Is(err, unix.EEXIST) {
+				op.Err = fmt.Errorf("%w: %w", ErrExists, err)
+			}
 		case errors.Is(err, unix.EEXIST):
 			op.Err, op.Remedy = fmt.Errorf("%w: interface %s in the container: %w", ErrExists, e.Interface, err), "give the endpoint another Interface"
 		}
 		return op
-	}
-	mac, err := net.ParseMAC(e.MAC)
-	if err != nil {
-		return fail(err)
 	}
 	h, err := routeHandle()
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	inside := &Namespace{t.Netns}
+	if n.Kind.inside() {
+		s := &store{dir: c.stateDir()}
+		if err := s.pin(c.rec.Endpoints[i], t.Netns); err != nil {
+			return fail(err)
+		}
+		if err := makeLAN(h, n, e, int(t.Netns.Fd())); err != nil {
+			return fail(err)
+		}
+		if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
+			return fail(err)
+		}
+		return nil
+	}
+	mac, err := net.ParseMAC(e.MAC)
+	if err != nil {
+		return fail(err)
+	}
 	bridge, err := h.LinkByName(n.Bridge)
 	if err != nil {
 		return fail(err)
@@ -346,6 +394,15 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
+	}
+	if e.Limits.any() {
+		link, err := h.LinkByName(e.Device)
+		if err == nil {
+			err = applyLimits(h, c.tableName(), e, link.Attrs().Index)
+		}
+		if err != nil {
+			return fail(err)
+		}
 	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
@@ -357,7 +414,6 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 			return fail(err)
 		}
 	}
-	inside := &Namespace{t.Netns}
 	if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
 		return fail(err)
 	}
@@ -376,8 +432,10 @@ func (c *Connection) configureInside(i int) error {
 	if err != nil {
 		return err
 	}
-	if err := linkSysctls(e.Interface, n.hasIPv6()); err != nil {
-		return err
+	if len(n.Subnets) > 0 { // else what runs inside decides
+		if err := linkSysctls(e.Interface, n.hasIPv6()); err != nil {
+			return err
+		}
 	}
 	if err := h.LinkSetUp(link); err != nil {
 		return err
@@ -388,10 +446,13 @@ func (c *Connection) configureInside(i int) error {
 		}
 	}
 	for j, g := range n.Gateways {
-		if !c.defaultRoute(i, g.Is4()) {
+		if !n.leadsOut(j) || !c.defaultRoute(i, n.Subnets[j].Addr().Is4()) {
 			continue
 		}
-		r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: g.AsSlice(), Dst: defaultDst(g)}
+		r := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: g.AsSlice(), Dst: defaultDst(n.Subnets[j].Addr())}
+		if !g.IsValid() {
+			r.Scope = netlink.SCOPE_LINK
+		}
 		if err := h.RouteAdd(r); err != nil {
 			if errors.Is(err, unix.EEXIST) && c.bare {
 				continue // a running container keeps the one it has
@@ -417,7 +478,7 @@ func defaultDst(g netip.Addr) *net.IPNet {
 // defaultRoute says whether the ith endpoint is the way to the world in a family: the first that can be.
 func (c *Connection) defaultRoute(i int, is4 bool) bool {
 	for j, n := range c.states {
-		if n.Internal || c.nets.Endpoints[j].NoDefaultRoute || !slices.ContainsFunc(n.Gateways, func(a netip.Addr) bool { return a.Is4() == is4 }) {
+		if n.Internal || c.nets.Endpoints[j].NoDefaultRoute || !n.leadsOutFor(is4) {
 			continue
 		}
 		return i == j
@@ -479,6 +540,7 @@ func undo(ctx context.Context, rec *record) error {
 type undoing struct {
 	store *store
 	table string
+	ruled bool // rules may have been made
 	dirty bool // elements were missing: the table has to be made afresh
 }
 
@@ -487,13 +549,28 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	if err != nil {
 		return err
 	}
+	n, err := u.store.network(ref.Network)
+	if err != nil {
+		return err
+	}
 	h, err := routeHandle()
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	u.ruled = u.ruled || n == nil || n.Kind.ruled()
 	if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
 		return err
+	}
+	if e != nil && e.Limits.Upload.BitsPerSecond > 0 {
+		if err := errors.Join(removeForward(u.table, e.Device), removeLink(h, ifbOf(e.ID), "ifb", "")); err != nil {
+			return err
+		}
+	}
+	if n != nil && e != nil && n.Kind.inside() {
+		if err := u.inside(h, ref, n, e); err != nil {
+			return err
+		}
 	}
 	if e != nil {
 		if err := u.rules(e); err != nil {
@@ -505,10 +582,6 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	}
 	if !u.store.isEmpty(ref.Network) {
 		return nil
-	}
-	n, err := u.store.network(ref.Network)
-	if err != nil {
-		return err
 	}
 	if n == nil {
 		return u.store.dropNetwork(ref.Network)
@@ -548,8 +621,18 @@ func (u *undoing) delete(f func(*rules) error) error {
 
 // network removes a network that has no endpoint left.
 func (u *undoing) network(h *netlink.Handle, n *netState) error {
-	if err := removeLink(h, n.Bridge, "bridge", aliasOf(n.Name)); err != nil {
-		return err
+	if sub := n.sub(); sub != "" {
+		if err := removeLink(h, sub, "vlan", aliasOf(n.Name)); err != nil {
+			return err
+		}
+	}
+	if !n.Kind.ruled() {
+		return u.store.dropNetwork(n.Name)
+	}
+	if n.Kind.bridged() {
+		if err := removeLink(h, n.Bridge, "bridge", aliasOf(n.Name)); err != nil {
+			return err
+		}
 	}
 	if err := u.delete(func(r *rules) error { return r.network(n, r.conn.SetDeleteElements) }); err != nil {
 		return err
@@ -563,7 +646,7 @@ func (u *undoing) finish() error {
 	if err != nil {
 		return err
 	}
-	forwarding := slices.ContainsFunc(left, func(n *netState) bool { return !n.Internal })
+	forwarding := slices.ContainsFunc(left, func(n *netState) bool { return n.Kind.ruled() && !n.Internal })
 	if !forwarding {
 		if err := restoreSysctls(u.store); err != nil {
 			return err
@@ -573,6 +656,14 @@ func (u *undoing) finish() error {
 		if err := u.store.saveSysctls(nil); err != nil {
 			return err
 		}
+	}
+	all := len(left) == 0
+	left = slices.DeleteFunc(left, func(n *netState) bool { return !n.Kind.ruled() })
+	if !u.ruled {
+		if all {
+			return u.store.dropAll()
+		}
+		return nil
 	}
 	r, err := openRules(u.table)
 	if err != nil {
@@ -587,6 +678,9 @@ func (u *undoing) finish() error {
 	}
 	if err := r.remove(); err != nil {
 		return &Error{Op: "remove rules", Object: "table inet " + u.table, Err: privileged(err)}
+	}
+	if !all {
+		return nil
 	}
 	return u.store.dropAll()
 }

@@ -1,6 +1,6 @@
 // Package netns makes network namespaces, and networks that connect them: to each other, to the host and to the world. It is
-// useful without the rest of caisson; a container is joined to its networks by caisson.WithNetwork, which takes [*Bridge] and
-// [*Networks].
+// useful without the rest of caisson; a container is joined to its networks by caisson.WithNetwork, which takes each [Network]
+// and [*Networks].
 //
 // # A container on a network
 //
@@ -14,6 +14,9 @@
 // ports that are published. Containers of different networks do not reach each other, and none reaches the host's own
 // services unless [BridgeConfig.HostAccess] lets them.
 //
+// A [LAN] connects containers to the network of a device of the host instead, by macvlan, ipvlan or 802.1Q. One container may be on
+// networks of several kinds: each is a [Network], and an [Endpoint] of [Networks].
+//
 // Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a
 // container to the world by [Pasta].
@@ -23,6 +26,7 @@
 //   - A bridge for each network, and a device for each endpoint, whose names begin with "cs".
 //   - One table "inet caisson" in nftables, of a fixed number of rules: see [BridgeConfig]. Tables and rules of others are
 //     neither read nor changed.
+//   - For an endpoint whose upload is limited a device whose name begins with "ci", and a chain in the table "netdev caisson".
 //   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
 //     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
 //     A network that is Internal needs neither. [Bridge.Changes] tells what was changed.

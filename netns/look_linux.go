@@ -8,7 +8,7 @@ import (
 
 // Changes tells which settings of the host are changed at the moment for the networks of b's state directory.
 func (b *Bridge) Changes(ctx context.Context) (out []Change, err error) {
-	err = b.withStore(ctx, func(s *store) error {
+	err = b.cfg.withStore(ctx, func(s *store) error {
 		l, err := s.sysctls()
 		for _, c := range l {
 			out = append(out, Change(c))
@@ -19,9 +19,11 @@ func (b *Bridge) Changes(ctx context.Context) (out []Change, err error) {
 }
 
 // Endpoints tells about all containers on the network, of this program and others, in no particular order.
-func (b *Bridge) Endpoints(ctx context.Context) (out []Status, err error) {
-	err = b.withStore(ctx, func(s *store) error {
-		l, err := s.endpoints(b.cfg.Name)
+func (b *Bridge) Endpoints(ctx context.Context) ([]Status, error) { return b.cfg.listEndpoints(ctx) }
+
+func (c *BridgeConfig) listEndpoints(ctx context.Context) (out []Status, err error) {
+	err = c.withStore(ctx, func(s *store) error {
+		l, err := s.endpoints(c.Name)
 		for _, e := range l {
 			out = append(out, e.status())
 		}
@@ -30,13 +32,13 @@ func (b *Bridge) Endpoints(ctx context.Context) (out []Status, err error) {
 	return out, err
 }
 
-func (b *Bridge) withStore(ctx context.Context, f func(*store) error) error {
-	return b.cfg.inHost(func() error {
-		c, err := cookie()
+func (c *BridgeConfig) withStore(ctx context.Context, f func(*store) error) error {
+	return c.inHost(func() error {
+		id, err := cookie()
 		if err != nil {
 			return err
 		}
-		s, err := openStore(ctx, b.cfg.StateDir, c)
+		s, err := openStore(ctx, c.StateDir, id)
 		if err != nil {
 			return err
 		}

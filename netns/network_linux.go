@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 )
@@ -17,18 +18,21 @@ func (c *BridgeConfig) define(s *store) (*netState, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n != nil {
-		if what := n.same(c); what != "" {
-			return nil, &Error{Op: "join network", Object: c.Name, Err: fmt.Errorf("%w: %s", ErrConflict, what),
-				Remedy: "give the same properties, or another name"}
-		}
-		return n, nil
-	}
 	h, err := routeHandle()
 	if err != nil {
 		return nil, err
 	}
 	defer h.Close()
+	if n != nil {
+		if what := n.same(c); what != "" {
+			return nil, &Error{Op: "join network", Object: c.Name, Err: fmt.Errorf("%w: %s", ErrConflict, what),
+				Remedy: "give the same properties, or another name"}
+		}
+		if n.Kind.inside() {
+			n.avoid, err = hostAddrs(h)
+		}
+		return n, errors.Join(err, n.free(s))
+	}
 	if n, err = c.resolve(s, h); err != nil {
 		return nil, &Error{Op: "define network", Object: c.Name, Err: err, Remedy: "choose another subnet or name"}
 	}
@@ -40,6 +44,20 @@ func (c *BridgeConfig) define(s *store) (*netState, error) {
 
 // resolve fills in the defaults and finds what is in the way.
 func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
+	others, err := s.networks()
+	if err != nil {
+		return nil, err
+	}
+	if c.link.Kind.inside() {
+		n, err := c.resolveLAN(h, others)
+		if err == nil {
+			n.avoid, err = hostAddrs(h)
+		}
+		return n, err
+	}
+	if _, err := c.link.checkParent(h, others); err != nil {
+		return nil, err
+	}
 	if _, err := h.LinkByName(c.Bridge); err == nil {
 		return nil, fmt.Errorf("%w: network device %s", ErrExists, c.Bridge)
 	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
@@ -49,17 +67,13 @@ func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
 	if err != nil {
 		return nil, err
 	}
-	others, err := s.networks()
-	if err != nil {
-		return nil, err
-	}
 	for _, o := range others {
 		used = append(used, o.Subnets...)
 		if o.Bridge == c.Bridge {
 			return nil, fmt.Errorf("%w: bridge %s of network %s", ErrExists, c.Bridge, o.Name)
 		}
 	}
-	n := &netState{Name: c.Name, Bridge: c.Bridge, MTU: c.MTU, Internal: c.Internal, HostAccess: c.HostAccess, NoNAT: c.NoNAT, MAC: randomMAC().String()}
+	n := &netState{Name: c.Name, Bridge: c.Bridge, MTU: c.MTU, Internal: c.Internal, HostAccess: c.HostAccess, NoNAT: c.NoNAT, MAC: randomMAC().String(), linkSpec: c.link}
 	if n.MTU == 0 {
 		n.MTU = hostMTU(h)
 	}
@@ -148,7 +162,7 @@ func (n *netState) leaseOne(s *store, id string, i int, fixed []netip.Addr) (net
 		if !p.Contains(a) {
 			continue
 		}
-		ok, err := a != gateway, error(nil)
+		ok, err := a != gateway && !slices.Contains(n.avoid, a), error(nil)
 		if ok {
 			ok, err = s.lease(n.Name, id, a)
 		}
@@ -158,7 +172,7 @@ func (n *netState) leaseOne(s *store, id string, i int, fixed []netip.Addr) (net
 		return a, err
 	}
 	a, err := freeAddr(p, n.Ranges[i], s.lastLease(n.Name, p.Addr().Is4()), maxTries, func(a netip.Addr) (bool, error) {
-		if a == gateway {
+		if a == gateway || slices.Contains(n.avoid, a) {
 			return false, nil
 		}
 		return s.lease(n.Name, id, a)

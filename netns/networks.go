@@ -68,11 +68,13 @@ func (n *Networks) Validate() error {
 		} else {
 			devices[d] = true
 		}
-		first := n.Endpoints[0].Network
-		if first != nil && !sameHost(&first.cfg, &e.Network.cfg) {
+		cfg := e.Network.config()
+		if first := n.Endpoints[0].Network; first != nil && first.config() != nil && !sameHost(first.config(), cfg) {
 			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "its Host, StateDir or Journal differs from the first one's"))
 		}
-		if slices.ContainsFunc(n.Endpoints[:i], func(o Endpoint) bool { return o.Network != nil && o.Network.Name() == e.Network.Name() }) {
+		if slices.ContainsFunc(n.Endpoints[:i], func(o Endpoint) bool {
+			return o.Network != nil && o.Network.config() != nil && o.Network.Name() == cfg.Name
+		}) {
 			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "%s is given twice", e.Network.Name()))
 		}
 		ports = append(ports, e.Ports...)

@@ -81,6 +81,10 @@ func (b *Bridge) Endpoints(context.Context) ([]Status, error) {
 	return nil, unsupported("list endpoints")
 }
 
+func (c *BridgeConfig) listEndpoints(context.Context) ([]Status, error) {
+	return nil, unsupported("list endpoints")
+}
+
 // Obstacles needs Linux.
 func (b *Bridge) Obstacles(context.Context) ([]Obstacle, error) {
 	return nil, unsupported("list chains")
@@ -95,3 +99,13 @@ func (a *pastaAttachment) Attach(context.Context, Target) error { return unsuppo
 
 // Detach needs Linux.
 func (a *pastaAttachment) Detach(context.Context) error { return unsupported("use pasta") }
+
+// Traffic needs Linux.
+func (b *Bridge) Traffic(context.Context) ([]Traffic, error) {
+	return nil, unsupported("count traffic")
+}
+
+// Traffic needs Linux.
+func (c *Connection) Traffic(context.Context) ([]Traffic, error) {
+	return nil, unsupported("count traffic")
+}

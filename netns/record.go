@@ -2,6 +2,7 @@ package netns
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 )
@@ -61,6 +62,9 @@ type netState struct {
 	Internal   bool           `json:"internal,omitempty"`
 	HostAccess bool           `json:"hostAccess,omitempty"`
 	NoNAT      bool           `json:"noNAT,omitempty"`
+
+	linkSpec
+	avoid []netip.Addr // addresses that are not given out
 }
 
 // epState is an endpoint as it is recorded for all programs.
@@ -74,6 +78,7 @@ type epState struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	MAC       string         `json:"mac"`
 	Ports     []Port         `json:"ports,omitempty"` // each alone, with the host's port
+	Limits    Limits         `json:"limits,omitzero"`
 }
 
 // sysctlState is a setting of the host's that was changed.
@@ -109,6 +114,8 @@ func (n *netState) same(c *BridgeConfig) string {
 		return "number of subnets"
 	case c.MTU != 0 && c.MTU != n.MTU:
 		return "MTU"
+	case c.link != n.linkSpec:
+		return fmt.Sprintf("kind, parent or VLAN: %s %s %d", n.Kind, n.Parent, n.VLAN)
 	case c.Bridge != n.Bridge:
 		return "bridge " + n.Bridge
 	case c.Internal != n.Internal:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,7 +65,7 @@ func Open(dir *os.File) (*Journal, error) {
 		}
 		if !errors.Is(err, unix.EEXIST) && !errors.Is(err, errTaken) || n > 10000 {
 			own.Close()
-			return nil, fmt.Errorf("journal: create %s/%s: %w", dir.Name(), j.name, err)
+			return nil, fmt.Errorf("journal: %w", &os.PathError{Op: "create", Path: filepath.Join(dir.Name(), j.name), Err: err})
 		}
 	}
 	if err := j.write([]byte(header(boot))); err != nil {
@@ -173,10 +174,11 @@ func (j *Journal) write(b []byte) error {
 		case err == nil:
 			err = unix.ENOSPC
 		}
+		err = &os.PathError{Op: "write", Path: filepath.Join(j.dir.Name(), j.name), Err: err}
 		if n > 0 {
 			err = errors.Join(err, unix.Ftruncate(int(j.file.Fd()), j.size))
 		}
-		return fmt.Errorf("journal: write %s: %w", j.name, err)
+		return fmt.Errorf("journal: %w", err)
 	}
 }
 

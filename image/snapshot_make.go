@@ -1,0 +1,205 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// stackBelow is what a snapshot begins with: directories, the topmost first.
+type stackBelow struct {
+	dirs     []string
+	rootMode uint32
+	notes    []string
+}
+
+// below finds the layers of the parent or the image. Layers that are missing are unpacked. The caller holds the store's lock, and the
+// snapshot or its parent.
+func (s *Store) below(ctx context.Context, r *snapRecord) (stackBelow, error) {
+	if r.Parent != "" {
+		p, err := s.readSnapshot(r.Parent)
+		if err != nil {
+			return stackBelow{}, err
+		}
+		return s.within(ctx, p)
+	}
+	info, err := s.inspectImage(Image{Name: r.Image, Descriptor: r.Manifest}, r.Platform)
+	if err != nil {
+		return stackBelow{}, err
+	}
+	u, err := s.unpackInfo(ctx, info, UnpackOptions{})
+	if err != nil {
+		return stackBelow{}, err
+	}
+	return stackBelow{dirs: u.Dirs, rootMode: u.rootMode, notes: u.Notes}, nil
+}
+
+// within is below with what the snapshot itself has.
+func (s *Store) within(ctx context.Context, r *snapRecord) (stackBelow, error) {
+	own := filepath.Join(s.snapshotDir(r.Name), r.tree())
+	if r.Method != MethodOverlay {
+		return stackBelow{dirs: []string{own}, rootMode: r.RootMode}, nil
+	}
+	b, err := s.below(ctx, r)
+	if err == nil && r.tree() != "" {
+		b.dirs, b.rootMode = append([]string{own}, b.dirs...), r.RootMode
+	}
+	return b, err
+}
+
+// makeSnapshot makes a snapshot of what rec says. The caller holds the store's lock, and keeps the parent.
+func (s *Store) makeSnapshot(ctx context.Context, name string, rec snapRecord, o SnapshotOptions) (*Snapshot, error) {
+	if _, err := os.Lstat(s.snapshotDir(name)); !notExist(err) {
+		if err == nil {
+			err = because(fs.ErrExist, "there is a snapshot of this name")
+		}
+		return nil, err
+	}
+	b, err := s.below(ctx, &rec)
+	if err != nil {
+		return nil, err
+	}
+	rec.Version, rec.Name, rec.Created = snapRecordVersion, name, time.Now().UTC().Truncate(time.Second)
+	rec.ReadOnly, rec.Made, rec.RootMode, rec.Quota = o.ReadOnly, o.ReadOnly, b.rootMode, o.Quota
+	if rec.RootMode == 0 {
+		rec.RootMode = 0o755
+	}
+	work, err := os.MkdirTemp(s.path(dirIngest), snapshotPrefix)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fillSnapshot(ctx, work, &rec, b, o); err != nil {
+		if rec.Project != 0 {
+			_ = clearQuota(work, rec.Project)
+		}
+		return nil, errors.Join(err, removeTree(work))
+	}
+	if err := os.Rename(work, s.snapshotDir(name)); err != nil {
+		return nil, errors.Join(err, removeTree(work))
+	}
+	if err := syncDir(s.path(dirSnapshots)); err != nil {
+		return nil, err
+	}
+	return &Snapshot{s: s, rec: rec}, nil
+}
+
+// fillSnapshot makes everything but the name.
+func (s *Store) fillSnapshot(ctx context.Context, work string, rec *snapRecord, b stackBelow, o SnapshotOptions) error {
+	var err error
+	if rec.Method, rec.Why, err = s.chooseMethod(work, b, o); err != nil {
+		return err
+	}
+	own := filepath.Join(work, rec.tree())
+	if rec.tree() != "" {
+		if err := makeDirMode(own, rec.RootMode); err != nil {
+			return err
+		}
+	}
+	dirs := []string{own}
+	if rec.tree() == dirUpper {
+		if err := makeDirMode(filepath.Join(work, dirWork), 0o700); err != nil {
+			return err
+		}
+		dirs = append(dirs, filepath.Join(work, dirWork))
+	}
+	if rec.Quota > 0 {
+		if rec.Project, err = s.setQuota(ctx, rec.Quota, dirs); err != nil {
+			return err
+		}
+	}
+	if rec.Method != MethodOverlay {
+		if err := mergeLayers(ctx, own, b.dirs, rec.Method, rec.RootMode, o.ReadOnly); err != nil {
+			return err
+		}
+	}
+	for _, f := range []string{fileKeep, fileWrite} {
+		if err := os.WriteFile(filepath.Join(work, f), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return s.finishSnapshot(work, rec)
+}
+
+// finishSnapshot writes the record and waits until all is on disk.
+func (s *Store) finishSnapshot(work string, rec *snapRecord) error {
+	data, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(work, fileSnapshot), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	if rec.Method != MethodOverlay {
+		return syncFS(work)
+	}
+	return syncDir(work)
+}
+
+// makeDirMode makes a directory with a mode in spite of the umask.
+func makeDirMode(dir string, mode uint32) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(dir, fs.FileMode(mode&0o777))
+}
+
+// chooseMethod takes the first method that works, and says what is against better ones.
+func (s *Store) chooseMethod(work string, b stackBelow, o SnapshotOptions) (Method, []string, error) {
+	order := []Method{MethodOverlay, MethodReflink, MethodCopy}
+	if o.ReadOnly {
+		order = []Method{MethodOverlay, MethodHardLink, MethodReflink, MethodCopy}
+	}
+	if o.Method != MethodBest {
+		order = []Method{o.Method}
+	}
+	var why []string
+	for _, m := range order {
+		err := s.tryMethod(m, work, b, o)
+		if err == nil {
+			return m, why, nil
+		}
+		if o.Method != MethodBest {
+			return 0, nil, &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err),
+				Remedy: "leave the choice to MethodBest, or put the store on another file system"}
+		}
+		why = append(why, m.String()+": "+clip(err.Error()))
+	}
+	return 0, why, errors.ErrUnsupported
+}
+
+// tryMethod returns why a method does not work, or nil.
+func (s *Store) tryMethod(m Method, work string, b stackBelow, o SnapshotOptions) error {
+	switch m {
+	case MethodOverlay:
+		switch {
+		case len(b.dirs) == 0:
+			return errors.New("the image has no files")
+		case len(b.dirs) >= rootfs.MaxLayers:
+			return errors.New("it takes " + strconv.Itoa(rootfs.MaxLayers) + " layers at most")
+		}
+		return s.overlay()
+	case MethodHardLink:
+		return probeLink(work)
+	case MethodReflink:
+		return probeReflink(work)
+	}
+	return nil
+}
