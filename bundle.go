@@ -102,9 +102,11 @@ func FromSpec(s *specs.Spec, bundle string) (Option, error) {
 
 // bundleReader turns a configuration into options.
 type bundleReader struct {
-	dir    string
-	opts   []Option
-	faults []error
+	dir  string
+	opts []Option
+
+	rootDir string // the root filesystem
+	faults  []error
 }
 
 func (b *bundleReader) add(o ...Option) { b.opts = append(b.opts, o...) }

@@ -107,12 +107,13 @@ func WithFiles(f ...rootfs.File) Option {
 // WithFS adds all directories, regular files and symbolic links of fsys below path. It is read when the
 // container starts; at most 64 MiB and 100000 files.
 func WithFS(path string, fsys fs.FS) Option {
-	return option(func(s *spec) { s.trees = append(s.trees, tree{path, fsys}) })
+	return option(func(s *spec) { s.trees = append(s.trees, tree{path: path, fsys: fsys}) })
 }
 
 type tree struct {
-	path string
-	fsys fs.FS
+	path  string
+	fsys  fs.FS
+	below bool // without the directory itself
 }
 
 // --- the process

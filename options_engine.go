@@ -17,7 +17,9 @@ type engineSpec struct {
 //
 // Of a container it needs WithDetached(true) without a monitor; nobody records then how the command ended: a [Result] has it
 // only where this program still lives, or another waits when the process is collected (Linux 6.15). This program does not collect the
-// process either, except by [Container.Remove]. A terminal without WithConsoleSocket is hung up when this program ends. Given to [Container.Exec] the process does not end with this program.
+// process either, except by [Container.Remove]. A terminal without WithConsoleSocket is hung up when this program ends.
+// [Container.Create] fails where there is no such command, unless a startContainer hook may make it. Given to [Container.Exec] the
+// process does not end with this program.
 // Default: a keeper collects a detached container's process, and ends what is not detached.
 func WithoutKeeper() ProcessOption {
 	return processOption(func(p *processSpec) { p.engine.unkept = true })

@@ -511,7 +511,7 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 		}
 		f.Mode = info.Mode().Perm()
 		switch {
-		case f.Path == "/":
+		case f.Path == "/", t.below && name == ".":
 			return nil
 		case d.IsDir():
 			f.Dir = true

@@ -89,6 +89,9 @@ func TestWithoutKeeperLeavesNothing(t *testing.T) {
 	if _, err := detached(t, d, "bad", WithCommand("/no/such/command"), WithoutKeeper()).Start(testContext(t)); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("%v", err)
 	}
+	if _, err := detached(t, d, "bad", WithCommand("no-such-command"), WithoutKeeper()).Create(testContext(t)); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("Create: %v", err)
+	}
 	if l, err := d.List(testContext(t)); err != nil || len(l) > 0 {
 		t.Errorf("%v, %v", l, err)
 	}

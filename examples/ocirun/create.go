@@ -87,6 +87,7 @@ func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, erro
 	if err != nil {
 		return nil, err
 	}
+	g.debugf("container %s of bundle %s, state in %s", id, dir, g.root)
 	g.adapt(s, id)
 	bundle, err := caisson.FromSpec(s, dir)
 	if err != nil {
