@@ -694,6 +694,9 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
 	}
+	if s.cgroup.All {
+		cfg.Optional |= cgroups.CPU | cgroups.CPUSet | cgroups.IO | cgroups.Devices | cgroups.HugeTLB
+	}
 	if s.nesting.cgroups { // engines want what the machine has
 		cfg.Optional |= cgroups.CPU | cgroups.CPUSet | cgroups.IO | cgroups.Devices | cgroups.HugeTLB
 		cfg.NoUnified = true // on a hybrid machine they use what is mounted as v1

@@ -90,6 +90,7 @@ func FromSpec(s *specs.Spec, bundle string) (Option, error) {
 	b.mounts(s.Mounts)
 	b.hooks(s.Hooks)
 	b.linux(s.Linux)
+	b.add(option(func(s *spec) { s.bundle.dir = bundle }))
 	if len(s.Annotations) > 0 {
 		b.add(WithLabels(s.Annotations))
 	}
@@ -101,9 +102,11 @@ func FromSpec(s *specs.Spec, bundle string) (Option, error) {
 
 // bundleReader turns a configuration into options.
 type bundleReader struct {
-	dir    string
-	opts   []Option
-	faults []error
+	dir  string
+	opts []Option
+
+	rootDir string // the root filesystem
+	faults  []error
 }
 
 func (b *bundleReader) add(o ...Option) { b.opts = append(b.opts, o...) }

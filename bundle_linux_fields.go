@@ -128,7 +128,7 @@ func (b *bundleReader) devices(list []specs.LinuxDevice) {
 		if d.GID != nil {
 			out.GID = *d.GID
 		}
-		if !isDefaultDevice(out) {
+		if !isDefaultDevice(out) && !isDefaultLink(out.Path) {
 			b.add(WithDevice(out))
 		}
 	}
@@ -139,6 +139,11 @@ func isDefaultDevice(d rootfs.Device) bool {
 	return slices.ContainsFunc(rootfs.DefaultDevices(), func(o rootfs.Device) bool {
 		return o.Path == d.Path && o.Char == d.Char && o.Major == d.Major && o.Minor == d.Minor
 	})
+}
+
+// isDefaultLink: engines that hand over every device of the host list /dev/ptmx, which is a link to the container's own.
+func isDefaultLink(name string) bool {
+	return slices.ContainsFunc(rootfs.DefaultLinks(), func(l rootfs.Link) bool { return l.Path == name })
 }
 
 var ociPropagations = map[string]rootfs.Propagation{

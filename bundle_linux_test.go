@@ -12,6 +12,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/testutil"
@@ -383,4 +384,38 @@ func FuzzFromSpec(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What a root filesystem has below a tmpfs that says so is in it, and a link there leads nowhere on the host.
+func TestBundleCopyUp(t *testing.T) {
+	noLeaks(t)
+	dir := t.TempDir()
+	root := filepath.Join(dir, "rootfs")
+	if err := os.Rename(testutil.Busybox(t), root); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{os.MkdirAll(root+"/srv/in", 0o755), os.WriteFile(root+"/srv/in/f", []byte("text"), 0o644), os.Symlink("in/f", root+"/srv/link"),
+		os.Symlink("/etc", root+"/outside"), unix.Mkfifo(root+"/srv/fifo", 0o600)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := minimalSpec()
+	s.Process.Args, s.Process.Env = []string{"sh", "-c", "cat /srv/link; ls /srv /outside /gone; touch /srv/in/g"}, []string{"PATH=/bin:/usr/bin"}
+	s.Root.Readonly = true
+	tmpfs := func(target string) specs.Mount {
+		return specs.Mount{Destination: target, Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "nosuid"}}
+	}
+	s.Mounts = []specs.Mount{{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"}, tmpfs("/srv"), tmpfs("/gone")}
+	o, err := FromSpec(s, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := newContainer(t, o).CombinedOutput(testContext(t))
+	if err != nil || !strings.HasPrefix(string(out), "text") || !strings.Contains(string(out), "link") || strings.Contains(string(out), "fifo") {
+		t.Errorf("%s, %v", out, err)
+	}
+	if _, err := os.Stat(root + "/srv/in/g"); err == nil {
+		t.Error("the root filesystem was written to")
+	}
 }

@@ -75,7 +75,7 @@ func (b *bundleReader) capabilities(c *specs.LinuxCapabilities) {
 	sets.Effective = within(c.Effective, sets.Permitted)
 	sets.Inheritable = within(c.Inheritable, sets.Bounding)
 	sets.Ambient = within(within(c.Ambient, sets.Permitted), sets.Inheritable)
-	b.add(WithCapabilitySets(sets), option(func(s *spec) { s.process.caps.asFar = true }))
+	b.add(WithCapabilitySets(sets), processOption(func(p *processSpec) { p.caps.asFar = true }))
 }
 
 // within returns the names of one list that are on another.

@@ -38,7 +38,7 @@ func (b *bundleReader) cgroupsPath(p string) {
 		b.bad("linux.cgroupsPath", "the root of the hierarchy is no place for a container")
 		return
 	}
-	b.add(WithCgroup(CgroupConfig{Parent: path.Dir(p), Name: path.Base(p)}))
+	b.add(WithCgroup(CgroupConfig{Parent: path.Dir(p), Name: path.Base(p), MakeParent: true, All: true}))
 }
 
 func (b *bundleReader) resources(r *specs.LinuxResources) cgroups.Resources {

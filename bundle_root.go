@@ -33,10 +33,11 @@ func (b *bundleReader) root(r *specs.Root) {
 		b.bad("root.path", "is missing")
 		return
 	}
+	b.rootDir = b.path(r.Path)
+	b.add(option(func(s *spec) { s.bundle.root = b.rootDir }))
 	src := rootfs.Dir(b.path(r.Path)).Unmapped()
 	if r.Readonly {
-		b.add(WithRootfs(src.ReadOnly()), WithReadOnlyRoot(true))
-		return
+		b.add(WithReadOnlyRoot(true)) // when mount points have been made, as by other runtimes
 	}
 	b.add(WithRootfs(src.Writable()))
 }
@@ -71,7 +72,12 @@ func (b *bundleReader) mounts(list []specs.Mount) {
 		if bind {
 			typ = "bind"
 		}
-		mount, err := rootfs.ParseMount(typ, source, path.Clean(target), m.Options)
+		options := m.Options
+		if typ == "tmpfs" && slices.Contains(options, copyUpOption) {
+			options = slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == copyUpOption })
+			b.copyUp(path.Clean(target))
+		}
+		mount, err := rootfs.ParseMount(typ, source, path.Clean(target), options)
 		b.fail(field, err)
 		if err == nil {
 			b.add(WithMount(mount))

@@ -154,6 +154,8 @@ func (w *specWriter) refuseWishes() {
 		{p.notify.recorder != nil, "WithSeccompRecorder"},
 		{s.cgroup.Delegate, "WithCgroup with Delegate"},
 		{s.detach.on, "WithDetached"},
+		{p.engine.unkept, "WithoutKeeper"},
+		{p.engine.console != "", "WithConsoleSocket"},
 		{s.network != nil, "WithNetwork"},
 		{s.cgroupOff, "WithoutCgroup"},
 		{s.bestEffort, "WithBestEffort"},

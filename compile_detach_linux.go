@@ -100,7 +100,7 @@ func (c *compiler) show(tag uint64, what string) {
 // released is what a detached container does at its last wait. One that was created waits there for any program; before
 // that its own says that it has been recorded.
 func (c *compiler) released() {
-	if c.m.detach == nil {
+	if !c.m.recorded {
 		return
 	}
 	if c.m.create {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -91,6 +92,8 @@ type machine struct {
 	init       bool             // the first process makes the one that executes the command
 	initFilter *seccomp.Program // of the first process then; nil: none
 	initImage  bool             // input "init": it executes that
+
+	recorded bool // inputs "status file" and, in "created", "start socket": others see how far the start is
 }
 
 // twoSteps reports whether a first process makes the one that executes the command.
@@ -732,10 +735,21 @@ func (c *compiler) lookCommand(p *processSpec) {
 	}
 	c.Step("look for", p.args[0])
 	found := c.NewLabel()
-	for _, name := range commandPaths(p.args[0], pathOf(p.environment(c.m.home()))) {
-		c.Openat2(program.Cwd(), name, unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS).Ignore(unix.ENOENT, unix.ENOTDIR, unix.EACCES).Then(found)
+	paths := commandPaths(p.args[0], pathOf(p.environment(c.m.home())))
+	for i, name := range paths {
+		elsewhere := []syscall.Errno{unix.ENOENT, unix.ENOTDIR, unix.EACCES}
+		if i == len(paths)-1 && c.missingIsKnown() {
+			elsewhere = elsewhere[1:]
+		}
+		c.Openat2(program.Cwd(), name, unix.O_PATH|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS).Ignore(elsewhere...).Then(found)
 	}
 	c.Mark(found)
+}
+
+// missingIsKnown reports whether Create fails where there is no such command, as those want it who start containers for others: to
+// them the error of Create is the last one of which they can tell the reason. A hook can still make the command.
+func (c *compiler) missingIsKnown() bool {
+	return c.m.create && c.s.process.engine.unkept && !c.s.hooks.any(HookStartContainer)
 }
 
 // commandPaths lists where a command is looked for.

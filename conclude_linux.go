@@ -128,6 +128,8 @@ func (r *running) result(rec *state.Record, why Reason) {
 	if !st.Ended.IsZero() {
 		res.setStatus(unix.WaitStatus(st.Wait))
 		res.Ended, res.CPU = st.Ended, cgroups.ValueOf(st.CPU)
+	} else if r.ownStatus(rec, res) {
+		// It is this program's child.
 	} else if info, ok := r.askKernel(); ok { // the keeper was killed, and someone else collected the process
 		res.setStatus(info)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/caisson-go/caisson/internal/state"
 )
 
@@ -40,6 +42,22 @@ type Info struct {
 	Result *Result
 	// Monitor is the process that supervises it ([WithMonitor]); zero if none does.
 	Monitor int
+	// Bundle is the directory from which [FromBundle] or [FromSpec] read its configuration, Rootfs that of its root
+	// filesystem; "" of other containers.
+	Bundle, Rootfs string
+	// Cgroup is its directory in each hierarchy of cgroups, by the name of the hierarchy.
+	Cgroup map[string]string
+}
+
+// Spec returns the state as the runtime specification has it (runtime.md, "State"). A paused container is "paused", as
+// with other runtimes, which the specification allows.
+func (i *Info) Spec() *specs.State {
+	status := specs.ContainerState(i.State.String())
+	switch i.State {
+	case StateRestarting, StateClosed, StateNew:
+		status = specs.StateStopped
+	}
+	return &specs.State{Version: specs.Version, ID: i.ID, Status: status, Pid: i.Pid, Bundle: i.Bundle, Annotations: i.Labels}
 }
 
 // Load finds a container that was made with [WithDetached], in the default state directory; see [StateDir.Load].
@@ -76,6 +94,16 @@ func (d StateDir) List(ctx context.Context) ([]Info, error) {
 		err = &Error{Op: "list", Err: err}
 	}
 	return l, err
+}
+
+// Info tells about one container; the error is [ErrNotFound] for an id that is not there. It is cheaper than Load, and
+// changes nothing.
+func (d StateDir) Info(ctx context.Context, id string) (*Info, error) {
+	i, err := d.info(ctx, id)
+	if err != nil {
+		return nil, &Error{Op: "info", ID: id, Err: err, Remedy: loadRemedy(err)}
+	}
+	return i, nil
 }
 
 // Recover looks after the containers in the directory: what a program left that was killed while it made one is undone, of

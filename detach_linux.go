@@ -155,6 +155,10 @@ func (r *running) planDetach() error {
 	if !r.spec.detach.on {
 		return nil
 	}
+	r.m.recorded = true
+	if r.spec.process.engine.unkept {
+		return r.passRecord()
+	}
 	p := &detachPlan{flags: r.m.firstNamespaces()} // the keeper makes that process
 	r.m.detach = p
 	if r.cgroup >= 0 && stage.CanCloneInto() {
@@ -172,6 +176,11 @@ func (r *running) planDetach() error {
 	if r.m.userns == usernsSelf {
 		p.uidMap, p.gidMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}
+	return r.passRecord()
+}
+
+// passRecord hands over the files in which the stage notes how far it is.
+func (r *running) passRecord() error {
 	if r.det == nil { // nothing is started
 		r.fds[inputStatus], r.fds[inputStart] = -1, -1
 		return nil
@@ -374,9 +383,13 @@ func newRecord(s *spec) (*state.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	hooks, err := formatHooks(&s.hooks)
+	if err != nil {
+		return nil, err
+	}
 	return &state.Record{
-		Limits: limits,
-		ID:     s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
+		Limits: limits, Bundle: s.bundle.dir, Rootfs: s.bundle.root, Hooks: hooks,
+		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
 		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname, Process: process,
 	}, nil
 }

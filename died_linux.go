@@ -26,7 +26,7 @@ const stageName = "caisson-stage"
 
 // executed looks behind the end of file; nil means that the command was executed.
 func (r *running) executed() error {
-	if r.det != nil {
+	if r.keptDetached() {
 		return r.executedDetached()
 	}
 	if r.m.twoSteps() && r.keep == nil { // not even the second process was made

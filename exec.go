@@ -52,6 +52,7 @@ func (c *Container) execSpec(opts []ProcessOption) (*spec, error) {
 	p.resources, p.pidsSet = cgroups.Resources{}, false
 	p.timeout, p.cpuTime, p.waitDelay, p.outputLimit = 0, 0, 0, 0
 	p.ctx, p.cancel, p.oomScoreAdj = nil, nil, nil
+	p.engine = engineSpec{}
 	if cpus := s.bundle.execCPUs.final; cpus != "" {
 		p.attrs.cpus = &cpus
 	}

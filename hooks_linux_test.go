@@ -340,7 +340,6 @@ func TestHooksJudged(t *testing.T) {
 		"inside":        {WithHook(HookStartContainer, f)},
 		"nil":           {WithHook(HookCreated, nil)},
 		"detached func": {WithID("a"), WithDetached(true), WithHook(HookStopped, f)},
-		"detached":      {WithID("a"), WithDetached(true), WithHooks(&specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true"}}})},
 	} {
 		if _, err := New(append(opts, WithCommand("/bin/true"))...); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -104,6 +104,10 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
 		return s, err
 	}
+	s.bundle.dir, s.bundle.root = rec.Bundle, rec.Rootfs
+	if s.hooks, err = parseHooks(rec.Hooks, rec.Bundle); err != nil {
+		return s, err
+	}
 	if s.process.resources, s.process.pidsSet, err = parseLimits(rec); err != nil || rec.Monitor.PID == 0 {
 		return s, err
 	}
@@ -122,7 +126,7 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 // resume takes hold of what a record names. Processes that have ended are not there; after a reboot nothing is.
 func resume(s *spec, e *state.Entry, rec *state.Record, owners map[string]Owner) (*running, error) {
 	r := &running{spec: s, cgroup: -1, m: &machine{newPID: rec.OwnPID}, streams: &streams{}, keep: func() {},
-		child: &stage.Child{Pid: rec.Init.PID, Pidfd: -1}}
+		child: &stage.Child{Pid: rec.Init.PID, Pidfd: -1}, hooked: rec.Hooks != nil}
 	r.det = &detachment{entry: e, owners: owners, rec: rec, keeper: -1}
 	r.det.kept.Store(true)
 	boot, err := bootID()
@@ -319,6 +323,30 @@ func (d StateDir) list(ctx context.Context) ([]Info, error) {
 	return out, err
 }
 
+func (d StateDir) info(ctx context.Context, id string) (*Info, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir, err := state.Open(string(d), false)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	defer dir.Close()
+	e, err := dir.Open(id)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	i, err := infoOf(e)
+	if err == nil && i == nil {
+		err = fmt.Errorf("%w: %w", ErrNotFound, errLeftover)
+	}
+	return i, err
+}
+
 // each calls f for every container in the directory.
 func (d StateDir) each(ctx context.Context, f func(*state.Entry) error) error {
 	dir, err := state.Open(string(d), false)
@@ -356,7 +384,8 @@ func infoOf(e *state.Entry) (*Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Info{ID: rec.ID, Created: rec.Created, UID: rec.UID, Command: rec.Command, Labels: rec.Labels}
+	i := &Info{ID: rec.ID, Created: rec.Created, UID: rec.UID, Command: rec.Command, Labels: rec.Labels,
+		Bundle: rec.Bundle, Rootfs: rec.Rootfs, Cgroup: rec.Cgroup}
 	if monitorLives(rec) {
 		i.Monitor = rec.Monitor.PID
 	}
@@ -603,7 +632,12 @@ func (r *running) erase(ctx context.Context) error {
 	if err := undoThings(ctx, d.entry, rec, d.owners); err != nil {
 		return err
 	}
-	return d.entry.Remove()
+	if err := d.entry.Remove(); err != nil {
+		return err
+	}
+	r.collectOwn(rec)
+	r.hooksStopped()
+	return nil
 }
 
 // noteEnding records why this program is about to end the container, for whoever completes the result.

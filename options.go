@@ -107,12 +107,13 @@ func WithFiles(f ...rootfs.File) Option {
 // WithFS adds all directories, regular files and symbolic links of fsys below path. It is read when the
 // container starts; at most 64 MiB and 100000 files.
 func WithFS(path string, fsys fs.FS) Option {
-	return option(func(s *spec) { s.trees = append(s.trees, tree{path, fsys}) })
+	return option(func(s *spec) { s.trees = append(s.trees, tree{path: path, fsys: fsys}) })
 }
 
 type tree struct {
-	path string
-	fsys fs.FS
+	path  string
+	fsys  fs.FS
+	below bool // without the directory itself
 }
 
 // --- the process
@@ -308,11 +309,16 @@ type CgroupConfig struct {
 	// container's processes live in a group below the one with the limits, which belongs to the container's root, and
 	// /sys/fs/cgroup is writable. The limits stay out of reach. Needs the cgroup namespace to be a new one.
 	Delegate bool
+	// MakeParent makes what is missing of Parent; it stays when the container is gone.
+	MakeParent bool
+	// All has the group made with every controller that can be had, so that whoever looks a process up by
+	// /proc/PID/cgroup finds the container's own group in each hierarchy, and any limit can be set later.
+	All bool
 }
 
 // config is what package cgroups is told.
 func (c *CgroupConfig) config() cgroups.Config {
-	return cgroups.Config{Parent: c.Parent, Controllers: c.Controllers, Systemd: c.Systemd, NoSystemd: c.NoSystemd, Vacate: c.Vacate}
+	return cgroups.Config{Parent: c.Parent, Controllers: c.Controllers, Systemd: c.Systemd, NoSystemd: c.NoSystemd, Vacate: c.Vacate, MakeParent: c.MakeParent}
 }
 
 func (c *CgroupConfig) validate() error {

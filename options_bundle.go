@@ -12,6 +12,7 @@ type bundleSpec struct {
 	propagation     rootfs.Propagation
 	execCPUs        execCPUs
 	deviceRules     []cgroups.DeviceRule // hold where they can: not in a user namespace
+	dir, root       string               // of the bundle, and its root filesystem
 }
 
 // execCPUs are the CPUs of later processes, as lists.

@@ -37,9 +37,9 @@ func WithHook(point HookPoint, f func(ctx context.Context, state *HookState) err
 // program at HookStopped has a minute unless it has a timeout of its own.
 //
 // It needs [WithID], which programs use to tell containers apart. With programs that run before the root directory is
-// switched the mount namespace begins as a copy of the host's, which takes longer the more mounts the host has. A detached
-// container can have those three kinds only: the others need the program that knows them. startContainer does not go together with
-// [WithSeccompNotify] and [WithSeccompRecorder].
+// switched the mount namespace begins as a copy of the host's, which takes longer the more mounts the host has. The programs of a
+// detached container are recorded: those of startContainer and poststart are run by the program that starts it, those of
+// poststop by the one that removes it. startContainer does not go together with [WithSeccompNotify] and [WithSeccompRecorder].
 func WithHooks(h *specs.Hooks) Option {
 	return option(func(s *spec) {
 		if h == nil {
@@ -79,7 +79,6 @@ func (s *spec) validateHooks() error {
 		list := h.at(p)
 		programs += len(list)
 		fault(len(list) > maxHooks, "WithHooks", "%v: %d programs; at most %d", p, len(list), maxHooks)
-		fault(s.detach.alone() && p >= HookStartContainer && len(list) > 0, "WithHooks", "%v: it needs a program that lives; a detached container outlives it", p)
 		for i := range list {
 			if err := checkHook(&list[i]); err != nil {
 				fault(true, "WithHooks", "%v: %q: %w", p, list[i].Path, err)

@@ -39,6 +39,8 @@ type processHandle interface {
 	// killAll ends every process of the container.
 	killAll() error
 	resize(rows, cols uint16) error
+	hasTerminal() bool
+	passPidfd(socket string) error
 	watchContext(ctx context.Context, p *Process)
 }
 
@@ -74,6 +76,13 @@ func (p *Process) Kill() error { return p.kill(ReasonStopped) }
 
 // Resize sets the size of the terminal.
 func (p *Process) Resize(rows, cols uint16) error { return p.h.resize(rows, cols) }
+
+// HasTerminal reports whether the process has a terminal whose master side is held here, so that Resize works.
+func (p *Process) HasTerminal() bool { return p.h.hasTerminal() }
+
+// PassPidfd sends a process descriptor (pidfd_open(2)) as SCM_RIGHTS to the program that listens on a Unix stream socket.
+// [os.ErrProcessDone] means that the process has ended and was collected.
+func (p *Process) PassPidfd(socket string) error { return p.h.passPidfd(socket) }
 
 // kill ends the container for a reason, which the result gives unless an earlier one did.
 func (p *Process) kill(why Reason) error {

@@ -240,7 +240,7 @@ var tracerPatience = 10 * time.Second
 // but asking again.
 func (r *running) reap() (exit linux.Exit, err error) {
 	wait := func(fd int) (err error) {
-		exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG)
+		exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG|r.leftUncollected())
 		return err
 	}
 	pause := time.Millisecond
@@ -249,6 +249,9 @@ func (r *running) reap() (exit linux.Exit, err error) {
 			return exit, err
 		}
 		if time.Now().After(until) {
+			if r.leftUncollected() != 0 {
+				return exit, err
+			}
 			pid := r.child.Pid
 			go func() {
 				_ = linux.Retry(func() error { return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WALL, nil) })

@@ -109,6 +109,8 @@ type processSpec struct {
 	lsm      lsmSpec
 
 	nested bool // the default filter lets containers be made
+
+	engine engineSpec
 }
 
 type capsSpec struct {
@@ -167,6 +169,7 @@ func (s *spec) validate() error {
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
+	add(s.validateEngine())
 	add(s.validateHooks())
 	add(s.validateInit())
 	add(s.validatePod())
@@ -372,7 +375,7 @@ func (p *processSpec) validate() error {
 		}
 	}
 	faults = append(faults, p.attrs.validate())
-	faults = append(faults, p.validateNotify(), p.lsm.validate())
+	faults = append(faults, p.validateNotify(), p.lsm.validate(), p.engine.validate(p))
 	if p.landlock != nil {
 		faults = append(faults, p.landlock.validate())
 	}
@@ -508,7 +511,7 @@ func treeFiles(ctx context.Context, t tree, budget *int64) ([]rootfs.File, error
 		}
 		f.Mode = info.Mode().Perm()
 		switch {
-		case f.Path == "/":
+		case f.Path == "/", t.below && name == ".":
 			return nil
 		case d.IsDir():
 			f.Dir = true

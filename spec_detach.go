@@ -45,7 +45,7 @@ func (s *spec) validateDetach() (faults []error) {
 		set  bool
 		name string
 	}{
-		{p.terminal, "WithTerminal"}, {p.timeout != 0, "WithTimeout"}, {p.cpuTime != 0, "WithCPUTime"}, {p.outputLimit != 0, "WithOutputLimit"},
+		{p.terminal && p.engine.console == "" && !p.engine.unkept, "WithTerminal"}, {p.timeout != 0, "WithTimeout"}, {p.cpuTime != 0, "WithCPUTime"}, {p.outputLimit != 0, "WithOutputLimit"},
 		{p.ctx != nil, "WithContext"}, {p.cancel != nil, "WithCancel"}, {s.trace != nil, "WithTrace"},
 		{p.notify.handler != nil, "WithSeccompNotify"}, {p.notify.recorder != nil, "WithSeccompRecorder"},
 		{s.restart.Mode != RestartNo, "WithRestart"}, {s.log != nil, "WithLog"},

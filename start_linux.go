@@ -115,8 +115,11 @@ func (r *running) close() error {
 		err = errors.Join(err, r.root.Close())
 		r.root = nil
 	}
+	left := r.det != nil && r.det.kept.Load() && r.spec.detach.alone() // Remove runs them
 	err = errors.Join(err, r.undo.run())
-	r.hooksStopped()
+	if !left {
+		r.hooksStopped()
+	}
 	return err
 }
 
@@ -211,7 +214,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
 // only the consequences, that error is returned instead.
 func (r *running) abandon(err error) error {
-	if r.det != nil {
+	if r.keptDetached() {
 		return r.abandonDetached(err)
 	}
 	if r.m.twoSteps() && !r.adopted {
@@ -342,7 +345,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	if err := r.completeGroup(ctx); err != nil {
 		return err
 	}
-	if !r.m.twoSteps() && r.det == nil {
+	if !r.m.twoSteps() && !r.keptDetached() {
 		if err := r.register(stop); err != nil {
 			return err
 		}
@@ -426,7 +429,7 @@ func (r *running) register(stop bool) error {
 	if r.det != nil {
 		return r.registerDetached(stop)
 	}
-	keep, err := stage.Keep(r.child.Pidfd)
+	keep, err := r.keepChild()
 	if err != nil {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
@@ -575,11 +578,19 @@ func (r *running) takeTTY(fd int) error {
 	if fd < 0 {
 		return errors.New("no descriptor came with the terminal")
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return err
+	if r.spec.process.engine.console == "" {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			unix.Close(fd)
+			return err
+		}
 	}
 	r.tty = os.NewFile(uintptr(fd), "/dev/ptmx")
+	if console := r.spec.process.engine.console; console != "" {
+		tty := r.tty
+		r.tty = nil
+		defer tty.Close()
+		return passTo(console, tty)
+	}
 	r.undo.add(func() error { return ignoreClosed(r.tty.Close()) })
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -41,6 +42,7 @@ func (r *running) stats(func(*cgroups.Group) (cgroups.Stats, error)) (*cgroups.S
 	return nil, errOS
 }
 func (r *running) top(context.Context) ([]ProcessInfo, error) { return nil, errOS }
+func (r *running) signalAll(syscall.Signal) error             { return errOS }
 func (c *Container) check(context.Context) error              { return errOS }
 func (c *Container) explain(context.Context, io.Writer) error { return errOS }
 func (c *Container) release(*attempt) error                   { return errOS }
@@ -58,6 +60,7 @@ func (c *Container) stopFollowed(context.Context, time.Duration) error { return 
 func (c *Container) signalFollowed(int) error                          { return errOS }
 func (c *Container) healthFollowed() Health                            { return Health{} }
 func (c *Container) restartsFollowed() int                             { return 0 }
+func (d StateDir) info(context.Context, string) (*Info, error)         { return nil, errOS }
 func (d StateDir) revive(context.Context) (int, error)                 { return 0, errOS }
 
 // supervision is what a monitor has of its container.

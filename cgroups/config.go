@@ -37,6 +37,9 @@ type Config struct {
 	// Vacate, if not "", is the name of a group into which the processes of the own group, this program among them, are
 	// moved when nothing else stands in the way of making groups in it, as [Manager.Vacate] does. v2 only.
 	Vacate string
+	// MakeParent makes what is missing of Parent; it stays when the group is removed. On v2 the controllers are handed
+	// on along the way, on v1 a new cpuset takes over the CPUs and memory nodes of its parent.
+	MakeParent bool
 }
 
 // Validate reports every fault of c that can be seen without asking the machine, joined; each is a [*ResourceError].

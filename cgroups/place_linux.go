@@ -22,7 +22,7 @@ type chooser func(h int, need Controllers, optional bool) (place, error)
 // chooser returns the chooser that c asks for. With create it may make what it needs: a scope, a leaf.
 func (m *Manager) chooser(ctx context.Context, c *Config, create bool) chooser {
 	if c.Parent != "" {
-		return m.fromPath(c.Parent)
+		return m.fromPath(c.Parent, c.MakeParent && create)
 	}
 	settled := anywhere
 	return func(h int, need Controllers, optional bool) (place, error) {
@@ -39,12 +39,17 @@ func (m *Manager) chooser(ctx context.Context, c *Config, create bool) chooser {
 }
 
 // fromPath chooses a parent named by the caller.
-func (m *Manager) fromPath(group string) chooser {
+func (m *Manager) fromPath(group string, missing bool) chooser {
 	return func(h int, need Controllers, _ bool) (place, error) {
 		dir := m.layout.Hierarchies[h].dirOf(path.Clean(group))
 		if dir == "" {
 			return place{}, &UnsupportedError{Controller: need, Mode: m.layout.Mode,
 				Reason: "the parent " + group + " is outside of what is mounted on " + m.layout.Hierarchies[h].Mountpoint}
+		}
+		if missing {
+			if err := m.makeParent(h, dir, need); err != nil {
+				return place{}, &Error{Op: "make parent", Path: dir, Err: err}
+			}
 		}
 		fd, err := openDir(unix.AT_FDCWD, dir)
 		if err != nil {

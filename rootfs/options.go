@@ -191,3 +191,16 @@ func parseMode(s string) (fs.FileMode, error) {
 	}
 	return mode, nil
 }
+
+// MountOptions lists the options that [ParseMount] takes and that are not of one type of filesystem, in order.
+func MountOptions() []string {
+	out := []string{"bind", "defaults", "idmap", "rbind", "ridmap"}
+	for o := range optionFlags {
+		out = append(out, o, "r"+o)
+	}
+	for o := range optionPropagation {
+		out = append(out, o, "r"+o)
+	}
+	slices.Sort(out)
+	return out
+}

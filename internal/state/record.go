@@ -87,6 +87,11 @@ type Record struct {
 	Halted   bool            `json:"halted,omitempty"`   // somebody stopped it: it is not to be started again
 	Log      json.RawMessage `json:"log,omitempty"`      // where its output is logged
 	Terminal bool            `json:"terminal,omitempty"` // it has a terminal
+
+	// Of a container that was made from a bundle, or with hooks.
+	Bundle string          `json:"bundle,omitempty"` // its directory
+	Rootfs string          `json:"rootfs,omitempty"` // the directory that is its root filesystem
+	Hooks  json.RawMessage `json:"hooks,omitempty"`  // programs that are still to be run
 }
 
 // Process names a process so that no other is mistaken for it.

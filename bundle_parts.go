@@ -1,0 +1,85 @@
+package caisson
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/cgroups"
+)
+
+// ReadBundle reads a bundle's configuration, dir/config.json unless another name is given, without judging it ([FromSpec] does), and says
+// where it is: the directory as an absolute path. Unlike [FromBundle] it passes over properties that the specification does not have, as that wants of
+// runtimes (config.md, "Extensibility").
+func ReadBundle(dir, config string) (*specs.Spec, string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, "", err
+	}
+	s := new(specs.Spec)
+	config = cmp.Or(config, "config.json")
+	if !filepath.IsAbs(config) {
+		config = filepath.Join(dir, config)
+	}
+	if err := readJSON(config, s); err != nil {
+		return nil, "", fmt.Errorf("caisson: read bundle: %w", err)
+	}
+	return s, dir, nil
+}
+
+// readJSON reads a file of at most maxConfig bytes.
+func readJSON(path string, into any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	d := json.NewDecoder(io.LimitReader(f, maxConfig))
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%s: %w: %w", path, ErrInvalid, err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return fmt.Errorf("%s: %w: data after the end, or more than %d bytes", path, ErrInvalid, maxConfig)
+	}
+	return nil
+}
+
+// ProcessFromSpec returns an option for [Container.Exec] that asks for the process that an OCI configuration describes, as engines
+// give it to "exec --process": all of it as it is there, and nothing of the container's own process but the seccomp filter and
+// Landlock. Faults are [FieldError], all at once.
+func ProcessFromSpec(p *specs.Process) (ProcessOption, error) {
+	b := &bundleReader{}
+	b.process(p)
+	if err := errors.Join(b.faults...); err != nil {
+		return nil, err
+	}
+	opts := []ProcessOption{processOption(func(p *processSpec) {
+		p.env, p.caps, p.groups, p.rlimits, p.umask, p.attrs, p.lsm = nil, capsSpec{}, nil, nil, nil, attributes{}, lsmSpec{}
+	})}
+	for _, o := range b.opts {
+		if o, ok := o.(ProcessOption); ok {
+			opts = append(opts, o)
+		}
+	}
+	if a := p.ExecCPUAffinity; a != nil && a.Final != "" {
+		opts = append(opts, WithCPUAffinity(a.Final))
+	}
+	return ProcessOptions(opts...), nil
+}
+
+// ResourcesFromSpec translates the limits of an OCI configuration (config-linux.md, "Control groups"), for [Container.Update].
+// Rules for devices, which are not limits, are passed over. Faults are [FieldError], all at once.
+func ResourcesFromSpec(r *specs.LinuxResources) (cgroups.Resources, error) {
+	if r == nil {
+		return cgroups.Resources{}, nil
+	}
+	b := &bundleReader{}
+	res := b.resources(r)
+	return res, errors.Join(b.faults...)
+}

@@ -1,0 +1,113 @@
+package caisson
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/cgroups"
+)
+
+func TestReadBundle(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("config.json", `{"ociVersion": "1.0.2", "org.example.unknown": {"a": 1}, "hostname": "a"}`)
+	write("other.json", `{"hostname": "b"}`)
+	write("torn.json", `{"hostname": `)
+	write("twice.json", `{} {}`)
+	if s, at, err := ReadBundle(dir, ""); err != nil || s.Hostname != "a" || at != dir {
+		t.Errorf("%+v, %q, %v", s, at, err)
+	}
+	if s, _, err := ReadBundle(dir, "other.json"); err != nil || s.Hostname != "b" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for _, name := range []string{"torn.json", "twice.json"} {
+		if _, _, err := ReadBundle(dir, name); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := ReadBundle(dir, "none.json"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+}
+
+// The process of a configuration has nothing of the container's but the filter.
+func TestProcessFromSpec(t *testing.T) {
+	o, err := ProcessFromSpec(&specs.Process{Args: []string{"a", "b"}, Cwd: "/x", Env: []string{"A=1"}, User: specs.User{UID: 3, GID: 4, AdditionalGids: []uint32{5}},
+		Capabilities: &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL"}}, NoNewPrivileges: true,
+		ExecCPUAffinity: &specs.CPUAffinity{Final: "0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+	c, err := New(WithCommand("c"), WithEnv("B=2"), WithDroppedCapabilities("CAP_CHOWN"), WithUmask(0o77), WithRlimit(7, 1, 1), WithSeccomp(profile), WithNoNewPrivileges(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.execSpec([]ProcessOption{o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &s.process
+	if !slices.Equal(p.args, []string{"a", "b"}) || !slices.Equal(p.env, []string{"A=1"}) || p.user != "3:4" || !slices.Equal(p.groups, []uint32{5}) || p.dir != "/x" ||
+		p.allowNewPrivs || p.umask != nil || len(p.rlimits) > 0 || p.seccomp != profile || len(p.caps.drop) > 0 || *p.attrs.cpus != "0" {
+		t.Errorf("%+v", p)
+	}
+	var fe *FieldError
+	if _, err := ProcessFromSpec(&specs.Process{Cwd: "/", Args: []string{"a"}, Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_BOGUS"}}}); !errors.As(err, &fe) || fe.Field != "process.rlimits[0].type" {
+		t.Errorf("%v", err)
+	}
+	if _, err := ProcessFromSpec(nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestResourcesFromSpec(t *testing.T) {
+	limit, swap, shares := int64(64<<20), int64(128<<20), uint64(1024)
+	r, err := ResourcesFromSpec(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit, Swap: &swap}, CPU: &specs.LinuxCPU{Shares: &shares}, Pids: &specs.LinuxPids{Limit: &limit}})
+	if err != nil || r.Memory.Max != limit || r.Memory.Swap != swap-limit || r.Pids.Max != limit || r.CPU.Weight != cgroups.WeightFromShares(1024) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := ResourcesFromSpec(nil); err != nil || !isZero(r) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	var fe *FieldError
+	if _, err := ResourcesFromSpec(&specs.LinuxResources{Network: &specs.LinuxNetwork{}}); !errors.As(err, &fe) || fe.Field != "linux.resources.network" {
+		t.Errorf("%v", err)
+	}
+}
+
+// What features says is there is what a configuration may ask for.
+func TestBundleFeatures(t *testing.T) {
+	f := BundleFeatures()
+	for _, o := range f.MountOptions {
+		s := minimalSpec()
+		s.Mounts = []specs.Mount{{Destination: "/a", Source: "/tmp", Type: "bind", Options: []string{"rbind", o}}}
+		if _, err := FromSpec(s, "/b"); err != nil {
+			t.Errorf("mount option %s: %v", o, err)
+		}
+	}
+	for _, action := range f.Linux.Seccomp.Actions {
+		for _, arch := range f.Linux.Seccomp.Archs {
+			s := minimalSpec()
+			s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{specs.Arch(arch)},
+				Syscalls: []specs.LinuxSyscall{{Names: []string{"uname"}, Action: specs.LinuxSeccompAction(action)}}}
+			if _, err := FromSpec(s, "/b"); err != nil {
+				t.Errorf("%s of %s: %v", action, arch, err)
+			}
+		}
+	}
+	if !slices.Contains(f.Linux.Namespaces, "time") || !slices.Contains(f.Hooks, "createContainer") || slices.Contains(f.Hooks, "created") || !slices.Contains(f.Linux.Capabilities, "CAP_BPF") {
+		t.Errorf("%+v", f)
+	}
+}

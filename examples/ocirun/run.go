@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/caisson-go/caisson"
+)
+
+func run(ctx context.Context, g *global, args []string) error {
+	f := newFlags("run", "CONTAINER", 1, 1)
+	w := f.wish(true)
+	w.detach = f.toggle("detach", "d")
+	keep := f.toggle("keep", "")
+	args, err := f.parse(args)
+	if err != nil {
+		return err
+	}
+	c, err := g.make(w, args[0], *w.detach)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	signals := notified(*w.detach)
+	p, err := c.Start(ctx)
+	if err != nil {
+		return explain(args[0], err)
+	}
+	if err := w.announce(p); err != nil {
+		return orRemove(ctx, c, err)
+	}
+	if *w.detach {
+		return nil
+	}
+	status := follow(ctx, p, signals)
+	if !*keep {
+		if err := c.Remove(ctx); err != nil {
+			g.report(err)
+		}
+	}
+	return status
+}
+
+// notified asks for all signals, which are for the process.
+func notified(leaves bool) chan os.Signal {
+	if leaves {
+		return nil
+	}
+	ch := make(chan os.Signal, 64)
+	signal.Notify(ch)
+	return ch
+}
+
+// follow waits for the end of a process, hands on signals, and keeps the terminal in step. The error is its exit status.
+func follow(ctx context.Context, p *caisson.Process, signals chan os.Signal) error {
+	restore := rawTerminal(p)
+	defer restore()
+	go func() {
+		for sig := range signals {
+			switch sig {
+			case syscall.SIGCHLD, unix.SIGURG: // the former is about children, the latter the Go runtime's
+			case syscall.SIGWINCH:
+				resize(p)
+			default:
+				_ = p.Signal(sig)
+			}
+		}
+	}()
+	r, err := p.Wait(ctx)
+	signal.Stop(signals)
+	if err != nil && !(r != nil && errors.Is(err, caisson.ErrStatusUnknown)) {
+		return err
+	}
+	if code := r.ShellCode(); code != 0 {
+		return exitError(code)
+	}
+	return nil
+}
+
+// rawTerminal has the process's terminal do what that of this program did, if both have one.
+func rawTerminal(p *caisson.Process) func() {
+	if !p.HasTerminal() || !term.IsTerminal(0) {
+		return func() {}
+	}
+	resize(p)
+	old, err := term.MakeRaw(0)
+	if err != nil {
+		return func() {}
+	}
+	return func() { _ = term.Restore(0, old) }
+}
+
+func resize(p *caisson.Process) {
+	if cols, rows, err := term.GetSize(0); err == nil {
+		_ = p.Resize(uint16(rows), uint16(cols))
+	}
+}

@@ -1,0 +1,132 @@
+//go:build linux
+
+package examples_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// engine is podman with ocirun as its runtime, with all its state below a directory.
+type engine struct {
+	dir  string
+	args []string
+}
+
+func needPodman(t *testing.T) *engine {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: podman of an ordinary user needs a session")
+	}
+	if _, err := exec.LookPath("podman"); err != nil {
+		t.Skip("podman is not installed")
+	}
+	e := &engine{dir: ownDir(t, 0)}
+	conf := filepath.Join(e.dir, "containers.conf")
+	text := "[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=1024:4096\"]\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	at := func(name string) string { return filepath.Join(e.dir, name) }
+	e.args = []string{"CONTAINERS_CONF=" + conf, "podman", "--root", at("root"), "--runroot", at("run"), "--tmpdir", at("tmp"), "--storage-driver", "vfs",
+		"--runtime", filepath.Join(bin, "ocirun")}
+	root := at("image")
+	busyboxRoot(t, root)
+	if err := os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := exec.Command("tar", "-C", root, "-c", ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := e.command(t, "import", "-", "localhost/bb:latest")
+	cmd.Stdin = bytes.NewReader(archive)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = e.command(t, "rm", "--all", "--force", "--time", "0").Run() })
+	return e
+}
+
+func (e *engine) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("env", append(append([]string{}, e.args...), args...)...)
+	cmd.Dir = e.dir
+	return cmd
+}
+
+// podman runs a command of podman; its output is in files, since what it leaves behind may hold it.
+func (e *engine) podman(t *testing.T, args ...string) result {
+	t.Helper()
+	return (&runtimeOf{}).finishLeaving(t, e.command(t, args...))
+}
+
+// TestOcirunPodman drives podman as its users do. Each row is a feature, a command, its exit status and what it says.
+func TestOcirunPodman(t *testing.T) {
+	e := needPodman(t)
+	vol := filepath.Join(e.dir, "vol")
+	if err := os.Mkdir(vol, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(vol+"/Containerfile", []byte("FROM localhost/bb\nRUN echo built > /built\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := "run --rm --network none "
+	for _, f := range []struct {
+		feature, args, script string
+		code                  int
+		says                  string
+	}{
+		{"exit status", run + "localhost/bb", "exit 5", 5, `^$`},
+		{"missing command", run + "localhost/bb nosuch", "", 127, `no such file or directory`},
+		{"terminal", run + "-t localhost/bb tty", "", 0, `/dev/pts/0`},
+		{"--read-only", run + "--read-only localhost/bb", "touch /tmp/x && touch /x", 1, `Read-only file system`},
+		{"--tmpfs keeps what is there", run + "--tmpfs /etc:size=1m localhost/bb cat /etc/passwd", "", 0, `^root:`},
+		{"--cap-add", run + "--cap-drop all --cap-add SYS_TIME localhost/bb grep CapBnd /proc/self/status", "", 0, `0000000002000000`},
+		{"--privileged", run + "--privileged localhost/bb ls -la /dev/ptmx", "", 0, `pts/ptmx`},
+		{"--uidmap", run + "--uidmap 0:100000:1000 localhost/bb cat /proc/self/uid_map", "", 0, `0 +100000 +1000`},
+		{"--user", run + "--user 1000:1001 -w /tmp localhost/bb", "id; pwd", 0, `uid=1000(.|\n)*/tmp`},
+		{"volume, read-only", run + "-v " + vol + ":/mnt:ro localhost/bb", "ls /mnt; touch /mnt/g", 1, `Containerfile(.|\n)*Read-only`},
+		{"volume", run + "-v vv:/mnt localhost/bb", "echo 1 > /mnt/f; cat /mnt/f", 0, `^1`},
+		{"--memory, killed", run + "--memory 16m localhost/bb", "x=aaaaaaaaaaaa; while :; do x=$x$x; done", 137, `^$`},
+		{"--sysctl", run + "--sysctl net.ipv4.ip_forward=1 localhost/bb cat /proc/sys/net/ipv4/ip_forward", "", 0, `^1`},
+		{"build", "build --isolation oci --network none -t localhost/built " + vol, "", 0, `localhost/built`},
+		{"run what was built", run + "localhost/built cat /built", "", 0, `^built`},
+		{"run --detach", "run -d --name web --network none --health-cmd true localhost/bb", "echo line; trap exit TERM; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
+		{"exec", "exec web", "echo inside; exit 3", 3, `^inside`},
+		{"exec, terminal", "exec -t web tty", "", 0, `/dev/pts/0`},
+		{"exec, missing command", "exec web nosuch", "", 127, `not found`},
+		{"logs", "logs web", "", 0, `^line`},
+		{"healthcheck", "healthcheck run web", "", 0, `^$`},
+		{"stats", "stats --no-stream --no-trunc --format {{.PIDs}}/{{.MemUsageBytes}} web", "", 0, `^[1-9]\d*/[1-9]`},
+		{"top", "top web", "", 0, `USER +PID`},
+		{"pause", "pause web", "", 0, `web|[0-9a-f]{64}`},
+		{"inspect, paused", "inspect --format {{.State.Status}} web", "", 0, `^paused`},
+		{"unpause", "unpause web", "", 0, `web|[0-9a-f]{64}`},
+		{"stop", "stop -t 10 web", "", 0, `web`},
+		{"inspect, stopped", "inspect --format {{.State.Status}}/{{.State.ExitCode}} web", "", 0, `^exited/0|^exited/143`},
+		{"start again", "start web", "", 0, `web`},
+		{"kill", "kill -s KILL web", "", 0, `web|[0-9a-f]{64}`},
+		{"rm", "rm -f -t 0 web", "", 0, `web`},
+		{"pod", "pod create --name p --network none --infra-image localhost/bb --infra-command /bin/cat", "", 0, `^[0-9a-f]{64}`},
+	} {
+		ok := t.Run(f.feature, func(t *testing.T) {
+			args := strings.Fields(f.args)
+			if f.script != "" {
+				args = append(args, "sh", "-c", f.script)
+			}
+			r := e.podman(t, args...)
+			if r.code != f.code || !regexp.MustCompile("(?m)"+f.says).MatchString(r.stdout+r.stderr) {
+				t.Errorf("podman %s: want status %d and %q: %v", strings.Join(args, " "), f.code, f.says, r)
+			}
+		})
+		if !ok && f.feature == "exit status" {
+			t.Fatal("nothing works")
+		}
+	}
+}
