@@ -10,7 +10,7 @@ import (
 // commands by name. Each gets a workspace with payloads and floors.
 var commands = map[string]func(*workspace) error{
 	"compare": compare, "probe": probe, "steps": steps, "throughput": throughput, "heap": heap, "mounts": mounts,
-	"memory": memory, "pauses": pauses, "hostwork": hostwork, "stats": groupStats, "exec": execs, "life": lives, "pool": pools, "judge": judged,
+	"memory": memory, "pauses": pauses, "hostwork": hostwork, "stats": groupStats, "exec": execs, "life": lives, "pool": pools, "judge": judged, "net": nets,
 }
 
 // Flags. Each command uses those that mean something to it.

@@ -26,7 +26,7 @@ func destinations(t testing.TB, l ...string) (out []Destination) {
 }
 
 // toWorld makes a host with the world beyond, in which echoes answer at ports 80 and 81.
-func toWorld(t testing.TB, b *Bridge) (out *Namespace, host, outside []netip.Addr) {
+func toWorld(t testing.TB) (out *Namespace, host, outside []netip.Addr) {
 	out, host, outside = world(t)
 	echo(t, out, 80)
 	echo(t, out, 81)
@@ -37,7 +37,7 @@ func toWorld(t testing.TB, b *Bridge) (out *Namespace, host, outside []netip.Add
 func TestEgress(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web", HostAccess: true})
-	out, host, outside := toWorld(t, web)
+	out, host, outside := toWorld(t)
 	free, cf := connect(t, "free", Endpoint{Network: web})
 	echo(t, free, 80)
 	ns, c := connect(t, "guarded", Endpoint{Network: web, Ports: []Port{{Container: 80, Host: 8080}},
@@ -78,7 +78,7 @@ func TestEgress(t *testing.T) {
 func TestEgressDefaults(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
-	_, host, outside := toWorld(t, web)
+	_, host, outside := toWorld(t)
 	free, cf := connect(t, "free", Endpoint{Network: web})
 	echo(t, free, 80)
 	shut, cs := connect(t, "shut", Endpoint{Network: web, Egress: &Egress{}})
@@ -98,7 +98,7 @@ func TestEgressDefaults(t *testing.T) {
 func TestEgressForged(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
-	_, host, outside := toWorld(t, web)
+	_, host, outside := toWorld(t)
 	free, cf := connect(t, "free", Endpoint{Network: web})
 	echo(t, free, 80)
 	ns, c := connect(t, "guarded", Endpoint{Network: web, Egress: &Egress{AllowRest: true}})
@@ -147,7 +147,7 @@ func TestEgressForged(t *testing.T) {
 func TestEgressByName(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
-	out, host, outside := toWorld(t, web)
+	out, host, outside := toWorld(t)
 	up := fakeUpstream(t, out, outside[0])
 	dns := DNS{Servers: []netip.AddrPort{up}}
 	neighbour, cn := prepared(t, &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: dns}, Request{ID: "db"})
@@ -247,7 +247,7 @@ func TestEgressNoServer(t *testing.T) {
 func TestEgressLong(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
-	_, host, outside := toWorld(t, web)
+	_, host, outside := toWorld(t)
 	var l []Destination
 	for i := range maxDestinations - 1 {
 		l = append(l, Destination{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 32), Port: 443})
@@ -274,7 +274,7 @@ func TestEgressLong(t *testing.T) {
 func TestEgressRebuilt(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
-	_, _, outside := toWorld(t, web)
+	_, _, outside := toWorld(t)
 	e := Endpoint{Network: web, Egress: &Egress{}}
 	a, _ := connect(t, "a", e)
 	c, err := nftables.New()
@@ -297,7 +297,7 @@ func TestEgressRebuilt(t *testing.T) {
 func TestEgressFlows(t *testing.T) {
 	nothingLeft(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
-	_, _, outside := toWorld(t, web)
+	_, _, outside := toWorld(t)
 	ns, c := connect(t, "a", Endpoint{Network: web, Egress: &Egress{Allow: destinations(t, "192.0.2.2")}})
 	conn, err := ns.Dial(testContext(t), "udp", netip.AddrPortFrom(outside[0], 80).String())
 	if err != nil {

@@ -1,9 +1,13 @@
 package netns
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 func TestParseDestination(t *testing.T) {
@@ -59,6 +63,45 @@ func FuzzParseDestination(f *testing.F) {
 		}
 		if again, err := ParseDestination(d.String()); err != nil || again != d {
 			t.Errorf("%q: %+v is read as %+v, %v", s, d, again, err)
+		}
+	})
+}
+
+// What servers of the world answer is bounded, and opens nothing but addresses that may be.
+func FuzzAnswered(f *testing.F) {
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{Response: true})
+	b.EnableCompression()
+	name := dnsmessage.MustNewName("example.org.")
+	if err := errors.Join(b.StartQuestions(), b.Question(dnsmessage.Question{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}), b.StartAnswers()); err != nil {
+		f.Fatal(err)
+	}
+	h := dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 1 << 31}
+	for i := range 40 {
+		if err := errors.Join(b.AResource(h, dnsmessage.AResource{A: [4]byte{192, 0, 2, byte(i)}}), b.AAAAResource(h, dnsmessage.AAAAResource{AAAA: [16]byte{10: 255, 11: 255, 12: 8}})); err != nil {
+			f.Fatal(err)
+		}
+	}
+	msg, err := b.Finish()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(msg)
+	f.Add(msg[:len(msg)-3])
+	p := &Egress{Allow: []Destination{{Domain: "example.org", Port: 1, LastPort: 64}}}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		opened := func(id string, l []opening, d time.Duration) error {
+			if len(l) > maxOpenings || d < minOpen || d > maxOpen+openOverTime {
+				t.Errorf("%d for %v", len(l), d)
+			}
+			for _, o := range l {
+				if !p.believes(o.addr) || o.port == 0 || o.port > 64 {
+					t.Errorf("%+v", o)
+				}
+			}
+			return nil
+		}
+		if err := (&namePolicy{endpoints: []policed{{"1", p}}, open: opened}).note("example.org", msg, false); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -2,11 +2,13 @@ package netns
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +58,30 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 		t.Errorf("only %d kills, %d of them with something to undo", runs, undone)
 	}
 	t.Logf("%d kills up to system call %d, %d with something to undo", runs, n, undone)
+}
+
+// A program that connects and disconnects is killed at any time, CAISSON_TEST_KILLS times.
+func TestKilledAtAnyTime(t *testing.T) {
+	kills := 10
+	if n, err := strconv.Atoi(os.Getenv("CAISSON_TEST_KILLS")); err == nil && n > 0 {
+		kills = n
+	}
+	before := snapshot(t)
+	undone := 0
+	for i := range kills {
+		cmd := testutil.Role("connect")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rand.IntN(60_000)) * time.Microsecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		undone += recoverAll(t, i)
+		if after := snapshot(t); after != before {
+			t.Fatalf("kill %d. Before:\n%s\nafter:\n%s", i, before, after)
+		}
+	}
+	t.Logf("%d kills, %d with something to undo", kills, undone)
 }
 
 // killedAt runs the program and returns what it said.

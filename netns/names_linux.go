@@ -85,6 +85,7 @@ type view struct {
 	network *netState
 	changed time.Time // of the directory
 	read    time.Time
+	looked  time.Time           // for a name
 	eps     map[string]*epState // by file
 	byName  map[string][]netip.Addr
 	byAddr  map[netip.Addr]string
@@ -148,15 +149,30 @@ func (v *view) add(e *epState) {
 	}
 }
 
+// recent is for how long a name that was found is not looked for again: a busy client would have the directory asked for its time at each
+// query.
+const recent = time.Millisecond
+
+// find finds a name among those that have been read.
+func (v *view) find(name string) []netip.Addr {
+	l := v.byName[name]
+	if short, ok := strings.CutSuffix(name, "."+strings.ToLower(v.network.Name)); l == nil && ok {
+		l = v.byName[short]
+	}
+	return l
+}
+
 // lookup finds a name, alone or with the network's as domain.
 func (z *netZone) lookup(name string) (out []netip.Addr, known bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	now := time.Now()
 	for _, v := range z.views {
-		v.refresh()
-		l := v.byName[name]
-		if short, ok := strings.CutSuffix(name, "."+strings.ToLower(v.network.Name)); l == nil && ok {
-			l = v.byName[short]
+		l := v.find(name)
+		if l == nil || now.Sub(v.looked) > recent { // who has just come must be found, who has just gone may be
+			v.refresh()
+			v.looked = now
+			l = v.find(name)
 		}
 		out = append(out, l...)
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -114,11 +115,21 @@ func (a *pastaAttachment) Attach(ctx context.Context, t Target) error {
 	defer log.Close()
 	_ = os.Remove(log.Name())
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Run(); err != nil {
+	if err := withSIGPIPE(cmd.Run); err != nil {
 		said, _ := io.ReadAll(io.NewSectionReader(log, 0, 4096))
 		return &Error{Op: "run", Object: a.program, Err: fmt.Errorf("%w: %s", err, bytes.TrimSpace(said)), Remedy: "a host without a default route has no network to share"}
 	}
 	return nil
+}
+
+// withSIGPIPE calls f with SIGPIPE not ignored: a program inherits that, and some versions of pasta take it for a failure. Monitors
+// ignore it.
+func withSIGPIPE(f func() error) error {
+	if signal.Ignored(unix.SIGPIPE) {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+		defer signal.Ignore(unix.SIGPIPE)
+	}
+	return f()
 }
 
 // Detach ends pasta.

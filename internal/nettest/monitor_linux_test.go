@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +48,9 @@ func roleMonitored() {
 	}
 	self, err := os.Executable()
 	fail(err)
+	if copied := os.Getenv("CAISSON_TEST_MONITOR"); copied != "" { // the user may not reach the other
+		self = copied
+	}
 	c, err := caisson.New(caisson.WithCommand("sh", "-c", webServer), caisson.WithID("server"), caisson.WithDetached(true), caisson.WithStateDir(os.Getenv("CAISSON_TEST_STATE")),
 		caisson.WithRootfs(rootfs.Dir(os.Getenv("CAISSON_TEST_DIR"))),
 		caisson.WithMonitor(caisson.Monitor{Path: self, Env: append(os.Environ(), testutil.RoleEnv+"=monitor")}))
@@ -62,24 +67,7 @@ func roleMonitored() {
 func TestMonitored(t *testing.T) {
 	dir, state := testutil.Busybox(t), filepath.Join(t.TempDir(), "state")
 	connectHostToWorld(t)
-	cmd := testutil.Role("monitored", "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_STATE="+state)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Wait() }()
-	defer in.Close()
-	b := make([]byte, 1000)
-	if n, _ := out.Read(b); string(b[:n]) != "made\n" {
-		t.Fatalf("%s", b[:n])
-	}
+	kill := untilMade(t, testutil.Role("monitored", "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_STATE="+state))
 	ctx := testContext(t)
 	c, err := caisson.StateDir(state).Load(ctx, "server", netns.Owner())
 	if err != nil {
@@ -106,12 +94,52 @@ func TestMonitored(t *testing.T) {
 		}
 	}
 	all("while the host program lives")
-	in.Close()
-	_ = cmd.Wait()
+	kill()
 	all("after it was killed")
 	if err := c.Remove(ctx); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// untilMade starts a program that starts a container, and returns what has it killed.
+func untilMade(t *testing.T, cmd *exec.Cmd) (kill func()) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill = sync.OnceFunc(func() {
+		in.Close()
+		_ = cmd.Wait()
+	})
+	t.Cleanup(kill)
+	b := make([]byte, 1000)
+	if n, _ := out.Read(b); string(b[:n]) != "made\n" {
+		t.Fatalf("%s", b[:n])
+	}
+	return kill
+}
+
+// roleRemove removes that container.
+func roleRemove() {
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	defer cancel()
+	c, err := caisson.StateDir(os.Getenv("CAISSON_TEST_STATE")).Load(ctx, "server", netns.Owner())
+	if err == nil {
+		err = c.Remove(ctx)
+	}
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	fmt.Println("done")
 }
 
 func hostAddresses(t *testing.T, device string) (out []netip.Addr) {

@@ -73,6 +73,35 @@ func TestPasta(t *testing.T) {
 	if got := run("recover"); got != "done\n" || pastas(tmp) != 0 {
 		t.Errorf("%s, %d programs", got, pastas(tmp))
 	}
+
+	// With a monitor the ports answer before and after the host program was killed.
+	state := filepath.Join(tmp, "state")
+	program, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tmp, "monitor"), program, 0o755)
+	}
+	if err = errors.Join(err, os.Chown(filepath.Join(tmp, "monitor"), ordinary, ordinary)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := testutil.Role("monitored", "CAISSON_TEST_PASTA=1", "CAISSON_TEST_MONITOR="+filepath.Join(tmp, "monitor"), "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_STATE="+state, "TMPDIR="+tmp, "HOME="+tmp, "XDG_RUNTIME_DIR="+tmp)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
+	kill := untilMade(t, cmd)
+	all := func(when string) {
+		t.Helper()
+		for _, a := range append(hostAddresses(t, "eth0"), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
+			if got := get(t, client(nil), fmt.Sprintf("http://%s/", netip.AddrPortFrom(a, 8080))); got != "hello from server" {
+				t.Errorf("%s, at %v: %q", when, a, got)
+			}
+		}
+	}
+	all("while the host program lives")
+	kill()
+	all("after it was killed")
+	remove := testutil.Role("remove", "CAISSON_TEST_STATE="+state, "TMPDIR="+tmp, "HOME="+tmp, "XDG_RUNTIME_DIR="+tmp)
+	remove.SysProcAttr = cmd.SysProcAttr
+	if out, err := remove.Output(); string(out) != "done\n" || pastas(tmp) != 0 {
+		t.Errorf("%s, %v, %d programs", out, err, pastas(tmp))
+	}
 }
 
 func insideUserNamespace() bool {

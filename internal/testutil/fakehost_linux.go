@@ -54,12 +54,16 @@ func runInFakeHost() int {
 	return 0
 }
 
-// makeFakeHost makes the empty /run and raises the loopback device.
+// makeFakeHost makes the empty /run, raises the loopback device and forwards nothing.
 func makeFakeHost() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return err
+	}
+	// A new namespace has the machine's setting, which other programs change.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
 		return err
 	}
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

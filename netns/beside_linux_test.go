@@ -1,0 +1,105 @@
+package netns
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Rules of the shape that Docker makes (ufw's are alike): what is forwarded is dropped unless it is let through by name.
+const dockerRules = `
+table ip filter {
+	chain DOCKER-USER {
+		counter return
+	}
+	chain FORWARD {
+		type filter hook forward priority filter; policy drop;
+		counter jump DOCKER-USER
+		oifname "docker0" ct state related,established counter accept
+		iifname "docker0" oifname != "docker0" counter accept
+	}
+}
+table ip nat {
+	chain POSTROUTING {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname != "docker0" ip saddr 172.17.0.0/16 counter masquerade
+	}
+}
+`
+
+// Rules of the shape that firewalld makes: chains that refuse at their end what no zone allows.
+const firewalldRules = `
+table inet firewalld {
+	chain filter_FORWARD {
+		type filter hook forward priority filter + 10; policy accept;
+		ct state established,related accept
+		iifname "trusted0" accept
+		reject with icmpx admin-prohibited
+	}
+	chain filter_INPUT {
+		type filter hook input priority filter + 10; policy accept;
+		ct state established,related accept
+		iifname "lo" accept
+		meta l4proto { icmp, ipv6-icmp } accept
+		reject with icmpx admin-prohibited
+	}
+}
+`
+
+func nft(t *testing.T, script string) string {
+	t.Helper()
+	cmd := exec.Command("nft", "-s", "-f", "-")
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// Other programs' rules are never touched. Where they drop what they do not know, so they do to our networks, until they are told otherwise in their own
+// place. Neighbours are concerned only where bridges hand packets to these rules (br_netfilter).
+func TestBesideOthers(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("nft is not installed")
+	}
+	for _, c := range []struct {
+		name, rules     string
+		tables          []string
+		allow, obstacle string
+	}{
+		{"docker", dockerRules, []string{"ip filter", "ip nat"}, `insert rule ip filter DOCKER-USER iifname "cs-web" accept; insert rule ip filter DOCKER-USER oifname "cs-web" accept`, "ip filter FORWARD"},
+		{"firewalld", firewalldRules, []string{"inet firewalld"}, `insert rule inet firewalld filter_FORWARD iifname "cs-web" accept; insert rule inet firewalld filter_FORWARD oifname "cs-web" accept`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			nothingLeft(t)
+			nft(t, c.rules)
+			each := func(verb string) (out string) {
+				for _, table := range c.tables {
+					out += nft(t, verb+" table "+table)
+				}
+				return out
+			}
+			t.Cleanup(func() { each("delete") })
+			_, host, outside := toWorld(t)
+			web := newBridge(t, BridgeConfig{Name: "web"})
+			a, ca := connect(t, "a", Endpoint{Network: web, Ports: []Port{{Container: 80, Host: 8080}}})
+			echo(t, a, 80)
+			b, _ := connect(t, "b", Endpoint{Network: web})
+			silent(t, "the world", a.Dial, outside[0], 80)
+			before := each("list")
+			l, err := web.Obstacles(testContext(t))
+			if err != nil || c.obstacle != "" && (len(l) != 1 || l[0].String() != c.obstacle) {
+				t.Error(l, err)
+			}
+			_, cc := connect(t, "c", Endpoint{Network: web})
+			detach(t, cc)
+			if after := each("list"); after != before {
+				t.Errorf("changed from\n%s\nto\n%s", before, after)
+			}
+			nft(t, c.allow)
+			says(t, "the world, when it was allowed", a.Dial, "tcp", outside[0], 80, host[0].String())
+			says(t, "neighbours", b.Dial, "tcp", addresses(ca)[0], 80, "")
+		})
+	}
+}
