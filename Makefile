@@ -8,6 +8,7 @@ MAKEFLAGS   += --no-print-directory
 FUZZTIME    ?= 30s
 SOAK        ?= 20000
 KILLS       ?= 500
+POWERCUTS   ?= 100
 STATICCHECK := v0.8.2
 GOVULNCHECK := v1.6.0
 APIDIFF     := v0.0.0-20261014143641-f0251eb4aa3e
@@ -21,7 +22,7 @@ endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
 .PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
-	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills bench clean
+	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -126,7 +127,10 @@ soak: setup ## SOAK (20000) starts, and nothing may be left behind
 	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
 
 kills: setup ## host programs killed at every system call, and KILLS (500) times at random
-	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v .
+	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v . ./image
+
+powercuts: setup ## a virtual machine with a store on ext4 loses its power POWERCUTS (100) times
+	CAISSON_TEST_POWERCUTS=$(POWERCUTS) go test -run 'PowerCuts' -timeout 120m -v ./image
 
 bench: ## side by side with the C floors and with other engines, where they are installed (see bench/doc.go)
 	@$(MAKE) -C bench

@@ -511,8 +511,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 		l.Files = append(l.Files, files...)
 	}
 	r.layout = l
-	r.inMemory = l.Root.Kind != rootfs.KindBind && l.Root.Upper.Dir == ""
+	r.inMemory = l.Root.Kind != rootfs.KindBind && l.Root.Upper.Dir == "" && !l.Root.Upper.None
 	r.m.keepMounts = desc.Kind == rootfs.KindComposed
+	r.tree = madeOf{origin: desc.Origin, upper: desc.Upper.Dir, mapped: r.env.UserNamespace}
 	r.applied("masked paths", fmt.Sprintf("%d hidden, %d read-only", len(l.MaskedPaths), len(l.ReadOnlyPaths)))
 	return nil
 }
@@ -719,6 +720,7 @@ func withoutSwap(r cgroups.Resources) cgroups.Resources {
 // that has a user database.
 func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
 	var first error
+	var number *rootfs.User
 	for _, l := range layersOf(desc) {
 		root, err := openLayer(l)
 		if err != nil {
@@ -726,14 +728,22 @@ func lookupUser(desc *rootfs.Description, spec string) (rootfs.User, error) {
 			continue
 		}
 		u, err := rootfs.LookupUser(root, spec)
+		_, missing := root.Lstat("/etc/passwd")
 		root.Close()
-		if err == nil {
+		if err == nil && (u.Name != "" || missing == nil) {
 			return u, nil
+		}
+		if err == nil { // a number need not be listed, but a lower layer may know more about it
+			number = cmp.Or(number, &u)
+			continue
 		}
 		first = cmp.Or(first, err)
 		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, rootfs.ErrUnknownUser) {
 			return rootfs.User{}, err
 		}
+	}
+	if number != nil {
+		return *number, nil
 	}
 	return rootfs.User{}, first
 }

@@ -51,8 +51,8 @@ var mayImport = map[string][]string{
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "rootfs"},
-	// And of containers of images.
-	"internal/imagetest": {".", "image", "namespaces"},
+	// Tests of containers and images: neither package knows the other.
+	"internal/imagetest": {".", "image", "namespaces", "rootfs"},
 	// For the tests of embedders.
 	"caissontest": {".", "cgroups", "internal/program", "internal/stage", "internal/testutil", "rootfs"},
 }
@@ -158,7 +158,7 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" && dir == "netns" {
 			m = moduleOf(imported, netModules)
 		}
-		if m == "" && dir == "image" {
+		if m == "" && (dir == "image" || dir == "internal/imagetest") {
 			m = moduleOf(imported, imageModules)
 		}
 		if m == "" && (test || strings.Contains(dir, "/gen")) {
@@ -167,7 +167,7 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" {
 			t.Errorf("%s imports %s: not a module of the list", file, imported)
 		}
-	case !test && unwanted[imported] != "" && !slices.Contains([]string{"internal/testutil", "caissontest", "bench", "image"}, dir): // no embedder links those, but image who wants it
+	case !test && unwanted[imported] != "" && !slices.Contains([]string{"internal/testutil", "caissontest", "bench", "image", "internal/imagetest"}, dir): // no embedder links those, but image who wants it
 		t.Errorf("%s imports %s: %s", file, imported, unwanted[imported])
 	}
 }

@@ -142,6 +142,20 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// A number is known by the layer that has the user database, even if another one lies over it.
+func TestUserOfLowerLayer(t *testing.T) {
+	noLeaks(t)
+	over := t.TempDir()
+	if err := os.Chmod(over, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range []string{"0", "root"} {
+		if got := output(t, WithRootfs(rootfs.Overlay(over, testutil.Busybox(t))), WithUser(user), sh("echo $HOME")); got != "/root" {
+			t.Errorf("%s: HOME is %q", user, got)
+		}
+	}
+}
+
 // The user's files are the user's inside: what is written belongs to whom it says.
 func TestUserOwnsWhatItWrites(t *testing.T) {
 	testutil.NeedRoot(t)

@@ -58,7 +58,9 @@ type BridgeConfig struct {
 	Parent string
 	VLAN   int
 
-	link linkSpec
+	link  linkSpec
+	addrs []netip.Prefix               // of a Device
+	open  func(*os.File, Status) error // of a Tun
 }
 
 // Journal records what outlives a program that is killed, so that a later one can undo it. Add is called before the thing is

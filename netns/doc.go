@@ -14,8 +14,10 @@
 // ports that are published. Containers of different networks do not reach each other, and none reaches the host's own
 // services unless [BridgeConfig.HostAccess] lets them.
 //
-// A [LAN] connects containers to the network of a device of the host instead, by macvlan, ipvlan or 802.1Q. One container may be on
-// networks of several kinds: each is a [Network], and an [Endpoint] of [Networks].
+// Beside a [Bridge] there are other kinds of networks. A [Routed] connects each container to the host alone, point to point. A [LAN]
+// connects containers to the network of a device of the host, by macvlan, ipvlan or 802.1Q. A [Device] is moved into a container and
+// given back. A [Tun] ends in a file of this program. An [Overlay] spans several hosts. One container may be on networks of several kinds: each is a [Network],
+// and an [Endpoint] of [Networks].
 //
 // Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a

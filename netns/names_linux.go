@@ -112,7 +112,7 @@ func (v *view) refresh() {
 	now := time.Now()
 	seen := map[string]bool{}
 	for _, name := range names(v.dir) {
-		if filepath.Ext(name) != ".json" {
+		if ext := filepath.Ext(name); ext != ".json" && ext != farExt {
 			continue
 		}
 		seen[name] = true

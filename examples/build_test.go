@@ -1,0 +1,252 @@
+//go:build linux
+
+package examples_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// project is a build context with a store of its own, and a base image in it.
+type project struct {
+	caller
+	t     *testing.T
+	store string
+	ctx   string
+}
+
+// baseFiles is a root filesystem of busybox: /lib is a link, as on merged-usr systems, and one file is another user's.
+func baseFiles(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	add := func(h tar.Header, data []byte) {
+		h.Size = int64(len(data))
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, d := range []string{"bin", "etc", "usr", "usr/lib", "var", "run", "root"} {
+		add(tar.Header{Name: d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
+	}
+	add(tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil)
+	add(tar.Header{Name: "lib", Typeflag: tar.TypeSymlink, Linkname: "usr/lib"}, nil)
+	add(tar.Header{Name: "var/run", Typeflag: tar.TypeSymlink, Linkname: "/run"}, nil)
+	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, staticShell(t))
+	for _, a := range []string{"sh", "cat", "ls", "id", "echo", "env", "rm", "mkdir", "touch", "test", "stat", "chmod", "chown", "ln", "sleep", "wc", "tr", "find", "grep", "date", "mv", "cp"} {
+		add(tar.Header{Name: "bin/" + a, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
+	}
+	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/srv:/bin/sh\n"))
+	add(tar.Header{Name: "etc/group", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:\nstaff:x:50:app\napp:x:1001:\n"))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// newProject makes a context of files (a name that ends with a slash is a directory) and enters "base:1" in a new store.
+func newProject(t *testing.T, c caller, files map[string]string) *project {
+	t.Helper()
+	p := &project{caller: c, t: t, store: filepath.Join(c.dir, "store"), ctx: filepath.Join(c.dir, "context")}
+	p.own(os.MkdirAll(p.ctx, 0o755), p.ctx)
+	p.files(files)
+	// A base image needs no tool but this one: the files are a context.
+	base := filepath.Join(c.dir, "base")
+	p.own(os.MkdirAll(base, 0o755), base)
+	p.own(os.WriteFile(filepath.Join(base, "root.tar"), baseFiles(t), 0o644), filepath.Join(base, "root.tar"))
+	p.own(os.WriteFile(filepath.Join(base, "Dockerfile"), []byte("FROM scratch\nADD root.tar /\nENV PATH=/bin KIND=base\nCMD [\"sh\"]\n"), 0o644), filepath.Join(base, "Dockerfile"))
+	c.run(t, "build", "-store", p.store, "-build-arg", "SOURCE_DATE_EPOCH=1", "-t", "base:1", base).want(t, 0, `^sha256:`)
+	return p
+}
+
+func (p *project) own(err error, name string) {
+	p.t.Helper()
+	if err == nil && os.Getuid() == 0 {
+		err = os.Lchown(name, p.uid, p.uid)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *project) files(files map[string]string) {
+	p.t.Helper()
+	for name, text := range files {
+		file := filepath.Join(p.ctx, name)
+		for _, d := range []string{filepath.Dir(filepath.Dir(file)), filepath.Dir(file)} {
+			p.own(os.MkdirAll(d, 0o755), d)
+		}
+		if strings.HasSuffix(name, "/") {
+			p.own(os.MkdirAll(file, 0o755), file)
+			continue
+		}
+		p.own(os.WriteFile(file, []byte(text), 0o644), file)
+	}
+}
+
+// build builds with a Dockerfile of this text; RUN has no network, so that the tests need none.
+func (p *project) build(dockerfile string, args ...string) result {
+	p.t.Helper()
+	p.files(map[string]string{"Dockerfile": dockerfile})
+	return p.run(p.t, "build", append([]string{"-store", p.store, "-network", "none", "-t", "out:1", p.ctx}, args...)...)
+}
+
+// steps counts the lines of progress that end a step in a way.
+func steps(r result, end string) int {
+	return len(regexp.MustCompile(`(?m)^#\d+ `+end).FindAllString(r.stderr, -1))
+}
+
+func TestBuildDemonstration(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		args := []string{"-store", filepath.Join(c.dir, "store")}
+		first := c.run(t, "build", args...)
+		first.want(t, 0, `^sha256:[0-9a-f]{64}$`)
+		first.wantErr(t, 0, `I am process 1, and write /greeting`)
+		again := c.run(t, "build", args...)
+		again.want(t, 0, regexp.QuoteMeta(first.stdout))
+		if n := steps(again, "CACHED"); n != 3 {
+			t.Errorf("%d cached steps, want 3: %v", n, again)
+		}
+	})
+}
+
+func TestBuildStages(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, map[string]string{"src/a": "one", "src/deep/b": "two", ".dockerignore": "secret*\n", "secret.txt": "x"})
+		const dockerfile = `
+ARG BASE=base:1
+FROM ${BASE} AS first
+ARG NAME=nobody
+WORKDIR /work
+COPY src/ in/
+RUN cat in/a in/deep/b > out && echo $NAME >> out && rm /bin/touch && test ! -e /secret.txt
+FROM first AS unused
+RUN exit 1
+FROM base:1
+COPY --from=first --chown=12:34 --chmod=640 /work/out /result/
+ENTRYPOINT ["sh", "-c"]
+CMD ["cat /result/out; stat -c '%u:%g %a' /result/out; ls -a /result; echo $KIND"]
+`
+		p.build(dockerfile, "-build-arg", "NAME=somebody").want(t, 0, `^sha256:`)
+		run := c.run(t, "run", "-q", "-store", p.store, "-image", "out:1")
+		run.want(t, 0, `^onetwosomebody$`, `^base$`)
+		if c.root() {
+			run.want(t, 0, `^12:34 640$`)
+		}
+		again := p.build(dockerfile, "-build-arg", "NAME=somebody")
+		again.want(t, 0, `^sha256:`)
+		if cached, done := steps(again, "CACHED"), steps(again, "DONE"); cached != 4 || done != 2 {
+			t.Errorf("%d steps cached and %d done, want 4 and the 2 FROM: %v", cached, done, again)
+		}
+		p.files(map[string]string{"src/a": "1"})
+		changed := p.build(dockerfile, "-build-arg", "NAME=somebody")
+		if cached := steps(changed, "CACHED"); changed.code != 0 || cached != 1 {
+			t.Errorf("after a change of a file %d steps are cached, want 1, the WORKDIR: %v", cached, changed)
+		}
+		p.build(dockerfile, "-target", "unused").wantErr(t, 1, `^\S*Dockerfile:9: \["/bin/sh" "-c" "exit 1"\]: .*1`, `^>    9 \| RUN exit 1$`)
+	})
+}
+
+// archived reads an archive of files: by name, the header and the content.
+func archivedFiles(t *testing.T, r io.Reader) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[strings.TrimSuffix(h.Name, "/")] = fmt.Sprintf("%c %o %d:%d %s%s", h.Typeflag, h.Mode, h.Uid, h.Gid, h.Linkname, data)
+	}
+}
+
+// TestBuildSecrets: what a secret held is neither in a layer, nor in the config, nor in the cache.
+func TestBuildSecrets(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, nil)
+		token := filepath.Join(c.dir, "token")
+		p.own(os.WriteFile(token, []byte("sEcReT-3141592"), 0o600), token)
+		r := p.build(`FROM base:1
+RUN --mount=type=secret,id=token grep -q 3141592 /run/secrets/token && echo $(wc -c < /run/secrets/token) bytes
+RUN --mount=type=secret,id=token,target=/etc/own,mode=0444 grep -q 3141592 /etc/own
+RUN --mount=type=secret,id=token,env=TOKEN test "${TOKEN#*-}" = 3141592
+RUN test ! -e /run/secrets && test ! -e /etc/own && test -z "$TOKEN"
+`, "-secret", "id=token,src="+token)
+		r.want(t, 0, `^sha256:`)
+		r.wantErr(t, 0, `14 bytes`)
+		out := filepath.Join(c.dir, "files.tar")
+		c.run(t, "build", "-store", p.store, "-network", "none", "-secret", "id=token,src="+token, p.ctx, "-o", "type=tar,dest="+out).want(t, 0, `^sha256:`)
+		if found, _ := exec.Command("grep", "-rl", "sEcReT-3141592", p.store, p.store+"-build", out).CombinedOutput(); len(found) > 0 {
+			t.Errorf("the secret is in %s", found)
+		}
+		f, err := os.Open(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for name, what := range archivedFiles(t, f) {
+			if strings.Contains(what, "sEcReT-3141592") || strings.HasPrefix(name, "run/") || name == "etc/own" || name == "proc" || name == "dev" || name == "sys" {
+				t.Errorf("the image has %s: %s", name, what)
+			}
+		}
+		p.build("FROM base:1\nRUN --mount=type=secret,id=none,required true\n").wantErr(t, 1, `Dockerfile:2: .*secret "none" is required`)
+	})
+}
+
+// TestBuildReproducible: the same files make the same image, whatever the time and the user.
+func TestBuildReproducible(t *testing.T) {
+	digests := map[string]bool{}
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, map[string]string{"a": "x"})
+		for range 2 {
+			r := p.build("FROM base:1\nCOPY a /a\nRUN echo b > /b; mkdir /c; rm /bin/mv\nWORKDIR /d\nRUN echo $SOURCE_DATE_EPOCH\n", "-no-cache", "-build-arg", "SOURCE_DATE_EPOCH=1000000000")
+			r.want(t, 0, `^sha256:`)
+			digests[r.stdout] = true
+		}
+		if len(digests) != 1 {
+			t.Errorf("different digests: %v", digests)
+		}
+	})
+}
+
+// TestBuildHostile: a context leads nowhere but into itself.
+func TestBuildHostile(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, map[string]string{"in": "inside", "secret.txt": "x", ".dockerignore": "secret.txt"})
+		outside := filepath.Join(c.dir, "outside")
+		p.own(os.WriteFile(outside, []byte("outside"), 0o644), outside)
+		for name, to := range map[string]string{"abs": outside, "rel": "../outside", "up": "..", "hidden": "secret.txt", "loop": "loop"} {
+			p.own(os.Symlink(to, filepath.Join(p.ctx, name)), filepath.Join(p.ctx, name))
+		}
+		for _, bad := range []string{"COPY abs /x", "COPY rel /x", "COPY up/outside /x", "COPY ../outside /x", "COPY secret.txt /x", "COPY hidden /x",
+			"COPY loop /x", "RUN --mount=type=bind,source=abs,target=/x cat /x", "RUN --mount=type=bind,source=../outside,target=/x cat /x",
+			"COPY --from=base:1 /nothing /x", "COPY in", "COPY in abs /x", "ADD --chmod=9 in /x", "COPY --from=later in /x\nFROM base:1 AS later",
+			"RUN --network=host true", "RUN --security=insecure true", "FROM", "NOSUCH x", "COPY --from=0 / /x\nRUN --mount=type=bind,from=nowhere.invalid/x,target=/x true"} {
+			r := p.build("FROM base:1\n"+bad+"\n", "-target", "0")
+			r.wantErr(t, 1, `Dockerfile:[23]: `)
+			if strings.Contains(r.stderr, "outside\n") && strings.Contains(r.stderr, "#3 0") {
+				t.Errorf("%s: %v", bad, r)
+			}
+		}
+		p.build("FROM base:1\nCOPY . /all\nRUN cd /all && ls -a && test ! -e secret.txt && test \"$(cat in)\" = inside\n").want(t, 0, `^sha256:`)
+	})
+}

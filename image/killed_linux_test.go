@@ -1,0 +1,289 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// Names of variables: by how many system calls the moments of a kill lie apart, and how many programs are killed at random.
+const (
+	killStepEnv = "CAISSON_TEST_KILL_STEP"
+	killsEnv    = "CAISSON_TEST_KILLS"
+)
+
+func envNumber(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil && n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// stages are what the program that is killed does, in this order. Each is done once only: what is done already is a success.
+var stages = []struct {
+	name string
+	do   func(ctx context.Context, s *Store, ref string) error
+}{
+	{"pulled", func(ctx context.Context, s *Store, ref string) error {
+		_, err := s.Pull(ctx, ref, PullOptions{RegistryOptions: anonymous})
+		return err
+	}},
+	{"unpacked", func(ctx context.Context, s *Store, ref string) error {
+		_, err := s.Unpack(ctx, ref, UnpackOptions{Durable: true})
+		return err
+	}},
+	{"snapped", func(ctx context.Context, s *Store, ref string) error {
+		for name, m := range map[string]Method{"best": MethodBest, "copy": MethodCopy} {
+			if _, err := s.NewSnapshot(ctx, name, ref, SnapshotOptions{Method: m}); err != nil && !errors.Is(err, os.ErrExist) {
+				return err
+			}
+		}
+		return nil
+	}},
+	{"used", func(ctx context.Context, s *Store, _ string) error {
+		sn, err := s.Snapshot(ctx, "best")
+		if err != nil {
+			return err
+		}
+		d, err := sn.Rootfs().Describe(ctx, rootfs.Env{UserNamespace: true, Unprivileged: os.Geteuid() != 0})
+		if err == nil {
+			err = os.WriteFile(filepath.Join(d.Upper.Dir, dirUpper, "new"), []byte("new"), 0o644)
+		}
+		return errors.Join(err, d.Close())
+	}},
+	{"committed", func(ctx context.Context, s *Store, ref string) error {
+		at := time.Unix(1, 0)
+		_, err := s.Write(ctx, "mine:1", ImageSpec{Base: ref, Created: &at, Layers: []Layer{UpperLayer(Tree{Path: s.snapshotDir("best") + "/" + dirUpper}, TreeOptions{Latest: at})}})
+		return err
+	}},
+	{"sealed", func(ctx context.Context, s *Store, _ string) error {
+		sn, err := s.Snapshot(ctx, "best")
+		if err != nil {
+			return err
+		}
+		return sn.Seal(ctx)
+	}},
+	{"unsnapped", func(ctx context.Context, s *Store, _ string) error { return missing(s.RemoveSnapshot(ctx, "copy")) }},
+	{"removed", func(ctx context.Context, s *Store, _ string) error { return missing(s.Remove(ctx, "mine:1")) }},
+	{"collected", func(ctx context.Context, s *Store, _ string) error { _, err := s.GC(ctx); return err }},
+}
+
+func missing(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// roleLife is the program that is killed. What it says it has done is to last.
+func roleLife() {
+	runtime.LockOSThread() // strace counts the calls of each thread
+	ctx := context.Background()
+	s, err := Open(os.Getenv("STORE"), Options{})
+	for _, st := range stages {
+		if err != nil {
+			break
+		}
+		fmt.Println("begin " + st.name)
+		if err = st.do(ctx, s, os.Getenv("REF")); err == nil {
+			fmt.Println(st.name)
+		}
+	}
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	fmt.Println("done")
+}
+
+// life is what a killed program left, and the registry it pulled from.
+type life struct {
+	t   testing.TB
+	ref string
+	dir string
+}
+
+func newLife(t testing.TB) *life {
+	h, _ := newShelf(t)
+	img := putImage(t, h.s, "small", append(snapLayers(t), blob{gz(t, layer(t, dir("more"), file("more/f", "f"))), layer(t, dir("more"), file("more/f", "f"))})...)
+	h.tag = img.Descriptor
+	l := &life{t: t, ref: h.serve(t)}
+	return l
+}
+
+// role is the program, on a new store.
+func (l *life) role() *exec.Cmd {
+	l.dir = filepath.Join(l.t.TempDir(), "store")
+	return testutil.Role("life", "STORE="+l.dir, "REF="+l.ref)
+}
+
+// check opens the store as the next program does, and looks for all that was reported; then that program does the rest.
+func (l *life) check(when, said string) (done bool) {
+	t, ctx := l.t, context.Background()
+	t.Helper()
+	if strings.Contains(said, "error") {
+		t.Fatalf("%s: %s", when, said)
+	}
+	has := func(what string) bool { return slices.Contains(strings.Split(said, "\n"), what) }
+	s, err := Open(l.dir, Options{})
+	if err != nil {
+		t.Fatalf("%s, after %q: %v", when, said, err)
+	}
+	defer removeTree(l.dir)
+	l.lasting(ctx, s, when, has)
+	left, _ := os.ReadDir(s.path(dirIngest))
+	for _, e := range left {
+		if !strings.HasPrefix(e.Name(), partialPrefix) {
+			t.Errorf("%s: left %s", when, e.Name())
+		}
+	}
+	for _, st := range stages {
+		if st.name == "used" && (has("sealed") || has("begin sealed")) || st.name == "committed" && has("begin removed") || st.name == "snapped" && has("begin unsnapped") {
+			continue
+		}
+		if err := st.do(ctx, s, l.ref); err != nil {
+			t.Errorf("%s, after %q: %s again: %v", when, said, st.name, err)
+		}
+	}
+	if u := must[Usage](t)(s.Usage(ctx)); u.Images != 1 || u.Blobs != 6 || u.Layers < 4 || u.Snapshots != 1 || u.PartialBytes != 0 {
+		t.Errorf("%s, after %q: %+v", when, said, u)
+	}
+	return has("done")
+}
+
+// lasting looks for what was reported.
+func (l *life) lasting(ctx context.Context, s *Store, when string, has func(string) bool) {
+	t := l.t
+	t.Helper()
+	bad := func(format string, args ...any) { t.Helper(); t.Errorf(when+": "+format, args...) }
+	if f, err := s.Verify(ctx); err != nil || len(f) != 0 {
+		bad("%+v, %v", f, err)
+	}
+	if _, err := s.Get(ctx, l.ref); err != nil && has("pulled") {
+		bad("pulled: %v", err)
+	}
+	if has("unpacked") {
+		_, err := s.Unpack(ctx, l.ref, UnpackOptions{Progress: func(p Progress) {
+			if !p.Cached {
+				bad("unpacked: %s once more", p.Digest)
+			}
+		}})
+		if err != nil {
+			bad("unpacked: %v", err)
+		}
+	}
+	for _, name := range []string{"best", "copy"} {
+		sn, err := s.Snapshot(ctx, name)
+		switch {
+		case name == "copy" && has("unsnapped"):
+			if !errors.Is(err, ErrNotFound) {
+				bad("unsnapped: %v", err)
+			}
+		case name == "copy" && has("begin unsnapped"):
+		case err != nil && has("snapped"):
+			bad("snapped: %v", err)
+		case err == nil:
+			v, err := sn.Open(ctx)
+			if err != nil {
+				bad("%s: %v", name, err)
+				continue
+			}
+			if _, err := os.Lstat(filepath.Join(s.snapshotDir(name), "upper/new")); name == "best" && has("used") && err != nil {
+				bad("used: %v", err)
+			}
+			if info := must[SnapshotInfo](t)(sn.Info(ctx)); name == "best" && has("sealed") && !info.ReadOnly {
+				bad("not sealed")
+			}
+			v.Close()
+		}
+	}
+	if _, err := s.Get(ctx, "mine:1"); err != nil && has("committed") && !has("begin removed") || err == nil && has("removed") {
+		bad("committed: %v", err)
+	}
+}
+
+// The program is killed at a system call, each time a later one. What it reported is there, nothing half done is left, and the next
+// one goes on.
+func TestKilledAtEverySystemCall(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Skip("strace is not installed")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLife(t)
+	step := envNumber(killStepEnv, 59)
+	if testing.Short() {
+		step = envNumber(killStepEnv, 97)
+	}
+	runs := 0
+	for n := 1 + rand.IntN(step); ; n += step {
+		cmd := exec.Command(strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), exe)
+		cmd.Env, cmd.Stderr = l.role().Env, os.Stderr
+		said, _ := cmd.Output()
+		if cmd.ProcessState == nil {
+			t.Fatal("strace does not start")
+		}
+		if l.check(fmt.Sprintf("killed at call %d", n), string(said)) {
+			break
+		}
+		if runs++; n > 20000 || t.Failed() {
+			t.Fatal("it never gets to its end")
+		}
+	}
+	if runs < 3 {
+		t.Errorf("only %d kills", runs)
+	}
+	t.Logf("%d kills, %d system calls apart", runs, step)
+}
+
+// The same at random moments.
+func TestKilledAtRandom(t *testing.T) {
+	l := newLife(t)
+	begin := time.Now()
+	out, err := l.role().Output()
+	whole := time.Since(begin)
+	if err != nil || !l.check("not killed", string(out)) {
+		t.Fatalf("%s %v", out, err)
+	}
+	kills, want := 0, envNumber(killsEnv, 4)
+	for range 4 * want {
+		if kills == want {
+			break
+		}
+		cmd := l.role()
+		var said strings.Builder
+		cmd.Stdout = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		after := time.Duration(rand.Int64N(int64(whole)))
+		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		timer.Stop()
+		if l.check(fmt.Sprint("killed after ", after), said.String()) {
+			whole = max(whole*9/10, 10*time.Millisecond) // it was done before
+		} else {
+			kills++
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	t.Logf("%d kills", kills)
+}
