@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -30,6 +32,10 @@ func (r *running) explainFailure(err error) error {
 	}
 	if se.Step == "look for" && se.Errno == unix.ELOOP {
 		out.Err = fmt.Errorf("%w: its path leads through a link of procfs, or in circles: %w", ErrCommandNotExecutable, se.Errno)
+		return out
+	}
+	if se.Step == noteStep && r.det != nil {
+		out.Err = &fs.PathError{Op: "write", Path: filepath.Join(r.det.entry.Path(), state.StatusName), Err: se.Errno}
 		return out
 	}
 	if se.Step != "execute" || se.Object == "the stage" {
@@ -158,6 +164,8 @@ func diskRemedy(err error, e unix.Errno) string {
 		return "the file system is full, or has no inode left: free something there, or use another directory"
 	case unix.EDQUOT:
 		return "the user's quota on that file system is used up: free something there, or use another directory"
+	case unix.EIO:
+		return "the disk, or what stands for it, fails: see the kernel's log, or use another directory"
 	case unix.EROFS:
 		return "the file system is read-only: mount it writable, or use another directory"
 	}

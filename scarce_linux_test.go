@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -99,6 +100,8 @@ func scarceStart() error {
 		WithLog(LogConfig{Path: filepath.Join(os.Getenv(dirEnv), "log")})}
 	if isRoot() {
 		opts = append(opts, WithMemory(64<<20))
+	} else { // under the filter newuidmap gains no privilege
+		opts = append(opts, WithIDMaps(namespaces.SingleIDMaps()))
 	}
 	c, err := New(opts...)
 	if err != nil {
