@@ -37,6 +37,8 @@ var mayImport = map[string][]string{
 	// Devices by name, for who asks for them: no other package links it.
 	"rootfs/cdi": {"rootfs"},
 	"netns":      {"internal/journal"},
+	// Networks made by other programs, for who has them: netns does not link it.
+	"netns/cni": {"internal/journal", "netns"},
 	// An image is a root filesystem, so it speaks of itself in the terms of that package.
 	"image": {"internal/linux", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
@@ -50,7 +52,7 @@ var mayImport = map[string][]string{
 	"bench":         {".", "cgroups", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
-	"internal/nettest": {".", "netns", "rootfs"},
+	"internal/nettest": {".", "netns", "netns/cni", "rootfs"},
 	// Tests of containers and images: neither package knows the other.
 	"internal/imagetest": {".", "image", "namespaces", "rootfs"},
 	// For the tests of embedders.
@@ -155,7 +157,7 @@ func checkImport(t *testing.T, file, imported string) {
 		}
 	case strings.Contains(first, "."):
 		m := moduleOf(imported, modules)
-		if m == "" && dir == "netns" {
+		if m == "" && (dir == "netns" || dir == "internal/nettest") {
 			m = moduleOf(imported, netModules)
 		}
 		if m == "" && (dir == "image" || dir == "internal/imagetest") {

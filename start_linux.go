@@ -513,7 +513,7 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 	}
 	var a NetworkAttachment
 	late, err := call(ctx, func(ctx context.Context) (err error) {
-		a, err = r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged()})
+		a, err = r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged(), Attended: !r.spec.detach.on || r.spec.detach.sup != nil})
 		return err
 	})
 	if late != nil {

@@ -50,7 +50,8 @@ func (c *Connection) reserve(ctx context.Context) error {
 		}
 	}
 	for i := range c.nets.Endpoints {
-		if err := checkLimits(&c.nets.Endpoints[i].Limits); err != nil {
+		e := &c.nets.Endpoints[i]
+		if err := errors.Join(checkLimits(&e.Limits), checkEgress(e.Egress)); err != nil {
 			return err
 		}
 	}
@@ -187,7 +188,7 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits}
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
 	if n.Kind == kindDevice {
 		if e.Addresses, err = w.Network.config().deviceAddresses(); err != nil {
 			return err
@@ -250,6 +251,10 @@ func (c *Connection) Record() (owner string, version int, data []byte) {
 // Attach makes the devices, and the rules of the host. When ctx ends meanwhile, what was made is left to Detach.
 func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if c.durable {
+		if c.unattended() && slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Egress.named() }) {
+			return &Error{Op: "enforce an egress policy", Err: fmt.Errorf("%w: the container is detached, and no server of names outlives this program", ErrInvalid),
+				Remedy: "give it a monitor (caisson.WithMonitor), or addresses instead of names"}
+		}
 		// It stands in the container's own record now.
 		if err := c.strike(); err != nil {
 			return err
@@ -312,6 +317,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	}
 	if err := c.addRules(s); err != nil {
 		return &Error{Op: "add rules", Object: "table inet " + c.tableName(), Err: privileged(err)}
+	}
+	if err := c.addGuards(s); err != nil {
+		return &Error{Op: "add egress policy", Object: "table bridge " + c.tableName(), Err: privileged(err)}
 	}
 	return nil
 }
@@ -393,10 +401,15 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	if err != nil {
 		return fail(err)
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, Flags: net.FlagUp, TxQLen: -1},
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1},
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
+	}
+	if n.Kind.bridged() {
+		if err := portSysctls(e.Device); err != nil {
+			return fail(err)
+		}
 	}
 	if e.Limits.any() {
 		link, err := h.LinkByName(e.Device)
@@ -409,6 +422,9 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	}
 	inside := &Namespace{t.Netns}
 	if n.Kind == kindRouted {
+		if err := h.LinkSetUp(veth); err != nil {
+			return fail(err)
+		}
 		if err := routeHost(h, n, e); err != nil {
 			return fail(err)
 		}
@@ -423,6 +439,16 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
+	}
+	if err := h.LinkSetUp(veth); err != nil {
+		return fail(err)
+	}
+	for _, p := range e.Addresses {
+		if p.Addr().Is6() {
+			if err := introduce(h, bridge, p.Addr(), mac); err != nil {
+				return fail(err)
+			}
+		}
 	}
 	if len(e.Ports) > 0 {
 		// Where the bridge hands packets to the rules itself (br_netfilter), one that a container sends to a port it has
@@ -487,7 +513,7 @@ func (c *Connection) configureInside(i int) error {
 			return fmt.Errorf("default route by %v of %v: %w", g, n.Subnets[j], err)
 		}
 	}
-	if err := settle(h, e.Interface); err != nil {
+	if err := settle(h, e.Interface); err != nil || n.Kind.bridged() {
 		return err
 	}
 	for _, p := range e.Addresses {
@@ -593,6 +619,11 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	}
 	if e != nil && e.Limits.Upload.BitsPerSecond > 0 {
 		if err := errors.Join(removeForward(u.table, e.Device), removeLink(h, ifbOf(e.ID), "ifb", "")); err != nil {
+			return err
+		}
+	}
+	if e != nil && e.Egress != nil {
+		if err := removeGuard(u.table, e); err != nil {
 			return err
 		}
 	}

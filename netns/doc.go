@@ -28,6 +28,7 @@
 //   - A bridge for each network, and a device for each endpoint, whose names begin with "cs".
 //   - One table "inet caisson" in nftables, of a fixed number of rules: see [BridgeConfig]. Tables and rules of others are
 //     neither read nor changed.
+//   - For endpoints with an egress policy a table "bridge caisson".
 //   - For an endpoint whose upload is limited a device whose name begins with "ci", and a chain in the table "netdev caisson".
 //   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
 //     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
@@ -51,7 +52,8 @@
 // On the host's addresses a port is published by an entry in a map of nftables: packets keep their source address. Connections to
 // 127.0.0.1 and ::1 are carried by the program (a proxy), because the kernel does not let packets with such addresses leave the
 // loopback device; route_localnet, which would, is never set. So the loopback addresses answer for as long as the
-// program runs, the others also after, for a detached container.
+// program runs, the others also after, for a detached container. The monitor of a detached container
+// (caisson.WithMonitor) carries them, and serves names, as long as the container runs: whatever happens to the program that started it.
 //
 // # Privileges
 //

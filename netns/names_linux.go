@@ -31,6 +31,7 @@ func (c *Connection) serveNames(t Target) error {
 		return &Error{Op: "serve names on", Object: address, Err: err}
 	}
 	s := newNameServer(c.zone(), c.upstream(), c.dialFromHost)
+	s.policy = c.namePolicy()
 	s.run(packets, streams)
 	c.services = append(c.services, s)
 	return nil

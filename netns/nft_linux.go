@@ -218,7 +218,7 @@ func (r *rules) endpoint(e *epState, do change) error {
 	return nil
 }
 
-var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
+var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // pad makes a port as it stands in a concatenation: each part fills registers of four bytes.
 func pad(port uint16) []byte { return []byte{byte(port >> 8), byte(port), 0, 0} }

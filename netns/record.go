@@ -80,6 +80,7 @@ type epState struct {
 	Ports     []Port         `json:"ports,omitempty"` // each alone, with the host's port
 	Saved     *savedDevice   `json:"saved,omitempty"` // before it was moved
 	Limits    Limits         `json:"limits,omitzero"`
+	Egress    *Egress        `json:"egress,omitempty"`
 }
 
 // sysctlState is a setting of the host's that was changed.
