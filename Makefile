@@ -11,6 +11,7 @@ KILLS       ?= 500
 POWERCUTS   ?= 100
 STATICCHECK := v0.8.2
 GOVULNCHECK := v1.6.0
+APIDIFF     := v0.0.0-20261014143641-f0251eb4aa3e
 VM          := $(CURDIR)/internal/testutil/vm
 
 ifeq ($(shell id -u),0)
@@ -21,12 +22,12 @@ endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
 .PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
-	fmt vet cross lint vuln generate fuzz soak kills powercuts bench clean
+	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-test: setup fmt vet cross lint $(HALVES) test-race test-examples vuln ## everything, as root and as ordinary users: what CI runs
+test: setup fmt vet cross lint licences api $(HALVES) test-race test-examples reproducible vuln ## everything, as root and as ordinary users: what CI runs
 	@echo "== all passed"
 
 setup: ## install what the tests need (Debian, Ubuntu), make the users they run as
@@ -56,6 +57,18 @@ lint: ## staticcheck; golangci-lint too where it is installed
 vuln: ## known vulnerabilities in what is linked, where the database can be reached
 	@echo "== govulncheck $(GOVULNCHECK)"
 	@.ci/vuln golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK)
+
+licences: ## the licence of each module that is linked; fails for those that ask too much
+	@echo "== licences"; .ci/licences
+
+api: ## what is not compatible with the last tag
+	@echo "== apidiff"; .ci/api golang.org/x/exp/cmd/apidiff@$(APIDIFF)
+
+reproducible: ## two builds of each example are the same
+	@echo "== reproducible builds"; .ci/reproducible
+
+cover: setup ## what the tests reach, as root, as users and, with GUEST=1, in a virtual machine; what none reaches is listed
+	@.ci/cover
 
 test-root: setup ## all tests as root
 	@.ci/test root

@@ -97,6 +97,9 @@ func (c *compiler) show(tag uint64, what string) {
 	c.sendResult(tag, c.Call(unix.SYS_PIDFD_OPEN, "pidfd_open", self.Result(), program.Int(0)))
 }
 
+// noteStep writes to the container's status file.
+const noteStep = "note"
+
 // released is what a detached container does at its last wait. One that was created waits there for any program; before
 // that its own says that it has been recorded.
 func (c *compiler) released() {
@@ -107,6 +110,6 @@ func (c *compiler) released() {
 		c.Step("wait for", "a program that starts it")
 		stage.EmitAccept(c.Builder, c.Input(inputStart))
 	}
-	c.Step("note", "that the command begins")
+	c.Step(noteStep, "that the command begins")
 	stage.EmitStamp(c.Builder, c.Input(inputStatus), state.ReleasedAt)
 }

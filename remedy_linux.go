@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -30,6 +32,10 @@ func (r *running) explainFailure(err error) error {
 	}
 	if se.Step == "look for" && se.Errno == unix.ELOOP {
 		out.Err = fmt.Errorf("%w: its path leads through a link of procfs, or in circles: %w", ErrCommandNotExecutable, se.Errno)
+		return out
+	}
+	if se.Step == noteStep && r.det != nil {
+		out.Err = &fs.PathError{Op: "write", Path: filepath.Join(r.det.entry.Path(), state.StatusName), Err: se.Errno}
 		return out
 	}
 	if se.Step != "execute" || se.Object == "the stage" {
@@ -114,6 +120,9 @@ func remedy(err error) string {
 	if r := filterRemedy(call, errno); r != "" {
 		return r
 	}
+	if r := scarceRemedy(call, errno); r != "" {
+		return r
+	}
 	if se != nil && se.Step == appArmorStep {
 		return appArmorRemedy(errno)
 	}
@@ -155,10 +164,27 @@ func diskRemedy(err error, e unix.Errno) string {
 		return "the file system is full, or has no inode left: free something there, or use another directory"
 	case unix.EDQUOT:
 		return "the user's quota on that file system is used up: free something there, or use another directory"
+	case unix.EIO:
+		return "the disk, or what stands for it, fails: see the kernel's log, or use another directory"
 	case unix.EROFS:
 		return "the file system is read-only: mount it writable, or use another directory"
-	case unix.EMFILE, unix.ENFILE:
-		return "no file descriptor is left: raise RLIMIT_NOFILE, or the sysctl fs.file-max"
+	}
+	return ""
+}
+
+// scarceRemedy is for what the kernel has no more of.
+func scarceRemedy(call string, e unix.Errno) string {
+	switch {
+	case e == unix.EMFILE && call == "inotify_init1":
+		return "no inotify instance is left: raise the sysctl fs.inotify.max_user_instances"
+	case e == unix.EMFILE:
+		return "no file descriptor is left: raise RLIMIT_NOFILE"
+	case e == unix.ENFILE:
+		return "the machine has no file left: raise the sysctl fs.file-max"
+	case e == unix.ENOSPC && strings.Contains(call, "mount"):
+		return "the limit of mounts in a mount namespace is reached: raise the sysctl fs.mount-max"
+	case e == unix.ENOMEM:
+		return "the kernel has no memory for it: look at what is free, and at the memory limit of the cgroup of this program"
 	}
 	return ""
 }

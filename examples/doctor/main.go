@@ -1,5 +1,5 @@
 // Command doctor tells what this machine and this user can do, and what would help where something is missing. It finds
-// out by doing: it makes namespaces, asks for control groups, and starts a container.
+// out by doing: it makes namespaces, asks for control groups, connects containers, and starts one with nothing but defaults.
 //
 //	go run ./examples/doctor
 //	go run ./examples/doctor -json
@@ -29,7 +29,7 @@ func main() {
 	start, left := try(time.Minute)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	findings := append(append(caisson.Probe(ctx), left...), start)
+	findings := append(append(append(caisson.Probe(ctx), networks(ctx)...), images()), append(left, start)...)
 	var err error
 	if *asJSON {
 		enc := json.NewEncoder(os.Stdout)

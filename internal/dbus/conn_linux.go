@@ -18,6 +18,7 @@ type Conn struct {
 	f       *os.File
 	serial  uint32
 	signals []*Message // came while something else was awaited
+	early   []byte     // came right behind the last line of the greeting
 }
 
 // maxSignals bounds how many signals wait; older ones are dropped.
@@ -111,28 +112,36 @@ func (c *Conn) authenticate() error {
 	if !bytes.HasPrefix(answer, []byte("OK")) {
 		return fmt.Errorf("refused: %.60q", answer)
 	}
-	_, err = c.f.WriteString("BEGIN\r\n")
+	// systemd's own end of a connection may read BEGIN together with what follows it, and then does not look at that before more comes.
+	// Therefore BEGIN goes with a question whose answer is awaited first. The answer itself, yes or no, means nothing here.
+	_, c.early, err = c.ask("NEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
 	return err
 }
 
 // say sends a line and reads one. The server says nothing unasked before BEGIN, so reading cannot take too much.
 func (c *Conn) say(line string) ([]byte, error) {
-	if _, err := c.f.WriteString(line); err != nil {
-		return nil, err
+	answer, _, err := c.ask(line)
+	return answer, err
+}
+
+// ask writes text and reads a line, and what may have come behind it.
+func (c *Conn) ask(text string) (line, rest []byte, err error) {
+	if _, err := c.f.WriteString(text); err != nil {
+		return nil, nil, err
 	}
 	var buf [512]byte
 	n := 0
 	for {
 		k, err := c.f.Read(buf[n:])
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		n += k
 		if i := bytes.Index(buf[:n], []byte("\r\n")); i >= 0 {
-			return buf[:i], nil
+			return buf[:i], buf[i+2 : n], nil
 		}
 		if n == len(buf) {
-			return nil, ErrMalformed
+			return nil, nil, ErrMalformed
 		}
 	}
 }
@@ -202,9 +211,19 @@ func (c *Conn) send(m *Message, flags byte, body []byte) error {
 	return err
 }
 
+// Read reads what came early, then the socket.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	return c.f.Read(p)
+}
+
 func (c *Conn) receive() (*Message, error) {
 	head := make([]byte, fixedSize, 512)
-	if _, err := io.ReadFull(c.f, head); err != nil {
+	if _, err := io.ReadFull(c, head); err != nil {
 		return nil, err
 	}
 	_, _, total, err := sizes(head)
@@ -212,7 +231,7 @@ func (c *Conn) receive() (*Message, error) {
 		return nil, err
 	}
 	b := append(head, make([]byte, total-fixedSize)...)
-	if _, err := io.ReadFull(c.f, b[fixedSize:]); err != nil {
+	if _, err := io.ReadFull(c, b[fixedSize:]); err != nil {
 		return nil, err
 	}
 	return parse(b)
