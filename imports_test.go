@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"internal/testutil":            {"."},
 	"internal/testutil/old":        {"internal/seccomp"},
 	// Benchmarks build the same container in C and as an OCI bundle, for which they compile the default filter.
-	"bench":         {".", "cgroups", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "rootfs"},
+	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "rootfs"},
