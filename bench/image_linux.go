@@ -308,6 +308,7 @@ func compareImages(l *imageLayout, scratch string) error {
 				faults[e.name] = err
 				continue
 			}
+			fmt.Fprintf(os.Stderr, "%s %s %.2f s\n", filepath.Base(l.dir), e.name, took.Seconds())
 			times[e.name], peaks[e.name] = append(times[e.name], took.Seconds()), max(peaks[e.name], peak)
 		}
 	}
