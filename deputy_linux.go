@@ -25,7 +25,7 @@ import (
 // Every path is resolved by openat2(2), or is a single name. A call that fails ends the deputy, which tells the errno; the
 // next call has another made. Of the errors that are ordinary it tells and goes on.
 type deputy struct {
-	r       *running
+	send    func() (*stage.Child, error)
 	ctx     context.Context
 	release func()
 
@@ -42,7 +42,8 @@ func (r *running) deputize(ctx context.Context) (*deputy, error) {
 	if !ok {
 		return nil, errGone
 	}
-	return &deputy{r: r, ctx: ctx, release: leave}, nil
+	send := func() (*stage.Child, error) { return r.send(visiting{kinds: unix.CLONE_NEWNS, inside: emitDeputy}) }
+	return &deputy{send: send, ctx: ctx, release: leave}, nil
 }
 
 func (d *deputy) close() {
@@ -208,7 +209,7 @@ func (d *deputy) do(fd int, q question) (int, error) {
 	case cause != nil:
 		return -1, cause
 	case err == io.EOF:
-		return -1, errGone
+		return -1, ErrHelperKilled
 	}
 	return -1, err
 }
@@ -221,7 +222,7 @@ func (d *deputy) engage() error {
 	if err := context.Cause(d.ctx); err != nil {
 		return err
 	}
-	child, err := d.r.send(visiting{kinds: unix.CLONE_NEWNS, inside: emitDeputy})
+	child, err := d.send()
 	if err != nil {
 		return err
 	}

@@ -415,6 +415,9 @@ type NetworkRequest = struct {
 	ID, Hostname string
 	// Rootless says that the container lives in a user namespace made without privilege.
 	Rootless bool
+	// Attended says that the program which attaches the container lives as long as it does: the host program of a container that is not
+	// detached, or the monitor of one that is.
+	Attended bool
 }
 
 // NetworkAttachment is one container's place in a network.

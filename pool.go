@@ -108,7 +108,7 @@ var poolOptions = map[string]string{
 	"domainname": "WithDomainname", "cgroup": "WithCgroup", "cgroupOff": "WithoutCgroup", "bestEffort": "WithBestEffort", "sysctls": "WithSysctl",
 	"stopSignal": "WithStopSignal", "logger": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
 	"deviceRules": "WithDeviceRules", "detach": "WithDetached", "alone": "WithLandlockOnly", "hooks": "WithHook", "restart": "WithRestart",
-	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting",
+	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting", "restore": "WithRestore",
 }
 
 // NewPool makes a pool of containers that [New] would make from the same options, and begins to fill it. A command need not
@@ -165,6 +165,7 @@ func (s *spec) validatePool() error {
 		{s.log != nil, "WithLog", "give each run its own streams"},
 		{s.health != nil, "WithHealthCheck", "a container of a pool is used once"},
 		{s.attachable, "WithAttachable", "give each run its own streams"},
+		{s.restore != nil, "WithRestore", "a checkpoint is restored once"},
 		{s.alone, "WithLandlockOnly", "there is nothing to make beforehand"},
 		{s.process.notify.recorder != nil, "WithSeccompRecorder", "a recorder is for single runs"},
 		{s.cgroup.Name != "", "WithCgroup", "one name is not enough for a pool; leave it out"},

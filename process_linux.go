@@ -207,11 +207,7 @@ func (r *running) supervise(p *Process) {
 // kernel is asked (PIDFD_GET_INFO).
 func (r *running) collect() (*Result, error) {
 	res := &Result{ExitCode: -1}
-	var exit linux.Exit
-	err := r.pidfd.Control(func(fd int) (err error) {
-		exit, err = linux.WaitidFD(fd, unix.WALL)
-		return err
-	})
+	exit, err := r.reap()
 	if err == nil {
 		res.setStatus(exit.Status)
 		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
@@ -229,8 +225,38 @@ func (r *running) collect() (*Result, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	if errors.Is(err, unix.EAGAIN) {
+		return res, &Error{Op: "wait", ID: r.spec.id, Err: fmt.Errorf("%w: a tracer keeps the process that has ended", ErrStatusUnknown),
+			Remedy: "let the tracer (ptrace(2)) wait for it, or end the tracer"}
+	}
 	return res, &Error{Op: "wait", ID: r.spec.id, Err: ErrStatusUnknown,
 		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
+}
+
+// tracerPatience is how long a tracer may keep a process that has ended from its parent.
+var tracerPatience = 10 * time.Second
+
+// reap collects the process, which has ended. As long as somebody traces it, the tracer comes first (ptrace(2)), of which nothing tells
+// but asking again.
+func (r *running) reap() (exit linux.Exit, err error) {
+	wait := func(fd int) (err error) {
+		exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG)
+		return err
+	}
+	pause := time.Millisecond
+	for until := time.Now().Add(tracerPatience); ; pause = min(2*pause, 50*time.Millisecond) {
+		if err = r.pidfd.Control(wait); !errors.Is(err, unix.EAGAIN) {
+			return exit, err
+		}
+		if time.Now().After(until) {
+			pid := r.child.Pid
+			go func() {
+				_ = linux.Retry(func() error { return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WALL, nil) })
+			}()
+			return exit, err
+		}
+		time.Sleep(pause)
+	}
 }
 
 func (res *Result) setStatus(st unix.WaitStatus) {

@@ -139,7 +139,7 @@ func (c *Container) mayRevive(v *revival, p *Process) bool {
 	if r := p.result; c.spec.detach.on && r != nil && r.Reason != ReasonUnknown { // another program may have ended it
 		why = r.Reason
 	}
-	return began && v.ctx.Err() == nil && why != ReasonStopped && why != ReasonCanceled
+	return began && v.ctx.Err() == nil && why != ReasonStopped && why != ReasonCanceled && why != ReasonCheckpointed
 }
 
 // pauseBefore waits before the next run; false means that there is to be none.

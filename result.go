@@ -36,10 +36,12 @@ const (
 	ReasonStopped
 	// ReasonUnhealthy: its health checks failed; see [HealthCheck].End.
 	ReasonUnhealthy
+	// ReasonCheckpointed: it was written to disk ([Container.Checkpoint]), to go on later.
+	ReasonCheckpointed
 )
 
 var reasonNames = [...]string{"unknown", "exited", "signaled", "out of memory", "timed out", "CPU time limit", "output limit",
-	"disk limit", "canceled", "stopped", "unhealthy"}
+	"disk limit", "canceled", "stopped", "unhealthy", "checkpointed"}
 
 // String returns "out of memory" and the like.
 func (r Reason) String() string {

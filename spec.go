@@ -69,6 +69,8 @@ type spec struct {
 	pod  podSpec
 
 	nesting nestingSpec
+
+	restore *string // directory of a checkpoint
 }
 
 // processSpec is what a process was asked to be.
@@ -169,6 +171,7 @@ func (s *spec) validate() error {
 	add(s.validateInit())
 	add(s.validatePod())
 	add(s.validateNesting())
+	add(s.validateRestore())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateMonitor()...))
 	add(errors.Join(s.validateLog()...))

@@ -57,6 +57,7 @@ type running struct {
 	tty     *os.File
 	tracer  *tracer
 	root    *os.File
+	tree    madeOf // what the root filesystem was made of
 	// inMemory says that the writable layer is a filesystem in memory, whose use can be asked for.
 	inMemory  bool
 	full      bool        // the throw-away layer had no space left at the end
@@ -127,8 +128,8 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready}
-	p, err := r.start(a.ctx, stop)
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, early: a.spec.restore != nil}
+	p, err := r.begin(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
@@ -148,6 +149,17 @@ func (c *Container) create(a *attempt, stop bool) error {
 	}
 	a.run, a.proc, a.iso = r, p, r.iso
 	return nil
+}
+
+// begin starts the command, or restores what was written to disk.
+func (r *running) begin(ctx context.Context, stop bool) (*Process, error) {
+	if r.spec.restore == nil {
+		return r.start(ctx, stop)
+	}
+	if stop {
+		return nil, fmt.Errorf("%w: a container that is restored (WithRestore) is started, not created", ErrUnsupported)
+	}
+	return r.restore(ctx)
 }
 
 // start acquires everything, makes the stage and follows it until the command runs, or waits to.
@@ -501,7 +513,7 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 	}
 	var a NetworkAttachment
 	late, err := call(ctx, func(ctx context.Context) (err error) {
-		a, err = r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged()})
+		a, err = r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged(), Attended: !r.spec.detach.on || r.spec.detach.sup != nil})
 		return err
 	})
 	if late != nil {

@@ -21,12 +21,13 @@ var errOS = fmt.Errorf("%w: containers need Linux, this is %s", ErrUnsupported, 
 
 type running struct{}
 
-func (r *running) exec(context.Context, *spec) (*Process, error) { return nil, errOS }
-func (r *running) shutExec()                                     {}
-func (r *running) close() error                                  { return nil }
-func (r *running) rootView() (*rootfs.Root, error)               { return nil, errOS }
-func (r *running) memoryLimit() int64                            { return 0 }
-func (r *running) watchable() bool                               { return false }
+func (r *running) exec(context.Context, *spec) (*Process, error)     { return nil, errOS }
+func (r *running) shutExec()                                         {}
+func (r *running) close() error                                      { return nil }
+func (r *running) rootView() (*rootfs.Root, error)                   { return nil, errOS }
+func (r *running) view(context.Context, State) (*rootfs.View, error) { return nil, errOS }
+func (r *running) memoryLimit() int64                                { return 0 }
+func (r *running) watchable() bool                                   { return false }
 func (r *running) watch(context.Context, []cgroups.PressureTrigger) iter.Seq2[cgroups.Event, error] {
 	return func(func(cgroups.Event, error) bool) {}
 }
@@ -77,6 +78,8 @@ func (r *running) unmount(context.Context, string, bool, bool) error { return er
 func (r *running) actingIn(context.Context, *rootfs.Root, func(context.Context, *rootfs.Root) error) error {
 	return errOS
 }
+
+func (r *running) checkpoint(context.Context, *Process, CheckpointConfig) error { return errOS }
 
 func (r *running) recorded(*cgroups.Resources) error         { return errOS }
 func (r *running) record(cgroups.Resources, Isolation) error { return errOS }

@@ -3,6 +3,8 @@
 package examples_test
 
 import (
+	"context"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -45,6 +47,15 @@ func TestRunNetwork(t *testing.T) {
 		r.wantErr(t, 0, `^  port \d+/udp of the host leads to 53$`, `^  port \d+/tcp of the host leads to 80$`)
 		run("-P", "true").wantErr(t, 125, `-P needs -image`)
 
+		parent := uplink(t, host)
+		r = run("-net", "macvlan:"+parent, "-subnet", "192.0.2.0/24", "-ip", "192.0.2.7", "--", "busybox", "ip", "-o", "addr", "show", "eth0")
+		r.want(t, 0, `192\.0\.2\.7/24`)
+		run("-net", "device:"+parent, "--", "busybox", "ip", "-o", "addr", "show", "eth0").want(t, 0, `192\.0\.2\.2/24`)
+		run("-net", "routed", "-p", "8081:80", "true").wantErr(t, 0, `^  eth0 is on network run-routed with \[10\.[\d.]+/32`, `^  port 8081/tcp of the host leads to 80$`)
+		run("-net", "macvlan:nowhere", "true").wantErr(t, 125, `not found: parent: network device nowhere`)
+		run("-net", "macvlan:"+parent, "-p", "80", "true").wantErr(t, 125, `need -net bridge`)
+		run("-net", "cni:none-of-that-name", "true").wantErr(t, 125, `not found`)
+
 		id := "caisson-examples-" + filepath.Base(c.dir)
 		run("-q", "-detach", "-id", id, "-net", "bridge:examples", "--", "sleep", "1000").want(t, 0, id)
 		state, err := host.Cookie()
@@ -63,3 +74,27 @@ func TestRunNetwork(t *testing.T) {
 
 // stateOf is where the networks of a host namespace are recorded.
 func stateOf(cookie uint64) string { return "/run/caisson/netns/" + strconv.FormatUint(cookie, 10) }
+
+// uplink gives the host a device with an address of 192.0.2.0/24, and returns its name.
+func uplink(t *testing.T, host *netns.Namespace) string {
+	t.Helper()
+	world, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { world.Close() })
+	wan, err := netns.NewBridge(netns.BridgeConfig{Name: "wan", Host: world, Internal: true, Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := (&netns.Networks{Endpoints: []netns.Endpoint{{Network: wan}}}).Connect(context.Background(), host, "host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Detach(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return "eth0"
+}

@@ -13,6 +13,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // Layer is a layer to be, for [Store.Write]: what it is made of, and its line in the image's history. Make it with [DiffLayer],
@@ -25,8 +27,15 @@ type Layer struct {
 	// of is an image that has the layer, the lowest being number 0.
 	of     string
 	number int
+	// stored is a layer whose blob is in the store.
+	stored *storedLayer
 
 	history *ocispec.History
+}
+
+type storedLayer struct {
+	desc   ocispec.Descriptor
+	diffID digest.Digest
 }
 
 // TarLayer is a layer made of an archive, compressed with gzip or zstd or not. It is kept as it is, byte for byte, after a look at its
@@ -88,15 +97,19 @@ func (l Layer) History(h ocispec.History) Layer {
 }
 
 // empty says that there are no files.
-func (l Layer) empty() bool { return l.archive == nil && l.kept == nil && l.of == "" }
+func (l Layer) empty() bool {
+	return l.archive == nil && l.kept == nil && l.of == "" && l.stored == nil
+}
 
-// Tree is a directory that is read: a path, or an open directory. It may be hostile and need not hold still: nothing outside of it
+// Tree is a directory that is read: a path, an open directory, or the root directory of a container. It may be hostile and need not hold still: nothing outside of it
 // is ever read, no link is followed, and no device or FIFO opened.
 type Tree struct {
 	// Path is resolved as usual, symbolic links included.
 	Path string
 	// File is a directory, opened with O_PATH or for reading, that is used instead of Path. It stays the caller's.
 	File *os.File
+	// Root is the root directory of a container, used instead of both; see [rootfs.View].
+	Root *rootfs.Root
 }
 
 // TreeOptions say how a tree becomes an archive. The zero value keeps everything as it is, times to the nanosecond.
@@ -183,6 +196,8 @@ func (nopCloser) Close() error { return nil }
 // putLayer stores a layer, for callers that hold the lock.
 func (s *Store) putLayer(ctx context.Context, l Layer, c Compression) (d ocispec.Descriptor, diffID digest.Digest, err error) {
 	switch {
+	case l.stored != nil:
+		return l.stored.desc, l.stored.diffID, nil
 	case l.of != "":
 		return s.existingLayer(l.of, l.number)
 	case l.kept != nil:

@@ -131,11 +131,10 @@ func (p *packer) level(up *treeReader, path string, lower []*treeReader) ([]subd
 		return nil, sysErr("openat2", err)
 	}
 	defer unix.Close(fd)
-	names, err := listAt(fd)
+	names, err := namesIn(fd)
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
 	below, err := openLower(lower, path)
 	defer closeLower(below)
 	if err != nil {
@@ -179,7 +178,7 @@ func (p *packer) deleted(path string, names []string, below []lowerDir) error {
 	seen := map[string]bool{}
 	var gone []string
 	for _, d := range below {
-		old, err := listAt(d.fd)
+		old, err := namesIn(d.fd)
 		if err != nil {
 			return err
 		}

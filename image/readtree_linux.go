@@ -2,23 +2,38 @@ package image
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // treeReader is a directory that is read, of which nothing is believed. Paths are resolved by the kernel beneath it and through no symbolic
 // link; what is neither a directory nor a regular file is never opened but as a handle.
 type treeReader struct {
-	root int
+	root  int
+	actor linux.Actor // opens what this process may not; nil if there is none
 }
 
 // openReader opens a tree.
 func openReader(t Tree) (*treeReader, error) {
 	const how = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	if t.Root != nil {
+		f, err := t.Root.OpenPath("/")
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		r, err := openReader(Tree{File: f})
+		if err == nil {
+			r.actor = rootfs.ActorOf(t.Root)
+		}
+		return r, err
+	}
 	if t.File == nil {
 		fd, err := linux.RetryFD(func() (int, error) { return unix.Open(t.Path, how, 0) })
 		if err != nil {
@@ -39,15 +54,24 @@ func openReader(t Tree) (*treeReader, error) {
 
 func (r *treeReader) close() { unix.Close(r.root) }
 
+// open opens a directory or a regular file for reading.
 func (r *treeReader) open(dir int, path string, flags int) (int, error) {
-	return linux.Openat2FD(dir, path, linux.OpenHow{Flags: flags | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_NONBLOCK,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+	return r.openat(dir, path, flags|unix.O_NOCTTY|unix.O_NONBLOCK)
 }
 
 // handle opens a file without opening what it is.
 func (r *treeReader) handle(dir int, path string) (int, error) {
-	return linux.Openat2FD(dir, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+	return r.openat(dir, path, unix.O_PATH)
+}
+
+func (r *treeReader) openat(dir int, path string, flags int) (int, error) {
+	const resolve = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+	flags |= unix.O_NOFOLLOW
+	fd, err := linux.Openat2FD(dir, path, linux.OpenHow{Flags: flags, Resolve: resolve})
+	if (err == unix.EACCES || err == unix.EPERM) && r.actor != nil {
+		return r.actor.Open(dir, path, flags, 0, resolve)
+	}
+	return fd, err
 }
 
 // openDir opens a directory for reading; "" is the root.
@@ -56,6 +80,19 @@ func (r *treeReader) openDir(path string) (int, error) {
 		path = "."
 	}
 	return r.open(r.root, path, unix.O_RDONLY|unix.O_DIRECTORY)
+}
+
+// namesIn lists an open directory, in the order of the names' bytes. What may not be searched any more is listed all the same.
+func namesIn(fd int) ([]string, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	f := os.NewFile(uintptr(n), "directory")
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
 }
 
 // treeFile is a file of a tree. It stays that file, whatever becomes of its name.

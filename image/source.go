@@ -94,6 +94,7 @@ func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 	if d.Release, err = r.store.takeLease(r.lease, u.keys); err != nil {
 		return nil, err
 	}
+	d.Origin = u.Manifest.Digest.String()
 	d.RootMode, d.Notes = u.rootMode, append(d.Notes, u.Notes...)
 	return d, nil
 }

@@ -101,3 +101,13 @@ func family(a netip.Addr) string {
 	}
 	return "6"
 }
+
+// within returns the range that lies in subnet p, or p.
+func within(p netip.Prefix, ranges []netip.Prefix) netip.Prefix {
+	for _, r := range ranges {
+		if p.Contains(r.Addr()) {
+			return r
+		}
+	}
+	return p
+}

@@ -58,7 +58,9 @@ type BridgeConfig struct {
 	Parent string
 	VLAN   int
 
-	link linkSpec
+	link  linkSpec
+	addrs []netip.Prefix               // of a Device
+	open  func(*os.File, Status) error // of a Tun
 }
 
 // Journal records what outlives a program that is killed, so that a later one can undo it. Add is called before the thing is
@@ -207,6 +209,8 @@ type Endpoint struct {
 	NoDefaultRoute bool
 	// Limits bound what is carried. Default: nothing is bounded.
 	Limits Limits
+	// Egress says what the container may connect to by the endpoint. Default, nil: whatever the network reaches.
+	Egress *Egress
 }
 
 func (e *Endpoint) validate(i int) error {
@@ -254,6 +258,12 @@ func (e *Endpoint) validate(i int) error {
 	if e.Limits.any() && !cfg.link.Kind.ruled() {
 		add("Limits", "network %s does not pass the host (%v)", cfg.Name, cfg.link.Mode)
 	}
+	if err := e.Egress.validate(); err != nil {
+		add("Egress", "%v", err)
+	}
+	if e.Egress != nil && !cfg.link.Kind.bridged() {
+		add("Egress", "network %s has no bridge", cfg.Name)
+	}
 	if len(e.Ports) > 0 && cfg.Internal {
 		add("Ports", "network %s is internal", cfg.Name)
 	}
@@ -276,6 +286,9 @@ type Request = struct {
 	ID, Hostname string
 	// Rootless says that the container lives in a user namespace made without privilege.
 	Rootless bool
+	// Attended says that the program which attaches the container lives as long as it does: only then can it serve the container
+	// names, and carry what is sent to ports that are published on the host's loopback addresses.
+	Attended bool
 }
 
 // Attachment is a container's place in its networks; it is caisson.NetworkAttachment.

@@ -50,7 +50,8 @@ func (c *Connection) reserve(ctx context.Context) error {
 		}
 	}
 	for i := range c.nets.Endpoints {
-		if err := checkLimits(&c.nets.Endpoints[i].Limits); err != nil {
+		e := &c.nets.Endpoints[i]
+		if err := errors.Join(checkLimits(&e.Limits), checkEgress(e.Egress)); err != nil {
 			return err
 		}
 	}
@@ -187,9 +188,18 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits}
-	if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
+	if n.Kind == kindDevice {
+		if e.Addresses, err = w.Network.config().deviceAddresses(); err != nil {
+			return err
+		}
+	} else if e.Addresses, err = n.lease(s, id, w.Addresses); err != nil {
 		return err
+	}
+	if n.Kind == kindRouted { // no neighbours
+		for j, p := range e.Addresses {
+			e.Addresses[j] = whole(p.Addr())
+		}
 	}
 	for _, name := range append([]string{c.req.Hostname, c.req.ID}, w.Aliases...) {
 		if name = strings.ToLower(name); validHost(name) && !slices.Contains(e.Names, name) {
@@ -241,6 +251,10 @@ func (c *Connection) Record() (owner string, version int, data []byte) {
 // Attach makes the devices, and the rules of the host. When ctx ends meanwhile, what was made is left to Detach.
 func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if c.durable {
+		if c.unattended() && slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Egress.named() }) {
+			return &Error{Op: "enforce an egress policy", Err: fmt.Errorf("%w: the container is detached, and no server of names outlives this program", ErrInvalid),
+				Remedy: "give it a monitor (caisson.WithMonitor), or addresses instead of names"}
+		}
 		// It stands in the container's own record now.
 		if err := c.strike(); err != nil {
 			return err
@@ -251,13 +265,16 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 			return err
 		}
 		for i := range c.eps {
-			if err := c.attachEndpoint(i, t); err != nil {
+			if err := c.attachEndpoint(ctx, i, t); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := c.joinOverlays(ctx); err != nil {
 		return err
 	}
 	return c.serve(t)
@@ -288,6 +305,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
 			}
 		}
+		if err := ensureVXLAN(h, n); err != nil {
+			return &Error{Op: "make tunnels", Object: n.tunnel(), Err: privileged(err), Remedy: "another VXLAN device of the host may have the number and port"}
+		}
 		if err := ensureSub(h, n); err != nil {
 			return &Error{Op: "make VLAN", Object: vlanName(n.Parent, n.VLAN), Err: privileged(err), Remedy: lanRemedy(err)}
 		}
@@ -297,6 +317,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	}
 	if err := c.addRules(s); err != nil {
 		return &Error{Op: "add rules", Object: "table inet " + c.tableName(), Err: privileged(err)}
+	}
+	if err := c.addGuards(s); err != nil {
+		return &Error{Op: "add egress policy", Object: "table bridge " + c.tableName(), Err: privileged(err)}
 	}
 	return nil
 }
@@ -318,7 +341,7 @@ func (c *Connection) addRules(s *store) error {
 			if !n.Kind.ruled() {
 				continue
 			}
-			faults = append(faults, r.network(n, r.conn.SetAddElements), r.endpoint(c.eps[i], r.conn.SetAddElements))
+			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.endpoint(c.eps[i], r.conn.SetAddElements))
 		}
 		err := errors.Join(append(faults, r.conn.Flush())...)
 		if err == nil {
@@ -347,7 +370,7 @@ func rebuild(r *rules, s *store) error {
 }
 
 // attachEndpoint makes a pair of devices, one end on the bridge and one in the container.
-func (c *Connection) attachEndpoint(i int, t Target) error {
+func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error {
 	e, n := c.eps[i], c.states[i]
 	fail := func(err error) error {
 		op := &Error{Op: "connect to network", Object: n.Name, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "run as root")}
@@ -368,16 +391,8 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 		return err
 	}
 	defer h.Close()
-	inside := &Namespace{t.Netns}
 	if n.Kind.inside() {
-		s := &store{dir: c.stateDir()}
-		if err := s.pin(c.rec.Endpoints[i], t.Netns); err != nil {
-			return fail(err)
-		}
-		if err := makeLAN(h, n, e, int(t.Netns.Fd())); err != nil {
-			return fail(err)
-		}
-		if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
+		if err := c.attachInside(ctx, h, i, t); err != nil {
 			return fail(err)
 		}
 		return nil
@@ -386,14 +401,15 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 	if err != nil {
 		return fail(err)
 	}
-	bridge, err := h.LinkByName(n.Bridge)
-	if err != nil {
-		return fail(err)
-	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, Flags: net.FlagUp, TxQLen: -1},
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1},
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
+	}
+	if n.Kind.bridged() {
+		if err := portSysctls(e.Device); err != nil {
+			return fail(err)
+		}
 	}
 	if e.Limits.any() {
 		link, err := h.LinkByName(e.Device)
@@ -404,8 +420,35 @@ func (c *Connection) attachEndpoint(i int, t Target) error {
 			return fail(err)
 		}
 	}
+	inside := &Namespace{t.Netns}
+	if n.Kind == kindRouted {
+		if err := h.LinkSetUp(veth); err != nil {
+			return fail(err)
+		}
+		if err := routeHost(h, n, e); err != nil {
+			return fail(err)
+		}
+		if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
+			return fail(err)
+		}
+		return settle(h, e.Device)
+	}
+	bridge, err := h.LinkByName(n.Bridge)
+	if err != nil {
+		return fail(err)
+	}
 	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
 		return fail(err)
+	}
+	if err := h.LinkSetUp(veth); err != nil {
+		return fail(err)
+	}
+	for _, p := range e.Addresses {
+		if p.Addr().Is6() {
+			if err := introduce(h, bridge, p.Addr(), mac); err != nil {
+				return fail(err)
+			}
+		}
 	}
 	if len(e.Ports) > 0 {
 		// Where the bridge hands packets to the rules itself (br_netfilter), one that a container sends to a port it has
@@ -440,12 +483,22 @@ func (c *Connection) configureInside(i int) error {
 	if err := h.LinkSetUp(link); err != nil {
 		return err
 	}
+	if n.Kind == kindDevice && len(n.Subnets) == 0 {
+		if err := e.Saved.configure(h, link, false, false); err != nil {
+			return err
+		}
+	}
 	for _, p := range e.Addresses {
 		if err := addAddress(h, link, p); err != nil {
 			return err
 		}
 	}
 	for j, g := range n.Gateways {
+		if n.Kind == kindRouted {
+			if err := routeGateway(h, link, g); err != nil {
+				return err
+			}
+		}
 		if !n.leadsOut(j) || !c.defaultRoute(i, n.Subnets[j].Addr().Is4()) {
 			continue
 		}
@@ -460,7 +513,7 @@ func (c *Connection) configureInside(i int) error {
 			return fmt.Errorf("default route by %v of %v: %w", g, n.Subnets[j], err)
 		}
 	}
-	if err := settle(h, e.Interface); err != nil {
+	if err := settle(h, e.Interface); err != nil || n.Kind.bridged() {
 		return err
 	}
 	for _, p := range e.Addresses {
@@ -500,7 +553,7 @@ func (c *Connection) Detach(ctx context.Context) error {
 	c.reserved = nil
 	err := c.host.inHost(func() error { return undo(ctx, &c.rec) })
 	if err == nil {
-		err = c.strike()
+		err = errors.Join(c.strike(), c.leaveOverlays(ctx))
 	}
 	return errors.Join(append(faults, err)...)
 }
@@ -559,11 +612,18 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	}
 	defer h.Close()
 	u.ruled = u.ruled || n == nil || n.Kind.ruled()
-	if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
-		return err
+	if n == nil || n.Kind.ruled() {
+		if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
+			return err
+		}
 	}
 	if e != nil && e.Limits.Upload.BitsPerSecond > 0 {
 		if err := errors.Join(removeForward(u.table, e.Device), removeLink(h, ifbOf(e.ID), "ifb", "")); err != nil {
+			return err
+		}
+	}
+	if e != nil && e.Egress != nil {
+		if err := removeGuard(u.table, e); err != nil {
 			return err
 		}
 	}
@@ -573,7 +633,7 @@ func (u *undoing) endpoint(ref endpointRef) error {
 		}
 	}
 	if e != nil {
-		if err := u.rules(e); err != nil {
+		if err := u.rules(n, e); err != nil {
 			return err
 		}
 	}
@@ -590,11 +650,13 @@ func (u *undoing) endpoint(ref endpointRef) error {
 }
 
 // rules deletes the elements of an endpoint. If any of them is missing all are made afresh, without it, after it is released.
-func (u *undoing) rules(e *epState) error {
-	if len(e.Ports) == 0 {
+func (u *undoing) rules(n *netState, e *epState) error {
+	if len(e.Ports) == 0 && (n == nil || n.Kind != kindRouted) {
 		return nil
 	}
-	return u.delete(func(r *rules) error { return r.endpoint(e, r.conn.SetDeleteElements) })
+	return u.delete(func(r *rules) error {
+		return errors.Join(r.pair(n, e, r.conn.SetDeleteElements), r.endpoint(e, r.conn.SetDeleteElements))
+	})
 }
 
 // delete deletes elements of the table; that they or it are missing is no fault.
@@ -623,6 +685,11 @@ func (u *undoing) delete(f func(*rules) error) error {
 func (u *undoing) network(h *netlink.Handle, n *netState) error {
 	if sub := n.sub(); sub != "" {
 		if err := removeLink(h, sub, "vlan", aliasOf(n.Name)); err != nil {
+			return err
+		}
+	}
+	if tunnel := n.tunnel(); tunnel != "" {
+		if err := removeLink(h, tunnel, "vxlan", aliasOf(n.Name)); err != nil {
 			return err
 		}
 	}

@@ -68,6 +68,10 @@ func (upstreamZone) lookup(name string) ([]netip.Addr, bool) {
 	switch name {
 	case "www.example.org":
 		return []netip.Addr{netip.MustParseAddr("198.51.100.7")}, true
+	case "host.example.org", "other.example.org": // the world's own addresses
+		return []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8:c5::2")}, true
+	case "inner.example.org": // the host's
+		return []netip.Addr{netip.MustParseAddr("192.168.7.1")}, true
 	case "many.example.org":
 		var l []netip.Addr
 		for i := range 200 {

@@ -19,6 +19,7 @@ import (
 type nameServer struct {
 	zone     zone
 	upstream func() []netip.AddrPort // nil: nothing is forwarded
+	policy   *namePolicy             // nil: all names may be asked for
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 
 	ctx    context.Context
@@ -131,12 +132,23 @@ func (s *nameServer) local(raw []byte, tcp bool) (*query, []byte) {
 		return &q, q.reply(code, tcp, nil)
 	}
 	if msg, done := q.answer(s.zone, tcp); done {
-		return &q, msg
+		return &q, s.opened(&q, msg, tcp, true)
+	}
+	if s.policy.refuses(q.name) {
+		return &q, q.reply(dnsmessage.RCodeNameError, tcp, nil)
 	}
 	if s.upstream == nil {
 		return &q, q.reply(dnsmessage.RCodeRefused, tcp, nil)
 	}
 	return &q, nil
+}
+
+// opened returns an answer once what it names may be reached.
+func (s *nameServer) opened(q *query, msg []byte, tcp, trusted bool) []byte {
+	if s.policy.note(q.name, msg, trusted) != nil {
+		return q.reply(dnsmessage.RCodeServerFailure, tcp, nil)
+	}
+	return msg
 }
 
 // streams serves TCP: a connection carries queries one after the other.
@@ -207,7 +219,7 @@ func (s *nameServer) forward(q *query, raw []byte, network string) []byte {
 		answer, err := s.ask(q, raw, id, network, server)
 		if err == nil {
 			binary.BigEndian.PutUint16(answer, q.header.ID)
-			return answer
+			return s.opened(q, answer, network == "tcp", false)
 		}
 		if s.ctx.Err() != nil {
 			break

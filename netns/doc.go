@@ -14,8 +14,10 @@
 // ports that are published. Containers of different networks do not reach each other, and none reaches the host's own
 // services unless [BridgeConfig.HostAccess] lets them.
 //
-// A [LAN] connects containers to the network of a device of the host instead, by macvlan, ipvlan or 802.1Q. One container may be on
-// networks of several kinds: each is a [Network], and an [Endpoint] of [Networks].
+// Beside a [Bridge] there are other kinds of networks. A [Routed] connects each container to the host alone, point to point. A [LAN]
+// connects containers to the network of a device of the host, by macvlan, ipvlan or 802.1Q. A [Device] is moved into a container and
+// given back. A [Tun] ends in a file of this program. An [Overlay] spans several hosts. One container may be on networks of several kinds: each is a [Network],
+// and an [Endpoint] of [Networks].
 //
 // Other choices need no network of this package: without WithNetwork a container has a loopback device and nothing else,
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a
@@ -26,6 +28,7 @@
 //   - A bridge for each network, and a device for each endpoint, whose names begin with "cs".
 //   - One table "inet caisson" in nftables, of a fixed number of rules: see [BridgeConfig]. Tables and rules of others are
 //     neither read nor changed.
+//   - For endpoints with an egress policy a table "bridge caisson".
 //   - For an endpoint whose upload is limited a device whose name begins with "ci", and a chain in the table "netdev caisson".
 //   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
 //     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
@@ -49,7 +52,8 @@
 // On the host's addresses a port is published by an entry in a map of nftables: packets keep their source address. Connections to
 // 127.0.0.1 and ::1 are carried by the program (a proxy), because the kernel does not let packets with such addresses leave the
 // loopback device; route_localnet, which would, is never set. So the loopback addresses answer for as long as the
-// program runs, the others also after, for a detached container.
+// program runs, the others also after, for a detached container. The monitor of a detached container
+// (caisson.WithMonitor) carries them, and serves names, as long as the container runs: whatever happens to the program that started it.
 //
 // # Privileges
 //

@@ -50,7 +50,7 @@ func (c *Connection) hostsFile() string {
 		}
 	}
 	writeHosts(&b, c.nets.Hosts)
-	if c.durable { // no server of names answers for the others
+	if c.unattended() { // no server of names answers for the others
 		for _, e := range c.neighbours() {
 			for _, p := range e.Addresses {
 				writeHost(&b, p.Addr(), e.Names)
@@ -60,8 +60,11 @@ func (c *Connection) hostsFile() string {
 	return b.String()
 }
 
+// unattended says that the connection outlives this program.
+func (c *Connection) unattended() bool { return c.durable && !c.req.Attended }
+
 // ownServer says whether a server of this program's answers.
-func (c *Connection) ownServer() bool { return !c.bare && !c.durable && !c.nets.DNS.Disabled }
+func (c *Connection) ownServer() bool { return !c.bare && !c.unattended() && !c.nets.DNS.Disabled }
 
 // resolvFor is the resolv.conf for a container with a server of names of ours, or without; from internal networks no other can
 // be reached.

@@ -142,7 +142,8 @@ func linkSysctls(device string, six bool) error {
 	if six {
 		off = "0"
 	}
-	return errors.Join(setSysctl(dir+"accept_ra", "0"), setSysctl(dir+"disable_ipv6", off))
+	// Nobody else has the addresses, the link-local one included: they are not looked for.
+	return errors.Join(setSysctl(dir+"accept_ra", "0"), setSysctl(dir+"accept_dad", "0"), setSysctl(dir+"disable_ipv6", off))
 }
 
 // setSysctl writes a setting unless it has the value.
@@ -290,6 +291,23 @@ func settle(h *netlink.Handle, name string) error {
 		link, err := h.LinkByName(name)
 		return err == nil && link.Attrs().OperState == netlink.OperUp, err
 	})
+}
+
+// introduce tells the host the hardware address of a container's IPv6 address. Asking for it would not be answered yet: the container
+// joins the group that is asked (RFC 4291, 2.7.1) on the kernel's own time, some milliseconds later. The host makes sure of it soon, as
+// of any that it has not used for long.
+func introduce(h *netlink.Handle, bridge netlink.Link, a netip.Addr, mac net.HardwareAddr) error {
+	n := &netlink.Neigh{LinkIndex: bridge.Attrs().Index, Family: netlink.FAMILY_V6, State: netlink.NUD_STALE, IP: a.AsSlice(), HardwareAddr: mac}
+	return h.NeighSet(n)
+}
+
+// portSysctls keeps the host's end of a pair from having IPv6 of its own, for it is a port of a bridge. Its link-local address would be made, and
+// looked for at all others.
+func portSysctls(device string) error {
+	if !haveIPv6() {
+		return nil
+	}
+	return setSysctl("/proc/sys/net/ipv6/conf/"+device+"/disable_ipv6", "1")
 }
 
 // awaitJoined waits until the calling thread's namespace listens to those who look for an address: a new IPv6 address joins

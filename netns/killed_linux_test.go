@@ -59,7 +59,9 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 }
 
 // killedAt runs the program and returns what it said.
-func killedAt(t *testing.T, strace string, n int) string {
+func killedAt(t *testing.T, strace string, n int) string { return killedRole(t, strace, n, "connect") }
+
+func killedRole(t *testing.T, strace string, n int, role string) string {
 	t.Helper()
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
@@ -71,7 +73,7 @@ func killedAt(t *testing.T, strace string, n int) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), exe)
-	cmd.Env, cmd.Stdout = testutil.Role("connect").Env, out
+	cmd.Env, cmd.Stdout = testutil.Role(role).Env, out
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func (m LANMode) kind() kind {
 	return kindMacvlan
 }
 
-// single says that only one container can be connected.
+// single says that the mode is for one container.
 func (m LANMode) single() bool { return m == MacvlanPassthru || m == VLANDevice }
 
 // routed says that there are no neighbours: everything goes out by the device.

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -96,7 +97,7 @@ func (l *linkSpec) checkSub(h *netlink.Handle, parent netlink.Link, others []*ne
 }
 
 // modules are the parts of the kernel that make devices.
-var modules = map[kind]string{kindMacvlan: "macvlan (CONFIG_MACVLAN)", kindIpvlan: "ipvlan (CONFIG_IPVLAN, CONFIG_IPVLAN_L3S)", kindVLAN: "802.1Q (CONFIG_VLAN_8021Q)"}
+var modules = map[kind]string{kindMacvlan: "macvlan (CONFIG_MACVLAN)", kindIpvlan: "ipvlan (CONFIG_IPVLAN, CONFIG_IPVLAN_L3S)", kindVXLAN: "VXLAN (CONFIG_VXLAN)", kindVLAN: "802.1Q (CONFIG_VLAN_8021Q)"}
 
 // probeKind finds out whether the kernel knows a kind of device, loading its module if need be: it asks for one that lacks
 // what each such device needs, so that none is made.
@@ -133,10 +134,10 @@ func hostAddrs(h *netlink.Handle) ([]netip.Addr, error) {
 
 // free refuses a second container where there may be one only.
 func (n *netState) free(s *store) error {
-	if !n.Mode.single() || s.isEmpty(n.Name) {
+	if !n.single() || s.isEmpty(n.Name) {
 		return nil
 	}
-	return &Error{Op: "join network", Object: n.Name, Err: fmt.Errorf("%w: mode %v is for one container", ErrExists, n.Mode), Remedy: "end the other container"}
+	return &Error{Op: "join network", Object: n.Name, Err: fmt.Errorf("%w: it is for one container", ErrExists), Remedy: "end the other container"}
 }
 
 // ensureSub makes the tagged sub-interface of the parent, unless it is there or none is needed.
@@ -219,7 +220,7 @@ func removeInside(n *netState, e *epState, parent int) error {
 	if err != nil {
 		return err
 	}
-	ours := func(l netlink.Link) bool { return l.Type() == string(n.Kind) }
+	ours := func(l netlink.Link) bool { return l.Type() == n.deviceType() }
 	i := slices.IndexFunc(links, func(l netlink.Link) bool { return ours(l) && l.Attrs().Name == e.Interface })
 	if i < 0 {
 		i = slices.IndexFunc(links, func(l netlink.Link) bool { return ours(l) && parent > 0 && l.Attrs().ParentIndex == parent })
@@ -233,8 +234,62 @@ func removeInside(n *netState, e *epState, parent int) error {
 	return nil
 }
 
+// resolveInside fills in the defaults of a network whose containers have devices without an end on the host.
+func (c *BridgeConfig) resolveInside(h *netlink.Handle, others []*netState) (*netState, error) {
+	switch c.link.Kind {
+	case kindDevice:
+		for _, o := range others {
+			if o.Parent == c.link.Parent {
+				return nil, fmt.Errorf("%s is the parent of network %s: %w", o.Parent, o.Name, unix.EBUSY)
+			}
+		}
+		return c.resolveDevice(h)
+	case kindTun, kindTap:
+		return c.resolveTun(h)
+	}
+	n, err := c.resolveLAN(h, others)
+	if err == nil {
+		n.avoid, err = hostAddrs(h)
+	}
+	return n, err
+}
+
+// attachInside makes the container's device, or moves it there.
+func (c *Connection) attachInside(ctx context.Context, h *netlink.Handle, i int, t Target) error {
+	e, n, inside := c.eps[i], c.states[i], &Namespace{t.Netns}
+	s := &store{dir: c.stateDir()}
+	if err := s.pin(c.rec.Endpoints[i], t.Netns); err != nil {
+		return err
+	}
+	configure := func() error { return inside.Do(func() error { return c.configureInside(i) }) }
+	switch n.Kind {
+	case kindTun, kindTap:
+		f, err := makeTun(n, e, inside)
+		if err != nil {
+			return err
+		}
+		if err := configure(); err != nil {
+			f.Close()
+			return err
+		}
+		return c.nets.Endpoints[i].Network.config().open(f, e.status())
+	case kindDevice:
+		if err := c.moveDevice(ctx, h, i, int(t.Netns.Fd())); err != nil {
+			return err
+		}
+	default:
+		if err := makeLAN(h, n, e, int(t.Netns.Fd())); err != nil {
+			return err
+		}
+	}
+	return configure()
+}
+
 // inside removes the device of an endpoint that has no other end on the host, and lets go of the namespace.
 func (u *undoing) inside(h *netlink.Handle, ref endpointRef, n *netState, e *epState) error {
+	if n.Kind == kindDevice {
+		return u.device(h, ref, n, e)
+	}
 	ns, err := u.store.pinned(ref)
 	if err != nil {
 		return err

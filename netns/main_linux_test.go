@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		_, err := journal.Default() // stays open
 		return err
 	}
-	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN})
+	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice})
 }
 
 const testTime = 60 * time.Second
@@ -316,7 +316,9 @@ func roleConnect() {
 	if os.Getenv("CAISSON_TEST_ANY_PORT") != "" { // there are others
 		ports = ports[1:]
 	}
-	n := &Networks{Endpoints: []Endpoint{{Network: b, Ports: ports}}}
+	e := Endpoint{Network: b, Ports: ports, Limits: Limits{Upload: Rate{BitsPerSecond: 1e9}, Download: Rate{BitsPerSecond: 1e9}},
+		Egress: &Egress{Allow: []Destination{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}}}
+	n := &Networks{Endpoints: []Endpoint{e}}
 	c, err := n.Connect(context.Background(), ns, "killed")
 	if err != nil {
 		fmt.Println("error", err)

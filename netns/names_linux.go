@@ -31,6 +31,7 @@ func (c *Connection) serveNames(t Target) error {
 		return &Error{Op: "serve names on", Object: address, Err: err}
 	}
 	s := newNameServer(c.zone(), c.upstream(), c.dialFromHost)
+	s.policy = c.namePolicy()
 	s.run(packets, streams)
 	c.services = append(c.services, s)
 	return nil
@@ -112,7 +113,7 @@ func (v *view) refresh() {
 	now := time.Now()
 	seen := map[string]bool{}
 	for _, name := range names(v.dir) {
-		if filepath.Ext(name) != ".json" {
+		if ext := filepath.Ext(name); ext != ".json" && ext != farExt {
 			continue
 		}
 		seen[name] = true

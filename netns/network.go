@@ -1,8 +1,12 @@
 package netns
 
-import "context"
+import (
+	"context"
+	"net/netip"
+)
 
-// Network is what an [Endpoint] connects a container to: a [*Bridge] or a [*LAN]. Each can also be given to
+// Network is what an [Endpoint] connects a container to: a [*Bridge], a [*Routed], a [*LAN],
+// a [*Device], a [*Tun] or an [*Overlay]. Each can also be given to
 // caisson.WithNetwork by itself, for a connection with the defaults of Endpoint.
 type Network interface {
 	// Name returns the network's name.
@@ -21,20 +25,28 @@ const (
 	kindMacvlan kind = "macvlan"
 	kindIpvlan  kind = "ipvlan"
 	kindVLAN    kind = "vlan"
+	kindRouted  kind = "routed"
+	kindDevice  kind = "device"
+	kindOverlay kind = "overlay"
+	kindVXLAN   kind = "vxlan" // of a device only
+	kindTun     kind = "tun"
+	kindTap     kind = "tap"
 )
 
 // bridged says that the network has a bridge on the host.
-func (k kind) bridged() bool { return k == kindBridge }
+func (k kind) bridged() bool { return k == kindBridge || k == kindOverlay }
 
 // ruled says that packets pass the host, by rules of ours.
-func (k kind) ruled() bool { return k.bridged() }
+func (k kind) ruled() bool { return k.bridged() || k == kindRouted }
 
 // inside says that the container's device has no other end on the host by which it could be removed: the container's
 // namespace is kept, so that it can be found there.
 func (k kind) inside() bool { return !k.ruled() }
 
 // leased says that each container has its addresses from the network's subnets.
-func (c *BridgeConfig) leased() bool { return c.link.Kind.ruled() || len(c.Subnets) > 0 }
+func (c *BridgeConfig) leased() bool {
+	return c.link.Kind.ruled() || len(c.Subnets) > 0 && c.link.Kind != kindDevice
+}
 
 // linkSpec is what distinguishes networks that are not plain bridges. It is part of the wish and of the record.
 type linkSpec struct {
@@ -42,6 +54,11 @@ type linkSpec struct {
 	Mode   LANMode `json:"mode,omitempty"`
 	Parent string  `json:"parent,omitempty"` // device of the host
 	VLAN   int     `json:"vlan,omitempty"`   // 0 is none
+
+	VNI   int        `json:"vni,omitempty"`
+	Port  int        `json:"port,omitempty"`
+	Local netip.Addr `json:"local,omitzero"`
+	Flood bool       `json:"flood,omitempty"` // others do not announce their containers
 }
 
 // sub is the name of the sub-interface of the parent that belongs to the network; "" if it has none on the host.
@@ -53,13 +70,29 @@ func (l *linkSpec) sub() string {
 }
 
 // ownMAC says that a container's device can have a hardware address of its own.
-func (l *linkSpec) ownMAC() bool { return l.Kind != kindIpvlan && l.Mode != MacvlanPassthru }
+func (l *linkSpec) ownMAC() bool {
+	return l.Kind != kindIpvlan && l.Kind != kindTun && l.Kind != kindDevice && l.Mode != MacvlanPassthru
+}
+
+// single says that only one container can be connected.
+func (l *linkSpec) single() bool { return l.Kind == kindDevice || l.Mode.single() }
+
+// direct says that the way out needs no gateway.
+func (l *linkSpec) direct() bool { return l.Kind == kindTun || l.Mode.routed() }
+
+// deviceType is the kind of the container's device as package netlink calls it.
+func (l *linkSpec) deviceType() string {
+	if l.Kind == kindTun || l.Kind == kindTap {
+		return "tuntap"
+	}
+	return string(l.Kind)
+}
 
 // givenMAC says that a container's device gets a hardware address of ours unless it was wished.
 func (n *netState) givenMAC() bool { return n.ownMAC() && n.Kind != kindVLAN }
 
 // leadsOut says that there is a way out of the jth subnet.
-func (n *netState) leadsOut(j int) bool { return n.Gateways[j].IsValid() || n.Mode.routed() }
+func (n *netState) leadsOut(j int) bool { return n.Gateways[j].IsValid() || n.direct() }
 
 // leadsOutFor says that there is one for a family.
 func (n *netState) leadsOutFor(is4 bool) bool {
@@ -69,4 +102,12 @@ func (n *netState) leadsOutFor(is4 bool) bool {
 		}
 	}
 	return false
+}
+
+// tunnel is the name of the device of an overlay's tunnels; "" if there is none.
+func (n *netState) tunnel() string {
+	if n.Kind != kindOverlay {
+		return ""
+	}
+	return deviceName("csx-", n.Name)
 }

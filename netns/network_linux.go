@@ -28,7 +28,7 @@ func (c *BridgeConfig) define(s *store) (*netState, error) {
 			return nil, &Error{Op: "join network", Object: c.Name, Err: fmt.Errorf("%w: %s", ErrConflict, what),
 				Remedy: "give the same properties, or another name"}
 		}
-		if n.Kind.inside() {
+		if n.Parent != "" && n.Kind.inside() {
 			n.avoid, err = hostAddrs(h)
 		}
 		return n, errors.Join(err, n.free(s))
@@ -49,16 +49,14 @@ func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
 		return nil, err
 	}
 	if c.link.Kind.inside() {
-		n, err := c.resolveLAN(h, others)
-		if err == nil {
-			n.avoid, err = hostAddrs(h)
-		}
-		return n, err
+		return c.resolveInside(h, others)
 	}
 	if _, err := c.link.checkParent(h, others); err != nil {
 		return nil, err
 	}
-	if _, err := h.LinkByName(c.Bridge); err == nil {
+	if !c.link.Kind.bridged() {
+		// It has no device of its own.
+	} else if _, err := h.LinkByName(c.Bridge); err == nil {
 		return nil, fmt.Errorf("%w: network device %s", ErrExists, c.Bridge)
 	} else if !errors.As(err, new(netlink.LinkNotFoundError)) {
 		return nil, err
@@ -69,7 +67,7 @@ func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
 	}
 	for _, o := range others {
 		used = append(used, o.Subnets...)
-		if o.Bridge == c.Bridge {
+		if c.Bridge != "" && o.Bridge == c.Bridge {
 			return nil, fmt.Errorf("%w: bridge %s of network %s", ErrExists, c.Bridge, o.Name)
 		}
 	}
@@ -90,16 +88,10 @@ func (c *BridgeConfig) resolve(s *store, h *netlink.Handle) (*netState, error) {
 		}
 		n.Gateways = append(n.Gateways, g)
 	}
-	return n, nil
-}
-
-func within(p netip.Prefix, ranges []netip.Prefix) netip.Prefix {
-	for _, r := range ranges {
-		if p.Contains(r.Addr()) {
-			return r
-		}
+	if c.link.Kind == kindOverlay {
+		return n, c.resolveOverlay(h, n, others)
 	}
-	return p
+	return n, nil
 }
 
 func (c *BridgeConfig) chooseSubnets(used []netip.Prefix) ([]netip.Prefix, error) {

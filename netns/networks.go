@@ -34,7 +34,7 @@ type Host struct {
 
 // DNS says how names are resolved in a container. By default a server of this program's listens in the container's namespace on
 // 127.0.0.11, answers for the containers of its networks and forwards the rest; it ends with the program. A detached
-// container has no such server: the addresses of those that are there when it starts stand in its /etc/hosts, and its
+// container without a monitor has no such server: the addresses of those that are there when it starts stand in its /etc/hosts, and its
 // resolv.conf names the host's resolvers, without those that listen on a loopback address of the host.
 type DNS struct {
 	// Servers resolve the names of the world. Default: the host's, from its /etc/resolv.conf. Where this program's server
@@ -76,6 +76,9 @@ func (n *Networks) Validate() error {
 			return o.Network != nil && o.Network.config() != nil && o.Network.Name() == cfg.Name
 		}) {
 			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "%s is given twice", e.Network.Name()))
+		}
+		if e.Egress.named() && n.DNS.Disabled {
+			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need the server of names, which DNS.Disabled leaves out"))
 		}
 		ports = append(ports, e.Ports...)
 	}
@@ -142,6 +145,11 @@ func (n *Networks) Prepare(ctx context.Context, r Request) (Attachment, error) {
 func (n *Networks) Connect(ctx context.Context, ns *Namespace, name string) (*Connection, error) {
 	if name != "" && !validHost(name) {
 		return nil, fault("name", "%q is not the name of a host", name)
+	}
+	for i := range n.Endpoints {
+		if n.Endpoints[i].Egress.named() {
+			return nil, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Connect does not make")
+		}
 	}
 	c, err := n.prepare(ctx, Request{ID: name, Hostname: name})
 	if err != nil {

@@ -131,8 +131,12 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 			return err
 		}
 	}
+	byName := map[string]*netState{}
+	for _, n := range nets {
+		byName[n.Name] = n
+	}
 	for _, e := range eps {
-		if err := r.endpoint(e, r.conn.SetAddElements); err != nil {
+		if err := errors.Join(r.pair(byName[e.Network], e, r.conn.SetAddElements), r.endpoint(e, r.conn.SetAddElements)); err != nil {
 			return err
 		}
 	}
@@ -152,6 +156,9 @@ func ifname(names ...string) []byte {
 
 // network adds or deletes the elements of a network.
 func (r *rules) network(n *netState, do change) error {
+	if !n.Kind.bridged() {
+		return r.subnets(n, do)
+	}
 	one := func(set string, key []byte) error { return do(r.sets[set], []nftables.SetElement{{Key: key}}) }
 	faults := []error{one("bridges", ifname(n.Bridge)), one("same", ifname(n.Bridge, n.Bridge))}
 	if n.Internal {
@@ -160,6 +167,12 @@ func (r *rules) network(n *netState, do change) error {
 	if !n.HostAccess {
 		faults = append(faults, one("closed", ifname(n.Bridge)))
 	}
+	return errors.Join(append(faults, r.subnets(n, do))...)
+}
+
+// subnets adds or deletes the subnets that get the host's address.
+func (r *rules) subnets(n *netState, do change) error {
+	var faults []error
 	for _, s := range n.Subnets {
 		if n.NoNAT || n.Internal {
 			break
@@ -205,7 +218,7 @@ func (r *rules) endpoint(e *epState, do change) error {
 	return nil
 }
 
-var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}
+var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
 // pad makes a port as it stands in a concatenation: each part fills registers of four bytes.
 func pad(port uint16) []byte { return []byte{byte(port >> 8), byte(port), 0, 0} }

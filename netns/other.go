@@ -109,3 +109,5 @@ func (b *Bridge) Traffic(context.Context) ([]Traffic, error) {
 func (c *Connection) Traffic(context.Context) ([]Traffic, error) {
 	return nil, unsupported("count traffic")
 }
+
+func packetSocket(string, uint16) (*os.File, error) { return nil, unsupported("open packet socket") }

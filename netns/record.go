@@ -78,7 +78,9 @@ type epState struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	MAC       string         `json:"mac"`
 	Ports     []Port         `json:"ports,omitempty"` // each alone, with the host's port
+	Saved     *savedDevice   `json:"saved,omitempty"` // before it was moved
 	Limits    Limits         `json:"limits,omitzero"`
+	Egress    *Egress        `json:"egress,omitempty"`
 }
 
 // sysctlState is a setting of the host's that was changed.

@@ -13,7 +13,7 @@ func (c *Connection) serve(t Target) error {
 	c.reserved = nil
 	for _, r := range reserved {
 		target, ok := c.targetOf(r.port)
-		if c.durable || !ok { // what outlives this program must not depend on it
+		if c.unattended() || !ok { // what outlives this program must not depend on it
 			r.Close()
 			continue
 		}

@@ -11,4 +11,6 @@ type Traffic struct {
 	SentBytes, SentPackets         uint64
 	// Dropped is how many packets to the container the host dropped, above all for a limit.
 	Dropped uint64
+	// Denied is what the endpoint's egress policy dropped.
+	DeniedPackets, DeniedBytes uint64
 }

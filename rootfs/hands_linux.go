@@ -14,6 +14,9 @@ func ActBy(root *Root, by linux.Actor) *Root {
 	return &Root{file: root.file, noOpenat2: root.noOpenat2, actor: by}
 }
 
+// ActorOf returns the actor of [ActBy]; nil where there is none. It is there for package image.
+func ActorOf(root *Root) linux.Actor { return root.actor }
+
 // hands do system calls: an actor's, or without one this process's own.
 type hands struct{ linux.Actor }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/caisson-go/caisson"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/netns"
+	"github.com/caisson-go/caisson/netns/cni"
 )
 
 // network is what the command line says about the network.
@@ -25,10 +26,16 @@ type network struct {
 	hosts    []netns.Host
 	joined   *netns.Networks // once one of these is used
 	pasta    *netns.Pasta
+
+	subnets   []netip.Prefix
+	gateways  []netip.Addr
+	plugins   string
+	byPlugins *cni.Network
 }
 
 func (n *network) flags(f *flag.FlagSet) {
-	const usage = "`NETWORK`: none (loopback only), host, bridge, bridge:NAME, pasta (for ordinary users), or netns:NAME for one that ip netns made"
+	const usage = "`NETWORK`: none (loopback only), host, pasta (for ordinary users), netns:NAME for one that ip netns made, " + kindsUsage
+	n.moreFlags(f)
 	f.StringVar(&n.kind, "net", "none", usage)
 	f.StringVar(&n.kind, "network", "none", "the same as -net")
 	both(f, "p", "publish", "publish `[ADDR:][HOSTPORT:]PORT[/udp]` on the host, ranges too; with -net bridge or pasta; may be repeated", func(s string) error {
@@ -78,10 +85,10 @@ func (n *network) expose(ports []string) error {
 // options turns it into wishes.
 func (n *network) options(ctx context.Context) ([]caisson.Option, error) {
 	kind, name, _ := strings.Cut(n.kind, ":")
-	if kind != "bridge" && len(n.endpoint.Addresses)+len(n.endpoint.MAC)+len(n.endpoint.Aliases) > 0 {
+	if !ofNetns(kind) && len(n.endpoint.Addresses)+len(n.endpoint.MAC)+len(n.endpoint.Aliases) > 0 {
 		return nil, errors.New("-ip, -mac and -alias need -net bridge")
 	}
-	if kind != "bridge" && kind != "pasta" && len(n.endpoint.Ports)+len(n.dns.Servers)+len(n.hosts) > 0 {
+	if !ofNetns(kind) && !published(kind) && len(n.endpoint.Ports)+len(n.dns.Servers)+len(n.hosts) > 0 || !published(kind) && len(n.endpoint.Ports) > 0 {
 		return nil, errors.New("-p, -dns and -add-host need -net bridge or -net pasta")
 	}
 	switch {
@@ -94,21 +101,20 @@ func (n *network) options(ctx context.Context) ([]caisson.Option, error) {
 	case n.kind == "pasta":
 		n.pasta = &netns.Pasta{Ports: n.endpoint.Ports, DNS: n.dns, Hosts: n.hosts}
 		return []caisson.Option{caisson.WithNetwork(n.pasta)}, n.pasta.Validate()
-	case kind == "bridge":
-		return n.bridge(ctx, name)
+	case kind == "cni":
+		return n.cni(ctx, name)
+	case ofNetns(kind):
+		return n.joins(ctx, kind, name)
 	}
-	return nil, errors.New("-net is none, host, bridge, bridge:NAME, pasta or netns:NAME")
+	return nil, errors.New("-net is none, host, pasta, netns:NAME, " + kindsUsage)
 }
 
-func (n *network) bridge(ctx context.Context, name string) ([]caisson.Option, error) {
-	if name == "" {
-		name = "run"
-	}
-	b, err := netns.NewBridge(netns.BridgeConfig{Name: name})
+func (n *network) joins(ctx context.Context, kind, name string) ([]caisson.Option, error) {
+	made, err := n.made(kind, name)
 	if err != nil {
 		return nil, err
 	}
-	n.endpoint.Network = b
+	n.endpoint.Network = made
 	n.joined = &netns.Networks{Endpoints: []netns.Endpoint{n.endpoint}, DNS: n.dns, Hosts: n.hosts}
 	if err := n.joined.Validate(); err != nil {
 		return nil, err
@@ -124,6 +130,9 @@ func (n *network) bridge(ctx context.Context, name string) ([]caisson.Option, er
 func (n *network) report(w io.Writer) {
 	if n.pasta != nil {
 		reportPorts(w, n.pasta.Published())
+	}
+	if n.byPlugins != nil {
+		fmt.Fprintf(w, "  eth0 is on network %s with %v\n", n.byPlugins.Name(), n.byPlugins.Last().Addresses())
 	}
 	if n.joined == nil {
 		return

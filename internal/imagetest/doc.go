@@ -1,2 +1,3 @@
-// Package imagetest holds tests of containers made of images: package caisson knows nothing of package image.
+// Package imagetest holds tests of containers made of images, and of images made of containers: package caisson and package image know nothing of
+// each other.
 package imagetest
