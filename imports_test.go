@@ -51,7 +51,7 @@ var mayImport = map[string][]string{
 	"internal/testutil":            {"."},
 	"internal/testutil/old":        {"internal/seccomp"},
 	// Benchmarks build the same container in C and as an OCI bundle, for which they compile the default filter.
-	"bench":         {".", "cgroups", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},
+	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
 	"internal/nettest": {".", "netns", "netns/cni", "rootfs"},

@@ -11,6 +11,7 @@ import (
 var commands = map[string]func(*workspace) error{
 	"compare": compare, "probe": probe, "steps": steps, "throughput": throughput, "heap": heap, "mounts": mounts,
 	"memory": memory, "pauses": pauses, "hostwork": hostwork, "stats": groupStats, "exec": execs, "life": lives, "pool": pools, "judge": judged, "net": nets,
+	"image": images,
 }
 
 // Flags. Each command uses those that mean something to it.
@@ -26,6 +27,13 @@ var (
 )
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == unpackCommand {
+		if err := unpackOnly(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.CommandLine.Init("bench", flag.ExitOnError)
 	name, args := "compare", os.Args[1:]
 	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {

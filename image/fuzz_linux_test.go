@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -158,6 +159,60 @@ func FuzzLoad(f *testing.F) {
 				t.Fatalf("%v, %v", faults, err)
 			}
 			s.Unpack(ctx, images[0].Descriptor.Digest.String(), UnpackOptions{})
+		}
+	})
+}
+
+// Whatever the documents of a layout are, reading it ends, what was loaded is whole, and nothing outside of it is read.
+func FuzzLayout(f *testing.F) {
+	base, err := os.MkdirTemp("", "caisson-fuzz-")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { removeTree(base) })
+	data := plain(layer(f, file("x", "x")))
+	layerHex := sha256Hex(data.data)
+	config := `{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:` + layerHex + `"]}}`
+	f.Add(`{"imageLayoutVersion":"1.0.0"}`, indexText, manifestText, config)
+	good := `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:` + sha256Hex([]byte(config)) + `","size":` + strconv.Itoa(len(config)) +
+		`},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:` + layerHex + `","size":` + strconv.Itoa(len(data.data)) + `}]}`
+	index := `{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:` + sha256Hex([]byte(good)) + `","size":` + strconv.Itoa(len(good)) + `}]}`
+	f.Add(`{"imageLayoutVersion":"1.0.0"}`, index, good, config)
+	f.Add(`{"imageLayoutVersion":"9"}`, "{}", "", "")
+	s, err := Open(base+"/store", Options{Limits: Limits{Bytes: 4 << 20}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, layout, index, manifest, config string) {
+		ctx := context.Background()
+		dir, err := os.MkdirTemp(base, "layout-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer removeTree(dir)
+		blobs := dir + "/blobs/sha256/"
+		err = errors.Join(os.MkdirAll(blobs, 0o700), os.WriteFile(dir+"/oci-layout", []byte(layout), 0o600), os.WriteFile(dir+"/index.json", []byte(index), 0o600),
+			os.Symlink(base+"/store/index.json", blobs+strings.Repeat("0", 64)))
+		for _, b := range []string{manifest, config, string(data.data)} {
+			err = errors.Join(err, os.WriteFile(blobs+sha256Hex([]byte(b)), []byte(b), 0o600))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		images, err := s.LoadLayout(ctx, dir, LoadOptions{})
+		if err == nil && len(images) == 0 {
+			t.Fatal("neither an image nor an error")
+		}
+		for _, img := range images {
+			if _, err := s.Get(ctx, img.Descriptor.Digest.String()); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = s.Unpack(ctx, img.Descriptor.Digest.String(), UnpackOptions{})
+		}
+		if len(images) > 0 {
+			if faults, err := s.Verify(ctx); err != nil || len(faults) != 0 {
+				t.Fatalf("%v, %v", faults, err)
+			}
 		}
 	})
 }

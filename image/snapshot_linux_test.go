@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -365,5 +366,143 @@ func TestFlatten(t *testing.T) {
 	})
 	if n != 1+40+31+1 {
 		t.Errorf("%d directories", n)
+	}
+}
+
+// mountImage makes a file system in a file and returns a directory of it. The mount is attached nowhere and goes with the test, and so does
+// its loop device.
+func mountImage(t *testing.T, fstype string, size int64, mkfs []string, options ...[2]string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: file systems in files are mounted")
+	}
+	if _, err := exec.LookPath(mkfs[0]); err != nil {
+		t.Skipf("no %s on this machine: install the package that has it", mkfs[0])
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	f := must[*os.File](t)(os.Create(disk))
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(mkfs[0], append(mkfs[1:], disk)...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v", out, err)
+	}
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no loop devices here: %v", err)
+	}
+	defer control.Close()
+	var loop *os.File
+	for range 20 { // others take them too
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			t.Skipf("no loop devices here: %v", err)
+		}
+		if loop, err = os.OpenFile(fmt.Sprint("/dev/loop", n), os.O_RDWR, 0); err != nil {
+			t.Skipf("no loop devices here: %v", err)
+		}
+		cfg := unix.LoopConfig{Fd: uint32(f.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		if err = unix.IoctlLoopConfigure(int(loop.Fd()), &cfg); err == nil {
+			break
+		}
+		loop.Close()
+		if err != unix.EBUSY {
+			t.Skipf("no loop devices here: %v", err)
+		}
+	}
+	defer loop.Close()
+	fsfd, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		t.Skipf("no file system %s here: %v", fstype, err)
+	}
+	defer unix.Close(fsfd)
+	err = unix.FsconfigSetString(fsfd, "source", loop.Name())
+	for _, o := range options {
+		if o[1] != "" {
+			err = errors.Join(err, unix.FsconfigSetString(fsfd, o[0], o[1]))
+		} else {
+			err = errors.Join(err, unix.FsconfigSetFlag(fsfd, o[0]))
+		}
+	}
+	if err := errors.Join(err, unix.FsconfigCreate(fsfd)); err != nil {
+		t.Skipf("no file system %s here: %v", fstype, err)
+	}
+	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(mnt) })
+	return fmt.Sprintf("/proc/self/fd/%d", mnt)
+}
+
+// Where files can share blocks, a tree's share them with the layers.
+func TestReflink(t *testing.T) {
+	dir := mountImage(t, "xfs", 320<<20, []string{"mkfs.xfs", "-q"})
+	ctx := context.Background()
+	s := must[*Store](t)(Open(dir+"/store", Options{}))
+	big := file("big", strings.Repeat("0123456789abcdef", 1<<20))
+	putImage(t, s, "img", plain(layer(t, ent{name: "d", kind: tar.TypeDir}, big, hard("d/big", "big"))))
+	s.overlay = func() error { return errors.New("not here") }
+	sn := must[*Snapshot](t)(s.NewSnapshot(ctx, "r", "img", SnapshotOptions{}))
+	info := must[SnapshotInfo](t)(sn.Info(ctx))
+	if info.Method != MethodReflink || len(info.Why) != 1 || !strings.Contains(info.Why[0], "not here") {
+		t.Fatalf("%+v", info)
+	}
+	v := must[*SnapshotView](t)(sn.Open(ctx))
+	defer v.Close()
+	layerFile := must[*Unpacked](t)(s.Unpack(ctx, "img", UnpackOptions{})).Dirs[0] + "/big"
+	if a, b := lstat(t, v.Tree.Name()+"/big"), lstat(t, v.Tree.Name()+"/d/big"); a.Ino != b.Ino || a.Ino == lstat(t, layerFile).Ino {
+		t.Error("not one file, or the layer's")
+	}
+	var before, after unix.Statfs_t
+	unix.Statfs(dir, &before)
+	second := must[*Snapshot](t)(s.NewSnapshot(ctx, "second", "img", SnapshotOptions{Method: MethodReflink}))
+	unix.Statfs(dir, &after)
+	if used := int64(before.Bfree-after.Bfree) * before.Bsize; used > 4<<20 {
+		t.Errorf("a second one takes %d bytes", used)
+	}
+	if err := os.WriteFile(v.Tree.Name()+"/big", []byte("changed"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if st := lstat(t, layerFile); st.Size != 16<<20 {
+		t.Errorf("the layer's file has %d bytes", st.Size)
+	}
+	if err := s.RemoveSnapshot(ctx, second.Name()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.NewSnapshot(ctx, "q", "img", SnapshotOptions{Quota: 1 << 20}); !errors.Is(err, ErrQuota) {
+		t.Errorf("a quota without prjquota: %v", err)
+	}
+}
+
+// A quota holds, counts for its snapshot alone, and goes with it.
+func TestSnapshotQuota(t *testing.T) {
+	dir := mountImage(t, "ext4", 128<<20, []string{"mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "quotatype=prjquota"}, [2]string{"prjquota"})
+	ctx := context.Background()
+	s := must[*Store](t)(Open(dir+"/store", Options{}))
+	putImage(t, s, "img", snapLayers(t)...)
+	for _, m := range []Method{MethodOverlay, MethodCopy, MethodOverlay} {
+		sn := must[*Snapshot](t)(s.NewSnapshot(ctx, "q", "img", SnapshotOptions{Method: m, Quota: 4 << 20}))
+		v := must[*SnapshotView](t)(sn.Open(ctx))
+		top := v.Upper
+		if top == nil {
+			top = v.Tree
+		}
+		chunk := make([]byte, 3<<20)
+		if err := os.WriteFile(top.Name()+"/fits", chunk, 0o644); err != nil {
+			t.Errorf("%v: %v", m, err)
+		}
+		if err := os.WriteFile(top.Name()+"/more", chunk, 0o644); !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%v: %v", m, err)
+		}
+		other := must[*Snapshot](t)(s.NewSnapshot(ctx, "other", "img", SnapshotOptions{Method: m, Quota: 4 << 20}))
+		if other.rec.Project == sn.rec.Project {
+			t.Error("one project")
+		}
+		v.Close()
+		if err := errors.Join(s.RemoveSnapshot(ctx, "q"), s.RemoveSnapshot(ctx, "other")); err != nil {
+			t.Error(err)
+		}
 	}
 }
