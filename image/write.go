@@ -1,8 +1,10 @@
 package image
 
 import (
+	"archive/tar"
 	"context"
 	"encoding/json"
+	"io"
 	"maps"
 	"time"
 
@@ -10,7 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// ImageSpec says what a new image is made of. The zero value is an image without files and settings, for this machine.
+// ImageSpec says what a new image is made of. The zero value is an image without files and settings, for this machine; it has one layer, without
+// entries, since the specification asks for one.
 //
 // The same content makes the same image, with the same digest, on every machine and by every user, if Created is given and the layers are
 // made of the same files with the same times (see TreeOptions.Latest).
@@ -143,6 +146,11 @@ func (s *Store) write(ctx context.Context, spec ImageSpec) (d ocispec.Descriptor
 	}
 	b.manifest.Annotations = annotate(b.manifest.Annotations, spec.Annotations)
 	b.manifest.Subject, b.manifest.ArtifactType = spec.Subject, spec.ArtifactType
+	if len(b.manifest.Layers) == 0 { // the schema of manifests asks for one
+		if err := s.addLayer(ctx, b, noFiles, spec.Compression, created); err != nil {
+			return d, err
+		}
+	}
 	return s.putImage(b)
 }
 
@@ -169,6 +177,10 @@ func (s *Store) addLayer(ctx context.Context, b *base, l Layer, c Compression, c
 	b.config.history = append(b.config.history, h)
 	return nil
 }
+
+// noFiles is the layer of an image without files.
+var noFiles = Layer{archive: func(_ context.Context, w io.Writer, _ Limits, _ Policy) error { return tar.NewWriter(w).Close() },
+	history: &ocispec.History{Comment: "no files"}}
 
 func (b *base) append(d ocispec.Descriptor, diffID digest.Digest) {
 	b.manifest.Layers = append(b.manifest.Layers, d)

@@ -117,7 +117,7 @@ func TestWriteKeepsConfig(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	data, err = s.readBlob(got.Config, maxConfig)
-	want := `{"architecture":"amd64","config":{"Cmd":["b"],"Fancy":{"b":2}},"created":"0001-01-01T00:00:00Z","future":[1],"history":[{"created_by":"x","empty_layer":true}],"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`
+	want := `{"architecture":"amd64","config":{"Cmd":["b"],"Fancy":{"b":2}},"created":"0001-01-01T00:00:00Z","future":[1],"history":[{"created_by":"x","empty_layer":true},{"created":"0001-01-01T00:00:00Z","comment":"no files"}],"os":"linux","rootfs":{"type":"layers","diff_ids":["` + emptyArchive.String() + `"]}}`
 	if err != nil || string(data) != want {
 		t.Errorf("%s\nwant\n%s, %v", data, want, err)
 	}
@@ -140,7 +140,7 @@ func TestWriteLayers(t *testing.T) {
 	bad := errors.New("bad")
 	for name, spec := range map[string]ImageSpec{
 		"no such layer": {Layers: []Layer{ImageLayer("a", 2)}}, "no archive": {Layers: []Layer{TarLayer(bytes.NewReader([]byte("hello")))}},
-		"no base": {Base: "none"}, "edit": {Edit: func(*Settings) error { return bad }}, "bad config": {Edit: func(s *Settings) error { s.WorkingDir = "x"; return nil }},
+		"no base": {Base: "none"}, "edit": {Edit: func(*Settings) error { return bad }}, "bad config": {Base: "a", Edit: func(s *Settings) error { s.WorkingDir = "x"; return nil }},
 		"compression": {Compression: 9}, "no tree": {Layers: []Layer{DirLayer(Tree{Path: "/none"}, TreeOptions{})}},
 	} {
 		var e *Error

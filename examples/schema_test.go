@@ -1,0 +1,103 @@
+//go:build linux
+
+package examples_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/opencontainers/image-spec/schema"
+
+	"github.com/caisson-go/caisson/image"
+)
+
+// TestSchemas: the image specification's own schemas validate every document that package image writes.
+func TestSchemas(t *testing.T) {
+	ctx := context.Background()
+	s, err := image.Open(filepath.Join(t.TempDir(), "store"), image.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	day := time.Unix(1e9, 0)
+	files := image.FSLayer(fstest.MapFS{"f": {Data: []byte("x")}}, image.FSOptions{}).History(ocispec.History{CreatedBy: "x", Author: "me", Comment: "c"})
+	subject := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: "sha256:9834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0", Size: 7}
+	edit := func(c *image.Settings) error {
+		c.User, c.Env, c.Entrypoint, c.Cmd, c.WorkingDir, c.StopSignal = "1:2", []string{"A=b"}, []string{"/e"}, []string{"c"}, "/w", "SIGTERM"
+		c.ExposedPorts, c.Volumes = map[string]struct{}{"80/tcp": {}}, map[string]struct{}{"/v": {}}
+		c.Healthcheck, c.OnBuild, c.Shell, c.Author = &image.Healthcheck{Test: []string{"NONE"}}, []string{"RUN x"}, []string{"/bin/sh"}, "me"
+		c.SetLabel("k", "v")
+		return nil
+	}
+	for name, spec := range map[string]image.ImageSpec{
+		"empty": {}, "base": {Layers: []image.Layer{files}, Created: &day}, "zstd": {Layers: []image.Layer{files}, Compression: image.CompressZstd}, "plain": {Layers: []image.Layer{files}, Compression: image.CompressNone},
+		"all": {Layers: []image.Layer{files, image.NoLayer(ocispec.History{CreatedBy: "ENV"})}, Edit: edit, Annotations: map[string]string{"a": "b"}, Subject: &subject, ArtifactType: "application/vnd.test"},
+	} {
+		if _, err := s.Write(ctx, name, spec); err != nil {
+			t.Fatal(name, err)
+		}
+	}
+	if _, err := s.Write(ctx, "app", image.ImageSpec{Base: "base", Layers: []image.Layer{files}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Rebase(ctx, "rebased", image.RebaseOptions{Image: "app", From: "base", To: "zstd"})
+	if err == nil {
+		_, err = s.Squash(ctx, "squashed", image.SquashOptions{Image: "app"})
+	}
+	var archive bytes.Buffer
+	if err == nil {
+		_, err = s.Import(ctx, bytes.NewReader(tarball(t, []string{"d/"}, nil)), "imported", image.ImportOptions{})
+	}
+	if err == nil {
+		err = s.Save(ctx, &archive, "app", "all")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := validate(t, s.Dir()); n < 18 {
+		t.Errorf("%d documents", n)
+	}
+}
+
+// validate validates all documents of an image layout.
+func validate(t *testing.T, dir string) (n int) {
+	t.Helper()
+	check := func(v schema.Validator, data []byte, path string) {
+		n++
+		if err := v.Validate(bytes.NewReader(data)); err != nil {
+			t.Errorf("%s: %v\n%s", path, err, data)
+		}
+	}
+	read := func(path string) []byte {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	check(schema.ValidatorMediaTypeLayoutHeader, read(dir+"/oci-layout"), "oci-layout")
+	check(schema.ValidatorMediaTypeImageIndex, read(dir+"/index.json"), "index.json")
+	blobs, err := os.ReadDir(dir + "/blobs/sha256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blobs {
+		switch data := read(dir + "/blobs/sha256/" + b.Name()); {
+		case !bytes.HasPrefix(data, []byte("{")):
+		case bytes.Contains(data, []byte(`"rootfs":`)):
+			check(schema.ValidatorMediaTypeImageConfig, data, b.Name())
+		case bytes.Contains(data, []byte(`"layers":`)):
+			check(schema.ValidatorMediaTypeManifest, data, b.Name())
+		default:
+			t.Errorf("%s: what is this? %s", b.Name(), data)
+		}
+	}
+	return n
+}
