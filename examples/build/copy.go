@@ -156,7 +156,7 @@ func (t *transfer) digest(ctx context.Context) (string, error) {
 }
 
 func (it *item) hash() error {
-	if !it.node.mode.IsRegular() || it.sum != "" {
+	if !it.node.mode.IsRegular() || it.open == nil || it.sum != "" {
 		return nil
 	}
 	f, err := it.open()
