@@ -209,7 +209,7 @@ func (d *deputy) do(fd int, q question) (int, error) {
 	case cause != nil:
 		return -1, cause
 	case err == io.EOF:
-		return -1, errGone
+		return -1, ErrHelperKilled
 	}
 	return -1, err
 }

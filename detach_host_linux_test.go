@@ -46,6 +46,10 @@ func detachRole() {
 	if os.Getenv("CAISSON_TEST_SINGLE") != "" && !isRoot() {
 		opts = append(opts, WithIDMaps(namespaces.SingleIDMaps()))
 	}
+	if strings.HasPrefix(do, "watched-") {
+		do = strings.TrimPrefix(do, "watched-")
+		opts = append(opts, watchedOption())
+	}
 	switch do {
 	case "start", "create":
 		c, err := New(opts...)
@@ -61,14 +65,17 @@ func detachRole() {
 			fail(err)
 		}
 		say("made %d", p.Pid())
-	case "release", "remove":
+	case "release", "remove", "stop":
 		c, err := d.Load(ctx, id)
 		if err != nil {
 			fail(err)
 		}
-		if do == "release" {
+		switch do {
+		case "release":
 			_, err = c.Start(ctx)
-		} else {
+		case "stop":
+			err = c.Stop(ctx, 0)
+		default:
 			err = c.Remove(ctx)
 		}
 		if err != nil {

@@ -30,6 +30,9 @@ var (
 	// ErrStatusUnknown: the command has ended, but its status was collected by someone else, such as a
 	// wait4(-1) loop of the host program, and the kernel does not keep it (PIDFD_GET_INFO, Linux 6.15).
 	ErrStatusUnknown = errors.New("exit status unknown")
+	// ErrHelperKilled is returned when a process that did something in the container on behalf of the host program (see [Container.Mount],
+	// Copy, Dial, Listen) was killed by somebody, such as the OOM killer, before it was done. What it had begun is undone, or can be repeated.
+	ErrHelperKilled = errors.New("the process that was to do it in the container was killed")
 	// ErrForgedDevice: a device that Exec needs, /dev/null or the terminals' /dev/pts/ptmx, is not what it should be: processes of the
 	// container have put something else there.
 	ErrForgedDevice = errors.New("not the device that it should be")

@@ -21,6 +21,8 @@ type madeOf struct {
 	origin string
 	upper  string // the directory on disk of an overlay; empty for one in memory
 	mapped bool   // the container has a user namespace
+	// stacked says that it is an overlay.
+	stacked bool
 }
 
 // view opens the root filesystem.
@@ -29,7 +31,7 @@ func (r *running) view(ctx context.Context, state State) (*rootfs.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &rootfs.View{Root: root, Origin: r.tree.origin}
+	v := &rootfs.View{Root: root, Origin: r.tree.origin, Stacked: r.tree.stacked}
 	var undo undoList
 	undo.add(root.Close)
 	if err := r.fillView(ctx, v, &undo, state); err != nil {

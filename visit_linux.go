@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,9 @@ type visit struct {
 
 // syncVisit marks the descriptors that a visit passes out.
 const syncVisit = 32
+
+// syncVisitOver is the last word of a visit that has done all. One that is killed ends without it, and all else looks the same.
+const syncVisitOver = 33
 
 // visiting says what a visit is to do.
 type visiting struct {
@@ -52,7 +56,11 @@ func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) 
 	if err != nil {
 		return nil, err
 	}
-	return accompanyVisit(ctx, child, w.answer)
+	fds, err = accompanyVisit(ctx, child, w.answer)
+	if errors.Is(err, ErrHelperKilled) && pollPidfd(r.pidfd.Fd(), 0) {
+		err = errGone
+	}
+	return fds, err
 }
 
 // errGone: there is nothing to enter any more.
@@ -114,6 +122,8 @@ func (v *visit) emit(flags uint64, w visiting) {
 	if w.inside != nil {
 		w.inside(v)
 	}
+	msg := binary.NativeEndian.AppendUint64(make([]byte, 0, stage.MessageSize), syncVisitOver)
+	v.Call(unix.SYS_WRITE, "write", v.Input(stage.HostInput), program.Bytes(msg[:stage.MessageSize], "over"), program.Int(stage.MessageSize))
 	v.ExitGroup(0)
 }
 
@@ -140,10 +150,12 @@ func accompanyVisit(ctx context.Context, child *stage.Child, answer func(int) (b
 		defer forget()
 		err = child.Conn.Release()
 	}
+	over := false
 	for err == nil {
 		var msg stage.Message
 		switch msg, err = child.Conn.Recv(); {
 		case msg.FD < 0:
+			over = over || err == nil && msg.Tag == syncVisitOver
 		case answer == nil:
 			fds = append(fds, msg.FD)
 		default:
@@ -160,7 +172,10 @@ func accompanyVisit(ctx context.Context, child *stage.Child, answer func(int) (b
 		err = context.Cause(ctx)
 	}
 	if errors.Is(err, io.EOF) {
-		return fds, nil
+		if over {
+			return fds, nil
+		}
+		err = ErrHelperKilled
 	}
 	closeAll(fds)
 	return nil, visitError(err)

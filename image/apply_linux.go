@@ -68,17 +68,6 @@ func (a *applier) apply(ctx context.Context, r io.Reader) error {
 	}
 }
 
-// archiveError tells what the archive is to blame for from other faults.
-func archiveError(err error) error {
-	switch {
-	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
-		return because(ErrArchive, "%v", err)
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return because(ErrArchive, "it ends too soon")
-	}
-	return err
-}
-
 // entry writes one entry.
 func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
 	if err := a.budget.addEntry(); err != nil {

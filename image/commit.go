@@ -110,14 +110,15 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 	for _, dir := range u.Dirs {
 		p.lower = append(p.lower, Tree{Path: dir})
 	}
-	if v.Upper != nil {
+	own := u.Manifest.Digest.String() == v.Origin
+	if v.Upper != nil && own {
 		upper := p
 		upper.tree, upper.upper, upper.mounts = Tree{File: v.Upper}, true, false
 		if l, err := s.stored(ctx, upper, o); !errors.Is(err, errors.ErrUnsupported) {
 			return l, base, err
 		}
 	}
-	p.diff, p.ctimes = true, u.Manifest.Digest.String() == v.Origin
+	p.diff, p.ctimes = true, own && v.Stacked
 	l, err := s.stored(ctx, p, o)
 	return l, base, err
 }

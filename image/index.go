@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -232,21 +233,31 @@ func (s *Store) manifest(d ocispec.Descriptor) (*ocispec.Manifest, error) {
 	return parseManifest(data, d.MediaType)
 }
 
-// Tag gives the image that is found under name one more name.
-func (s *Store) Tag(ctx context.Context, name, newName string) error {
-	ref, err := ParseReference(newName)
+// named finds an image that is to have another name, and reads that. The caller closes the lock.
+func (s *Store) named(ctx context.Context, op, name, to string) (Reference, Image, *os.File, error) {
+	ref, err := ParseReference(to)
 	if err != nil {
-		return err
+		return Reference{}, Image{}, nil, err
 	}
 	use, err := s.use(ctx)
+	if err != nil {
+		return Reference{}, Image{}, nil, err
+	}
+	img, err := s.get(name)
+	if err != nil {
+		use.Close()
+		return Reference{}, Image{}, nil, fail(op, name, err)
+	}
+	return ref, img, use, nil
+}
+
+// Tag gives the image that is found under name one more name.
+func (s *Store) Tag(ctx context.Context, name, newName string) error {
+	ref, img, use, err := s.named(ctx, "tag", name, newName)
 	if err != nil {
 		return err
 	}
 	defer use.Close()
-	img, err := s.get(name)
-	if err != nil {
-		return fail("tag", name, err)
-	}
 	if ref.Digest != "" {
 		return &Error{Op: "tag", Object: newName, Err: because(ErrReference, "a new name has no digest")}
 	}

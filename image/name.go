@@ -71,3 +71,21 @@ func splitPath(p string) (dir, base string) {
 	}
 	return "", p
 }
+
+// joinInRoot resolves a link's target by its words alone. What comes out is resolved by the kernel, so that it need not be exact.
+func joinInRoot(dir, target string) string {
+	var parts []string
+	if !strings.HasPrefix(target, "/") && dir != "" {
+		parts = strings.Split(dir, "/")
+	}
+	for p := range strings.SplitSeq(target, "/") {
+		switch p {
+		case "", ".":
+		case "..":
+			parts = parts[:max(len(parts)-1, 0)]
+		default:
+			parts = append(parts, p)
+		}
+	}
+	return strings.Join(parts, "/")
+}

@@ -122,6 +122,9 @@ func joinPath(dir, name string) string {
 	return dir + "/" + name
 }
 
+// xattrRecord is before the names of extended attributes in PAX records.
+const xattrRecord = "SCHILY.xattr."
+
 // keepsXattr says which extended attributes are for other machines too.
 func keepsXattr(name string) bool {
 	switch {

@@ -15,6 +15,9 @@ type PullOptions struct {
 	Platform *ocispec.Platform
 	// AllPlatforms fetches everything that an index names.
 	AllPlatforms bool
+	// Referrers fetches also what refers to the image (signatures, lists of packages), and what refers to that. They are entered without
+	// names; see [Store.Referrers].
+	Referrers bool
 	// Progress is told how far each blob is, by several goroutines at once. It may be nil.
 	Progress func(Progress)
 }
@@ -74,7 +77,14 @@ func (s *Store) pull(ctx context.Context, ref Reference, o PullOptions) (Image, 
 		return Image{}, err
 	}
 	img := Image{Name: ref.String(), Descriptor: d}
-	return img, s.putImages(ctx, img)
+	var others []Image
+	if o.Referrers {
+		c.all = true
+		if others, err = s.pullReferrers(ctx, c, session, d); err != nil {
+			return Image{}, err
+		}
+	}
+	return img, s.putImages(ctx, append(others, img)...)
 }
 
 // resolve asks what a name means. With a digest, the answer must be that.

@@ -16,6 +16,9 @@ type PushOptions struct {
 	// MountFrom are repositories of the same registry, such as "library/debian", from which layers are taken over instead of being
 	// sent, where they have them.
 	MountFrom []string
+	// Referrers sends also what the store has that refers to the image; see [Store.Referrers]. Where the registry keeps no list of referrers, the tag
+	// that stands for one is kept up to date.
+	Referrers bool
 	// Progress is told how far each blob is, by several goroutines at once. It may be nil.
 	Progress func(Progress)
 }
@@ -23,19 +26,11 @@ type PushOptions struct {
 // Push sends an image of the store to the registry that the name to gives. Of an index, all that it names must be in the store. What
 // the registry has is not sent; the tag is set last, so that nobody finds an image that is not whole.
 func (s *Store) Push(ctx context.Context, name, to string, o PushOptions) error {
-	ref, err := ParseReference(to)
-	if err != nil {
-		return err
-	}
-	use, err := s.use(ctx)
+	ref, img, use, err := s.named(ctx, "push", name, to)
 	if err != nil {
 		return err
 	}
 	defer use.Close()
-	img, err := s.get(name)
-	if err != nil {
-		return fail("push", name, err)
-	}
 	if err := s.push(ctx, img.Descriptor, ref, o); err != nil {
 		return pullError("push", ref, err)
 	}
@@ -57,6 +52,9 @@ func (s *Store) push(ctx context.Context, d ocispec.Descriptor, ref Reference, o
 		tag = d.Digest.String()
 	}
 	err = registryError(p.tree(ctx, d, tag, 0))
+	if err == nil && o.Referrers {
+		err = registryError(p.referrers(ctx, d))
+	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

@@ -183,6 +183,9 @@ func (s *Store) layOut(ctx context.Context, rec *snapRecord, env rootfs.Env) (*r
 	if err != nil {
 		return nil, err
 	}
+	if rec.Parent == "" && isManifest(rec.Manifest.MediaType) {
+		d.Origin = rec.Manifest.Digest.String()
+	}
 	d.RootMode, d.Notes = rec.RootMode, append(d.Notes, notes...)
 	for _, w := range rec.Why {
 		d.Notes = append(d.Notes, "The snapshot is made by "+rec.Method.String()+", not by "+w+".")

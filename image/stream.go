@@ -246,6 +246,17 @@ func decodeError(err error, b *budget) error {
 	return errors.Join(ErrArchive, err)
 }
 
+// archiveError tells what the archive is to blame for from other faults.
+func archiveError(err error) error {
+	switch {
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
+		return because(ErrArchive, "%v", err)
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return because(ErrArchive, "it ends too soon")
+	}
+	return err
+}
+
 // give returns a chunk after its second reader.
 func (s *stream) give(c *chunk) {
 	if c.left.Add(-1) == 0 {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -189,24 +188,6 @@ func (t *tree) throughExisting(path string, pfd int, base string, links int) (in
 	}
 	parent, _ := splitPath(path)
 	return t.makeDirs(joinInRoot(parent, target), links+1)
-}
-
-// joinInRoot resolves a link's target by its words alone. What comes out is resolved by the kernel, so that it need not be exact.
-func joinInRoot(dir, target string) string {
-	var parts []string
-	if !strings.HasPrefix(target, "/") && dir != "" {
-		parts = strings.Split(dir, "/")
-	}
-	for p := range strings.SplitSeq(target, "/") {
-		switch p {
-		case "", ".":
-		case "..":
-			parts = parts[:max(len(parts)-1, 0)]
-		default:
-			parts = append(parts, p)
-		}
-	}
-	return strings.Join(parts, "/")
 }
 
 // clear removes what is at base, with all below it, and reports whether it was a whiteout. Open directories are forgotten where

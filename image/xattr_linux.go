@@ -12,9 +12,6 @@ import (
 	"github.com/caisson-go/caisson/internal/linux"
 )
 
-// xattrRecord is before the names of extended attributes in PAX records.
-const xattrRecord = "SCHILY.xattr."
-
 const xattrCaps = "security.capability"
 
 // mayXattr says which extended attributes of an image are set. Those of overlayfs would let a layer redirect

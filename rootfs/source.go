@@ -112,8 +112,8 @@ type Description struct {
 	Notes []string
 	// Release frees what the source took. It may be nil.
 	Release func() error
-	// Origin names what the source is made of in terms of who made it, such as the digest of an image. It is handed on by
-	// [View] and means nothing to this package.
+	// Origin names what the source is made of in terms of who made it, such as the digest of an image; all layers belong to that. It is
+	// handed on by [View] and means nothing to this package.
 	Origin string
 }
 

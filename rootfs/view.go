@@ -13,6 +13,8 @@ type View struct {
 	Upper *os.File
 	// Origin is that of the [Description].
 	Origin string
+	// Stacked says that the root is an overlay: a file that was not changed is the one of a layer, with its change time.
+	Stacked bool
 	// Owner turns the owner of a file, as the caller sees it, into the one that the container sees; ids that do not exist
 	// inside are an error. Nil: they are the same.
 	Owner func(uid, gid uint32) (newUID, newGID uint32, err error)

@@ -3,6 +3,7 @@ package imagetest
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -33,11 +34,7 @@ func TestMain(m *testing.M) { testutil.Main(m, nil) }
 // stored returns a store with an image of two layers, "base".
 func stored(t testing.TB) *image.Store {
 	t.Helper()
-	s, err := image.Open(filepath.Join(t.TempDir(), "store"), image.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	s := newStore(t)
 	var second bytes.Buffer
 	w := tar.NewWriter(&second)
 	for _, name := range []string{"old/", "old/a", "old/b", "old/sub/", "old/sub/c", "etc/.wh.hosts", "both", "kept/", "kept/x"} {
@@ -52,7 +49,7 @@ func stored(t testing.TB) *image.Store {
 	}
 	w.Close()
 	root := func(uint32, uint32) (uint32, uint32, error) { return 0, 0, nil }
-	_, err = s.Write(testContext(t), "base", image.ImageSpec{
+	_, err := s.Write(testContext(t), "base", image.ImageSpec{
 		Layers: []image.Layer{image.DirLayer(image.Tree{Path: testutil.Busybox(t)}, image.TreeOptions{Owner: root}), image.TarLayer(&second)},
 		Edit:   func(c *image.Settings) error { c.Cmd = []string{"/bin/sh"}; c.SetEnv("A", "b"); return nil }})
 	if err != nil {
@@ -269,5 +266,55 @@ func TestCommitWhole(t *testing.T) {
 	}
 	if e := blobEntries(t, s, info.Layers[2]); e["bin/busybox"] != "" || e["old/.wh.a"] == "" {
 		t.Errorf("%v", e)
+	}
+}
+
+// removeLater removes a snapshot after the containers that are made from now on.
+func removeLater(t testing.TB, s *image.Store, name string) {
+	t.Cleanup(func() {
+		if err := s.RemoveSnapshot(context.Background(), name); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A container of a snapshot is committed over the image of that, whatever the snapshot is made by; of a fork, over the base that is named.
+func TestCommitSnapshot(t *testing.T) {
+	ctx := testContext(t)
+	s := stored(t)
+	for _, m := range []image.Method{image.MethodOverlay, image.MethodCopy} {
+		sn := must[*image.Snapshot](t)(s.NewSnapshot(ctx, "sn-"+m.String(), "base", image.SnapshotOptions{Method: m}))
+		removeLater(t, s, sn.Name())
+		c := container(t, s, "base", changes, caisson.WithRootfs(sn.Rootfs()))
+		if out, err := c.CombinedOutput(ctx); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if _, err := s.Commit(ctx, "of-snapshot", c, image.CommitOptions{}); err != nil {
+			t.Fatal(m, err)
+		}
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		info := must[*image.Info](t)(s.Inspect(ctx, "of-snapshot", nil))
+		if e := blobEntries(t, s, info.Layers[len(info.Layers)-1]); len(info.Layers) != 3 || e["bin/busybox"] != "" || e["old/.wh.a"] == "" || e["d/e/f/g"] == "" {
+			t.Errorf("%v: %d layers, %v", m, len(info.Layers), slices.Sorted(maps.Keys(e)))
+		}
+	}
+	below := must[*image.Snapshot](t)(s.Snapshot(ctx, "sn-"+image.MethodOverlay.String()))
+	if err := below.Seal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	fork := must[*image.Snapshot](t)(below.Fork(ctx, "fork", image.SnapshotOptions{}))
+	removeLater(t, s, "fork")
+	c := container(t, s, "base", "echo fork >/forked", caisson.WithRootfs(fork.Rootfs()))
+	if out, err := c.CombinedOutput(ctx); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if _, err := s.Commit(ctx, "of-fork", c, image.CommitOptions{Base: "base"}); err != nil {
+		t.Fatal(err)
+	}
+	info := must[*image.Info](t)(s.Inspect(ctx, "of-fork", nil))
+	if e := blobEntries(t, s, info.Layers[len(info.Layers)-1]); e["forked"] == "" || e["d/e/f/g"] == "" || e["old/.wh.a"] == "" || e["bin/busybox"] != "" {
+		t.Errorf("%v", slices.Sorted(maps.Keys(e)))
 	}
 }

@@ -3,14 +3,11 @@ package caisson
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"slices"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 )
@@ -24,24 +21,24 @@ func killStep(t *testing.T) int {
 	case err == nil && n > 0:
 		return n
 	case testing.Short():
-		return 29
+		return 97
 	}
-	return 7
+	return 29
 }
 
 // Host programs that make, start and remove containers are killed at a system call, each time a later one, and so are the
 // processes they make, at their own. Each time Recover has to leave nothing that should not live, and to keep what should.
 func TestKilledAtEverySystemCall(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
-	for _, do := range []string{"start", "create", "release", "remove"} {
+	for _, do := range []string{"start", "create", "release", "remove", "watched-start", "watched-stop", "watched-remove"} {
 		t.Run(do, func(t *testing.T) {
-			k := &killing{t: t, d: stateDir(t), strace: strace, dir: testutil.Busybox(t), do: do,
+			k := &killing{t: t, d: stateDir(t), dir: testutil.Busybox(t), do: do,
 				id: fmt.Sprint("kill-", do, os.Getpid()), mark: fmt.Sprint(770000 + os.Getpid()%100000)}
 			n, runs := 1, 0
-			for ; !k.once(n); n += killStep(t) {
+			step := killStep(t)
+			if strings.HasPrefix(do, "watched-") {
+				step = widerStep(t, 4)
+			}
+			for ; !k.once(n); n += step {
 				runs++
 				if n > 3000 {
 					t.Fatal("it never gets to its end")
@@ -55,14 +52,42 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 	}
 }
 
+// before says what another program has to do first.
+var before = map[string]string{"release": "create", "remove": "start", "watched-stop": "watched-start", "watched-remove": "watched-start"}
+
+// watchedOption names this test binary as the monitor of a container, which so lives in one more program.
+func watchedOption() Option {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return Options(WithHealthCheck(HealthCheck{Command: []string{"/bin/true"}}), WithMonitor(Monitor{Path: self,
+		Env: append(os.Environ(), testutil.RoleEnv+"=monitor", "CAISSON_TEST_STDERR="+os.DevNull)}))
+}
+
+// watchers are the monitors of a container: processes whose environment names it.
+func watchers(id string) (pids []int) {
+	all, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, f := range all {
+		b, _ := os.ReadFile(f)
+		if s := string(b) + "\x00"; strings.Contains(s, "\x00CAISSON_TEST_ID="+id+"\x00") && strings.Contains(s, testutil.RoleEnv+"=monitor\x00") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(f)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 type killing struct {
 	t            *testing.T
 	d            StateDir
-	strace, dir  string
+	dir          string
 	do, id, mark string
 
 	made  *string       // the container that is there meanwhile
 	takes time.Duration // when it is not killed
+
+	survived bool // nobody was killed in the last run
 }
 
 // once kills the program at its nth system call; true means that it had ended before.
@@ -70,8 +95,7 @@ func (k *killing) once(n int) (survived bool) {
 	t := k.t
 	ctx := testContext(t)
 	script := "sleep " + k.mark
-	if k.do == "release" || k.do == "remove" {
-		first := map[string]string{"release": "create", "remove": "start"}[k.do]
+	if first := before[k.do]; first != "" {
 		if out, err := detachHost(k.d, k.id, k.dir, script, first).Output(); err != nil {
 			t.Fatalf("%s %v", out, err)
 		}
@@ -91,12 +115,15 @@ func (k *killing) once(n int) (survived bool) {
 	if err != nil || len(l) > 1 {
 		t.Fatalf("killed at %d: %+v, %v", n, l, err)
 	}
+	removes := strings.HasSuffix(k.do, "remove")
 	switch {
-	case made && k.do != "remove" && len(l) == 0:
+	case made && !removes && len(l) == 0:
 		t.Errorf("killed at %d: %s was done, and the container is lost", n, k.do)
-	case k.do == "release" && len(l) == 0:
-		t.Errorf("killed at %d: a created container is lost", n)
-	case made && k.do == "remove" && len(l) > 0:
+	case before[k.do] != "" && !removes && len(l) == 0:
+		t.Errorf("killed at %d: a container that was there before is lost", n)
+	case k.do == "watched-stop" && made && l[0].State != StateStopped:
+		t.Errorf("killed at %d: it was stopped, and is %v", n, l[0].State)
+	case made && removes && len(l) > 0:
 		t.Errorf("killed at %d: it was removed, and is there: %+v", n, l)
 	}
 	if len(l) > 0 {
@@ -111,15 +138,16 @@ func (k *killing) once(n int) (survived bool) {
 	var left string
 	if !testutil.Eventually(testTime/4, func() bool {
 		files, _ := os.ReadDir(string(k.d))
-		left = fmt.Sprint(processesWith(k.mark), groupsOf(k.id), files)
-		return left == "[] [] []"
+		left = fmt.Sprint(processesWith(k.mark), watchers(k.id), groupsOf(k.id), files)
+		return left == "[] [] [] []"
 	}) {
 		t.Fatalf("killed at %d, which said %q, then %+v: left are processes, groups and files %s", n, said, l, left)
 	}
-	return made && !strings.Contains(said, "killed")
+	return k.survived
 }
 
-// run runs the program under strace and returns what it said, and "killed" if it was.
+// run runs the program, which is killed at a system call, or one of the processes that it makes. It returns what the program said, and
+// "killed" if it did not come to its end.
 func (k *killing) run(n int, script string) string {
 	t := k.t
 	out, err := os.CreateTemp(t.TempDir(), "out")
@@ -128,33 +156,20 @@ func (k *killing) run(n int, script string) string {
 	}
 	defer out.Close()
 	role := detachHost(k.d, k.id, k.dir, script, k.do, "CAISSON_TEST_SINGLE=1") // a traced newuidmap gains no privilege
-	cmd := exec.Command(k.strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), "/proc/self/exe")
-	exe, err := os.Executable()
+	role.Stdout = out
+	patience := time.Duration(0)
+	if insideRoles[k.do] != nil { // what enters the container on behalf of the program ends soon
+		patience = 2 * time.Second
+	}
+	calls, err := testutil.KillAt(role, n, patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd.Args[len(cmd.Args)-1] = exe
-	cmd.Env, cmd.Stdout, cmd.Stderr = role.Env, out, nil
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	first := 0
-	testutil.Eventually(testTime/4, func() bool { // until the program has ended, with all its threads
-		l := testutil.Children(cmd.Process.Pid)
-		for _, pid := range l { // strace makes others to try what the kernel can
-			if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); first == 0 && string(b) == exe+"\x00" {
-				first = pid
-			}
-		}
-		return first != 0 && !slices.Contains(l, first) || !testutil.Alive(cmd.Process.Pid)
-	})
-	// strace follows what the program has left; it lets go of it when it is told to end.
-	_ = cmd.Process.Signal(unix.SIGTERM)
-	_ = cmd.Wait()
 	b, err := os.ReadFile(out.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.survived = calls < n
 	said := string(b)
 	if !strings.Contains(said, "made ") && !strings.Contains(said, "error ") {
 		said += "killed"
