@@ -5,14 +5,21 @@ package examples_test
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // project is a build context with a store of its own, and a base image in it.
@@ -248,5 +255,169 @@ func TestBuildHostile(t *testing.T) {
 			}
 		}
 		p.build("FROM base:1\nCOPY . /all\nRUN cd /all && ls -a && test ! -e secret.txt && test \"$(cat in)\" = inside\n").want(t, 0, `^sha256:`)
+	})
+}
+
+// TestBuildAdd: archives are extracted whatever they are compressed with, URLs fetched, and what leads out is refused.
+func TestBuildAdd(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/dir/file.txt" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Last-Modified", "Sun, 09 Sep 2001 01:46:40 GMT")
+		io.WriteString(w, "fetched")
+	}))
+	defer server.Close()
+	sum := fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("fetched")))
+	archive := tarball(t, []string{"d/", "d/f", "g"}, map[string][]byte{"d/f": []byte("f"), "g": []byte("g")})
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	z.Write(archive)
+	z.Close()
+	evil := map[string]tar.Header{"up.tar": {Name: "../x", Typeflag: tar.TypeReg}, "wh.tar": {Name: "bin/.wh.sh", Typeflag: tar.TypeReg},
+		"link.tar": {Name: "l", Typeflag: tar.TypeLink, Linkname: "../../etc/shadow"}, "none.tar": {Name: "l", Typeflag: tar.TypeLink, Linkname: "etc/passwd"}}
+	asEach(t, func(t *testing.T, c caller) {
+		files := map[string]string{"a.tar": string(archive), "a.tgz": zipped.String(), "text.gz": "\x1f\x8bnot really", "plain": "plain"}
+		for name, h := range evil {
+			var b bytes.Buffer
+			w := tar.NewWriter(&b)
+			if err := errors.Join(w.WriteHeader(&h), w.Close()); err != nil {
+				t.Fatal(err)
+			}
+			files[name] = b.String()
+		}
+		p := newProject(t, c, files)
+		p.build("FROM base:1\nADD a.tar /one/\nADD --chown=5:6 a.tgz two\nADD text.gz plain /three/\nADD --checksum="+sum+" "+server.URL+"/dir/file.txt /four/\nADD --unpack=false a.tar /five/\n"+
+			"RUN cat one/d/f two/g three/plain && test -f three/text.gz && test \"$(cat four/file.txt)\" = fetched && test \"$(stat -c '%a %Y' four/file.txt)\" = '600 1000000000' && test -f five/a.tar\n").want(t, 0, `^sha256:`)
+		for bad, want := range map[string]string{"up.tar /": `leads out of the archive`, "wh.tar /": `begins with .wh.`, "link.tar /": `leads out of the archive`, "none.tar /": `no file of the archive`,
+			server.URL + "/none /x": `404`, "--checksum=sha256:00 " + server.URL + "/dir/file.txt /x": `the content is sha256`, "--checksum=" + sum + " plain /x": `for a single URL`,
+			server.URL + "/ /x/": `404|names no file`, "https://example.invalid/x.git /x": `clones no repositories`} {
+			p.build("FROM base:1\nADD "+bad+"\n").wantErr(t, 1, `Dockerfile:2: .*(`+want+`)`)
+		}
+	})
+}
+
+// TestBuildInstructions: what instructions leave in the config, and what those of a base image start.
+func TestBuildInstructions(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, map[string]string{"trigger": "t"})
+		asApp := ""
+		if c.root() { // another has no ids for it here
+			asApp = "RUN test \"$(id -u):$(id -g)\" = 1000:1001 && test \"$HOME\" = /srv && test \"$PWD\" = /sub/dir\n"
+		}
+		p.build(`FROM base:1
+ONBUILD COPY trigger /trigger
+ONBUILD RUN touch /ran
+SHELL ["/bin/sh", "-e", "-c"]
+USER app
+WORKDIR sub
+WORKDIR dir
+`+asApp+`ENV A=1 B="two words"
+LABEL l=$A
+EXPOSE 80 53/udp
+VOLUME /data
+STOPSIGNAL SIGQUIT
+HEALTHCHECK --interval=5s CMD true
+ENTRYPOINT exec sh
+MAINTAINER somebody
+`, "-label", "m=2", "-t", "parent:1", "-o", "type=oci,dest="+filepath.Join(c.dir, "oci.tar")).want(t, 0, `^sha256:`)
+		config := imageConfig(t, filepath.Join(c.dir, "oci.tar"))
+		for key, want := range map[string]string{"User": `"app"`, "WorkingDir": `"/sub/dir"`, "Env": `["PATH=/bin","KIND=base","A=1","B=two words"]`, "Labels": `{"l":"1","m":"2"}`,
+			"ExposedPorts": `{"53/udp":{},"80/tcp":{}}`, "Volumes": `{"/data":{}}`, "StopSignal": `"SIGQUIT"`, "Entrypoint": `["/bin/sh","-e","-c","exec sh"]`, "Cmd": ``,
+			"Shell": `["/bin/sh","-e","-c"]`, "OnBuild": `["COPY trigger /trigger","RUN touch /ran"]`} {
+			if got := string(config[key]); got != want {
+				t.Errorf("%s is %s, want %s", key, got, want)
+			}
+		}
+		p.build("FROM base:1\nUSER root\n", "-t", "plain:1").want(t, 0, `^sha256:`)
+		p.build("FROM parent:1\nUSER root\nRUN test -f /trigger\n").wantErr(t, 1, `Dockerfile:1: ONBUILD RUN touch`) // as app, who may not
+		p.build("FROM base:1\nONBUILD COPY trigger /trigger\nONBUILD RUN touch /ran\n", "-t", "parent:2").want(t, 0, `^sha256:`)
+		p.build("FROM parent:2\nRUN test -f /trigger && test -f /ran\n", "-o", "type=oci,dest="+filepath.Join(c.dir, "oci.tar")).want(t, 0, `^sha256:`)
+		if left, ok := imageConfig(t, filepath.Join(c.dir, "oci.tar"))["OnBuild"]; ok {
+			t.Errorf("a trigger is left: %s", left)
+		}
+	})
+}
+
+// imageConfig reads the member "config" of the config of an image in an archive.
+func imageConfig(t *testing.T, archive string) map[string]json.RawMessage {
+	t.Helper()
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tr := tar.NewReader(f)
+	for {
+		h, err := tr.Next()
+		if err != nil {
+			t.Fatalf("no config in %s: %v", archive, err)
+		}
+		var doc struct {
+			Rootfs *json.RawMessage
+			Config map[string]json.RawMessage
+		}
+		if h.Size < 1<<20 && json.NewDecoder(tr).Decode(&doc) == nil && doc.Rootfs != nil {
+			return doc.Config
+		}
+	}
+}
+
+// TestBuildMounts: what RUN --mount shows, what stays of it and what does not.
+func TestBuildMounts(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, map[string]string{"src/a": "A", "hidden": "x", ".dockerignore": "hidden"})
+		p.build(`FROM base:1 AS other
+RUN mkdir -p /o/deep && echo one > /o/one
+RUN echo two > /o/deep/two; rm /bin/mv
+FROM base:1
+WORKDIR /w
+RUN --mount=type=bind,target=/ctx test "$(cat /ctx/src/a)" = A && test ! -e /ctx/hidden && ! touch /ctx/x
+RUN --mount=type=bind,source=src/a,target=file test "$(cat file)" = A
+RUN --mount=type=bind,source=src,target=/rw,rw echo changed > /rw/a && touch /rw/new
+RUN --mount=type=bind,source=src,target=/rw test "$(cat /rw/a)" = A && test ! -e /rw/new
+RUN --mount=type=bind,from=other,source=/o,target=/o test "$(cat /o/one /o/deep/two)" = "$(echo one; echo two)"
+RUN --mount=type=bind,from=other,target=/all test -f /all/o/one && test ! -e /all/bin/mv && test -e /all/bin/sh
+RUN --mount=type=tmpfs,target=/t,size=1m echo x > /t/x
+RUN --mount=type=cache,target=/cache,id=k echo 1 >> /cache/n
+RUN --mount=type=cache,target=/cache,id=k,sharing=locked echo 2 >> /cache/n && test "$(cat /cache/n | tr -d '\n')" = 12
+RUN --mount=type=cache,target=/cache,from=other,source=/o test -f /cache/deep/two
+RUN test ! -e /ctx && test ! -e /rw && test ! -e /o && test ! -e /all && test ! -e /t && test ! -e /cache && test ! -e file
+`).want(t, 0, `^sha256:`)
+		if left, _ := filepath.Glob(p.store + "-build/tmp/*"); len(left) > 0 {
+			t.Errorf("left behind: %q", left)
+		}
+	})
+}
+
+// TestBuildKilled: what a killed build leaves is removed by the next one, which goes on where that was.
+func TestBuildKilled(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, nil)
+		p.files(map[string]string{"Dockerfile": "FROM base:1\nRUN echo first > /first\nRUN echo begun && sleep 1000\n"})
+		cmd := c.command(t, "build", "-store", p.store, "-network", "none", p.ctx)
+		var errs lockedBuffer
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		errs.await(t, " begun\n")
+		cmd.Process.Kill()
+		cmd.Wait()
+		r := p.build("FROM base:1\nRUN echo first > /first\nRUN true\n")
+		r.want(t, 0, `^sha256:`)
+		if steps(r, "CACHED") != 1 {
+			t.Errorf("the first RUN was not kept: %v", r)
+		}
+		for range 500 { // the container ends with its program, but not in the same moment
+			left, _ := filepath.Glob(p.store + "-build/tmp/*")
+			if len(left) == 0 {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+			p.build("FROM base:1\n").want(t, 0, `^sha256:`)
+		}
+		t.Error("the directory of the killed build is still there")
 	})
 }

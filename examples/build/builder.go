@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caisson-go/caisson/image"
-	"github.com/caisson-go/caisson/namespaces"
 )
 
 // builder is one build.
@@ -23,16 +22,18 @@ type builder struct {
 	keys
 	opts     *options
 	store    *image.Store
-	work     string // a directory of the builder's own, beside the store
+	work     string // a directory of all builders, beside the store
+	tmp      string // and one of this builder's alone
+	unlock   func() error
 	ctx      *buildContext
 	file     *dockerfile
 	global   *scope
 	platform ocispec.Platform // what is built for
 	epoch    *time.Time
-	ids      *namespaces.IDMaps // of containers, where they are not this machine's
 	progress *progress
 	stages   []*future
 	pulls    keys
+	index    ownerIndex
 }
 
 // future is a stage that is built once, whoever asks first.
@@ -47,12 +48,6 @@ func newBuilder(o *options, store *image.Store, p *progress) (b *builder, err er
 	b = &builder{opts: o, store: store, progress: p, work: store.Dir() + "-build", platform: image.LocalPlatform()}
 	if o.platform != nil {
 		b.platform = *o.platform
-	}
-	if err := os.MkdirAll(filepath.Join(b.work, "tmp"), 0o700); err != nil {
-		return nil, err
-	}
-	if b.ids, err = userIDs(p); err != nil {
-		return nil, err
 	}
 	if b.epoch, err = parseEpoch(o.buildArgs); err != nil {
 		return nil, err
@@ -76,10 +71,45 @@ func newBuilder(o *options, store *image.Store, p *progress) (b *builder, err er
 	for range b.file.stages {
 		b.stages = append(b.stages, &future{})
 	}
-	return b, nil
+	return b, b.openTemp()
 }
 
-func (b *builder) Close() error { return b.ctx.Close() }
+// openTemp makes a directory that lasts as long as the build, and removes those of builds that were killed: a lock tells them from
+// others that go on.
+func (b *builder) openTemp() error {
+	dir := filepath.Join(b.work, "tmp")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	all, _, err := lockCache(context.Background(), filepath.Join(b.work, "lock"), instructions.MountSharingLocked)
+	if err != nil {
+		return err
+	}
+	defer all()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		old := filepath.Join(dir, e.Name())
+		unlock, ok, err := lockCache(context.Background(), filepath.Join(old, "lock"), instructions.MountSharingPrivate)
+		if err == nil && ok {
+			err = errors.Join(b.remove(old), unlock())
+		}
+		if err != nil {
+			b.progress.line("! what a build that was killed has left: %v", err)
+		}
+	}
+	if b.tmp, err = os.MkdirTemp(dir, "build-"); err != nil {
+		return err
+	}
+	b.unlock, _, err = lockCache(context.Background(), filepath.Join(b.tmp, "lock"), instructions.MountSharingLocked)
+	return err
+}
+
+func (b *builder) Close() error {
+	return errors.Join(b.ctx.Close(), b.remove(b.tmp), b.unlock())
+}
 
 // parseEpoch reads SOURCE_DATE_EPOCH, a time in seconds, after which no file of a layer was changed: -build-arg, else the environment.
 func parseEpoch(buildArgs map[string]string) (*time.Time, error) {
@@ -207,5 +237,5 @@ func (b *builder) find(ctx context.Context, st *step, name string, p ocispec.Pla
 
 // tempDir makes a directory that lasts until the end of a step.
 func (b *builder) tempDir(what string) (string, error) {
-	return os.MkdirTemp(filepath.Join(b.work, "tmp"), what+"-")
+	return os.MkdirTemp(b.tmp, what+"-")
 }

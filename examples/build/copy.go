@@ -156,7 +156,7 @@ func (t *transfer) digest(ctx context.Context) (string, error) {
 }
 
 func (it *item) hash() error {
-	if !it.node.mode.IsRegular() || it.sum != "" {
+	if !it.node.mode.IsRegular() || it.open == nil || it.sum != "" {
 		return nil
 	}
 	f, err := it.open()
@@ -187,12 +187,25 @@ func (t *transfer) write(l *layer) error {
 	if isDir(l, dest) {
 		into = true
 	}
+	if t.intoDir { // then it is made as any directory, not as a copy of the source
+		if _, err := l.mkdirs(dest, t.ownerOf()); err != nil {
+			return err
+		}
+	}
 	for i := range t.sources {
 		if err := t.writeSource(l, &t.sources[i], dest, into); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ownerOf is who owns directories that are made for the files.
+func (t *transfer) ownerOf() owner {
+	if t.owner == nil {
+		return owner{}
+	}
+	return *t.owner
 }
 
 func (t *transfer) writeSource(l *layer, s *source, dest string, into bool) error {
@@ -203,10 +216,7 @@ func (t *transfer) writeSource(l *layer, s *source, dest string, into bool) erro
 	if !s.dir && !s.archive && (into || s.under != "") {
 		target = path.Join(target, s.base)
 	}
-	own := owner{}
-	if t.owner != nil {
-		own = *t.owner
-	}
+	own := t.ownerOf()
 	if s.archive {
 		return l.extract(target, s.items, own, t.owner, t.mode)
 	}

@@ -147,7 +147,7 @@ func (s *stage) gather(ctx context.Context, st *step, c *copying, t *transfer, p
 			return fmt.Errorf("--exclude: %w", err)
 		}
 	}
-	sp, err := newSpool(s.b.work + "/tmp")
+	sp, err := newSpool(s.b.tmp)
 	if err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func (s *stage) chown(ctx context.Context, spec string) (*owner, error) {
 		return nil, err
 	}
 	defer closeTree()
-	o, err := lookUpOwner(t, spec, s.b.work)
+	o, err := lookUpOwner(t, spec, s.b.tmp)
 	return &o, err
 }
 
@@ -293,8 +293,8 @@ func numericOwner(spec string) (owner, bool) {
 const maxUsers = 10 << 20
 
 // lookUpOwner finds a user in the files of a tree: what it needs of them is copied to a directory that can be a root.
-func lookUpOwner(t tree, spec, work string) (o owner, err error) {
-	dir, err := os.MkdirTemp(path.Join(work, "tmp"), "users-")
+func lookUpOwner(t tree, spec, tmp string) (o owner, err error) {
+	dir, err := os.MkdirTemp(tmp, "users-")
 	if err != nil {
 		return o, err
 	}

@@ -23,6 +23,8 @@ type layersTree struct {
 	fds  []int
 	mu   sync.Mutex
 	seen map[string][]int // in which layers a directory is, the topmost first
+	// owners gives the files of a layer the attributes that they have in its archive. It is nil where they have them on disk.
+	owners func(layer int) (map[string]attributes, error)
 }
 
 func newLayersTree(dirs []string) (*layersTree, error) {
@@ -151,11 +153,6 @@ func (t *layersTree) find(p string) (layer int, st unix.Stat_t, all []int, err e
 	return layer, st, all, nil
 }
 
-func parentOf(p string) string {
-	d, _ := path.Split(p)
-	return strings.TrimSuffix(d, "/")
-}
-
 func (t *layersTree) lstat(p string) (*node, error) {
 	if p == "" && len(t.fds) == 0 {
 		return emptyTree{}.lstat("")
@@ -170,7 +167,24 @@ func (t *layersTree) lstat(p string) (*node, error) {
 	} else if n.mode.IsRegular() || n.mode.IsDir() {
 		n.xattrs, err = t.xattrs(layer, p)
 	}
+	if err == nil && t.owners != nil {
+		err = t.trueOwner(layer, p, n)
+	}
 	return n, err
+}
+
+// trueOwner replaces what the file has on the disk of a user who can give no files away.
+func (t *layersTree) trueOwner(layer int, p string, n *node) error {
+	known, err := t.owners(layer)
+	if err != nil {
+		return err
+	}
+	a := known[p]
+	n.uid, n.gid = a.uid, a.gid
+	if a.capability != "" {
+		n.xattrs = map[string]string{"security.capability": a.capability}
+	}
+	return nil
 }
 
 func nodeOfStat(st *unix.Stat_t) *node {

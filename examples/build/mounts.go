@@ -93,7 +93,10 @@ func (s *stage) contextImage(ctx context.Context, st *step, at string) (ref, id,
 	quiet := &step{p: &progress{quiet: true}}
 	err = sub.change(ctx, quiet, "context", []keyed{always(sub.cacheKey("context", sum))}, func(context.Context) (*pending, error) {
 		l := newLayer(emptyTree{}, s.b.now(), s.b.epoch)
-		return archived(l.write), t.write(l)
+		if err := t.write(l); err != nil {
+			return nil, err
+		}
+		return archived(l.write), nil
 	})
 	return sub.state.ref, strings.Join(sub.state.diffIDs, " "), in, err
 }
@@ -269,7 +272,10 @@ func (s *stage) extractInto(ctx context.Context, st *step, m *instructions.Mount
 	quiet := &step{p: &progress{quiet: true}}
 	err = sub.change(ctx, quiet, "cache", []keyed{always(sub.cacheKey("context", sum))}, func(context.Context) (*pending, error) {
 		l := newLayer(emptyTree{}, s.b.now(), s.b.epoch)
-		return archived(l.write), copied.write(l)
+		if err := copied.write(l); err != nil {
+			return nil, err
+		}
+		return archived(l.write), nil
 	})
 	if err == nil {
 		_, err = s.b.store.Extract(ctx, sub.state.ref, data, image.UnpackOptions{Platform: &s.platform})

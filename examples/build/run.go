@@ -150,7 +150,11 @@ func (s *stage) execute(ctx context.Context, st *step, r *running) (_ *pending, 
 			return nil, err
 		}
 	}
-	if err := s.contain(ctx, st, r, src, below); err != nil {
+	c, err := s.contain(ctx, st, r, src, below)
+	if c != nil {
+		p.undo = append(p.undo, c.Close)
+	}
+	if err != nil {
 		return nil, err
 	}
 	skip, changed, err := leftOut(filepath.Join(upper, "upper"), below, r)
@@ -161,16 +165,17 @@ func (s *stage) execute(ctx context.Context, st *step, r *running) (_ *pending, 
 	if s.b.epoch != nil {
 		o.Latest = *s.b.epoch
 	}
-	if s.b.ids != nil {
-		o.Owner = s.b.owner
+	tree, err := s.changes(ctx, p, c, filepath.Join(upper, "upper"), &o)
+	if err != nil {
+		return nil, err
 	}
-	l := image.UpperLayer(image.Tree{Path: filepath.Join(upper, "upper")}, o)
+	l := image.UpperLayer(tree, o)
 	p.layer = &l
 	return p, nil
 }
 
-// contain runs the container.
-func (s *stage) contain(ctx context.Context, st *step, r *running, src rootfs.Source, below tree) (err error) {
+// contain runs the container, which is returned, stopped, for who wants to read it.
+func (s *stage) contain(ctx context.Context, st *step, r *running, src rootfs.Source, below tree) (*caisson.Container, error) {
 	out := &output{s: st}
 	user, dir := s.state.settings.User, s.state.settings.WorkingDir
 	if user == "" {
@@ -190,24 +195,19 @@ func (s *stage) contain(ctx context.Context, st *step, r *running, src rootfs.So
 	if !isDir(below, clean(dir)) {
 		opts = append(opts, caisson.WithFiles(rootfs.File{Path: dir, Dir: true, Mode: 0o755}))
 	}
-	if s.b.ids != nil {
-		opts = append(opts, caisson.WithIDMaps(*s.b.ids))
-	}
 	c, err := caisson.New(opts...)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
 	err = c.Run(ctx)
 	tail := out.end()
 	var exit *caisson.ExitError
 	if errors.As(err, &exit) {
-		return &commandError{args: r.args, result: exit.Result, tail: tail}
+		err = &commandError{args: r.args, result: exit.Result, tail: tail}
+	} else if ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
+	return c, err
 }
 
 // commandError is a RUN whose command failed.
@@ -289,7 +289,8 @@ func (b *builder) remove(dir string) error {
 	if !errors.Is(err, os.ErrPermission) {
 		return err
 	}
-	c, nerr := caisson.New(caisson.WithCommand("rm", "-rf", "/mnt/"+filepath.Base(dir)), caisson.WithMount(rootfs.BindMount(filepath.Dir(dir), "/mnt")))
+	c, nerr := caisson.New(caisson.WithRootfs(rootfs.HostAll()), caisson.WithMount(rootfs.BindMount(filepath.Dir(dir), "/mnt")),
+		caisson.WithCommand("rm", "-rf", "/mnt/"+filepath.Base(dir)))
 	if nerr != nil {
 		return errors.Join(err, nerr)
 	}

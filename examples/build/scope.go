@@ -14,7 +14,7 @@ import (
 // ARG, which do not. An ENV hides an ARG of the same name.
 type scope struct {
 	env, args *vars
-	lex       *shell.Lex
+	escape    rune // what takes the meaning from a character: \ unless the Dockerfile says otherwise
 }
 
 // vars is a list of variables in the order in which they were first set.
@@ -60,12 +60,12 @@ func (s *scope) Keys() []string { return append(slices.Clone(s.args.names), s.en
 
 // word expands variables in one word, and takes quotes away.
 func (s *scope) word(w string) (string, error) {
-	out, _, err := s.lex.ProcessWord(w, s)
+	out, _, err := shell.NewLex(s.escape).ProcessWord(w, s)
 	return out, err
 }
 
 // words does so and splits what comes out at blanks.
-func (s *scope) words(w string) ([]string, error) { return s.lex.ProcessWords(w, s) }
+func (s *scope) words(w string) ([]string, error) { return shell.NewLex(s.escape).ProcessWords(w, s) }
 
 // text expands variables in the text of a heredoc, and leaves quotes alone.
 func (s *scope) text(w string) (string, error) {
@@ -126,7 +126,7 @@ func platformName(p ocispec.Platform) string {
 
 // globalScope is what FROM sees: the ARGs before the first one, and the platforms.
 func globalScope(d *dockerfile, buildArgs, platform map[string]string) (*scope, error) {
-	s := &scope{env: newVars(), args: newVars(), lex: shell.NewLex(d.escape)}
+	s := &scope{env: newVars(), args: newVars(), escape: d.escape}
 	for _, n := range slices.Sorted(mapKeys(platform)) {
 		s.args.set(n, platform[n])
 	}

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/frontend/dockerfile/shell"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/caisson-go/caisson/image"
@@ -88,7 +87,7 @@ func (s *stage) from(ctx context.Context) (triggers []string, err error) {
 	} else if err := s.fromImage(ctx, st, name); err != nil {
 		return nil, err
 	}
-	s.scope = &scope{env: newVars(s.state.settings.Env...), args: newVars(), lex: shell.NewLex(s.b.file.escape)}
+	s.scope = &scope{env: newVars(s.state.settings.Env...), args: newVars(), escape: s.b.file.escape}
 	triggers = s.state.settings.OnBuild
 	s.state.settings.OnBuild, s.state.cmdSet = nil, false
 	return triggers, nil
@@ -179,7 +178,7 @@ func (s *stage) workdir(ctx context.Context, st *step, c *instructions.WorkdirCo
 		}
 		own := owner{}
 		if user != "" {
-			if own, err = lookUpOwner(t, user, s.b.work); err != nil {
+			if own, err = lookUpOwner(t, user, s.b.tmp); err != nil {
 				return nil, err
 			}
 		}

@@ -175,5 +175,8 @@ func (b *builder) treeOf(ctx context.Context, ref string, p ocispec.Platform) (t
 	if err != nil {
 		return nil, nil, err
 	}
+	if os.Geteuid() != 0 && len(u.Dirs) == len(u.Layers) {
+		t.owners = b.owners(u.Layers)
+	}
 	return t, t.Close, nil
 }

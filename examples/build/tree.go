@@ -87,28 +87,38 @@ func splitPath(p string) []string {
 // clean makes a path of a Dockerfile one of a tree: ".." ends at the root.
 func clean(p string) string { return strings.TrimPrefix(path.Clean("/"+p), "/") }
 
+func parentOf(p string) string {
+	d, _ := path.Split(p)
+	return strings.TrimSuffix(d, "/")
+}
+
 // glob finds what a pattern means, by the rules of path.Match for each component. A path without pattern must exist; a
 // pattern may match nothing.
 func glob(t tree, pattern string) ([]string, error) {
 	found := []string{""}
-	parts := splitPath(clean(pattern))
+	parts, several := splitPath(clean(pattern)), false
 	for i, part := range parts {
 		var next []string
 		for _, dir := range found {
 			l, err := globIn(t, dir, part, i == len(parts)-1)
+			if several && errors.Is(err, fs.ErrNotExist) {
+				continue // one of those that a pattern matched does not have it
+			}
 			if err != nil {
 				return nil, err
 			}
 			next = append(next, l...)
 		}
-		found = next
+		found, several = next, several || isPattern(part)
 	}
 	return found, nil
 }
 
+func isPattern(part string) bool { return strings.ContainsAny(part, `*?[\`) }
+
 func globIn(t tree, dir, part string, last bool) ([]string, error) {
 	at := path.Join(dir, part)
-	if !strings.ContainsAny(part, `*?[\`) {
+	if !isPattern(part) {
 		p, err := resolve(t, at, true)
 		if err == nil {
 			_, err = t.lstat(p)
