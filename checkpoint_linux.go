@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -337,7 +338,7 @@ func (r *running) mountedAt() (t mountTable, err error) {
 		if err != nil {
 			return t, fmt.Errorf("mountinfo: %w", err)
 		}
-		t.ids[id], t.points[unescapeMount(f[4])] = true, true
+		t.ids[id], t.points[linux.Unescape(f[4])] = true, true
 	}
 	return t, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
@@ -304,29 +305,13 @@ func (r *running) mountPoint(id uint64) string {
 	at, number := "", strconv.FormatUint(id, 10)
 	for s := bufio.NewScanner(f); s.Scan(); {
 		if field := strings.Fields(s.Text()); len(field) > 4 && field[0] == number {
-			at = unescapeMount(field[4])
+			at = linux.Unescape(field[4])
 		}
 	}
 	if !cleanAbs(at) || pollPidfd(r.pidfd.Fd(), 0) {
 		return ""
 	}
 	return at
-}
-
-// unescapeMount undoes the octal escapes of proc_pid_mountinfo(5).
-func unescapeMount(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // madeMounts are those that Mount attached and Unmount has not taken away, in their order.

@@ -370,11 +370,3 @@ func TestMountLiveLoaded(t *testing.T) {
 		}
 	}
 }
-
-func TestUnescapeMount(t *testing.T) {
-	for in, want := range map[string]string{`/a`: "/a", `/a\040b`: "/a b", `/\134\011`: "/\\\t", `/x\04`: `/x\04`, `/\999`: `/\999`} {
-		if got := unescapeMount(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-}

@@ -1,8 +1,9 @@
 package cgroups
 
 import (
-	"strconv"
 	"strings"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // parseSelf reads /proc/<pid>/cgroup and calls f for each line:
@@ -42,7 +43,7 @@ func parseMounts(text string, f func(m cgroupMount)) {
 		if len(l) < 6 || len(r) < 2 {
 			continue
 		}
-		m.root, m.mountpoint, m.options = unescape(l[3]), unescape(l[4]), r[1]
+		m.root, m.mountpoint, m.options = linux.Unescape(l[3]), linux.Unescape(l[4]), r[1]
 		if strings.HasPrefix(m.root, "/") && strings.HasPrefix(m.mountpoint, "/") {
 			f(m)
 		}
@@ -53,25 +54,6 @@ type cgroupMount struct {
 	version          int
 	root, mountpoint string
 	options          string // super block's: "rw,cpu,cpuacct"
-}
-
-// unescape undoes the \ooo by which the kernel writes blanks and backslashes.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // layoutFrom joins what mountinfo, /proc/self/cgroup and, for v2, the list of controllers at the mount point say.

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // pathKind is what stands at a path of the kernel's filesystems.
@@ -85,7 +87,7 @@ func hasMountsBelow(path string) bool {
 	s := bufio.NewScanner(f)
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
-		if f := strings.Fields(s.Text()); len(f) > 4 && f[4] != "/" && strings.HasPrefix(unescape(f[4]), prefix) {
+		if f := strings.Fields(s.Text()); len(f) > 4 && f[4] != "/" && strings.HasPrefix(linux.Unescape(f[4]), prefix) {
 			return true
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"io"
 	"strings"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // mountEntry is a line of /proc/PID/mountinfo (proc_pid_mountinfo(5)), as far as it is of use here:
@@ -27,9 +29,9 @@ func parseMountinfo(r io.Reader) ([]mountEntry, error) {
 		if !ok || len(f) < 6 || len(g) < 2 {
 			continue
 		}
-		e := mountEntry{point: unescape(f[4]), fstype: g[0], source: unescape(g[1])}
+		e := mountEntry{point: linux.Unescape(f[4]), fstype: g[0], source: linux.Unescape(g[1])}
 		if len(g) > 2 {
-			e.options = unescape(g[2])
+			e.options = linux.Unescape(g[2])
 		}
 		if i, dup := at[e.point]; dup {
 			out[i] = e
@@ -40,22 +42,3 @@ func parseMountinfo(r io.Reader) ([]mountEntry, error) {
 	}
 	return out, s.Err()
 }
-
-// unescape undoes the kernel's escapes: space, tab, newline and backslash appear as three octal digits.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) && octal(s[i+1]) && octal(s[i+2]) && octal(s[i+3]) {
-			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
-			i += 3
-			continue
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-func octal(c byte) bool { return c >= '0' && c <= '7' }
