@@ -219,6 +219,9 @@ func TestCheckpointRefused(t *testing.T) {
 		"memory":   {WithNamespace(namespaces.User, namespaces.Host())},
 	} {
 		if os.Geteuid() != 0 {
+			if want == "memory" {
+				opts = nil
+			}
 			want = "CRIU needs root"
 		}
 		c := runs(t, append(opts, WithRootfs(dirOf(t)))...)
