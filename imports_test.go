@@ -39,6 +39,8 @@ var mayImport = map[string][]string{
 	"netns":      {"internal/journal"},
 	// Networks made by other programs, for who has them: netns does not link it.
 	"netns/cni": {"internal/journal", "netns"},
+	// Encryption between hosts, for who wants it.
+	"netns/wireguard": {"netns"},
 	// An image is a root filesystem, so it speaks of itself in the terms of that package.
 	"image": {"internal/linux", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
@@ -157,7 +159,7 @@ func checkImport(t *testing.T, file, imported string) {
 		}
 	case strings.Contains(first, "."):
 		m := moduleOf(imported, modules)
-		if m == "" && (dir == "netns" || dir == "internal/nettest") {
+		if m == "" && (dir == "netns" || dir == "netns/wireguard" || dir == "internal/nettest") {
 			m = moduleOf(imported, netModules)
 		}
 		if m == "" && (dir == "image" || dir == "internal/imagetest") {

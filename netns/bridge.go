@@ -61,6 +61,8 @@ type BridgeConfig struct {
 	link  linkSpec
 	addrs []netip.Prefix               // of a Device
 	open  func(*os.File, Status) error // of a Tun
+
+	carrier Carrier // of an Overlay
 }
 
 // Journal records what outlives a program that is killed, so that a later one can undo it. Add is called before the thing is

@@ -293,7 +293,7 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	}
 	defer h.Close()
 	ruled := false
-	for _, n := range c.states {
+	for i, n := range c.states {
 		if n.Kind.ruled() {
 			ruled = true
 			if err := ensureForwarding(s, n); err != nil {
@@ -304,6 +304,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 			if _, err := ensureBridge(h, n); err != nil {
 				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
 			}
+		}
+		if err := c.ensureCarrier(h, i); err != nil {
+			return &Error{Op: "make encryption", Object: n.carrierDevice(), Err: privileged(err)}
 		}
 		if err := ensureVXLAN(h, n); err != nil {
 			return &Error{Op: "make tunnels", Object: n.tunnel(), Err: privileged(err), Remedy: "another VXLAN device of the host may have the number and port"}
@@ -690,6 +693,11 @@ func (u *undoing) network(h *netlink.Handle, n *netState) error {
 	}
 	if tunnel := n.tunnel(); tunnel != "" {
 		if err := removeLink(h, tunnel, "vxlan", aliasOf(n.Name)); err != nil {
+			return err
+		}
+	}
+	if device := n.carrierDevice(); device != "" {
+		if err := removeLink(h, device, n.Carrier, aliasOf(n.Name)); err != nil {
 			return err
 		}
 	}

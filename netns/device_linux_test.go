@@ -207,10 +207,11 @@ func TestDeviceKilled(t *testing.T) {
 	nothingLeft(t)
 	world(t)
 	dress(t)
+	awaitLinkLocal(t)
 	before, left := deviceState(t, "csworld"), snapshot(t)
 	runs, undone := 0, 0
-	for n := 1; ; n += killStep()/5 + 1 {
-		said := killedRole(t, strace, n, "device")
+	for n := 1; ; n += killStep() / 13 {
+		said := killedRole(t, strace, n, "device", telling)
 		undone += recoverAll(t, n)
 		if after := deviceState(t, "csworld"); after != before {
 			t.Fatalf("killed at system call %d, which said %q. Before:\n%s\nafter:\n%s", n, said, before, after)

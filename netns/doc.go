@@ -33,7 +33,8 @@
 //   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
 //     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
 //     A network that is Internal needs neither. [Bridge.Changes] tells what was changed.
-//   - Files below /run/caisson/netns.
+//   - Files below /run/caisson/netns, and a mount there for each container that has a device without an end on the host: it keeps the
+//     container's namespace until the device is taken away, or given back.
 //
 // All of it goes with the last container. It is recorded before it is done: after a program was killed, the next program that
 // connects a container undoes it, and so does caisson.Recover with [Owner]. Nothing depends on one program: several may use the same network at once, and each finds what others

@@ -59,9 +59,11 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 }
 
 // killedAt runs the program and returns what it said.
-func killedAt(t *testing.T, strace string, n int) string { return killedRole(t, strace, n, "connect") }
+func killedAt(t *testing.T, strace string, n int) string {
+	return killedRole(t, strace, n, "connect", "all")
+}
 
-func killedRole(t *testing.T, strace string, n int, role string) string {
+func killedRole(t *testing.T, strace string, n int, role, calls string) string {
 	t.Helper()
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
@@ -72,7 +74,7 @@ func killedRole(t *testing.T, strace string, n int, role string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), exe)
+	cmd := exec.Command(strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), exe)
 	cmd.Env, cmd.Stdout = testutil.Role(role).Env, out
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)

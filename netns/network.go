@@ -59,6 +59,8 @@ type linkSpec struct {
 	Port  int        `json:"port,omitempty"`
 	Local netip.Addr `json:"local,omitzero"`
 	Flood bool       `json:"flood,omitempty"` // others do not announce their containers
+
+	Carrier string `json:"carrier,omitempty"` // kind of the device that encrypts
 }
 
 // sub is the name of the sub-interface of the parent that belongs to the network; "" if it has none on the host.

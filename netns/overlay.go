@@ -33,13 +33,17 @@ type OverlayConfig struct {
 	Port int
 	// Local is this host's address for the packets between hosts; a device has it when a container is connected. It must be
 	// reachable from the other hosts on Port: where their addresses are not under the embedder's control alone, a
-	// firewall or encryption has to keep strangers out, for VXLAN itself knows no authentication.
+	// firewall or a Carrier has to keep strangers out, for VXLAN itself knows no authentication.
 	Local netip.Addr
 	// MTU is the largest packet in bytes of the containers. Default: that of the device with Local, less 50 bytes (70 if Local
-	// is an IPv6 address).
+	// is an IPv6 address, or with a Carrier, whose own overhead is taken off as well).
 	MTU int
 	// Peers is how the hosts learn of each other and of their containers: [StaticPeers], or [NewPeerStore].
 	Peers Peers
+	// Carrier encrypts what goes between the hosts, and keeps those out that Peers does not know: wireguard.New of package
+	// netns/wireguard. All hosts have one of the same kind, and announce their keys, so that StaticPeers do not go
+	// with it. Default: none, and all is readable on the way.
+	Carrier Carrier
 
 	// Host, StateDir and Journal are as in [BridgeConfig].
 	Host     *Namespace
@@ -62,6 +66,8 @@ type OverlayHost struct {
 	Local netip.Addr `json:"local"`
 	// Endpoints are its containers' connections to the network.
 	Endpoints []OverlayEndpoint `json:"endpoints,omitempty"`
+	// Key is the public key of its Carrier.
+	Key string `json:"key,omitempty"`
 }
 
 // OverlayEndpoint is a container's connection, as others see it.
@@ -95,7 +101,8 @@ func (p StaticPeers) Watch(ctx context.Context, changed func([]OverlayHost)) err
 // host it is on, and the answers to questions for it (ARP, neighbour discovery), so that nothing is sent to all. The entries
 // stay as they are when the program ends before a detached container does. Names of containers far away are known to the
 // server of names. A host that is lost takes its containers with it and nothing else; when it is announced anew, from wherever,
-// it is back.
+// it is back. What a killed program announced stays until the host announces something else, or whoever keeps the store
+// takes it away.
 type Overlay struct {
 	cfg   BridgeConfig
 	peers Peers
@@ -104,6 +111,7 @@ type Overlay struct {
 	users int
 	stop  func()
 	known []OverlayHost // last told
+	key   string        // of the carrier's device
 }
 
 // maxVNI is the largest number of a network on the wire.
@@ -120,7 +128,10 @@ func NewOverlay(cfg OverlayConfig) (*Overlay, error) {
 	o := &Overlay{peers: cfg.Peers, cfg: BridgeConfig{Name: cfg.Name, Bridge: cfg.Bridge, Internal: cfg.Internal, HostAccess: cfg.HostAccess, NoNAT: cfg.NoNAT,
 		Subnets: masked(cfg.Subnets), Ranges: masked(cfg.Ranges), Gateways: slices.Clone(cfg.Gateways), MTU: cfg.MTU,
 		Host: cfg.Host, StateDir: cfg.StateDir, Journal: cfg.Journal,
-		link: linkSpec{Kind: kindOverlay, VNI: cfg.VNI, Port: cfg.Port, Local: cfg.Local, Flood: flood}}}
+		link: linkSpec{Kind: kindOverlay, VNI: cfg.VNI, Port: cfg.Port, Local: cfg.Local, Flood: flood}, carrier: cfg.Carrier}}
+	if cfg.Carrier != nil {
+		o.cfg.link.Carrier = cfg.Carrier.Kind()
+	}
 	c := &o.cfg
 	if c.Bridge == "" {
 		c.Bridge = deviceName("cs-", c.Name)
@@ -141,6 +152,9 @@ func NewOverlay(cfg OverlayConfig) (*Overlay, error) {
 	}
 	if !unicast(cfg.Local) {
 		add("Local", "%v is not the address of a host", cfg.Local)
+	}
+	if flood && cfg.Carrier != nil {
+		add("Carrier", "StaticPeers announce no keys")
 	}
 	if cfg.Peers == nil {
 		add("Peers", "it is nil")
@@ -224,8 +238,11 @@ func (n *netState) tunnelsTo(hosts []OverlayHost) tunnels {
 		if n.Flood && !slices.Contains(t.flood, h.Local) {
 			t.flood = append(t.flood, h.Local)
 		}
+		if n.Carrier != "" && h.Key == "" {
+			continue
+		}
 		for _, e := range h.Endpoints[:min(len(h.Endpoints), maxEndpoints)] {
-			n.addFar(&t, h.Local, e)
+			n.addFar(&t, n.tunnelLocal(h.Local), e)
 		}
 	}
 	return t

@@ -34,8 +34,17 @@ func (c *BridgeConfig) resolveOverlay(h *netlink.Handle, n *netState, others []*
 		return err
 	}
 	overhead := 50
-	if c.link.Local.Is6() {
+	if c.link.tunnelLocal(c.link.Local).Is6() {
 		overhead = 70
+	}
+	if c.carrier != nil {
+		if err := c.carrier.Probe(); err != nil {
+			return err
+		}
+		if !haveIPv6() {
+			return fmt.Errorf("%w: a carrier needs IPv6", ErrUnsupported)
+		}
+		overhead += c.carrier.Overhead()
 	}
 	if n.MTU = c.MTU; n.MTU == 0 {
 		n.MTU = mtu - overhead
@@ -73,7 +82,7 @@ func ensureVXLAN(h *netlink.Handle, n *netState) error {
 		return nil
 	}
 	if err != nil {
-		v := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: n.MTU, TxQLen: -1}, VxlanId: n.VNI, SrcAddr: n.Local.AsSlice(), Port: n.Port,
+		v := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: n.MTU, TxQLen: -1}, VxlanId: n.VNI, SrcAddr: n.tunnelLocal(n.Local).AsSlice(), Port: n.Port,
 			Learning: n.Flood, Proxy: !n.Flood, UDPCSum: true}
 		if err := h.LinkAdd(v); err != nil {
 			return err
@@ -237,7 +246,7 @@ func (o *Overlay) learn(ctx context.Context, hosts []OverlayHost) error {
 			return err
 		}
 		t := n.tunnelsTo(hosts)
-		return errors.Join(n.program(t), s.saveFar(n, t))
+		return errors.Join(n.programCarrier(o.cfg.carrier, hosts), n.program(t), s.saveFar(n, t))
 	})
 	o.mu.Lock()
 	o.known = hosts
@@ -247,7 +256,9 @@ func (o *Overlay) learn(ctx context.Context, hosts []OverlayHost) error {
 
 // announce tells the others what containers are here.
 func (o *Overlay) announce(ctx context.Context) error {
-	self := OverlayHost{Local: o.cfg.link.Local}
+	o.mu.Lock()
+	self := OverlayHost{Local: o.cfg.link.Local, Key: o.key}
+	o.mu.Unlock()
 	l, err := o.cfg.listEndpoints(ctx)
 	if err != nil {
 		return err
