@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/namespaces"
 )
 
 // wish is what the options of create, run and exec say about a process.
@@ -116,8 +118,31 @@ func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, erro
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, notifySocket(), streams)
+	maps, err := ownMaps(s)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, notifySocket(), streams, maps)
 	return caisson.New(opts...)
+}
+
+// ownMaps: an engine of an ordinary user has made a user namespace already, in which this program is root. All its ids are to
+// be in the container, under the same numbers.
+func ownMaps(s *specs.Spec) (caisson.Option, error) {
+	if os.Geteuid() != 0 || wholeMachine() || s.Linux == nil ||
+		slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UserNamespace }) {
+		return nil, nil
+	}
+	maps, err := namespaces.IDMapsOf(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range [][]namespaces.IDMap{maps.UID, maps.GID} {
+		for i := range l {
+			l[i].HostID = l[i].ContainerID
+		}
+	}
+	return caisson.WithIDMaps(maps), nil
 }
 
 // adapt fills in what the global options say about a configuration.
@@ -138,12 +163,14 @@ func (g *global) mayLackCgroups() bool {
 	if g.rootless != "auto" {
 		return g.rootless == "true"
 	}
-	if os.Geteuid() != 0 {
-		return true
-	}
+	return os.Geteuid() != 0 || !wholeMachine()
+}
+
+// wholeMachine reports whether all ids of the machine are ids here: this is the first user namespace.
+func wholeMachine() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	f := strings.Fields(string(b))
-	return err == nil && !(len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295")
+	return err != nil || len(f) == 3 && f[0] == "0" && f[1] == "0" && f[2] == "4294967295"
 }
 
 // streams connects the process with this program's streams, or its terminal with the console socket.
