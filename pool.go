@@ -166,6 +166,7 @@ func (s *spec) validatePool() error {
 		{s.health != nil, "WithHealthCheck", "a container of a pool is used once"},
 		{s.attachable, "WithAttachable", "give each run its own streams"},
 		{s.restore != nil, "WithRestore", "a checkpoint is restored once"},
+		{s.process.engine != engineSpec{}, "WithoutKeeper or WithConsoleSocket", "a pool ends with its program, and its streams are copied here"},
 		{s.alone, "WithLandlockOnly", "there is nothing to make beforehand"},
 		{s.process.notify.recorder != nil, "WithSeccompRecorder", "a recorder is for single runs"},
 		{s.cgroup.Name != "", "WithCgroup", "one name is not enough for a pool; leave it out"},
@@ -221,6 +222,7 @@ func (p *Pool) refuse(s *spec) error {
 		{reflect.DeepEqual(a.lsm, b.lsm), "WithAppArmor or WithSELinux"},
 		{reflect.DeepEqual(a.oomScoreAdj, b.oomScoreAdj), "WithOOMScoreAdj"},
 		{a.nested == b.nested, "WithNesting"},
+		{a.engine == b.engine, "WithoutKeeper or WithConsoleSocket"},
 		{len(a.notify.names) == len(b.notify.names) && a.notify.recorder == b.notify.recorder, "WithSeccompNotify or WithSeccompRecorder"},
 	} {
 		if !o.same {

@@ -2,7 +2,6 @@ package caisson
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"time"
 
@@ -88,17 +87,26 @@ func (r *running) passPidfd(socket string) error {
 // passTimeout bounds how long a program that listens on a socket may take.
 const passTimeout = 10 * time.Second
 
-// passTo sends a file, with its name, to the program that listens on a socket.
+// passTo sends a file, with its name, to the program that listens on a socket. Package net would link its resolver of names.
 func passTo(socket string, f *os.File) error {
-	conn, err := net.DialTimeout("unix", socket, passTimeout)
-	if err != nil {
-		return fmt.Errorf("pass %s on: %w", f.Name(), err)
+	fail := func(call string, err error) error {
+		return fmt.Errorf("pass %s on to %s: %w", f.Name(), socket, os.NewSyscallError(call, err))
 	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(passTimeout))
-	u := conn.(*net.UnixConn)
-	if _, _, err = u.WriteMsgUnix([]byte(f.Name()), unix.UnixRights(int(f.Fd())), nil); err != nil {
-		return fmt.Errorf("pass %s on: %w", f.Name(), err)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fail("socket", err)
+	}
+	defer unix.Close(fd)
+	bound := unix.NsecToTimeval(passTimeout.Nanoseconds()) // of connect(2) as well, see unix(7)
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &bound); err != nil {
+		return fail("setsockopt", err)
+	}
+	if err := linux.Retry(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: socket}) }); err != nil {
+		return fail("connect", err)
+	}
+	rights := unix.UnixRights(int(f.Fd()))
+	if err := linux.Retry(func() error { return unix.Sendmsg(fd, []byte(f.Name()), rights, nil, unix.MSG_NOSIGNAL) }); err != nil {
+		return fail("sendmsg", err)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -123,7 +124,7 @@ func forkUntilRefused() {
 type proc struct {
 	*exec.Cmd
 	in  io.WriteCloser
-	out strings.Builder
+	out text
 }
 
 // start puts a helper into the group, which waits to be let go.
@@ -219,4 +220,22 @@ func cat(t *testing.T, g *Group, c Controllers, file string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(text))
+}
+
+// text collects what a process writes, and can be read meanwhile.
+type text struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (t *text) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.Write(p)
+}
+
+func (t *text) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.b.String()
 }

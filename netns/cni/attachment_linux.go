@@ -185,8 +185,10 @@ func (r *record) undo(ctx context.Context) error {
 	if err := netns.Remove(r.Namespace); err != nil && !errors.Is(err, netns.ErrNotFound) {
 		return err
 	}
-	if err := os.Remove(r.file()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, name := range []string{r.file(), r.newFile()} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return os.Remove(r.lockFile())
 }

@@ -69,6 +69,11 @@ func (r *record) file() string {
 	return filepath.Join(r.Dir, "results", r.Network+"-"+r.Container+"-"+r.Interface)
 }
 
+// newFile is what becomes the file when it has been written. Who writes holds the lock.
+func (r *record) newFile() string {
+	return filepath.Join(r.Dir, "results", ".new-"+filepath.Base(r.file()))
+}
+
 // load reads what is kept; nil if there is nothing.
 func (r *record) load() (*cached, error) {
 	c, err := readCached(r.file())
@@ -99,16 +104,11 @@ func (r *record) save(c *cached) error {
 	if err := os.MkdirAll(filepath.Dir(r.file()), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(r.file()), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), r.file())
+	if err = os.WriteFile(r.newFile(), b, 0o600); err == nil {
+		err = os.Rename(r.newFile(), r.file())
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
+		_ = os.Remove(r.newFile())
 	}
 	return err
 }
