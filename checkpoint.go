@@ -39,7 +39,7 @@ func (cfg *CheckpointConfig) validate() error {
 // writing once it has begun: it could not be done without harm.
 //
 // It is done by CRIU (https://criu.org, Debian: package criu), which must be installed and fit the kernel ("criu check"), and
-// needs root. The error matches [ErrUnsupported] where that is not so, and for a container that has what cannot be taken along:
+// needs root, tar, gzip, and iptables or nftables. The error matches [ErrUnsupported] where that is not so, and for a container that has what cannot be taken along:
 // a user namespace (also that of the default root filesystem); a writable layer in memory, which would be lost (an
 // overlay with an Upper directory, and a Dir that is ReadOnly or Writable, stay on disk); a terminal, a network, an init,
 // namespaces of others, Landlock, seccomp notifications, mounts that came later, or a life of its own ([WithDetached]).

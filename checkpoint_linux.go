@@ -266,7 +266,7 @@ func openCheckpoint(dir string) (*os.File, error) {
 // noteOf says what a restore must know, and returns the arguments for CRIU that follow from it.
 func (r *running) noteOf(cfg CheckpointConfig) (n checkpointed, args []string, err error) {
 	n = checkpointed{Version: checkpointVersion, TCP: cfg.TCPEstablished, Locks: cfg.FileLocks, Streams: []string{}, Binds: []string{}}
-	args = sharedArgs(&n)
+	args = append(sharedArgs(&n), networkLock()...)
 	at, err := r.mountedAt()
 	if err != nil {
 		return n, nil, err
@@ -300,6 +300,16 @@ func sharedArgs(n *checkpointed) (args []string) {
 		args = append(args, "--file-locks")
 	}
 	return args
+}
+
+// networkLock lets CRIU hold up packets by nftables where there is no iptables, which is what it uses otherwise. The images say which it was.
+func networkLock() []string {
+	for _, dir := range filepath.SplitList(rootfs.DefaultPath) {
+		if _, err := os.Stat(filepath.Join(dir, "iptables-restore")); err == nil {
+			return nil
+		}
+	}
+	return []string{"--network-lock", "nftables"}
 }
 
 // bindKey is the name under which CRIU keeps a mount that comes from outside: it may not hold what separates.
