@@ -135,13 +135,13 @@ func TestBuildStages(t *testing.T) {
 ARG BASE=base:1
 FROM ${BASE} AS first
 ARG NAME=nobody
-WORKDIR /work
+WORKDIR /job
 COPY src/ in/
 RUN cat in/a in/deep/b > out && echo $NAME >> out && rm /bin/touch && test ! -e /secret.txt
 FROM first AS unused
 RUN exit 1
 FROM base:1
-COPY --from=first --chown=12:34 --chmod=640 /work/out /result/
+COPY --from=first --chown=12:34 --chmod=640 /job/out /result/
 ENTRYPOINT ["sh", "-c"]
 CMD ["cat /result/out; stat -c '%u:%g %a' /result/out; ls -a /result; echo $KIND"]
 `

@@ -129,7 +129,7 @@ func TestCommit(t *testing.T) {
 				src := s.Rootfs("base")
 				if disk {
 					dir := t.TempDir()
-					t.Cleanup(func() { os.Chmod(dir+"/work/work", 0o700) }) // overlayfs closes it
+					t.Cleanup(func() { os.Chmod(filepath.Join(dir, "work", "work"), 0o700) }) // overlayfs closes it
 					src = src.Upper(dir)
 				}
 				c := container(t, s, "base", changes, append(opts, caisson.WithRootfs(src))...)
