@@ -67,27 +67,39 @@ func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOpt
 	return m.notes(), nil
 }
 
-// extractLayer lays a layer over what is there.
-func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, dir string, b *budget, m *mark) error {
+// openLayer opens a layer to be read uncompressed, alone: it may take all the memory that the limits allow.
+func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, b *budget) (st *stream, closeLayer func(), err error) {
 	f, err := s.openBlob(l)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer f.Close()
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	buffered := bufio.NewReaderSize(f, 4096)
 	head, err := buffered.Peek(64)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return nil, nil, err
 	}
 	need, window := decoderNeed(head)
 	if need > s.limits.Memory {
-		return &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
+		return nil, nil, &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
 	}
-	st, err := newStream(ctx, buffered, window, b, nil)
+	if st, err = newStream(ctx, buffered, window, b, nil); err != nil {
+		return nil, nil, err
+	}
+	return st, func() { st.close(); f.Close() }, nil
+}
+
+// extractLayer lays a layer over what is there.
+func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, dir string, b *budget, m *mark) error {
+	st, closeLayer, err := s.openLayer(ctx, l, b)
 	if err != nil {
 		return err
 	}
-	defer st.close()
+	defer closeLayer()
 	if err := writeTree(ctx, dir, st, s.policy, b, m, treeOptions{flat: true}); err != nil {
 		return err
 	}

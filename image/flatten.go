@@ -2,9 +2,7 @@ package image
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
-	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -85,25 +83,11 @@ func (s *Store) flatten(layers []ocispec.Descriptor, ids []digest.Digest, over b
 
 // eachEntry calls fn for the entries of a layer, and compares the layer with its digest.
 func (s *Store) eachEntry(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, b *budget, fn func(index int, h *tar.Header, r io.Reader) error) error {
-	f, err := s.openBlob(l)
+	st, closeLayer, err := s.openLayer(ctx, l, b)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	buffered := bufio.NewReaderSize(f, 4096)
-	head, err := buffered.Peek(64)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	need, window := decoderNeed(head)
-	if need > s.limits.Memory {
-		return &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
-	}
-	st, err := newStream(ctx, buffered, window, b, nil)
-	if err != nil {
-		return err
-	}
-	defer st.close()
+	defer closeLayer()
 	tr := tar.NewReader(st)
 	for i := 0; ; i++ {
 		h, err := tr.Next()
