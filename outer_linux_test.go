@@ -115,6 +115,9 @@ func podman(t *testing.T) func(t *testing.T, env string, options ...string) stri
 		args := append(append(append([]string{}, run...), options...), "-e", testutil.RoleEnv+"=inner", "-e", env, "--rootfs", root, "/usr/inner")
 		cmd := exec.CommandContext(testContext(t), engine, args...)
 		cmd.Env = environ
+		if isRoot() { // what it mounts is not seen by tests of other packages
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		}
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("podman: %v\n%s", err, out)

@@ -10,8 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // TestConformance puts every source through the same checks, in every mode.
@@ -35,9 +38,7 @@ func TestConformance(t *testing.T) {
 					}
 					mounts, tree := hostMounts(t), treeHash(t, filepath.Join(dir, "root"))
 					runScenario(t, name, m, dir)
-					if got := hostMounts(t); got != mounts {
-						t.Errorf("mounts of the host changed from\n%s\nto\n%s", mounts, got)
-					}
+					sameMounts(t, mounts)
 					if got := treeHash(t, filepath.Join(dir, "root")); got != tree && s.after == nil {
 						t.Errorf("the lower directory changed from\n%s\nto\n%s", tree, got)
 					}
@@ -52,11 +53,21 @@ func TestConformance(t *testing.T) {
 
 func hostMounts(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
+	lines := testutil.HostMounts()
+	if len(lines) == 0 {
+		t.Fatal("the machine's mounts cannot be read")
 	}
-	return string(b)
+	return strings.Join(lines, "\n")
+}
+
+// sameMounts fails the test if the machine's mounts are others than before, and stay so: what tests of other packages mount
+// meanwhile goes away again.
+func sameMounts(t *testing.T, mounts string) {
+	t.Helper()
+	var got string
+	if !testutil.Eventually(10*time.Second, func() bool { got = hostMounts(t); return got == mounts }) {
+		t.Errorf("mounts of the host changed from\n%s\nto\n%s", mounts, got)
+	}
 }
 
 // treeHash describes a tree: names, modes, contents.
@@ -369,9 +380,7 @@ func TestEnterThread(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if got := hostMounts(t); got != mounts {
-		t.Errorf("mounts of the host changed from\n%s\nto\n%s", mounts, got)
-	}
+	sameMounts(t, mounts)
 	if _, err := os.Stat(dir); err != nil {
 		t.Errorf("the root of other threads changed: %v", err)
 	}

@@ -72,9 +72,14 @@ func (e *Entry) Read() (*Record, error) {
 	return r, nil
 }
 
-// Status returns what stage and keeper have written.
+// Status returns what stage and keeper have written. Of a container that has been removed meanwhile it is ErrNotFound.
 func (e *Entry) Status() (Status, error) {
 	b, err := e.readFile(StatusName, statusSize)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, gone := e.Read(); errors.Is(gone, ErrNotFound) {
+			return Status{}, gone
+		}
+	}
 	if err != nil {
 		return Status{}, err
 	}
@@ -250,8 +255,8 @@ func (e *Entry) Wish() ([]byte, error) { return e.readFile(WishName, maxWish) }
 
 // Remove removes the directory. The caller holds the lock. What is not this package's stays, and with it the directory.
 func (e *Entry) Remove() error {
-	// The record goes last: without it the directory is one that nobody needs to keep.
-	for _, name := range []string{SocketName, ControlName, StatusName, WishName, tmpName, recordName} {
+	// The record goes first: without it the directory is one that nobody needs to keep, wherever a kill or a reader comes between.
+	for _, name := range []string{recordName, SocketName, ControlName, StatusName, WishName, tmpName} {
 		if err := unix.Unlinkat(int(e.own.Fd()), name, 0); err != nil && err != unix.ENOENT {
 			return &os.PathError{Op: "remove", Path: filepath.Join(e.Path(), name), Err: err}
 		}
