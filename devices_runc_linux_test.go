@@ -201,13 +201,13 @@ func TestDeviceRulesAsRunc(t *testing.T) {
 		t.Skip("runc is not installed")
 	}
 	noLeaks(t)
-	ctx := testContext(t)
 	root := testutil.Busybox(t)
 	name := fmt.Sprintf("caisson-devices-%d", os.Getpid())
 	live, inside := updatedContainer(t, deviceBundle(t, root, name+"-live", parsedRules(t, deviceLists[0])))
 	g, alone := groupAlone(t)
 	for i, texts := range deviceLists {
 		t.Run(strings.Join(texts, ", "), func(t *testing.T) {
+			ctx := testContext(t) // each has its own time
 			rules := parsedRules(t, texts)
 			bundle := deviceBundle(t, root, fmt.Sprint(name, "-", i), rules)
 			b, err := exec.CommandContext(ctx, runc, "--root", t.TempDir(), "run", "--bundle", bundle, name).CombinedOutput()
@@ -238,7 +238,7 @@ func TestDeviceRulesAsRunc(t *testing.T) {
 		})
 	}
 	inside.in.Close()
-	if r, err := live.Wait(ctx); err != nil || r.ExitCode != 0 {
+	if r, err := live.Wait(testContext(t)); err != nil || r.ExitCode != 0 {
 		t.Errorf("%v %v", r, err)
 	}
 }
