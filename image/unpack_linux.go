@@ -3,6 +3,11 @@ package image
 import (
 	"context"
 	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // writeTree writes the archive r into the directory at path.
@@ -23,7 +28,7 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 }
 
 // maxImplied bounds the names of directories that no entry stands for.
-const maxImplied = 16 << 20
+const maxImplied = 32 << 20
 
 // noteImplied counts a directory without an entry as one.
 func (a *applier) noteImplied(path string) error {
@@ -33,9 +38,32 @@ func (a *applier) noteImplied(path string) error {
 	if a.flat {
 		return a.remember(path)
 	}
-	if a.impliedBytes += len(path) + 16; a.impliedBytes > maxImplied {
+	if a.impliedBytes += len(path) + 64; a.impliedBytes > maxImplied {
 		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
 	}
-	a.mark.Implied = append(a.mark.Implied, path)
+	if a.implied == nil {
+		a.implied = map[string]struct{}{}
+	}
+	a.implied[path] = struct{}{}
+	return nil
+}
+
+// listImplied puts the directories that no entry stands for in the end into the mark.
+func (a *applier) listImplied() error {
+	for path := range a.implied {
+		if a.replaced {
+			fd, err := linux.Openat2FD(a.t.root, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+			switch err {
+			case nil:
+				unix.Close(fd)
+			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+				continue
+			default:
+				return sysErr("openat2", err)
+			}
+		}
+		a.mark.Implied = append(a.mark.Implied, path)
+	}
+	slices.Sort(a.mark.Implied)
 	return nil
 }
