@@ -96,6 +96,6 @@ func TestOcirunContainerd(t *testing.T) {
 		return finish(t, d.ctr(append([]string{"-n", testNamespace()}, args...)...))
 	}
 	awaitTrue(t, "web has ended", func() bool { return strings.Contains(ctr("tasks", "ls").stdout, "STOPPED") })
-	ctr("tasks", "rm", "web").want(t, 3)
+	ctr("tasks", "rm", "web").want(t, 0)
 	ctr("containers", "rm", "web").want(t, 0)
 }
