@@ -7,6 +7,7 @@ MAKEFLAGS   += --no-print-directory
 
 FUZZTIME    ?= 30s
 SOAK        ?= 20000
+SOAKTIME    ?= 1h
 KILLS       ?= 500
 POWERCUTS   ?= 100
 STATICCHECK := v0.8.2
@@ -127,8 +128,9 @@ generate: ## make generated files again; fails if that changes them
 fuzz: ## every fuzz test for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
-soak: setup ## SOAK (20000) starts, and nothing may be left behind
+soak: setup ## SOAK (20000) starts, then programs that do everything, killed at random for SOAKTIME (1h); nothing may be left behind
 	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
+	CAISSON_SOAK_TIME=$(SOAKTIME) go test -run 'SoakMixed' -timeout 0 -v ./internal/nettest
 
 kills: setup ## host programs killed at every system call, and KILLS (500) times at random
 	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v . ./netns ./image
