@@ -22,7 +22,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-engines test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
 	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bench clean
 
 help: ## this list
@@ -98,6 +98,10 @@ test-browser: setup ## the judge's page, used in a headless Chromium (Debian: in
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium
 	go test -count=1 -timeout 10m -v -run TestJudgePage ./examples
+
+test-engines: setup ## ocirun under podman, buildah, containerd, its CRI and Docker (Debian: installs what is missing, 400 MB)
+	@DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends podman buildah containerd docker.io containernetworking-plugins iptables >/dev/null
+	go test -count=1 -timeout 10m -v -run 'TestOcirun(Podman|Buildah|Containerd|CRI|Docker)' ./examples
 
 test-debian: setup ## a package manager, a script and a terminal in a Debian root filesystem (debootstrap)
 	@.ci/debian
