@@ -10,6 +10,8 @@ type Connection struct {
 	host *BridgeConfig // where the host side is
 	bare bool          // neither files nor names
 
+	waiting bool // in a pool: it has no names yet
+
 	rec     record
 	entry   uint64 // in the journal; 0 once it is struck out
 	durable bool   // recorded elsewhere

@@ -201,11 +201,7 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 			e.Addresses[j] = whole(p.Addr())
 		}
 	}
-	for _, name := range append([]string{c.req.Hostname, c.req.ID}, w.Aliases...) {
-		if name = strings.ToLower(name); validHost(name) && !slices.Contains(e.Names, name) {
-			e.Names = append(e.Names, name)
-		}
-	}
+	e.Waiting, e.Names = c.waiting, namesOf(append([]string{c.req.Hostname, c.req.ID}, w.Aliases...))
 	if len(w.MAC) == 0 && n.givenMAC() {
 		if e.MAC = randomMAC().String(); len(e.Addresses) > 0 && e.Addresses[0].Addr().Is4() {
 			e.MAC = macOf(e.Addresses[0].Addr()).String()
@@ -223,6 +219,16 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 	}
 	c.eps, c.states = append(c.eps, e), append(c.states, n)
 	return nil
+}
+
+// namesOf are the names of a host among l, each once.
+func namesOf(l []string) (out []string) {
+	for _, name := range l {
+		if name = strings.ToLower(name); validHost(name) && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 func (c *Connection) reservePort(s *store, e *epState, p Port) error {

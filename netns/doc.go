@@ -23,6 +23,9 @@
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a
 // container to the world by [Pasta].
 //
+// A [Pool] keeps namespaces ready that are connected already, for who cannot wait for one to be made: a container is put into one by
+// namespaces.JoinFile.
+//
 // # What is changed on the host
 //
 //   - A bridge for each network, and a device for each endpoint, whose names begin with "cs".

@@ -72,8 +72,8 @@ func (c *Connection) neighbours() []*epState {
 	return out
 }
 
-// netZone knows the names of networks from their endpoints' files. It needs no lock: each is written whole, once, and
-// removed.
+// netZone knows the names of networks from their endpoints' files. It needs no lock: each is written whole, once, or a second time when it
+// gets its names (see [Pool]), and removed.
 type netZone struct {
 	mu    sync.Mutex
 	views []*view
@@ -118,7 +118,7 @@ func (v *view) refresh() {
 			continue
 		}
 		seen[name] = true
-		if v.eps[name] != nil {
+		if e := v.eps[name]; e != nil && !e.Waiting {
 			continue
 		}
 		if e, err := readEndpoint(filepath.Join(v.dir, name)); err == nil && e != nil {

@@ -53,6 +53,14 @@ func (n *Networks) prepare(context.Context, Request) (*Connection, error) {
 	return nil, unsupported("connect to network")
 }
 
+func (n *Networks) wait(context.Context, *Namespace) (*Connection, error) {
+	return nil, unsupported("connect to network")
+}
+
+func (c *Connection) take(context.Context, string, [][]string) error {
+	return unsupported("connect to network")
+}
+
 // Record needs Linux.
 func (c *Connection) Record() (owner string, version int, data []byte) {
 	return ownerName, recordVersion, nil

@@ -81,6 +81,7 @@ type epState struct {
 	Saved     *savedDevice   `json:"saved,omitempty"` // before it was moved
 	Limits    Limits         `json:"limits,omitzero"`
 	Egress    *Egress        `json:"egress,omitempty"`
+	Waiting   bool           `json:"waiting,omitempty"` // in a pool: its names come later
 }
 
 // sysctlState is a setting of the host's that was changed.
