@@ -1,6 +1,9 @@
 package netns
 
-import "net"
+import (
+	"net"
+	"os"
+)
 
 // Connection is a container's place in its networks. It is an Attachment of caisson, also a durable one: another program can
 // undo it, by [Owner].
@@ -30,6 +33,7 @@ type reservation struct {
 	port    Port
 	streams []net.Listener
 	packets []net.PacketConn
+	held    []*os.File // bound, and nothing is received
 }
 
 func (r *reservation) Close() error {
@@ -38,6 +42,9 @@ func (r *reservation) Close() error {
 	}
 	for _, c := range r.packets {
 		c.Close()
+	}
+	for _, f := range r.held {
+		f.Close()
 	}
 	return nil
 }

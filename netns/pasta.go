@@ -45,6 +45,11 @@ type Pasta struct {
 // Validate reports all faults of the wish at once. Prepare begins with it.
 func (p *Pasta) Validate() error {
 	faults := []error{validatePorts(p.Ports), (&Networks{DNS: p.DNS, Hosts: p.Hosts}).validateNames()}
+	for i, port := range p.Ports {
+		if port.Protocol == "sctp" {
+			faults = append(faults, fault(fmt.Sprintf("Ports[%d]", i), "pasta carries TCP and UDP; SCTP needs a Bridge"))
+		}
+	}
 	if err := checkDevice(p.Interface); err != nil {
 		faults = append(faults, fault("Interface", "%v", err))
 	}

@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // Port publishes a port of a container on the host, or a range of ports.
 type Port struct {
-	// Protocol is "tcp", the default, or "udp".
+	// Protocol is "tcp", the default, "udp" or "sctp". SCTP needs a kernel with it (CONFIG_IP_SCTP, CONFIG_NF_CT_PROTO_SCTP), and is
+	// published on addresses that are not loopback's only, by rules alone; not by [Pasta].
 	Protocol string
 	// Container is the first port in the container, 1 to 65535.
 	Container uint16
@@ -133,8 +135,10 @@ const maxPorts = 4096
 func (p Port) validate() error {
 	field := "port " + p.String()
 	switch n := p.count(); {
-	case p.protocol() != "tcp" && p.protocol() != "udp":
-		return fault(field, "protocol %q is neither tcp nor udp", p.Protocol)
+	case !slices.Contains([]string{"tcp", "udp", "sctp"}, p.protocol()):
+		return fault(field, "protocol %q is not tcp, udp or sctp", p.Protocol)
+	case p.Protocol == "sctp" && p.HostAddr.IsLoopback():
+		return fault(field, "SCTP is not published on loopback addresses")
 	case p.Container == 0:
 		return fault(field, "the container's port is missing")
 	case int(p.Container)+n-1 > 65535 || int(p.Host)+n-1 > 65535:

@@ -48,6 +48,8 @@ func reserveError(p Port, err error) error {
 		e.Err, e.Remedy = fmt.Errorf("%w: by a program of the host: %w", ErrPortTaken, err), "choose another port of the host, or none"
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		e.Remedy = "HostAddr must be an address of the host"
+	case errors.Is(err, unix.EPROTONOSUPPORT):
+		e.Err, e.Remedy = fmt.Errorf("%w: %w", ErrUnsupported, err), "needs a kernel with SCTP (CONFIG_IP_SCTP, module sctp)"
 	case errors.Is(err, unix.EACCES):
 		e.Err, e.Remedy = privileged(err), "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE"
 	}
@@ -63,6 +65,9 @@ func listenAddrs(p Port) []netip.Addr {
 
 func (r *reservation) listen(a netip.Addr) error {
 	address := net.JoinHostPort(a.String(), strconv.Itoa(int(r.port.Host)))
+	if r.port.Protocol == "sctp" {
+		return r.hold(a)
+	}
 	if r.port.Protocol == "udp" {
 		c, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp"+family(a), address)
 		if err != nil {

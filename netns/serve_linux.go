@@ -17,6 +17,10 @@ func (c *Connection) serve(t Target) error {
 			r.Close()
 			continue
 		}
+		if len(r.held) > 0 {
+			c.services = append(c.services, r)
+			continue
+		}
 		c.services = append(c.services, newProxy(r, target, c.dialFromHost))
 	}
 	return c.serveNames(t)

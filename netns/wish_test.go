@@ -11,7 +11,7 @@ func TestParsePort(t *testing.T) {
 	for text, want := range map[string]string{
 		"80": "80/tcp", "8080:80": "8080:80/tcp", "127.0.0.1:8080:80/udp": "127.0.0.1:8080:80/udp", "[::1]::80": "[::1]::80/tcp", "::1:8080:80": "[::1]:8080:80/tcp",
 		"7000-7002:8000-8002": "7000-7002:8000-8002/tcp", "0.0.0.0:80:80": "0.0.0.0:80:80/tcp",
-		"": "", "0": "", "65536": "", "80/sctp": "", "a:80": "", "1-3:80": "", "80-82": "", "7000-7002:80-81": "", "x:1:1": "", ":80": "", "224.0.0.1:1:1": "", "3-1:3-1": "",
+		"": "", "0": "", "65536": "", "80/icmp": "", "a:80": "", "1-3:80": "", "80-82": "", "7000-7002:80-81": "", "x:1:1": "", ":80": "", "224.0.0.1:1:1": "", "3-1:3-1": "",
 		"65535-65536:1-2": "", "1/": "",
 	} {
 		p, err := ParsePort(text)
@@ -91,7 +91,8 @@ func TestValidate(t *testing.T) {
 		"given twice":              {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 1, Host: 5}, {Container: 2, Host: 4, Count: 3}}}}},
 		"exceeds 65535":            {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 65535, Host: 1, Count: 2}}}}},
 		"more than 4096":           {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 1, Host: 1, Count: 60000}}}}},
-		"neither tcp nor udp":      {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Protocol: "sctp", Container: 1}}}}},
+		"not tcp, udp or sctp":     {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Protocol: "icmp", Container: 1}}}}},
+		"SCTP is not published":    {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Protocol: "sctp", Container: 1, HostAddr: netip.IPv6Loopback()}}}}},
 		"Hosts[0]: invalid":        {Endpoints: []Endpoint{{Network: b}}, Hosts: []Host{{Names: []string{"x"}}}},
 		"DNS.Servers: invalid":     {Endpoints: []Endpoint{{Network: b}}, DNS: DNS{Servers: []netip.AddrPort{{}}}},
 		"DNS.Search: invalid":      {Endpoints: []Endpoint{{Network: b}}, DNS: DNS{Search: []string{"a\nb"}}},
