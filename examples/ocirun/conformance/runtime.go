@@ -99,7 +99,7 @@ func (r *runtime) judge(c check) (res result) {
 		switch v := recover().(type) {
 		case nil:
 		case verdict:
-			res.Outcome, res.Seen = v.outcome, strings.ReplaceAll(v.seen, t.dir, "DIR")
+			res.Outcome, res.Seen = v.outcome, strings.NewReplacer(t.dir, "DIR", r.base, "BASE", t.id, "ID").Replace(v.seen)
 		default:
 			panic(v)
 		}
