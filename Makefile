@@ -7,6 +7,7 @@ MAKEFLAGS   += --no-print-directory
 
 FUZZTIME    ?= 30s
 SOAK        ?= 20000
+SOAKTIME    ?= 1h
 KILLS       ?= 500
 POWERCUTS   ?= 100
 STATICCHECK := v0.8.2
@@ -21,7 +22,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-vm test-vm-small test-debian test-arm64 test-amd64 kernels conformance \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-engines test-vm test-vm-small test-debian test-arm64 test-amd64 kernels conformance \
 	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bench clean
 
 help: ## this list
@@ -98,6 +99,10 @@ test-browser: setup ## the judge's page, used in a headless Chromium (Debian: in
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium
 	go test -count=1 -timeout 10m -v -run TestJudgePage ./examples
 
+test-engines: setup ## ocirun under podman, buildah, containerd, its CRI and Docker (Debian: installs what is missing, 400 MB)
+	@DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends podman buildah containerd docker.io containernetworking-plugins iptables >/dev/null
+	go test -count=1 -timeout 10m -v -run 'TestOcirun(Podman|Buildah|Containerd|CRI|Docker)' ./examples
+
 test-debian: setup ## a package manager, a script and a terminal in a Debian root filesystem (debootstrap)
 	@.ci/debian
 
@@ -126,8 +131,9 @@ generate: ## make generated files again; fails if that changes them
 fuzz: ## every fuzz test for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
-soak: setup ## SOAK (20000) starts, and nothing may be left behind
+soak: setup ## SOAK (20000) starts, then programs that do everything, killed at random for SOAKTIME (1h); nothing may be left behind
 	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
+	CAISSON_SOAK_TIME=$(SOAKTIME) go test -run 'SoakMixed' -timeout 0 -v ./internal/nettest
 
 kills: setup ## host programs killed at every system call, and KILLS (500) times at random
 	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 60m -v . ./netns ./image

@@ -49,15 +49,6 @@ func newNS(t testing.TB) *Namespace {
 	return n
 }
 
-func newBridge(t testing.TB, cfg BridgeConfig) *Bridge {
-	t.Helper()
-	b, err := NewBridge(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // connect connects a new namespace.
 func connect(t testing.TB, name string, eps ...Endpoint) (*Namespace, *Connection) {
 	t.Helper()

@@ -178,3 +178,12 @@ func TestRecord(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func newBridge(t testing.TB, cfg BridgeConfig) *Bridge {
+	t.Helper()
+	b, err := NewBridge(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
