@@ -19,6 +19,7 @@ func (t *trial) hooks(kind string) *[]specs.Hook {
 		t.spec.Hooks = &specs.Hooks{}
 	}
 	h := t.spec.Hooks
+	//lint:ignore SA1019 prestart is deprecated, and still to be called
 	return map[string]*[]specs.Hook{"prestart": &h.Prestart, "createRuntime": &h.CreateRuntime, "createContainer": &h.CreateContainer,
 		"startContainer": &h.StartContainer, "poststart": &h.Poststart, "poststop": &h.Poststop}[kind]
 }
