@@ -31,8 +31,11 @@ type applier struct {
 	// made holds, in a flat tree, hashes of the paths of this layer, since whiteouts do not hide them.
 	made map[uint64]struct{}
 	// finished says that directories have their modes already: a set-group-ID one gives its group to what is made in it.
-	finished     bool
+	finished bool
+	// implied are the directories that no entry stands for yet; replaced says that something was removed that was in the way of an entry.
+	implied      map[string]struct{}
 	impliedBytes int
+	replaced     bool
 	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
 }
@@ -160,6 +163,7 @@ func (a *applier) again(path string, create func(at place) error) (at place, whi
 		if err = create(at); err != unix.EEXIST {
 			return at, whiteout, err
 		}
+		a.replaced = true
 		w, err := a.t.clear(at.dir, base)
 		if err != nil {
 			return at, whiteout, err
@@ -327,6 +331,9 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 	})
 	if err != nil {
 		return sysErr("mkdirat", err)
+	}
+	if existed {
+		delete(a.implied, path)
 	}
 	if !whiteout && !hasXattrs(hdr) && (!existed || !a.flat) {
 		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
@@ -515,7 +522,7 @@ func (a *applier) putNode(hdr *tar.Header, path string) error {
 
 // finish completes the layer.
 func (a *applier) finish() error {
-	if err := a.inheritDirs(); err != nil {
+	if err := errors.Join(a.inheritDirs(), a.listImplied()); err != nil {
 		return err
 	}
 	return a.finishDirs()

@@ -36,16 +36,32 @@ func (d inherited) plainDir(owners bool) bool {
 	return d.Link == "" && d.Mode == 0o755 && (!owners || d.UID == 0 && d.GID == 0)
 }
 
-// inheritance finds what the implied directories of layer i get from the layers below it, and is nil if that makes no difference. dirs are
-// the directories of all layers, the lowest first.
-func inheritance(marks []*mark, dirs []string, i int, owners bool) (map[string]inherited, error) {
+// below answers what the layers of an image have in the place of an implied directory. Images with many small layers imply the same
+// directories again and again, so each layer is asked for a path once.
+type below struct {
+	marks []*mark
+	dirs  []string // the directories of the layers, the lowest first
+	known map[string]belowAnswer
+}
+
+// belowAnswer is what the layers below one say; dir is nil where they have nothing to give.
+type belowAnswer struct {
+	layer int
+	dir   *inherited
+}
+
+// maxKnown bounds the answers that are remembered.
+const maxKnown = 1 << 16
+
+// inheritance finds what the implied directories of layer i get from the layers below it, and is nil if that makes no difference.
+func (b *below) inheritance(i int, owners bool) (map[string]inherited, error) {
+	answers, err := b.ask(i, b.marks[i].Implied)
+	if err != nil {
+		return nil, err
+	}
 	var out map[string]inherited
-	for _, path := range marks[i].Implied {
-		d, err := firstBelow(marks, dirs, i, path)
-		if err != nil {
-			return nil, err
-		}
-		if d == nil || d.plainDir(owners) {
+	for path, d := range answers {
+		if d.plainDir(owners) {
 			continue
 		}
 		if out == nil {
@@ -56,24 +72,70 @@ func inheritance(marks []*mark, dirs []string, i int, owners bool) (map[string]i
 	return out, nil
 }
 
-// firstBelow looks a directory up in the layers below i, the nearest first. Whatever else than a directory or a link is
-// there ends the search: it is hidden, or reached through a link, and not this one.
-func firstBelow(marks []*mark, dirs []string, i int, path string) (*inherited, error) {
-	for j := i - 1; j >= 0; j-- {
-		d, err := statDir(dirs[j], path)
-		switch {
-		case err == nil && (d.Link != "" || marks[j].stands(path)):
-			return d, nil
-		case err != nil && !notExist(err):
-			return nil, err
-		case err == errNoDirectory:
-			return nil, nil
+// ask looks paths, which are sorted, up in the layers below i, the nearest first.
+func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
+	out := map[string]*inherited{}
+	answer := func(path string, d *inherited) {
+		if d != nil {
+			out[path] = d
 		}
-		if marks[j].Hides {
-			return nil, nil
+		if _, ok := b.known[path]; ok || len(b.known) < maxKnown {
+			b.known[path] = belowAnswer{i, d}
 		}
 	}
-	return nil, nil
+	for j := i - 1; j >= 0 && len(paths) > 0; j-- {
+		var err error
+		if paths, err = b.askLayer(j, paths, answer); err != nil {
+			return nil, err
+		}
+	}
+	for _, path := range paths {
+		answer(path, nil)
+	}
+	return out, nil
+}
+
+// askLayer asks one layer, and returns the paths that the ones below it are to be asked for.
+func (b *below) askLayer(j int, paths []string, answer func(string, *inherited)) ([]string, error) {
+	root := &layerRoot{path: b.dirs[j], fd: -1}
+	defer root.close()
+	var further []string
+	missing := "/" // which no path begins with
+	for _, path := range paths {
+		if k, ok := b.known[path]; ok && k.layer == j+1 {
+			answer(path, k.dir)
+			continue
+		}
+		d, err := b.look(j, root, path, missing)
+		switch {
+		case err == errNoDirectory:
+			answer(path, nil)
+		case notExist(err) && b.marks[j].Hides:
+			answer(path, nil)
+		case notExist(err):
+			further = append(further, path)
+			if err != errImplied {
+				missing = path + "/"
+			}
+		case err != nil:
+			return nil, err
+		default:
+			answer(path, d)
+		}
+	}
+	return further, nil
+}
+
+// look looks a path up in one layer. Whatever else than a directory or a link is there is errNoDirectory and ends the search: it is hidden, or reached
+// through a link, and not this one. missing is the beginning of paths that are known not to be there.
+func (b *below) look(j int, root *layerRoot, path, missing string) (*inherited, error) {
+	switch {
+	case strings.HasPrefix(path, missing):
+		return nil, fs.ErrNotExist
+	case !b.marks[j].stands(path):
+		return nil, errImplied
+	}
+	return root.stat(path)
 }
 
 // stands says that a directory of a layer is there for its own sake, or has what is below it.
@@ -85,12 +147,15 @@ func (m *mark) stands(path string) bool {
 	return !implied
 }
 
-// errNoDirectory says that something else is in the way. It Is fs.ErrNotExist.
-var errNoDirectory error = &noDirectory{}
+// Both Are fs.ErrNotExist.
+var (
+	errNoDirectory error = &noDirectory{"not a directory"}        // something else is in the way
+	errImplied     error = &noDirectory{"no entry stands for it"} // and it has nothing from below
+)
 
-type noDirectory struct{}
+type noDirectory struct{ text string }
 
-func (*noDirectory) Error() string        { return "not a directory" }
+func (e *noDirectory) Error() string      { return e.text }
 func (*noDirectory) Is(target error) bool { return target == fs.ErrNotExist }
 
 // variantKey names a layer whose implied directories have what they get from below.
@@ -107,6 +172,7 @@ func variantKey(key string, from map[string]inherited) (string, error) {
 func (s *Store) inherit(info *Info, marks []*mark, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
 	keys := make([]string, len(marks))
 	dirs := make([]string, len(marks))
+	b := &below{marks: marks, dirs: dirs, known: map[string]belowAnswer{}}
 	for i := range marks {
 		keys[i] = s.layerKey(digest.Digest(info.Config.DiffIDs[i]))
 		dirs[i] = s.layerDir(keys[i])
@@ -115,7 +181,7 @@ func (s *Store) inherit(info *Info, marks []*mark, unpack func(i int, key string
 		}
 		base, from := keys[i], map[string]inherited(nil)
 		for range maxRounds {
-			next, err := inheritance(marks, dirs, i, isPrivileged())
+			next, err := b.inheritance(i, isPrivileged())
 			if err != nil {
 				return nil, err
 			}

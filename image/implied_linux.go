@@ -11,18 +11,32 @@ import (
 // isPrivileged says that files can be given away.
 func isPrivileged() bool { return os.Geteuid() == 0 }
 
-// statDir looks a directory of an unpacked layer up, without following any link in it.
-func statDir(layer, path string) (*inherited, error) {
-	root, err := openTreeDir(layer)
-	if err != nil {
-		return nil, err
+// layerRoot is the directory of an unpacked layer, which is opened when it is first needed.
+type layerRoot struct {
+	path string
+	fd   int
+}
+
+func (r *layerRoot) close() {
+	if r.fd >= 0 {
+		unix.Close(r.fd)
 	}
-	defer unix.Close(root)
-	fd, err := linux.Openat2FD(root, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+}
+
+// stat looks a directory up, without following any link in it.
+func (r *layerRoot) stat(path string) (*inherited, error) {
+	if r.fd < 0 {
+		fd, err := openTreeDir(r.path)
+		if err != nil {
+			return nil, err
+		}
+		r.fd = fd
+	}
+	fd, err := linux.Openat2FD(r.fd, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
 	switch err {
 	case nil:
 	case unix.ELOOP, unix.ENOTDIR:
-		return statLink(root, path)
+		return statLink(r.fd, path)
 	default:
 		return nil, sysErr("openat2", err)
 	}
@@ -34,7 +48,7 @@ func statDir(layer, path string) (*inherited, error) {
 	return &inherited{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, Sec: st.Mtim.Sec, Nsec: st.Mtim.Nsec}, nil
 }
 
-// statLink is statDir for a symbolic link in directories that are none.
+// statLink is stat for a symbolic link in directories that are none.
 func statLink(root int, path string) (*inherited, error) {
 	parent, base := splitPath(path)
 	dir := root

@@ -58,3 +58,34 @@ func TestImpliedDirectories(t *testing.T) {
 		t.Errorf("%+v, %v", f, err)
 	}
 }
+
+// Where an entry comes after what is in its directory, or takes the place of a directory that was implied, it is the entry that layers above
+// look at.
+func TestImpliedThenEntered(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{})
+	mode := func(m int64) func(*tar.Header) { return func(h *tar.Header) { h.Mode = m } }
+	base := plain(layer(t, dir("late").with(mode(0o700)), dir("turned").with(mode(0o700)), dir("turned/x").with(mode(0o711)), dir("far").with(mode(0o711))))
+	middle := plain(layer(t, file("late/x", ""), dir("late").with(mode(0o1777)), file("turned/x/y", ""), link("turned", "/far")))
+	blobs := []blob{base, middle}
+	for i := range 5 { // none of these has anything to say
+		blobs = append(blobs, plain(layer(t, file("other/"+string(rune('a'+i)), ""))))
+	}
+	blobs = append(blobs, plain(layer(t, file("late/new", ""), file("turned/new", ""), file("other/z", ""))), plain(layer(t, file("late/again", ""))))
+	putImage(t, s, "a", blobs...)
+	a := must[*Unpacked](t)(s.Unpack(ctx, "a", UnpackOptions{}))
+	for _, d := range a.Dirs[:2] {
+		if st := lstat(t, d+"/late"); st.Mode&0o7777 != 0o1777 {
+			t.Errorf("%s/late: mode %o", d, st.Mode)
+		}
+	}
+	if to, err := os.Readlink(a.Dirs[1] + "/turned"); to != "/far" {
+		t.Errorf("turned: %q, %v", to, err)
+	}
+	if st := lstat(t, a.Dirs[1]+"/far"); st.Mode&0o7777 != 0o711 {
+		t.Errorf("far: mode %o", st.Mode)
+	}
+	if st := lstat(t, a.Dirs[1]+"/far/new"); st.Mode&0o7777 != 0o644 {
+		t.Errorf("far/new: mode %o", st.Mode)
+	}
+}

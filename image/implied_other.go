@@ -6,4 +6,11 @@ import "errors"
 
 func isPrivileged() bool { return false }
 
-func statDir(string, string) (*inherited, error) { return nil, errors.ErrUnsupported }
+type layerRoot struct {
+	path string
+	fd   int
+}
+
+func (*layerRoot) close() {}
+
+func (*layerRoot) stat(string) (*inherited, error) { return nil, errors.ErrUnsupported }

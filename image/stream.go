@@ -144,6 +144,7 @@ type stream struct {
 	rest                 []byte
 	err                  error
 	hash                 hash.Hash
+	buffers              *streamBuffers
 	onRead               func(n int64) // compressed bytes so far; may be nil
 }
 
@@ -162,16 +163,17 @@ func (c *countReader) Read(p []byte) (int, error) {
 // newStream begins. window bounds what a zstd frame may ask for. The caller closes the stream.
 func newStream(ctx context.Context, blob io.Reader, window int64, b *budget, onRead func(int64)) (*stream, error) {
 	count := &countReader{r: blob}
-	buffered := bufio.NewReaderSize(&ctxReader{ctx, count}, blobBuffer)
-	dec, closeDec, err := decoder(buffered, window)
+	buffers := streamPool.Get().(*streamBuffers)
+	buffers.blob.Reset(&ctxReader{ctx, count})
+	dec, closeDec, err := decoder(buffers.blob, window)
 	if err != nil {
+		buffers.free()
 		return nil, err
 	}
 	s := &stream{free: make(chan *chunk, chunkCount), toHash: make(chan *chunk, chunkCount), toRead: make(chan *chunk, chunkCount),
-		stop: make(chan struct{}), hash: sha256.New(), onRead: onRead}
-	all := make([]byte, chunkSize*chunkCount)
+		stop: make(chan struct{}), hash: sha256.New(), buffers: buffers, onRead: onRead}
 	for i := range chunkCount {
-		s.free <- &chunk{data: all[i*chunkSize : (i+1)*chunkSize]}
+		s.free <- &chunk{data: buffers.chunks[i*chunkSize : (i+1)*chunkSize]}
 	}
 	s.done.Go(func() {
 		defer closeDec()
@@ -297,12 +299,32 @@ func (s *stream) finish() (digest.Digest, error) {
 
 type onlyReader struct{ io.Reader }
 
-// close ends the goroutines. The blob is not read any more afterwards.
+// close ends the goroutines. The blob is not read any more afterwards, nor the stream.
 func (s *stream) close() {
 	s.once.Do(func() {
 		close(s.stop)
 		s.done.Wait()
+		s.now, s.rest, s.err = nil, nil, io.ErrClosedPipe
+		s.buffers.free()
 	})
+}
+
+// streamBuffers are used by one layer after another: there may be more than a hundred, each of them small.
+type streamBuffers struct {
+	blob   *bufio.Reader
+	chunks []byte
+}
+
+var streamPool = sync.Pool{New: func() any {
+	return &streamBuffers{blob: bufio.NewReaderSize(nil, blobBuffer), chunks: make([]byte, chunkSize*chunkCount)}
+}}
+
+// filePool holds the buffers through which files are written.
+var filePool = sync.Pool{New: func() any { b := make([]byte, fileBuffer); return &b }}
+
+func (b *streamBuffers) free() {
+	b.blob.Reset(nil)
+	streamPool.Put(b)
 }
 
 // isSparse says that an entry of an archive says that it has holes.

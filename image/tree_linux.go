@@ -151,16 +151,17 @@ func (t *tree) implyDir(path string, pfd int, base string, covers bool) (int, er
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(fd)
-	if err := unix.Fchmod(fd, 0o755); err != nil { // in spite of the umask
+	err = unix.Fchmod(fd, 0o755) // in spite of the umask
+	if err == nil && covers && t.covered != nil {
+		err = t.covered(fd, path)
+	}
+	if err != nil {
+		unix.Close(fd)
 		return -1, err
 	}
-	if covers && t.covered != nil {
-		if err := t.covered(fd, path); err != nil {
-			return -1, err
-		}
-	}
-	return t.lookup(path)
+	t.clock++
+	t.keep(path, fd)
+	return fd, nil
 }
 
 // throughExisting deals with a parent that exists and is no directory: a dangling symbolic link, the target of which is

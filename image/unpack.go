@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -375,8 +374,6 @@ func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.Sort(m.Implied)
-	m.Implied = slices.Compact(m.Implied)
 	m.Mode, m.Hides, m.Root = uint32(fi.Mode().Perm()), m.RootOpaque, m.RootSet
 	data, err := json.Marshal(m)
 	if err != nil {

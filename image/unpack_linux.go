@@ -3,6 +3,11 @@ package image
 import (
 	"context"
 	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // writeTree writes the archive r into the directory at path.
@@ -13,8 +18,10 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 	}
 	t := newTree(root)
 	defer t.close()
+	buf := filePool.Get().(*[]byte)
+	defer filePool.Put(buf)
 	a := &applier{t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), mark: m,
-		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: make([]byte, fileBuffer)}
+		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: *buf}
 	t.imply, t.link = a.noteImplied, a.linkDir
 	if !o.flat {
 		t.covered = func(fd int, _ string) error { return a.setOpaque(fd) }
@@ -23,7 +30,7 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 }
 
 // maxImplied bounds the names of directories that no entry stands for.
-const maxImplied = 16 << 20
+const maxImplied = 32 << 20
 
 // noteImplied counts a directory without an entry as one.
 func (a *applier) noteImplied(path string) error {
@@ -33,9 +40,32 @@ func (a *applier) noteImplied(path string) error {
 	if a.flat {
 		return a.remember(path)
 	}
-	if a.impliedBytes += len(path) + 16; a.impliedBytes > maxImplied {
+	if a.impliedBytes += len(path) + 64; a.impliedBytes > maxImplied {
 		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
 	}
-	a.mark.Implied = append(a.mark.Implied, path)
+	if a.implied == nil {
+		a.implied = map[string]struct{}{}
+	}
+	a.implied[path] = struct{}{}
+	return nil
+}
+
+// listImplied puts the directories that no entry stands for in the end into the mark.
+func (a *applier) listImplied() error {
+	for path := range a.implied {
+		if a.replaced {
+			fd, err := linux.Openat2FD(a.t.root, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+			switch err {
+			case nil:
+				unix.Close(fd)
+			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+				continue
+			default:
+				return sysErr("openat2", err)
+			}
+		}
+		a.mark.Implied = append(a.mark.Implied, path)
+	}
+	slices.Sort(a.mark.Implied)
 	return nil
 }
