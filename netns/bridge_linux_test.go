@@ -126,6 +126,7 @@ func TestRefused(t *testing.T) {
 	p := netip.MustParsePrefix
 	web := newBridge(t, BridgeConfig{Name: "web", Subnets: []netip.Prefix{p("10.77.1.0/29")}})
 	_, ca := connect(t, "a", Endpoint{Network: web, Ports: []Port{{Container: 80, Host: 8080}}})
+	awaitLinkLocal(t)
 	before := snapshot(t)
 	taken, err := newHostNS(t).Listen(testContext(t), "tcp", ":8099")
 	if err != nil {

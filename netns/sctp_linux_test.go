@@ -38,6 +38,7 @@ func TestSCTP(t *testing.T) {
 	web := newBridge(t, BridgeConfig{Name: "web"})
 	wish := &Networks{Endpoints: []Endpoint{{Network: web, Ports: []Port{{Protocol: "sctp", Container: 80, Host: 8080, Count: 2}}}}}
 	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP); err != nil {
+		awaitLinkLocal(t)
 		before := snapshot(t)
 		_, err := wish.Connect(testContext(t), newNS(t), "a")
 		if !errors.Is(err, ErrUnsupported) || !errors.Is(err, unix.EPROTONOSUPPORT) || !strings.Contains(err.Error(), "CONFIG_IP_SCTP") {
