@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
-	"internal/nettest": {".", "cgroups", "image", "netns", "netns/cni", "rootfs"},
+	"internal/nettest": {".", "cgroups", "image", "namespaces", "netns", "netns/cni", "rootfs"},
 	// Tests of containers and images: neither package knows the other.
 	"internal/imagetest": {".", "image", "namespaces", "rootfs"},
 	// For the tests of embedders.
