@@ -66,6 +66,9 @@ func TestMappedOwners(t *testing.T) {
 		if string(out) != want || err != nil {
 			t.Errorf("%s: %q, %v", name, out, err)
 		}
+		if name == "image" {
+			committed(t, s, c)
+		}
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
@@ -73,8 +76,10 @@ func TestMappedOwners(t *testing.T) {
 	if err := s.RemoveSnapshot(ctx, "kept"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove(ctx, "owned"); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"owned", "committed"} {
+		if err := s.Remove(ctx, name); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := s.GC(ctx); err != nil {
 		t.Fatal(err)
@@ -88,6 +93,33 @@ func TestMappedOwners(t *testing.T) {
 		}
 		if err != nil {
 			t.Error(err)
+		}
+	}
+}
+
+// committed commits the container: what it changed is in the layer, and what it left alone is not, closed to the caller or not.
+func committed(t *testing.T, s *image.Store, c *caisson.Container) {
+	t.Helper()
+	ctx := testContext(t)
+	if _, err := s.Commit(ctx, "committed", c, image.CommitOptions{}); err != nil {
+		t.Error(err)
+		return
+	}
+	info, err := s.Inspect(ctx, "committed", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(s.Dir(), "blobs/sha256", info.Layers[len(info.Layers)-1].Digest.Encoded()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := entries(t, gunzip(t, data), true)
+	if _, ok := got["closed/in/x"]; !ok {
+		t.Errorf("it lacks what is new: %v", got)
+	}
+	for name := range got {
+		if strings.HasPrefix(name, "srv") {
+			t.Errorf("%s was not changed", name)
 		}
 	}
 }
