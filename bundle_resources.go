@@ -108,12 +108,26 @@ func (b *bundleReader) deviceRules(list []specs.LinuxDeviceCgroup) {
 	if err := cgroups.CheckDeviceRules(rules); err != nil {
 		b.fail("linux.resources.devices", err)
 	}
-	for _, r := range cgroups.DefaultDeviceRules() {
-		if r.Major != cgroups.AnyNumber && !slices.Contains(rules, r) { // the others let any node be made
-			rules = append(rules, r)
+	rules = withDefaultDevices(rules)
+	b.add(option(func(s *spec) { s.bundle.deviceRules = rules }))
+}
+
+// withDefaultDevices adds the default rules as runc and crun do. After a rule that allows everything they take back only a
+// rule that denies the very same devices: one that denies others, among those that a default rule is about, stays.
+func withDefaultDevices(rules []cgroups.DeviceRule) []cgroups.DeviceRule {
+	open := false
+	for _, r := range rules {
+		if r.Type == cgroups.AllDevices && r.Access == cgroups.DeviceAny {
+			open = r.Allow
 		}
 	}
-	b.add(option(func(s *spec) { s.bundle.deviceRules = rules }))
+	for _, d := range cgroups.DefaultDeviceRules() {
+		same := func(r cgroups.DeviceRule) bool { return r.Type == d.Type && r.Major == d.Major && r.Minor == d.Minor }
+		if !slices.Contains(rules, d) && (!open || slices.ContainsFunc(rules, same)) {
+			rules = append(rules, d)
+		}
+	}
+	return rules
 }
 
 func deviceNumber(n *int64) int64 {
