@@ -22,7 +22,7 @@ HALVES := test-self
 endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
-.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-engines test-vm test-vm-small test-debian test-arm64 test-amd64 kernels \
+.PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-engines test-vm test-vm-small test-debian test-arm64 test-amd64 kernels conformance \
 	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bench clean
 
 help: ## this list
@@ -120,6 +120,9 @@ test-vm: test-amd64 test-arm64 ## both, and the tests of the virtual machines th
 
 kernels: setup ## what works on this machine and in each guest, by examples/doctor, into docs/kernels.md
 	@$(VM)/kernels
+
+conformance: setup ## what the checks of the runtime specification say about ocirun, crun and runc, into docs/conformance.md (needs root)
+	@.ci/conformance
 
 generate: ## make generated files again; fails if that changes them
 	go generate ./...

@@ -108,12 +108,26 @@ func (b *bundleReader) deviceRules(list []specs.LinuxDeviceCgroup) {
 	if err := cgroups.CheckDeviceRules(rules); err != nil {
 		b.fail("linux.resources.devices", err)
 	}
-	for _, r := range cgroups.DefaultDeviceRules() {
-		if r.Major != cgroups.AnyNumber && !slices.Contains(rules, r) { // the others let any node be made
-			rules = append(rules, r)
+	rules = withDefaultDevices(rules)
+	b.add(option(func(s *spec) { s.bundle.deviceRules = rules }))
+}
+
+// withDefaultDevices adds the default rules as runc and crun do. After a rule that allows everything they take back only a
+// rule that denies the very same devices: one that denies others, among those that a default rule is about, stays.
+func withDefaultDevices(rules []cgroups.DeviceRule) []cgroups.DeviceRule {
+	open := false
+	for _, r := range rules {
+		if r.Type == cgroups.AllDevices && r.Access == cgroups.DeviceAny {
+			open = r.Allow
 		}
 	}
-	b.add(option(func(s *spec) { s.bundle.deviceRules = rules }))
+	for _, d := range cgroups.DefaultDeviceRules() {
+		same := func(r cgroups.DeviceRule) bool { return r.Type == d.Type && r.Major == d.Major && r.Minor == d.Minor }
+		if !slices.Contains(rules, d) && (!open || slices.ContainsFunc(rules, same)) {
+			rules = append(rules, d)
+		}
+	}
+	return rules
 }
 
 func deviceNumber(n *int64) int64 {
@@ -162,7 +176,12 @@ func (b *bundleReader) memory(out *cgroups.MemoryResources, m *specs.LinuxMemory
 	for name, p := range map[string]*int64{"kernel": m.Kernel, "kernelTCP": m.KernelTCP} {
 		b.refuse(p != nil && *p != 0, field+name, "Linux has given it up; limit counts kernel memory too")
 	}
-	b.refuse(m.Swappiness != nil, field+"swappiness", "is of cgroup v1 only; limit swap instead")
+	if m.Swappiness != nil {
+		if *m.Swappiness > 100 {
+			b.bad(field+"swappiness", "%d is not within 0 to 100", *m.Swappiness)
+		}
+		out.Swappiness = limitOf(min(*m.Swappiness, 100))
+	}
 	b.refuse(m.DisableOOMKiller != nil && *m.DisableOOMKiller, field+"disableOOMKiller", "is of cgroup v1 only: processes would hang instead of ending")
 	b.refuse(m.UseHierarchy != nil && !*m.UseHierarchy, field+"useHierarchy", "groups are always hierarchical")
 }
@@ -193,8 +212,17 @@ func (b *bundleReader) cpu(out *cgroups.Resources, c *specs.LinuxCPU) {
 		}
 	}
 	out.CPUSet.CPUs, out.CPUSet.Mems = c.Cpus, c.Mems
-	b.refuse(c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0, field+"realtimeRuntime", "is of cgroup v1 only")
-	b.refuse(c.RealtimePeriod != nil && *c.RealtimePeriod != 0, field+"realtimePeriod", "is of cgroup v1 only")
+	if n := c.RealtimeRuntime; n != nil && *n != 0 {
+		if out.CPU.RealtimeRuntime = cgroups.Max; *n > 0 {
+			out.CPU.RealtimeRuntime = micro(uint64(*n))
+		}
+	}
+	if n := c.RealtimePeriod; n != nil {
+		out.CPU.RealtimePeriod = micro(*n)
+	}
+	if p := out.CPU.RealtimePeriod; p > 0 && out.CPU.RealtimeRuntime > p {
+		b.bad(field+"realtimeRuntime", "is more than realtimePeriod")
+	}
 }
 
 // blockIO: weights are handed on as they are, since what counts is their proportion among siblings.

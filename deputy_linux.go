@@ -96,9 +96,12 @@ func (q *question) bytes() ([]byte, error) {
 	return b, nil
 }
 
+// deputyStep is the step of the calls themselves: their failure is told as that of the call alone.
+const deputyStep = "serve"
+
 // emitDeputy emits the loop of a deputy.
 func emitDeputy(v *visit) {
-	v.Step("serve", "the host program")
+	v.Step(deputyStep, "the host program")
 	area := v.Words(make([]uint64, deputySize/8)...)
 	control := v.Words(0, 0, 0, 0)
 	hdr := binary.NativeEndian.AppendUint64(make([]byte, 24, 56), 1)
@@ -204,8 +207,10 @@ func (d *deputy) do(fd int, q question) (int, error) {
 	d.dismiss()
 	var se *program.StepError
 	switch cause := context.Cause(d.ctx); {
-	case errors.As(err, &se):
+	case errors.As(err, &se) && se.Step == deputyStep:
 		return -1, se.Errno
+	case se != nil:
+		return -1, visitError(err)
 	case cause != nil:
 		return -1, cause
 	case err == io.EOF:

@@ -83,10 +83,17 @@ func withSocket[T any](r *running, ctx context.Context, op string, a *sockAddres
 	return take(f) // has a copy of its own
 }
 
-// netError makes the failure of a system call what it is in package net.
+// The steps about the socket itself.
+const (
+	socketStep  = "make a socket for"
+	connectStep = "connect to"
+	bindStep    = "bind to"
+)
+
+// netError makes the failure of a system call on the socket what it is in package net. Of others the step is told.
 func netError(err error) error {
 	var se *StepError
-	if errors.As(err, &se) && se.Syscall != "" {
+	if errors.As(err, &se) && se.Syscall != "" && (se.Step == socketStep || se.Step == connectStep || se.Step == bindStep) {
 		return &os.SyscallError{Syscall: se.Syscall, Err: se.Err}
 	}
 	return err
@@ -106,7 +113,7 @@ func (v *visit) socket(a *sockAddress) program.OpRef {
 			domain = unix.AF_INET
 		}
 	}
-	v.Step("make a socket for", a.addr().String())
+	v.Step(socketStep, a.addr().String())
 	return v.Call(unix.SYS_SOCKET, "socket", program.Named(domain, domainNames[domain]), program.Named(typ|unix.SOCK_CLOEXEC, typeNames[typ]+"|SOCK_CLOEXEC"), program.Int(0))
 }
 
@@ -122,7 +129,7 @@ const socketPlace = 1000
 // procfs that is not the container's: a link inside could otherwise lead a visit, which may be more privileged than any process
 // of the container, to a socket elsewhere.
 func (v *visit) connect(a *sockAddress, s program.OpRef, fds program.Arg) {
-	v.Step("connect to", a.addr().String())
+	v.Step(connectStep, a.addr().String())
 	name := a.path
 	if a.unix() && !a.abstract() {
 		file := v.plan.OpenPath(v.Builder, a.path, 0)
@@ -139,7 +146,7 @@ func (v *visit) connect(a *sockAddress, s program.OpRef, fds program.Arg) {
 // bind takes the address, and listens where there are connections. Of a path the directory is opened, so that only the last
 // name, which must be new, is looked up by the kernel.
 func (v *visit) bind(a *sockAddress, s program.OpRef, _ program.Arg) {
-	v.Step("bind to", a.addr().String())
+	v.Step(bindStep, a.addr().String())
 	name := a.path
 	if a.unix() && !a.abstract() {
 		v.Fchdir(v.plan.OpenDir(v.Builder, path.Dir(a.path)))

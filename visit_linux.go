@@ -82,6 +82,9 @@ func (r *running) send(w visiting) (*stage.Child, error) {
 	if err != nil {
 		return nil, err
 	}
+	if testHookVisit != nil {
+		p = testHookVisit(p)
+	}
 	inputs := map[string]int{containerInput: r.pidfd.Fd()}
 	if w.plan != nil {
 		for name, f := range w.plan.Files() {
@@ -90,6 +93,9 @@ func (r *running) send(w visiting) (*stage.Child, error) {
 	}
 	return stage.Start(stage.Config{Program: p, Files: inputs, Cgroup: -1})
 }
+
+// testHookVisit lets tests change the program of a visit.
+var testHookVisit func(*program.Program) *program.Program
 
 // whichNamespaces are those that the container does not share with the host program.
 func (r *running) whichNamespaces() (flags uint64, userns usernsMode, err error) {

@@ -404,7 +404,15 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	if err != nil {
 		return fail(err)
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1},
+	attrs := netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1}
+	var bridge netlink.Link
+	if n.Kind.bridged() {
+		if bridge, err = h.LinkByName(n.Bridge); err != nil {
+			return fail(err)
+		}
+		attrs.MasterIndex = bridge.Attrs().Index
+	}
+	veth := &netlink.Veth{LinkAttrs: attrs,
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
@@ -436,13 +444,6 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 		}
 		return settle(h, e.Device)
 	}
-	bridge, err := h.LinkByName(n.Bridge)
-	if err != nil {
-		return fail(err)
-	}
-	if err := h.LinkSetMasterByIndex(veth, bridge.Attrs().Index); err != nil {
-		return fail(err)
-	}
 	if err := h.LinkSetUp(veth); err != nil {
 		return fail(err)
 	}
@@ -463,7 +464,10 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
 		return fail(err)
 	}
-	return errors.Join(settle(h, e.Device), settle(h, n.Bridge))
+	if err := settle(h, e.Device); err != nil || bridge.Attrs().OperState == netlink.OperUp {
+		return err
+	}
+	return settle(h, n.Bridge) // it has its carrier from its first port
 }
 
 // configureInside gives the container's end its addresses and routes. It runs in the container's namespace.
@@ -479,7 +483,7 @@ func (c *Connection) configureInside(i int) error {
 		return err
 	}
 	if len(n.Subnets) > 0 { // else what runs inside decides
-		if err := linkSysctls(e.Interface, n.hasIPv6()); err != nil {
+		if err := linkSysctls(setInside, e.Interface, n.hasIPv6()); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -197,39 +196,17 @@ func roleDevice() {
 	fmt.Println("done")
 }
 
-// The program is killed at a system call, each time a later one: the recovery gives the device back as it was, although the
+// The program is killed at a system call of any of its threads: the recovery gives the device back as it was, although the
 // container's namespace has no process any more.
 func TestDeviceKilled(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
 	nothingLeft(t)
 	world(t)
 	dress(t)
 	awaitLinkLocal(t)
-	before, left := deviceState(t, "csworld"), snapshot(t)
-	runs, undone := 0, 0
-	for n := 1; ; n += killStep() / 13 {
-		said := killedRole(t, strace, n, "device", telling)
-		undone += recoverAll(t, n)
+	before := deviceState(t, "csworld")
+	killedEach(t, "device", killSteps(30), func(n int) {
 		if after := deviceState(t, "csworld"); after != before {
-			t.Fatalf("killed at system call %d, which said %q. Before:\n%s\nafter:\n%s", n, said, before, after)
+			t.Fatalf("killed at system call %d. Before:\n%s\nafter:\n%s", n, before, after)
 		}
-		if after := snapshot(t); after != left {
-			t.Fatalf("killed at system call %d, which said %q. Before:\n%s\nafter:\n%s", n, said, left, after)
-		}
-		if strings.Contains(said, "error") {
-			t.Fatalf("killed at %d: %s", n, said)
-		}
-		if strings.Contains(said, "done") {
-			break
-		}
-		if runs++; n > 20000 {
-			t.Fatal("it never gets to its end")
-		}
-	}
-	if runs < 3 || undone == 0 {
-		t.Errorf("only %d kills, %d of them with something to undo", runs, undone)
-	}
+	})
 }

@@ -73,11 +73,6 @@ func hostMTU(h *netlink.Handle) int {
 	return 1500
 }
 
-func haveIPv6() bool {
-	_, err := os.Stat("/proc/sys/net/ipv6")
-	return err == nil
-}
-
 // aliasOf marks a device as a network's. It is set last, so that a device with it is complete.
 func aliasOf(network string) string { return "caisson network " + network }
 
@@ -108,7 +103,7 @@ func ensureBridge(h *netlink.Handle, n *netState) (int, error) {
 }
 
 func configureBridge(h *netlink.Handle, n *netState, link netlink.Link) error {
-	if err := linkSysctls(n.Bridge, n.hasIPv6()); err != nil {
+	if err := linkSysctls(setSysctl, n.Bridge, n.hasIPv6()); err != nil {
 		return err
 	}
 	for i, s := range n.Subnets {
@@ -133,7 +128,7 @@ func (n *netState) hasIPv6() bool {
 
 // linkSysctls keeps a device from taking router advertisements, which any container on the network could send, and from having
 // IPv6 addresses on a network without IPv6.
-func linkSysctls(device string, six bool) error {
+func linkSysctls(set func(path, value string) error, device string, six bool) error {
 	if !haveIPv6() {
 		return nil
 	}
@@ -143,22 +138,7 @@ func linkSysctls(device string, six bool) error {
 		off = "0"
 	}
 	// Nobody else has the addresses, the link-local one included: they are not looked for.
-	return errors.Join(setSysctl(dir+"accept_ra", "0"), setSysctl(dir+"accept_dad", "0"), setSysctl(dir+"disable_ipv6", off))
-}
-
-// setSysctl writes a setting unless it has the value.
-func setSysctl(path, value string) error {
-	b, err := os.ReadFile(path)
-	if err == nil && strings.TrimSpace(string(b)) == value {
-		return nil
-	}
-	if err == nil {
-		err = os.WriteFile(path, []byte(value), 0o644)
-	}
-	if err != nil {
-		return &Error{Op: "write setting", Object: path, Err: privileged(err), Remedy: "/proc/sys must be writable"}
-	}
-	return nil
+	return errors.Join(set(dir+"accept_ra", "0"), set(dir+"accept_dad", "0"), set(dir+"disable_ipv6", off))
 }
 
 // addAddress gives a device an address that is used at once: it was leased, so nobody else can have it, and IPv6 need not look

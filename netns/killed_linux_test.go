@@ -1,7 +1,7 @@
 package netns
 
 import (
-	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,48 +16,25 @@ import (
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
-// killStepEnv names the variable that says by how many system calls the moments of a kill lie apart.
+// killStepEnv names the variable that says by how many system calls the moments of a kill lie apart: 1 is every one.
 const killStepEnv = "CAISSON_TEST_KILL_STEP"
 
-func killStep() int {
-	if n, err := strconv.Atoi(os.Getenv(killStepEnv)); err == nil && n > 0 {
-		return n
-	}
+// killSteps spreads a number of kills over the calls of a program, unless the variable says otherwise.
+func killSteps(kills int) func(total int) int {
 	if testing.Short() {
-		return 41
+		kills /= 3
 	}
-	return 13
+	return func(total int) int {
+		if n, err := strconv.Atoi(os.Getenv(killStepEnv)); err == nil && n > 0 {
+			return n
+		}
+		return max(1, total/kills) + rand.IntN(3) // each run of the test finds other moments
+	}
 }
 
-// A program that connects a container and disconnects it is killed at a system call, each time a later one. Each time the
-// recovery has to leave the host as it was before.
+// A program that connects a container and disconnects it is killed at a system call of any of its threads.
 func TestKilledAtEverySystemCall(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
-	before := snapshot(t)
-	n, runs, undone := 1, 0, 0
-	for ; ; n += killStep() {
-		said := killedAt(t, strace, n)
-		undone += recoverAll(t, n)
-		if after := snapshot(t); after != before {
-			t.Fatalf("killed at system call %d, which said %q. Before:\n%s\nafter:\n%s", n, said, before, after)
-		}
-		if strings.Contains(said, "error") {
-			t.Fatalf("killed at %d: %s", n, said)
-		}
-		if strings.Contains(said, "done") {
-			break
-		}
-		if runs++; n > 20000 {
-			t.Fatal("it never gets to its end")
-		}
-	}
-	if runs < 5 || undone == 0 {
-		t.Errorf("only %d kills, %d of them with something to undo", runs, undone)
-	}
-	t.Logf("%d kills up to system call %d, %d with something to undo", runs, n, undone)
+	killedEach(t, "connect", killSteps(45), func(int) {})
 }
 
 // A program that connects and disconnects is killed at any time, CAISSON_TEST_KILLS times.
@@ -84,32 +61,56 @@ func TestKilledAtAnyTime(t *testing.T) {
 	t.Logf("%d kills, %d with something to undo", kills, undone)
 }
 
-// killedAt runs the program and returns what it said.
-func killedAt(t *testing.T, strace string, n int) string {
-	return killedRole(t, strace, n, "connect", "all")
-}
-
-func killedRole(t *testing.T, strace string, n int, role, calls string) string {
+// killedRole runs a program of these tests, kills it at its nth system call, and returns what it said and how many calls were counted.
+func killedRole(t *testing.T, n int, role string) (said string, calls int) {
 	t.Helper()
 	out, err := os.CreateTemp(t.TempDir(), "out")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", calls, n), exe)
-	cmd.Env, cmd.Stdout = testutil.Role(role).Env, out
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+	cmd := testutil.Role(role)
+	cmd.Stdout = out
+	if calls, err = testutil.KillAt(cmd, n, testTime/2); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(out.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	return string(b), calls
+}
+
+// killedEach kills the program at a system call, each time a later one, in as many steps as there are to be. Each time the recovery has
+// to leave the host as it was before.
+func killedEach(t *testing.T, role string, step func(total int) int, check func(n int)) {
+	before := snapshot(t)
+	said, total := killedRole(t, math.MaxInt, role)
+	if !strings.Contains(said, "done") {
+		t.Fatalf("it does not get to its end: %s", said)
+	}
+	runs, undone := 0, 0
+	for n := 1; ; n += step(total) {
+		said, calls := killedRole(t, n, role)
+		undone += recoverAll(t, n)
+		if after := snapshot(t); after != before {
+			t.Fatalf("killed at system call %d, which said %q. Before:\n%s\nafter:\n%s", n, said, before, after)
+		}
+		check(n)
+		if strings.Contains(said, "error") {
+			t.Fatalf("killed at %d: %s", n, said)
+		}
+		if calls < n {
+			break
+		}
+		if runs++; n > 1_000_000 {
+			t.Fatal("it never gets to its end")
+		}
+	}
+	if runs < 5 || undone == 0 {
+		t.Errorf("only %d kills, %d of them with something to undo", runs, undone)
+	}
+	t.Logf("%d kills of some %d system calls, %d with something to undo", runs, total, undone)
 }
 
 func recoverAll(t *testing.T, n int) int {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -39,9 +38,6 @@ func roleKinds() {
 	fmt.Println("done")
 }
 
-// telling are the system calls that change something outside of the program.
-const telling = "sendto,sendmsg,mount,umount2,renameat,unlinkat,write,setns,ioctl"
-
 // awaitLinkLocal waits until the kernel has given csworld the address that it makes on its own time.
 func awaitLinkLocal(t testing.TB) {
 	t.Helper()
@@ -50,41 +46,17 @@ func awaitLinkLocal(t testing.TB) {
 	}
 }
 
-// The program is killed at a system call, each time a later one; each time the recovery leaves the host as it was.
+// The program is killed at a system call of any of its threads; each time the recovery leaves the host as it was.
 func TestKindsKilled(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
 	if probeKind(kindVXLAN) == nil {
 		t.Setenv("CAISSON_TEST_VXLAN", "1")
 	}
 	nothingLeft(t)
 	world(t)
 	awaitLinkLocal(t)
-	before := snapshot(t)
-	runs, undone := 0, 0
-	for n := 1; ; n += max(killStep()/4, 1) {
-		said := killedRole(t, strace, n, "kinds", telling)
-		undone += recoverAll(t, n)
-		if after := snapshot(t); after != before {
-			t.Fatalf("killed at system call %d, which said %q. Before:\n%s\nafter:\n%s", n, said, before, after)
-		}
+	killedEach(t, "kinds", killSteps(30), func(n int) {
 		if b, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(b), "/caisson/netns/") {
 			t.Fatalf("killed at system call %d: a mount is left", n)
 		}
-		if strings.Contains(said, "error") {
-			t.Fatalf("killed at %d: %s", n, said)
-		}
-		if strings.Contains(said, "done") {
-			break
-		}
-		if runs++; n > 20000 {
-			t.Fatal("it never gets to its end")
-		}
-	}
-	if runs < 3 || undone == 0 {
-		t.Errorf("only %d kills, %d of them with something to undo", runs, undone)
-	}
-	t.Logf("%d kills, %d with something to undo", runs, undone)
+	})
 }

@@ -163,7 +163,7 @@ func ensureSub(h *netlink.Handle, n *netState) error {
 			return err
 		}
 	}
-	if err := linkSysctls(name, false); err != nil { // addresses are the bridge's or the containers'
+	if err := linkSysctls(setSysctl, name, false); err != nil { // addresses are the bridge's or the containers'
 		return err
 	}
 	if n.Kind.bridged() {

@@ -20,7 +20,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 // routeHost gives the host's end of a pair its addresses, and the host the routes to the container's.
 func routeHost(h *netlink.Handle, n *netState, e *epState) error {
-	if err := linkSysctls(e.Device, n.hasIPv6()); err != nil {
+	if err := linkSysctls(setSysctl, e.Device, n.hasIPv6()); err != nil {
 		return err
 	}
 	link, err := h.LinkByName(e.Device)

@@ -249,12 +249,20 @@ func (s *store) endpoints(network string) ([]*epState, error) {
 
 // isEmpty reports whether a network has no endpoint.
 func (s *store) isEmpty(network string) bool {
-	for _, n := range names(filepath.Join(s.netDir(network), "ep")) {
-		if filepath.Ext(n) == ".json" {
+	d, err := os.Open(filepath.Join(s.netDir(network), "ep"))
+	if err != nil {
+		return true
+	}
+	defer d.Close()
+	for { // most often the first one is enough
+		l, err := d.Readdirnames(8)
+		if slices.ContainsFunc(l, func(n string) bool { return filepath.Ext(n) == ".json" }) {
 			return false
 		}
+		if err != nil {
+			return true
+		}
 	}
-	return true
 }
 
 func (s *store) saveEndpoint(e *epState) error {

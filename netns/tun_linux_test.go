@@ -100,7 +100,7 @@ func TestTap(t *testing.T) {
 	}
 	ns, _ := connect(t, "a", Endpoint{Network: tap})
 	defer file.Close()
-	_ = ns.Do(func() error { return linkSysctls("eth0", true) })
+	_ = ns.Do(func() error { return linkSysctls(setInside, "eth0", true) })
 	// The kernel looks for routers, in a frame from the device's address.
 	_ = file.SetReadDeadline(time.Now().Add(20 * time.Second))
 	b := make([]byte, 2000)
