@@ -247,7 +247,7 @@ func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 
 // mapped notes what follows from the id maps of the container's user namespace.
 func (r *running) mapped() {
-	r.env.UserNamespace = true
+	r.env.UserNamespace, r.env.IDMaps = true, r.maps.String()
 	_, r.env.TTYGroup = namespaces.ToHost(r.maps.GID, 5)
 	if u, ok := namespaces.ToHost(r.maps.UID, 0); ok {
 		r.env.RootUID = int(u)

@@ -209,6 +209,7 @@ func (p *Pool) Get(ctx context.Context, name string) (*Lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer p.poke() // not before: making the next one would take the lock that naming this one needs
 	if l.conn != nil {
 		if err := l.conn.take(ctx, name, p.aliases); err != nil {
 			return nil, errors.Join(err, l.Close())
@@ -223,7 +224,6 @@ func (p *Pool) next(ctx context.Context) (*Lease, error) {
 		p.mu.Unlock()
 		return nil, ErrPoolClosed
 	}
-	defer p.poke()
 	if len(p.ready) > 0 {
 		l := p.ready[0]
 		p.ready[0] = nil
