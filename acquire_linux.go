@@ -247,7 +247,7 @@ func (r *running) userNamespace(ctx context.Context, priv, hide bool) error {
 
 // mapped notes what follows from the id maps of the container's user namespace.
 func (r *running) mapped() {
-	r.env.UserNamespace = true
+	r.env.UserNamespace, r.env.IDMaps = true, r.maps.String()
 	_, r.env.TTYGroup = namespaces.ToHost(r.maps.GID, 5)
 	if u, ok := namespaces.ToHost(r.maps.UID, 0); ok {
 		r.env.RootUID = int(u)
@@ -483,7 +483,11 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	if r.env.UserNamespace && r.foreign(namespaces.IPC) { // there only what belongs to its own namespaces can be mounted
 		l.Mounts = slices.DeleteFunc(l.Mounts, func(m rootfs.Mount) bool { return m.Type == rootfs.TypeMqueue })
 	}
-	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), s.mounts)
+	mounts, err := r.mappedMounts(ctx)
+	if err != nil {
+		return err
+	}
+	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), mounts)
 	l.Devices = append(l.Devices, s.devices...)
 	if s.nesting.on {
 		l.Devices = append(l.Devices, r.nestedDevices(s.devices)...)
@@ -502,6 +506,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 			l.Files = append(l.Files, rootfs.File{Path: f.Path, Data: f.Data, Mode: f.Mode.Perm()})
 		}
 	}
+	r.planConsole(l)
 	budget := int64(maxTreeBytes)
 	for _, t := range s.trees {
 		files, err := treeFiles(ctx, t, &budget)

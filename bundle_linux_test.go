@@ -263,7 +263,7 @@ func TestFromSpecRefusesByName(t *testing.T) {
 		{"mounts[0]", ErrInvalid, func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/x", Type: "tmpfs", Options: []string{"sizee=1"}}}
 		}},
-		{"mounts[0].uidMappings", ErrUnsupported, func(s *specs.Spec) {
+		{"mounts[0].uidMappings", ErrInvalid, func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/x", Source: "/y", Type: "bind", UIDMappings: []specs.LinuxIDMapping{{Size: 1}}}}
 		}},
 		{"windows", ErrUnsupported, func(s *specs.Spec) { s.Windows = &specs.Windows{} }},
@@ -284,15 +284,15 @@ func TestFromSpecRefusesByName(t *testing.T) {
 		{"linux.resources.memory.swap", ErrInvalid, func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: new(int64(8 << 20)), Swap: new(int64(4 << 20))}}
 		}},
-		{"linux.resources.memory.swappiness", ErrUnsupported, func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: new(uint64(1))}}
+		{"linux.resources.memory.swappiness", ErrInvalid, func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: new(uint64(101))}}
 		}},
 		{"linux.resources.network", ErrUnsupported, func(s *specs.Spec) { s.Linux.Resources = &specs.LinuxResources{Network: &specs.LinuxNetwork{}} }},
 		{"linux.resources.devices[0].access", ErrInvalid, func(s *specs.Spec) {
 			s.Linux.Resources = &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Access: "x"}}}
 		}},
-		{"linux.resources.cpu.realtimeRuntime", ErrUnsupported, func(s *specs.Spec) {
-			s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{RealtimeRuntime: new(int64(1))}}
+		{"linux.resources.cpu.realtimeRuntime", ErrInvalid, func(s *specs.Spec) {
+			s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{RealtimeRuntime: new(int64(2)), RealtimePeriod: new(uint64(1))}}
 		}},
 	} {
 		s := minimalSpec()

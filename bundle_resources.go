@@ -176,7 +176,12 @@ func (b *bundleReader) memory(out *cgroups.MemoryResources, m *specs.LinuxMemory
 	for name, p := range map[string]*int64{"kernel": m.Kernel, "kernelTCP": m.KernelTCP} {
 		b.refuse(p != nil && *p != 0, field+name, "Linux has given it up; limit counts kernel memory too")
 	}
-	b.refuse(m.Swappiness != nil, field+"swappiness", "is of cgroup v1 only; limit swap instead")
+	if m.Swappiness != nil {
+		if *m.Swappiness > 100 {
+			b.bad(field+"swappiness", "%d is not within 0 to 100", *m.Swappiness)
+		}
+		out.Swappiness = limitOf(min(*m.Swappiness, 100))
+	}
 	b.refuse(m.DisableOOMKiller != nil && *m.DisableOOMKiller, field+"disableOOMKiller", "is of cgroup v1 only: processes would hang instead of ending")
 	b.refuse(m.UseHierarchy != nil && !*m.UseHierarchy, field+"useHierarchy", "groups are always hierarchical")
 }
@@ -207,8 +212,17 @@ func (b *bundleReader) cpu(out *cgroups.Resources, c *specs.LinuxCPU) {
 		}
 	}
 	out.CPUSet.CPUs, out.CPUSet.Mems = c.Cpus, c.Mems
-	b.refuse(c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0, field+"realtimeRuntime", "is of cgroup v1 only")
-	b.refuse(c.RealtimePeriod != nil && *c.RealtimePeriod != 0, field+"realtimePeriod", "is of cgroup v1 only")
+	if n := c.RealtimeRuntime; n != nil && *n != 0 {
+		if out.CPU.RealtimeRuntime = cgroups.Max; *n > 0 {
+			out.CPU.RealtimeRuntime = micro(uint64(*n))
+		}
+	}
+	if n := c.RealtimePeriod; n != nil {
+		out.CPU.RealtimePeriod = micro(*n)
+	}
+	if p := out.CPU.RealtimePeriod; p > 0 && out.CPU.RealtimeRuntime > p {
+		b.bad(field+"realtimeRuntime", "is more than realtimePeriod")
+	}
 }
 
 // blockIO: weights are handed on as they are, since what counts is their proportion among siblings.

@@ -61,8 +61,6 @@ func (b *bundleReader) mounts(list []specs.Mount) {
 	b.add(WithoutDefaultMounts())
 	for i, m := range list {
 		field := fmt.Sprintf("mounts[%d]", i)
-		b.refuse(len(m.UIDMappings)+len(m.GIDMappings) > 0, field+".uidMappings",
-			"maps of a mount's own; the option idmap uses those of the container")
 		source := m.Source
 		bind := m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
 		if bind {
@@ -84,7 +82,9 @@ func (b *bundleReader) mounts(list []specs.Mount) {
 		mount, err := rootfs.ParseMount(typ, source, path.Clean(target), options)
 		b.fail(field, err)
 		if err == nil {
+			b.ownMaps(field, m, &mount)
 			b.add(WithMount(mount))
+			b.keepMaps(m)
 		}
 	}
 }

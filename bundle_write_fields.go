@@ -130,6 +130,9 @@ func (w *specWriter) memory(out *specs.LinuxResources, m *cgroups.MemoryResource
 	case swap != 0:
 		w.refuse(true, "WithResources", "Memory.Swap: an OCI configuration limits memory and swap together, so Max has to be set")
 	}
+	if n := m.Swappiness; n != 0 {
+		mem.Swappiness = new(uint64(specLimit(n)))
+	}
 	out.Memory = mem
 	unified := func(file string, n int64) {
 		if n != 0 {
@@ -172,6 +175,14 @@ func (w *specWriter) cpu(out *specs.LinuxResources, r *cgroups.Resources) {
 	}
 	if c.Burst != 0 {
 		cpu.Burst = new(uint64(c.Burst.Microseconds()))
+	}
+	if d := c.RealtimeRuntime; d != 0 {
+		if cpu.RealtimeRuntime = new(d.Microseconds()); d == cgroups.Max {
+			*cpu.RealtimeRuntime = -1
+		}
+	}
+	if d := c.RealtimePeriod; d != 0 {
+		cpu.RealtimePeriod = new(uint64(d.Microseconds()))
 	}
 	switch c.Idle {
 	case cgroups.On:

@@ -36,7 +36,7 @@ func (w *specWriter) write(ctx context.Context) (*specs.Spec, error) {
 		Version: specs.Version, Hostname: s.hostname, Domainname: s.domainname, Annotations: maps.Clone(s.detach.labels),
 		Root:    w.root(r.layout.Root, r.env.IDMap != nil, s.readOnlyRoot),
 		Process: w.process(r),
-		Mounts:  append(w.mounts(r.layout.Mounts), w.fileMounts(r.layout.Files)...),
+		Mounts:  append(w.mounts(r.layout.Mounts), w.fileMounts(r.layout.Files[r.consoles():])...),
 		Hooks:   w.hooks(),
 		Linux:   w.linux(r),
 	}

@@ -59,6 +59,7 @@ type machine struct {
 	filter     *seccomp.Program
 	create     bool // stop in "created"
 	trace      bool
+	console    bool // the terminal is mounted on /dev/console too
 	keepMounts bool // the root filesystem consists of several mounts, which end with their namespace
 	rlimits    []rlimit
 	plan       *rootfs.Plan
@@ -603,6 +604,9 @@ func (c *compiler) terminal(p *processSpec) {
 	c.Ioctl(s.Result(), unix.TIOCSCTTY, "TIOCSCTTY", program.Int(0))
 	for i := range 3 {
 		c.Dup3(s.Result(), i, 0)
+	}
+	if c.m.console && p == &c.s.process {
+		c.console(s)
 	}
 	c.sendResult(syncTTY, m)
 }

@@ -310,7 +310,11 @@ func TestLoadIsNotMistaken(t *testing.T) {
 		"reboot":       func(m map[string]string) { m[`"bootID": `] = `"an earlier boot"` },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := detached(t, d, "web", WithCommand("/bin/sleep", "1000"))
+			opts := []Option{WithCommand("/bin/sleep", "1000")}
+			if name == "recycled pid" { // a group in which the container still lives would be waited for: nobody is in it when it has ended
+				opts = append(opts, WithoutCgroup())
+			}
+			c := detached(t, d, "web", opts...)
 			p, err := c.Start(testContext(t))
 			if err != nil {
 				t.Fatal(err)

@@ -41,8 +41,9 @@ var mayImport = map[string][]string{
 	"netns/cni": {"internal/journal", "netns"},
 	// Encryption between hosts, for who wants it.
 	"netns/wireguard": {"netns"},
-	// An image is a root filesystem, so it speaks of itself in the terms of that package.
-	"image": {"internal/linux", "rootfs"},
+	// An image is a root filesystem, so it speaks of itself in the terms of that package. Its files get their owners in a user namespace
+	// where the caller is an ordinary user.
+	"image": {"internal/linux", "namespaces", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
 	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
 

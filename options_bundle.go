@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -11,8 +12,9 @@ type bundleSpec struct {
 	keepHostname    bool
 	propagation     rootfs.Propagation
 	execCPUs        execCPUs
-	deviceRules     []cgroups.DeviceRule // hold where they can: not in a user namespace
-	dir, root       string               // of the bundle, and its root filesystem
+	deviceRules     []cgroups.DeviceRule      // hold where they can: not in a user namespace
+	dir, root       string                    // of the bundle, and its root filesystem
+	mountMaps       map[int]namespaces.IDMaps // of mounts, by their number
 }
 
 // execCPUs are the CPUs of later processes, as lists.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -60,6 +62,7 @@ func scarceRole() {
 	calls := os.Getenv(forbidEnv)
 	_, number, _ := strings.Cut(strings.Fields(calls)[0], "=")
 	errno := syscall.Errno(atoi(number))
+	spareThreads(64)
 	if err := forbid(calls); err != nil {
 		fmt.Println("filter:", err)
 		return
@@ -90,6 +93,22 @@ func scarceRole() {
 		return
 	}
 	fmt.Println("nothing left")
+}
+
+// spareThreads has the runtime make threads, which it keeps: it dies where it can make none, and a test program that is linked with libc,
+// as those of the race detector are, makes them by clone3.
+func spareThreads(n int) {
+	var all, met sync.WaitGroup
+	met.Add(n)
+	for range n {
+		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			met.Done()
+			met.Wait()
+		})
+	}
+	all.Wait()
 }
 
 // scarceStart starts a container with a limit, a log and copied output, and follows the log.

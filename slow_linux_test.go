@@ -55,6 +55,9 @@ func TestSlowDisk(t *testing.T) {
 	if err != nil {
 		t.Skip("strace is not installed")
 	}
+	if testing.Short() {
+		t.Skip("not with -short: traces many starts")
+	}
 	if os.Getenv("CAISSON_TEST_SLOW") != "" {
 		t.Skip("traces many starts: too slow on an emulated processor")
 	}

@@ -129,7 +129,7 @@ type rlimit struct {
 const (
 	defaultUser     = "0:0"
 	defaultPids     = 4096
-	minMemory       = 1 << 20
+	minMemory       = 128 << 10
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	maxArgs         = 1 << 20 // bytes of arguments and environment; the kernel's own limit depends on the stack
 	maxTreeBytes    = 64 << 20

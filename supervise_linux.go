@@ -231,8 +231,8 @@ func (r *running) unclaimSupervised() error {
 	return d.entry.Write(d.rec)
 }
 
-// finish records that no run follows.
-func (sup *supervision) finish(final *Result, halted bool) error {
+// withEntry calls f with the container's directory.
+func (sup *supervision) withEntry(f func(*state.Entry) error) error {
 	s := sup.c.spec
 	dir, err := state.Open(s.detach.dir, false)
 	if err != nil {
@@ -244,52 +244,47 @@ func (sup *supervision) finish(final *Result, halted bool) error {
 		return err
 	}
 	defer e.Close()
+	return f(e)
+}
+
+// changeEntry changes a record with its directory locked, where f says that it is to be written.
+func changeEntry(e *state.Entry, f func(*state.Record) bool) error {
 	if err := e.Lock(true); err != nil {
 		return err
 	}
 	defer e.Unlock()
 	rec, err := e.Read()
-	if err != nil {
+	if err != nil || !f(rec) {
 		return err
 	}
-	rec.Phase, rec.Halted = state.Stopped, rec.Halted || halted
-	if final != nil && rec.Result == nil {
-		rec.Result = formatResult(final)
-	}
 	return e.Write(rec)
+}
+
+// finish records that no run follows.
+func (sup *supervision) finish(final *Result, halted bool) error {
+	return sup.withEntry(func(e *state.Entry) error {
+		return changeEntry(e, func(rec *state.Record) bool {
+			rec.Phase, rec.Halted = state.Stopped, rec.Halted || halted
+			if final != nil && rec.Result == nil {
+				rec.Result = formatResult(final)
+			}
+			return true
+		})
+	})
 }
 
 // halt records that somebody wants the container to be stopped.
-func (sup *supervision) halt() error {
-	s := sup.c.spec
-	dir, err := state.Open(s.detach.dir, false)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	e, err := dir.Open(s.id)
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	return haltEntry(e)
-}
+func (sup *supervision) halt() error { return sup.withEntry(haltEntry) }
 
 // haltEntry records that somebody wants the container to be stopped.
 func haltEntry(e *state.Entry) error {
-	if err := e.Lock(true); err != nil {
-		return err
-	}
-	defer e.Unlock()
-	rec, err := e.Read()
-	if err != nil {
-		return err
-	}
-	if rec.Halted || rec.Monitor.PID == 0 {
-		return nil
-	}
-	rec.Halted = true
-	return e.Write(rec)
+	return changeEntry(e, func(rec *state.Record) bool {
+		if rec.Halted || rec.Monitor.PID == 0 {
+			return false
+		}
+		rec.Halted = true
+		return true
+	})
 }
 
 // settleRun ends what a run had and the next one makes anew. The caller holds the lock of the directory.

@@ -83,6 +83,9 @@ type MemoryResources struct {
 	// OOMGroup kills the whole group when the OOM killer picks one of its processes.
 	// v2: memory.oom.group (Linux 4.19); v1: unsupported.
 	OOMGroup Toggle
+	// Swappiness is how readily memory of processes is swapped out rather than that of files dropped: 1 to 100, or [Zero];
+	// the kernel's default is the parent's. v1: memory.swappiness; v2: unsupported, where vm.swappiness holds for all.
+	Swappiness int64
 }
 
 // CPUResources limit CPU time.
@@ -103,6 +106,11 @@ type CPUResources struct {
 	Weight int64
 	// Idle gives the group CPU time only when nothing else wants it (Linux 5.15). Both versions: cpu.idle.
 	Idle Toggle
+	// RealtimeRuntime is the CPU time that processes with real-time policies may use in each RealtimePeriod, at most that of
+	// the parent, which in a new group is nothing at all. v1: cpu.rt_runtime_us (where the kernel has CONFIG_RT_GROUP_SCHED); v2: unsupported.
+	RealtimeRuntime time.Duration
+	// RealtimePeriod is at least 1 µs; the kernel's default is 1 s. v1: cpu.rt_period_us; v2: unsupported.
+	RealtimePeriod time.Duration
 }
 
 // CPUSetResources say where a group may run.

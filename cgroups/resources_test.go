@@ -10,38 +10,41 @@ import (
 
 func TestValidate(t *testing.T) {
 	for field, r := range map[string]Resources{
-		"Memory.Max":       {Memory: MemoryResources{Max: -3}},
-		"Memory.Max ":      {Memory: MemoryResources{Max: Zero}},
-		"Memory.Max  ":     {Memory: MemoryResources{Max: 100}},
-		"Memory.Swap":      {Memory: MemoryResources{Max: math.MaxInt64, Swap: math.MaxInt64}},
-		"Memory.OOMGroup":  {Memory: MemoryResources{OOMGroup: 7}},
-		"CPU.CPUs":         {CPU: CPUResources{CPUs: -0.5}},
-		"CPU.CPUs ":        {CPU: CPUResources{CPUs: math.NaN()}},
-		"CPU.CPUs  ":       {CPU: CPUResources{CPUs: math.Inf(1)}},
-		"CPU.CPUs   ":      {CPU: CPUResources{CPUs: 0.0001}},
-		"CPU.Quota":        {CPU: CPUResources{Quota: time.Microsecond}},
-		"CPU.Quota ":       {CPU: CPUResources{Quota: time.Second, CPUs: 1}},
-		"CPU.Period":       {CPU: CPUResources{Period: time.Second}},
-		"CPU.Period ":      {CPU: CPUResources{Quota: time.Second, Period: 2 * time.Second}},
-		"CPU.Period  ":     {CPU: CPUResources{CPUs: 0.1, Period: 2 * time.Millisecond}},
-		"CPU.Burst":        {CPU: CPUResources{Quota: time.Millisecond, Burst: time.Second}},
-		"CPU.Weight":       {CPU: CPUResources{Weight: 10001}},
-		"CPU.Weight ":      {CPU: CPUResources{Weight: 5, Idle: On}},
-		"CPUSet.CPUs":      {CPUSet: CPUSetResources{CPUs: "3-1"}},
-		"CPUSet.Mems":      {CPUSet: CPUSetResources{Mems: "0,"}},
-		"Pids.Max":         {Pids: PidsResources{Max: 1 << 40}},
-		"IO.Weight":        {IO: IOResources{Weight: -1}},
-		"IO.Devices":       {IO: IOResources{Devices: []IODevice{{Major: 8}}}},
-		"IO.Devices ":      {IO: IOResources{Devices: []IODevice{{Major: 8, ReadBPS: 1}, {Major: 8, WriteBPS: 1}}}},
-		"IO.Devices[8:0]":  {IO: IOResources{Devices: []IODevice{{Major: 8, ReadBPS: Zero}}}},
-		"HugeTLB":          {HugeTLB: map[string]int64{"2M": 1}},
-		"HugeTLB ":         {HugeTLB: map[string]int64{"../2MB": 1}},
-		"Misc":             {Misc: map[string]int64{"a b": 1}},
-		"Unified":          {Unified: map[string]string{"cgroup.procs": "1"}},
-		"Unified ":         {Unified: map[string]string{"../memory.max": "1"}},
-		"Unified  ":        {Unified: map[string]string{"tasks": "1"}},
-		"Unified[a.b]":     {Unified: map[string]string{"a.b": ""}},
-		"Unified[memory.x": {Unified: map[string]string{"memory.x": "a\x00b"}},
+		"Memory.Max":          {Memory: MemoryResources{Max: -3}},
+		"Memory.Max ":         {Memory: MemoryResources{Max: Zero}},
+		"Memory.Max  ":        {Memory: MemoryResources{Max: 100}},
+		"Memory.Swap":         {Memory: MemoryResources{Max: math.MaxInt64, Swap: math.MaxInt64}},
+		"Memory.OOMGroup":     {Memory: MemoryResources{OOMGroup: 7}},
+		"CPU.CPUs":            {CPU: CPUResources{CPUs: -0.5}},
+		"CPU.CPUs ":           {CPU: CPUResources{CPUs: math.NaN()}},
+		"CPU.CPUs  ":          {CPU: CPUResources{CPUs: math.Inf(1)}},
+		"CPU.CPUs   ":         {CPU: CPUResources{CPUs: 0.0001}},
+		"CPU.Quota":           {CPU: CPUResources{Quota: time.Microsecond}},
+		"CPU.Quota ":          {CPU: CPUResources{Quota: time.Second, CPUs: 1}},
+		"CPU.Period":          {CPU: CPUResources{Period: time.Second}},
+		"CPU.Period ":         {CPU: CPUResources{Quota: time.Second, Period: 2 * time.Second}},
+		"CPU.Period  ":        {CPU: CPUResources{CPUs: 0.1, Period: 2 * time.Millisecond}},
+		"CPU.Burst":           {CPU: CPUResources{Quota: time.Millisecond, Burst: time.Second}},
+		"CPU.Weight":          {CPU: CPUResources{Weight: 10001}},
+		"CPU.Weight ":         {CPU: CPUResources{Weight: 5, Idle: On}},
+		"Memory.Swappiness":   {Memory: MemoryResources{Swappiness: 101}},
+		"CPU.RealtimeRuntime": {CPU: CPUResources{RealtimeRuntime: 2 * time.Second, RealtimePeriod: time.Second}},
+		"CPU.RealtimePeriod":  {CPU: CPUResources{RealtimePeriod: 1}},
+		"CPUSet.CPUs":         {CPUSet: CPUSetResources{CPUs: "3-1"}},
+		"CPUSet.Mems":         {CPUSet: CPUSetResources{Mems: "0,"}},
+		"Pids.Max":            {Pids: PidsResources{Max: 1 << 40}},
+		"IO.Weight":           {IO: IOResources{Weight: -1}},
+		"IO.Devices":          {IO: IOResources{Devices: []IODevice{{Major: 8}}}},
+		"IO.Devices ":         {IO: IOResources{Devices: []IODevice{{Major: 8, ReadBPS: 1}, {Major: 8, WriteBPS: 1}}}},
+		"IO.Devices[8:0]":     {IO: IOResources{Devices: []IODevice{{Major: 8, ReadBPS: Zero}}}},
+		"HugeTLB":             {HugeTLB: map[string]int64{"2M": 1}},
+		"HugeTLB ":            {HugeTLB: map[string]int64{"../2MB": 1}},
+		"Misc":                {Misc: map[string]int64{"a b": 1}},
+		"Unified":             {Unified: map[string]string{"cgroup.procs": "1"}},
+		"Unified ":            {Unified: map[string]string{"../memory.max": "1"}},
+		"Unified  ":           {Unified: map[string]string{"tasks": "1"}},
+		"Unified[a.b]":        {Unified: map[string]string{"a.b": ""}},
+		"Unified[memory.x":    {Unified: map[string]string{"memory.x": "a\x00b"}},
 	} {
 		err := r.Validate()
 		var fault *ResourceError
@@ -68,8 +71,8 @@ func TestValidate(t *testing.T) {
 
 func TestSettings(t *testing.T) {
 	r := Resources{
-		Memory: MemoryResources{Max: 1 << 30, Low: 4096, Swap: 1 << 20},
-		CPU:    CPUResources{CPUs: 0.005, Weight: 10000, Burst: time.Millisecond, Idle: Off},
+		Memory: MemoryResources{Max: 1 << 30, Low: 4096, Swap: 1 << 20, Swappiness: Zero},
+		CPU:    CPUResources{CPUs: 0.005, Weight: 10000, Burst: time.Millisecond, Idle: Off, RealtimeRuntime: time.Millisecond, RealtimePeriod: time.Second},
 		Pids:   PidsResources{Max: Max},
 		IO: IOResources{Weight: 50, Devices: []IODevice{
 			{Major: 8, Minor: 16, ReadBPS: 1000, WriteIOPS: Max, Weight: 7}}},
@@ -78,10 +81,10 @@ func TestSettings(t *testing.T) {
 	}
 	for version, want := range map[int]string{
 		2: "1073741824 > memory.max|4096 > memory.low|1048576 > memory.swap.max|5000 1000000 > cpu.max|1000 > cpu.max.burst|" +
-			"10000 > cpu.weight|0 > cpu.idle|max > pids.max|default 50 > io.weight|8:16 rbps=1000 wiops=max > io.max|" +
+			"10000 > cpu.weight|0 > cpu.idle|0 > memory.swappiness|1000000 > cpu.rt_period_us|1000 > cpu.rt_runtime_us|max > pids.max|default 50 > io.weight|8:16 rbps=1000 wiops=max > io.max|" +
 			"8:16 7 > io.weight|0 > hugetlb.1GB.max|max > hugetlb.2MB.max|sev 3 > misc.max",
 		1: "1073741824 > memory.limit_in_bytes|4096 > memory.soft_limit_in_bytes|1074790400 > memory.memsw.limit_in_bytes|" +
-			"1000000 > cpu.cfs_period_us|5000 > cpu.cfs_quota_us|1000 > cpu.cfs_burst_us|102400 > cpu.shares|0 > cpu.idle|" +
+			"1000000 > cpu.cfs_period_us|5000 > cpu.cfs_quota_us|1000 > cpu.cfs_burst_us|102400 > cpu.shares|0 > cpu.idle|0 > memory.swappiness|1000000 > cpu.rt_period_us|1000 > cpu.rt_runtime_us|" +
 			"max > pids.max|50 > blkio.bfq.weight|8:16 1000 > blkio.throttle.read_bps_device|" +
 			"8:16 0 > blkio.throttle.write_iops_device|8:16 7 > blkio.bfq.weight_device|0 > hugetlb.1GB.limit_in_bytes|" +
 			"-1 > hugetlb.2MB.limit_in_bytes|sev 3 > misc.max",

@@ -51,6 +51,7 @@ func (r *Resources) settingsV2(only Controllers) []Setting {
 	l.burst("cpu.max.burst", r.CPU.Burst)
 	l.limit(CPU, "cpu.weight", r.CPU.Weight, "")
 	l.toggle(CPU, "cpu.idle", r.CPU.Idle)
+	l.legacy(r)
 	l.cpuset(&r.CPUSet)
 	if r.CPUSet.Partition != "" {
 		l.add(CPUSet, partitionFile, r.CPUSet.Partition)

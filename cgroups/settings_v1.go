@@ -20,6 +20,7 @@ func (r *Resources) settingsV1(only Controllers, mode Mode) ([]Setting, error) {
 		l.add(CPU, "cpu.shares", strconv.FormatInt(SharesFromWeight(r.CPU.Weight), 10))
 	}
 	l.toggle(CPU, "cpu.idle", r.CPU.Idle)
+	l.legacy(r)
 	l.cpuset(&r.CPUSet)
 	l.limit(Pids, "pids.max", r.Pids.Max, "max")
 	l.io(&r.IO)

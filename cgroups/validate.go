@@ -109,6 +109,7 @@ func (f *faults) memory(m *MemoryResources) {
 		f.add("Memory.Swap", m.Swap, "is too large together with Memory.Max")
 	}
 	f.toggle("Memory.OOMGroup", m.OOMGroup)
+	f.swappiness(m.Swappiness)
 }
 
 func (f *faults) cpu(c *CPUResources) {
@@ -139,6 +140,7 @@ func (f *faults) cpu(c *CPUResources) {
 	if set && c.Burst > 0 && quota > 0 && c.Burst > quota {
 		f.add("CPU.Burst", c.Burst, "is more than the quota")
 	}
+	f.realtime(c)
 	f.weight("CPU.Weight", c.Weight)
 	f.toggle("CPU.Idle", c.Idle)
 	if c.Idle == On && c.Weight != 0 {

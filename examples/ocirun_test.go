@@ -288,7 +288,7 @@ func TestOcirunCgroup(t *testing.T) {
 	cmd := r.ociCommand(t, "update", "--resources", "-", "web")
 	cmd.Stdin = strings.NewReader(`{"pids": {"limit": 20}}`)
 	finish(t, cmd).want(t, 0)
-	r.oci(t, "update", "--cpu-rt-runtime", "100", "web").wantErr(t, 1, `linux.resources.cpu.realtimeRuntime`)
+	r.oci(t, "update", "--cpu-rt-runtime", "100", "--cpu-rt-period", "50", "web").wantErr(t, 1, `linux.resources.cpu.realtimeRuntime`)
 	r.oci(t, "events", "--stats", "web").want(t, 0, `^{"type":"stats","id":"web","data":{"cpu":{"usage":{"total":\d+`, `"pids":{"current":1`)
 	watch := r.ociCommand(t, "events", "--interval", "100ms", "web")
 	var seen lockedBuffer
@@ -318,7 +318,7 @@ func TestOcirunTerminal(t *testing.T) {
 	asEach(t, func(t *testing.T, c caller) {
 		r := newRuntime(t, c, func(s *specs.Spec) {
 			s.Process.Terminal, s.Process.ConsoleSize = true, &specs.Box{Height: 11, Width: 22}
-			s.Process.Args = []string{"sh", "-c", "tty; stty size; read x"}
+			s.Process.Args = []string{"sh", "-c", "tty; stty size; stat -c %t:%T /dev/console $(tty) | uniq | wc -l; echo con >/dev/console; read x"}
 		})
 		r.oci(t, "create", "web").wantErr(t, 1, `without setting console socket`)
 		socket := filepath.Join(r.dir, "s")
@@ -334,7 +334,7 @@ func TestOcirunTerminal(t *testing.T) {
 		tty := receiveFile(t, l)
 		defer tty.Close()
 		r.oci(t, "start", "web").want(t, 0)
-		readUntil(t, tty, "11 22")
+		readUntil(t, tty, "11 22\r\n1\r\ncon\r\n")
 	})
 }
 
@@ -425,4 +425,31 @@ func awaitTrue(t *testing.T, what string, ok func() bool) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// A mount with id maps of its own shows files of another owner.
+func TestOcirunMappedMount(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: ordinary users cannot map the owners of a mount")
+	}
+	c := caller{0, ownDir(t, 0)}
+	src := filepath.Join(c.dir, "src")
+	err := os.Mkdir(src, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(src, "file"), nil, 0o644)
+	}
+	if err == nil {
+		err = os.Chown(filepath.Join(src, "file"), 1000, 1001)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRuntime(t, c, func(s *specs.Spec) {
+		maps := []specs.LinuxIDMapping{{ContainerID: 1000, HostID: 7000, Size: 10}}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: src, Options: []string{"bind"}, UIDMappings: maps, GIDMappings: maps})
+		s.Process.Args = []string{"stat", "-c", "%u:%g", "/mnt/file"}
+	})
+	r.oci(t, "run", "web").want(t, 0, `^7000:7001$`)
+	r.change(t, func(s *specs.Spec) { s.Mounts[len(s.Mounts)-1].GIDMappings = nil })
+	r.oci(t, "run", "web").wantErr(t, 1, `mounts\[\d+\]\.uidMappings: .*gidMappings`)
 }

@@ -36,6 +36,9 @@ type applier struct {
 	implied      map[string]struct{}
 	impliedBytes int
 	replaced     bool
+	giver        *giver // nil: files belong to the caller, or to whom the image says
+	gifts        map[string]gift
+	giftBytes    int
 	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
 }
@@ -99,9 +102,15 @@ func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
 			return ErrRootReplaced
 		}
 		a.mark.RootSet = true
-		return a.putDirMeta(a.t.root, "", hdr)
+		if err := a.putDirMeta(a.t.root, "", hdr); err != nil {
+			return err
+		}
+		return a.noteGift(hdr, path)
 	}
-	return a.put(hdr, r, path)
+	if err := a.put(hdr, r, path); err != nil {
+		return err
+	}
+	return a.noteGift(hdr, path)
 }
 
 func (a *applier) put(hdr *tar.Header, r io.Reader, path string) error {
@@ -285,7 +294,7 @@ func (a *applier) mode(hdr *tar.Header) uint32 {
 
 func (a *applier) chown(hdr *tar.Header, chown func(uid, gid int) error) error {
 	if !a.owners {
-		if hdr.Uid != 0 || hdr.Gid != 0 {
+		if (hdr.Uid != 0 || hdr.Gid != 0) && (a.giver == nil || !a.giver.has(hdr.Uid, hdr.Gid)) {
 			a.mark.Owners++
 		}
 		return nil
@@ -380,6 +389,9 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 	if a.metaBytes < maxMetaBytes {
 		return nil
 	}
+	if a.giver != nil {
+		return &LimitError{Limit: "Memory", Max: a.limits.Memory} // nothing could be put into directories that were given away
+	}
 	return a.finishDirs()
 }
 
@@ -416,7 +428,10 @@ func (a *applier) finishDir(path string, m dirMeta) error {
 	if err := unix.Fchmod(fd, m.mode); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
-	return futimens(fd, m.atime, m.mtime)
+	if err := futimens(fd, m.atime, m.mtime); err != nil {
+		return err
+	}
+	return a.giveDir(path, fd)
 }
 
 func (a *applier) putSymlink(hdr *tar.Header, path string) error {
@@ -522,7 +537,7 @@ func (a *applier) putNode(hdr *tar.Header, path string) error {
 
 // finish completes the layer.
 func (a *applier) finish() error {
-	if err := errors.Join(a.inheritDirs(), a.listImplied()); err != nil {
+	if err := errors.Join(a.inheritDirs(), a.listImplied(), a.giveFiles()); err != nil {
 		return err
 	}
 	return a.finishDirs()

@@ -108,7 +108,7 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 		return Layer{}, "", err
 	}
 	for _, dir := range u.Dirs {
-		p.lower = append(p.lower, Tree{Path: dir})
+		p.lower = append(p.lower, Tree{Path: dir, by: v.Root})
 	}
 	own := u.Manifest.Digest.String() == v.Origin
 	if v.Upper != nil && own {

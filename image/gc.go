@@ -237,7 +237,13 @@ func removeTree(dir string) error {
 		return err
 	}
 	defer root.Close()
-	if err := openUp(root, filepath.Base(dir)); err != nil {
+	if err = openUp(root, filepath.Base(dir)); errors.Is(err, fs.ErrPermission) {
+		// Of subordinate ids: of a container's, or of the image's.
+		if err = reclaim(context.Background(), dir); err == nil {
+			err = openUp(root, filepath.Base(dir))
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)

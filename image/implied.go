@@ -41,6 +41,7 @@ func (d inherited) plainDir(owners bool) bool {
 type below struct {
 	marks []*mark
 	dirs  []string // the directories of the layers, the lowest first
+	gifts *giver
 	known map[string]belowAnswer
 }
 
@@ -135,7 +136,11 @@ func (b *below) look(j int, root *layerRoot, path, missing string) (*inherited, 
 	case !b.marks[j].stands(path):
 		return nil, errImplied
 	}
-	return root.stat(path)
+	d, err := root.stat(path)
+	if err == nil {
+		b.gifts.inside(d)
+	}
+	return d, err
 }
 
 // stands says that a directory of a layer is there for its own sake, or has what is below it.
@@ -169,19 +174,19 @@ func variantKey(key string, from map[string]inherited) (string, error) {
 }
 
 // inherit replaces the layers of an image that have implied directories by variants that fit it.
-func (s *Store) inherit(info *Info, marks []*mark, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
+func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
 	keys := make([]string, len(marks))
 	dirs := make([]string, len(marks))
-	b := &below{marks: marks, dirs: dirs, known: map[string]belowAnswer{}}
+	b := &below{marks: marks, dirs: dirs, gifts: gifts, known: map[string]belowAnswer{}}
 	for i := range marks {
-		keys[i] = s.layerKey(digest.Digest(info.Config.DiffIDs[i]))
+		keys[i] = s.layerKey(digest.Digest(info.Config.DiffIDs[i]), plain)
 		dirs[i] = s.layerDir(keys[i])
 		if len(marks[i].Implied) == 0 {
 			continue
 		}
 		base, from := keys[i], map[string]inherited(nil)
 		for range maxRounds {
-			next, err := b.inheritance(i, isPrivileged())
+			next, err := b.inheritance(i, isPrivileged() || gifts != nil)
 			if err != nil {
 				return nil, err
 			}

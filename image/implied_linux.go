@@ -98,6 +98,9 @@ func (a *applier) inheritDirs() error {
 		if a.owners {
 			err = sysErr("fchown", unix.Fchown(fd, int(d.UID), int(d.GID)))
 		}
+		if a.giver != nil && (d.UID != 0 || d.GID != 0) {
+			err = a.addGift(path, gift{uid: d.UID, gid: d.GID, dir: true}, len(path)+192)
+		}
 		unix.Close(fd)
 		if err != nil {
 			return err

@@ -110,6 +110,8 @@ type Tree struct {
 	File *os.File
 	// Root is the root directory of a container, used instead of both; see [rootfs.View].
 	Root *rootfs.Root
+
+	by *rootfs.Root // whose actor opens what is closed to the caller; nil: the caller does
 }
 
 // TreeOptions say how a tree becomes an archive. The zero value keeps everything as it is, times to the nanosecond.

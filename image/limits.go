@@ -73,6 +73,8 @@ type Policy struct {
 	Devices DevicePolicy
 	// NoSetuid leaves out set-user-ID and set-group-ID bits of files, and file capabilities.
 	NoSetuid bool
+	// Owners says to whom files belong that an ordinary user unpacks. Default [OwnersCaller].
+	Owners OwnerPolicy
 	// AnyNames accepts names that are not UTF-8.
 	AnyNames bool
 }
@@ -93,6 +95,9 @@ const (
 func (p Policy) check() error {
 	if p.Devices < DevicesAllowed || p.Devices > DevicesRefused {
 		return because(errInvalid, "Policy.Devices is %d", p.Devices)
+	}
+	if p.Owners < OwnersCaller || p.Owners > OwnersMapped {
+		return because(errInvalid, "Policy.Owners is %d", p.Owners)
 	}
 	return nil
 }

@@ -39,7 +39,11 @@ func openReader(t Tree) (*treeReader, error) {
 		if err != nil {
 			return nil, &os.PathError{Op: "open", Path: t.Path, Err: err}
 		}
-		return &treeReader{root: fd}, nil
+		r := &treeReader{root: fd}
+		if t.by != nil {
+			r.actor = rootfs.ActorOf(t.by)
+		}
+		return r, nil
 	}
 	r := &treeReader{}
 	err := linux.Control(t.File, func(fd int) (err error) {

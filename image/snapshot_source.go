@@ -52,6 +52,9 @@ func (r SnapshotSource) Describe(ctx context.Context, env rootfs.Env) (*rootfs.D
 }
 
 func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env rootfs.Env) (_ *rootfs.Description, err error) {
+	if err := s.checkMaps(env); err != nil {
+		return nil, err
+	}
 	locks, rec, err := s.takeSnapshot(name)
 	if err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 		return nil, err
 	}
 	defer use.Close()
-	u, err := r.store.unpack(ctx, r.name, UnpackOptions{Platform: r.platform})
+	u, err := r.store.unpack(ctx, r.name, UnpackOptions{Platform: r.platform, plain: r.store.plainFor(env)})
 	if err != nil {
 		return nil, err
 	}

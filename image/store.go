@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/caisson-go/caisson/namespaces"
 )
 
 // The files of a store. The first three are an image layout as the OCI image specification has it
@@ -56,7 +58,11 @@ type Store struct {
 	limits Limits
 	policy Policy
 	boot   string
-	closed atomic.Bool
+	// maps are those that files of unpacked layers have their owners by; zero where they belong to the caller, or to whom the image says. shortfall
+	// is why, where others are asked for.
+	maps      namespaces.IDMaps
+	shortfall error
+	closed    atomic.Bool
 	// overlay is why overlayfs cannot serve here, found out once.
 	overlay func() error
 }
@@ -92,6 +98,9 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, fail("open store", dir, err)
 	}
 	if s.dir, err = filepath.Abs(dir); err != nil {
+		return nil, fail("open store", dir, err)
+	}
+	if err := s.ownersFor(o.Policy); err != nil {
 		return nil, fail("open store", dir, err)
 	}
 	s.overlay = sync.OnceValue(s.probeOverlay)

@@ -52,6 +52,8 @@ type UnpackOptions struct {
 	Durable bool
 	// Progress is told how far each layer is, by several goroutines at once. It may be nil.
 	Progress func(Progress)
+	// plain leaves files to the caller, whatever the policy is.
+	plain bool
 }
 
 // Progress is how far a layer is.
@@ -123,7 +125,11 @@ func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*U
 			return nil, err
 		}
 	}
-	return s.stack(info, keys, marks), nil
+	u := s.stack(info, keys, marks)
+	if s.shortfall != nil {
+		u.Notes = append(u.Notes, "Files belong to the caller instead of subordinate ids: "+s.shortfall.Error()+".")
+	}
+	return u, nil
 }
 
 // unpackLayers unpacks the layers that are missing, several at once, and returns their marks and the names of their directories.
@@ -134,6 +140,8 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 		defer cancel()
 	}
 	b := &budget{limits: s.limits}
+	gifts := s.newGiver(ctx, o.plain)
+	defer gifts.close()
 	memory := semaphore.NewWeighted(s.limits.Memory)
 	marks := make([]*mark, len(info.Layers))
 	first := map[string]int{} // an image may have the same layer twice
@@ -146,8 +154,8 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 		}
 		first[id] = i
 		g.Go(func() (err error) {
-			job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, progress: o.Progress}
-			marks[i], err = job.run(gctx, s.layerKey(job.diffID))
+			job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, giver: gifts, progress: o.Progress}
+			marks[i], err = job.run(gctx, s.layerKey(job.diffID, o.plain))
 			if err != nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -160,9 +168,9 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 	for i := range marks {
 		marks[i] = marks[first[info.Config.DiffIDs[i]]]
 	}
-	keys, err := s.inherit(info, marks, func(i int, key string, from map[string]inherited) (*mark, error) {
+	keys, err := s.inherit(info, marks, o.plain, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
 		job := &layerJob{s: s, desc: info.Layers[i], diffID: digest.Digest(info.Config.DiffIDs[i]), inherited: from,
-			budget: &budget{limits: s.limits}, memory: memory}
+			budget: &budget{limits: s.limits}, memory: memory, giver: gifts}
 		m, err := job.run(ctx, key)
 		return m, layerError(info.Layers[i].Digest, err)
 	})
@@ -224,15 +232,18 @@ func (m *mark) notes() (out []string) {
 	return out
 }
 
-// layerKey names the directory of an unpacked layer: what is in it depends on the layer, on the policy, and on whether the caller was
-// privileged, which goes with the store, as that belongs to one user.
-func (s *Store) layerKey(diffID digest.Digest) string {
+// layerKey names the directory of an unpacked layer: what is in it depends on the layer, on the policy, on the caller's subordinate ids, and on
+// whether the caller was privileged, which goes with the store, as that belongs to one user.
+func (s *Store) layerKey(diffID digest.Digest, plain bool) string {
 	key := diffID.Encoded()
 	if s.policy.NoSetuid {
 		key += "-nosetuid"
 	}
 	if s.policy.Devices == DevicesSkipped {
 		key += "-nodev"
+	}
+	if !plain && !s.maps.IsZero() {
+		key += ownersKey(s.maps)
 	}
 	return key
 }
@@ -291,6 +302,7 @@ type layerJob struct {
 	diffID   digest.Digest
 	budget   *budget
 	memory   *semaphore.Weighted
+	giver    *giver
 	progress func(Progress)
 	// inherited is what directories without an entry get; see inherit.
 	inherited map[string]inherited
@@ -299,6 +311,7 @@ type layerJob struct {
 // treeOptions say how a layer becomes a tree.
 type treeOptions struct {
 	flat      bool // whiteouts remove files that are there, instead of being written
+	giver     *giver
 	inherited map[string]inherited
 }
 
@@ -408,7 +421,7 @@ func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *m
 		return err
 	}
 	defer st.close()
-	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited}); err != nil {
+	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited, giver: j.giver}); err != nil {
 		return err
 	}
 	got, err := st.finish()

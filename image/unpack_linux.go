@@ -20,7 +20,7 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 	defer t.close()
 	buf := filePool.Get().(*[]byte)
 	defer filePool.Put(buf)
-	a := &applier{t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), mark: m,
+	a := &applier{t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, mark: m,
 		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: *buf}
 	t.imply, t.link = a.noteImplied, a.linkDir
 	if !o.flat {

@@ -47,6 +47,9 @@ func (a *applier) xattrs(hdr *tar.Header, set func(name string, value []byte) er
 			a.mark.Xattrs++
 			continue
 		}
+		if a.givenXattr(name) {
+			continue // see noteGift
+		}
 		switch err := set(name, []byte(v)); err {
 		case nil:
 		case unix.EPERM, unix.ENOTSUP, unix.EINVAL: // capabilities without privilege; users' attributes of links and devices; ids that are not mapped

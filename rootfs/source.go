@@ -48,6 +48,8 @@ type Env struct {
 	// HostPIDs says the same of the pid namespace and procfs; the caller's /proc is shown instead, with what
 	// is mounted below it.
 	HostPIDs bool
+	// IDMaps are the maps of the container's user namespace, as [namespaces.IDMaps.String] puts them; empty where it has none.
+	IDMaps string
 	// PIDNamespace is the name of the program's input that is the pid namespace whose processes procfs shows (Linux 6.17);
 	// empty: that of the process that performs the program.
 	PIDNamespace string

@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"os"
 	"reflect"
@@ -69,6 +70,36 @@ func TestFirstSchemaIsRead(t *testing.T) {
 	s, err := ParseStatus(st)
 	if err != nil || s.Released.Unix() != 1700000000 || s.Ended.Unix() != 1700000001 || s.Wait != 7<<8 || s.CPU != 3*time.Millisecond {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// What the schema of containers with a monitor wrote is read, whatever later releases add. The file is never to be changed.
+func TestSecondSchemaIsRead(t *testing.T) {
+	b, err := os.ReadFile("testdata/v2/web/state.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse("web", b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, many := uint64(3), uint64(5)
+	want := full()
+	want.Version, want.Monitor, want.Run, want.Restarts, want.Restart, want.Halted, want.Terminal = 2, Process{4709, 88121}, 3, 2, "on-failure", true, true
+	want.CgroupFrom, want.Mounts = map[string]string{"": "/user.slice"}, []Mount{{"/mnt", 41, 2147483689}}
+	want.Bundle, want.Rootfs = "/srv/web", "/srv/web/rootfs"
+	want.Result.OOMKills, want.Result.PeakMemory, want.Result.LogLost = &n, &n, 1
+	want.Result.PeakPids, want.Result.ReadBytes, want.Result.WriteBytes, want.Result.DiskUsed = &many, &many, &many, &many
+	var log struct{ Path string }
+	var limits struct{ Memory struct{ Max int64 } }
+	if err := errors.Join(json.Unmarshal(got.Log, &log), json.Unmarshal(got.Limits, &limits)); err != nil || log.Path != "/var/log/web" || limits.Memory.Max != 64<<20 {
+		t.Errorf("%s %s %v", got.Log, got.Limits, err)
+	}
+	for _, raw := range []*Record{want, got} { // compared above, or by the test of the first schema, but for spaces
+		raw.Log, raw.Limits, raw.Process, raw.Isolation, raw.Things[0].Data = nil, nil, nil, nil, nil
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
 	}
 }
 

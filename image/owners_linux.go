@@ -1,0 +1,200 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/namespaces"
+)
+
+// gift is what a file gets when its layer is complete: until then it is the caller's, who makes further names of it and files in it.
+type gift struct {
+	dev, ino uint64
+	uid, gid uint32
+	mode     uint32
+	xattrs   map[string]string
+	dir      bool
+}
+
+// maxGiftBytes bounds what gifts take in memory.
+const maxGiftBytes = 32 << 20
+
+// givenXattr says that an attribute names ids, or holds for a user namespace, so that it must be set in the right one.
+func (a *applier) givenXattr(name string) bool {
+	return a.giver != nil && (name == xattrCaps || strings.HasPrefix(name, "system.posix_acl_"))
+}
+
+// noteGift remembers what the file at path is to get.
+func (a *applier) noteGift(hdr *tar.Header, path string) error {
+	if a.giver == nil || hdr.Typeflag == tar.TypeLink {
+		return nil
+	}
+	g := gift{uid: uint32(hdr.Uid), gid: uint32(hdr.Gid), mode: a.mode(hdr), dir: hdr.Typeflag == tar.TypeDir}
+	if !a.giver.has(hdr.Uid, hdr.Gid) {
+		g.uid, g.gid = 0, 0
+	}
+	size := len(path) + 192
+	for k, v := range hdr.PAXRecords {
+		if name, ok := strings.CutPrefix(k, xattrRecord); ok && a.mayXattr(name) && a.givenXattr(name) {
+			if g.xattrs == nil {
+				g.xattrs = map[string]string{}
+			}
+			g.xattrs[name] = v
+			size += len(k) + len(v) + 64
+		}
+	}
+	if g.uid == 0 && g.gid == 0 && g.xattrs == nil {
+		delete(a.gifts, path)
+		return nil
+	}
+	parent, base := splitPath(path)
+	at, err := a.t.lookup(parent)
+	if err != nil {
+		return sysErr("openat2", err)
+	}
+	var st unix.Stat_t
+	if path == "" {
+		err = unix.Fstat(at, &st)
+	} else {
+		err = unix.Fstatat(at, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err == unix.ENOENT {
+		return nil // a device that was left out
+	}
+	if err != nil {
+		return sysErr("fstatat", err)
+	}
+	g.dev, g.ino = uint64(st.Dev), st.Ino
+	return a.addGift(path, g, size)
+}
+
+func (a *applier) addGift(path string, g gift, size int) error {
+	if a.giftBytes += size; a.giftBytes > maxGiftBytes {
+		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
+	}
+	if a.gifts == nil {
+		a.gifts = map[string]gift{}
+	}
+	a.gifts[path] = g
+	return nil
+}
+
+// giveFiles gives all but directories away. These follow when they get their modes, the deepest first, since the caller cannot go through afterwards.
+func (a *applier) giveFiles() error {
+	for path, g := range a.gifts {
+		if g.dir {
+			continue
+		}
+		if err := a.giveFile(path, g); err != nil {
+			return &Error{Op: "give away", Entry: path, Err: err}
+		}
+	}
+	return nil
+}
+
+func (a *applier) giveFile(path string, g gift) error {
+	fd, err := a.t.resolve(path, unix.O_PATH|unix.O_NOFOLLOW)
+	switch err {
+	case nil:
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+		return nil // a later entry took its place
+	default:
+		return sysErr("openat2", err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return sysErr("fstat", err)
+	}
+	if g.dev != uint64(st.Dev) || g.ino != st.Ino {
+		return nil
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || g.xattrs == nil && g.mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
+		return a.give(fd, g, false)
+	}
+	// What is set afterwards needs a descriptor that is not of O_PATH.
+	self := "/proc/self/fd/" + strconv.Itoa(fd)
+	if err := unix.Chmod(self, 0o600); err != nil {
+		return sysErr("chmod", err)
+	}
+	open, err := linux.RetryFD(func() (int, error) { return unix.Open(self, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return sysErr("open", err)
+	}
+	defer unix.Close(open)
+	return a.give(open, g, true)
+}
+
+// give gives an open file away, and then what a change of the owner takes away.
+func (a *applier) give(fd int, g gift, chmod bool) error {
+	o, err := a.giver.get()
+	if err != nil {
+		return err
+	}
+	if g.uid != 0 || g.gid != 0 {
+		if err := o.Chown(fd, g.uid, g.gid); err != nil {
+			return sysErr("fchownat", err)
+		}
+	}
+	for name, value := range g.xattrs {
+		if err := o.Setxattr(fd, name, []byte(value)); err == unix.EPERM {
+			a.mark.Xattrs++
+		} else if err != nil {
+			return sysErr("fsetxattr", err)
+		}
+	}
+	if !chmod {
+		return nil
+	}
+	return sysErr("fchmod", o.Chmod(fd, g.mode))
+}
+
+// giveDir gives an open directory away that has its mode.
+func (a *applier) giveDir(path string, fd int) error {
+	g, ok := a.gifts[path]
+	if !ok || !g.dir {
+		return nil
+	}
+	return a.give(fd, g, false)
+}
+
+// reclaim makes everything below dir the caller's again, to whichever subordinate id it belongs, so that it can be removed.
+func reclaim(ctx context.Context, dir string) error {
+	auto, err := namespaces.AutoIDMaps(namespaces.RootIsCaller)
+	if err != nil || auto.Style != namespaces.RootIsCaller {
+		return err
+	}
+	o, err := namespaces.NewOwners(ctx, auto.IDMaps)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	me := uint32(os.Geteuid())
+	take := func(fd int, st *unix.Stat_t) error {
+		if st.Uid != me {
+			if err := o.Chown(fd, 0, 0); err != nil {
+				return sysErr("fchownat", err)
+			}
+		}
+		return sysErr("chmod", unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700))
+	}
+	return walkTree(ctx, dir, func(parent int, name string, st *unix.Stat_t) error {
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil // whoever owns the directory can remove it
+		}
+		fd, err := linux.RetryFD(func() (int, error) {
+			return unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		})
+		if err != nil {
+			return sysErr("openat", err)
+		}
+		defer unix.Close(fd)
+		return take(fd, st)
+	})
+}

@@ -1,0 +1,246 @@
+package namespaces
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/stage"
+)
+
+// Owners gives files to the ids of a user namespace, for a program that may not do so itself: an ordinary user's files to its subordinate ids,
+// and back. It is a process that is root in a user namespace of its own with given maps and does nothing but what it is told with a file at
+// hand; it resolves no path. Any number of goroutines may use it. Make it with [NewOwners].
+type Owners struct {
+	ctx  context.Context
+	maps IDMaps
+
+	mu     sync.Mutex
+	child  *stage.Child
+	closed bool
+}
+
+// NewOwners makes the process, with maps such as [AutoIDMaps] returns. It ends with Close and with the calling program; no call begins after the end of ctx. Errors are
+// those of [WriteMaps], and of clone(2) and unshare(2) where user namespaces are forbidden.
+func NewOwners(ctx context.Context, maps IDMaps) (*Owners, error) {
+	o := &Owners{ctx: ctx, maps: maps}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.engage(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// Has reports whether both ids, as they are inside, have one outside.
+func (o *Owners) Has(uid, gid uint32) bool {
+	_, uok := ToHost(o.maps.UID, uid)
+	_, gok := ToHost(o.maps.GID, gid)
+	return uok && gok
+}
+
+// Chown gives what fd is, which may have been opened with O_PATH, to ids as they are inside. Owner and group that it had must be mapped too
+// (fchownat(2), AT_EMPTY_PATH). Set-user-ID bits and file capabilities of files are gone afterwards.
+func (o *Owners) Chown(fd int, uid, gid uint32) error {
+	return o.do(fd, ownersChown, uint64(uid), uint64(gid), "", nil)
+}
+
+// Chmod is fchmod(2).
+func (o *Owners) Chmod(fd int, mode uint32) error {
+	return o.do(fd, ownersChmod, uint64(mode), 0, "", nil)
+}
+
+// Setxattr is fsetxattr(2): ids in access lists are those inside, and file capabilities hold in user namespaces whose root has the same id
+// outside. EPERM stands for EINVAL and ENOTSUP too.
+func (o *Owners) Setxattr(fd int, name string, value []byte) error {
+	if len(name) >= ownersName || len(value) > ownersValue {
+		return unix.E2BIG
+	}
+	return o.do(fd, ownersSetxattr, uint64(len(value)), 0, name, value)
+}
+
+// Close ends the process. Closing twice is harmless.
+func (o *Owners) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.dismiss()
+	return nil
+}
+
+// The calls, by number.
+const (
+	ownersChown = iota
+	ownersChmod
+	ownersSetxattr
+)
+
+// What is sent: the number of the call, two arguments, a name and a value (XATTR_NAME_MAX and XATTR_SIZE_MAX of limits.h). The value is sent as
+// far as it goes.
+const (
+	ownersName  = 256
+	ownersValue = 64 << 10
+	ownersHead  = 24
+	ownersSize  = ownersHead + ownersName + ownersValue
+)
+
+// Sync points of the process.
+const (
+	tagOwnersDone    = 3
+	tagOwnersRefused = 4
+)
+
+func (o *Owners) do(fd int, call, a, b uint64, name string, value []byte) error {
+	msg := make([]byte, ownersHead+ownersName, ownersHead+ownersName+len(value))
+	for i, v := range []uint64{call, a, b} {
+		binary.NativeEndian.PutUint64(msg[8*i:], v)
+	}
+	copy(msg[ownersHead:], name)
+	msg = append(msg, value...)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.engage(); err != nil {
+		return err
+	}
+	if err := o.child.Conn.Ask(msg, fd); err != nil {
+		o.dismiss()
+		return err
+	}
+	m, err := o.child.Conn.Recv()
+	switch {
+	case err == nil && m.Tag == tagOwnersDone:
+		return nil
+	case err == nil && m.Tag == tagOwnersRefused:
+		return unix.EPERM
+	}
+	o.dismiss()
+	return o.why(err)
+}
+
+// why tells an errno of the call from the end of the process.
+func (o *Owners) why(err error) error {
+	var se *program.StepError
+	if errors.As(err, &se) && se.Syscall != "recvmsg" {
+		return se.Errno
+	}
+	if cause := context.Cause(o.ctx); cause != nil {
+		return cause
+	}
+	if err == nil || err == io.EOF {
+		return &Error{Op: "change owners by", Object: "a process in a user namespace", Err: ErrProcessGone}
+	}
+	return err
+}
+
+// engage makes the process, if there is none: a call that failed ends it.
+func (o *Owners) engage() error {
+	switch {
+	case o.closed:
+		return ErrOwnersClosed
+	case o.child != nil:
+		return nil
+	}
+	if err := context.Cause(o.ctx); err != nil {
+		return err
+	}
+	p, err := ownersProgram()
+	if err != nil {
+		return err
+	}
+	child, err := stage.Start(stage.Config{Program: p, Cgroup: -1})
+	if err != nil {
+		return err
+	}
+	o.child = child
+	defer hangUpAfter(o.ctx, child.Conn)()
+	if _, err = child.Conn.Recv(); err == nil {
+		err = writeMapsOf(o.ctx, child.Pid, child.Pidfd, o.maps)
+	}
+	if err == nil {
+		err = child.Conn.Release()
+	}
+	if err == nil {
+		return nil
+	}
+	o.dismiss()
+	if err == io.EOF {
+		return o.why(err)
+	}
+	return explainStart(err)
+}
+
+// dismiss ends the process.
+func (o *Owners) dismiss() {
+	if o.child == nil {
+		return
+	}
+	o.child.Kill()
+	o.child.Conn.Close()
+	unix.Close(o.child.Pidfd)
+	o.child = nil
+}
+
+// ownersProgram is the process. It ends when the calling program hangs up or ends.
+func ownersProgram() (*program.Program, error) {
+	b := program.NewBuilder(false)
+	b.Step("start a new", "session")
+	b.Setsid()
+	unshare(b, User)
+	b.Step("wait for", "id maps")
+	stage.EmitSync(b, tagMaps)
+	b.Step("become", "root of the user namespace")
+	b.Setgroups(nil).Ignore(unix.EPERM)
+	b.Setresgid(0)
+	b.Setresuid(0)
+	b.Step("change", "owners")
+	area := b.Words(make([]uint64, ownersSize/8)...)
+	control := b.Words(0, 0, 0, 0)
+	hdr := binary.NativeEndian.AppendUint64(make([]byte, 24, 56), 1)
+	hdr = append(hdr, make([]byte, 24)...)
+	hdr[40] = 24 // what a message with one descriptor takes
+	hdr = append(hdr, make([]byte, 8)...)
+	iov := binary.NativeEndian.AppendUint64(make([]byte, 8, 16), ownersSize)
+	message := program.Bytes(hdr, "{...}").With(16, program.Bytes(iov, "").With(0, area.Addr())).With(32, control.Addr())
+	fd := (control + 2).HalfShown(0, "<file>")
+	zero := b.Words(0)
+	loop, refused, done, over := b.NewLabel(), b.NewLabel(), b.NewLabel(), b.NewLabel()
+	tell := func(tag uint64) program.OpRef {
+		msg := binary.NativeEndian.AppendUint64(make([]byte, 0, stage.MessageSize), tag)
+		return b.Call(unix.SYS_WRITE, "write", b.Input(stage.HostInput), program.Bytes(msg[:stage.MessageSize], "answer"), program.Int(stage.MessageSize))
+	}
+	b.Mark(loop)
+	b.FailZero(b.Call(unix.SYS_RECVMSG, "recvmsg", b.Input(stage.HostInput), message, program.Named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")), unix.ESRCH)
+	name, value := (area + ownersHead/8).AddrShown("name"), (area + (ownersHead+ownersName)/8).AddrShown("value")
+	first, second, none := (area + 1).Value(), (area + 2).Value(), program.Int(0)
+	empty := program.Bytes([]byte{0}, `""`)
+	calls := []func() program.OpRef{
+		ownersChown: func() program.OpRef {
+			return b.Call(unix.SYS_FCHOWNAT, "fchownat", fd, empty, first, second, program.Named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"))
+		},
+		ownersChmod:    func() program.OpRef { return b.Call(unix.SYS_FCHMOD, "fchmod", fd, first) },
+		ownersSetxattr: func() program.OpRef { return b.Call(unix.SYS_FSETXATTR, "fsetxattr", fd, name, value, first, none) },
+	}
+	labels := make([]program.Label, len(calls))
+	for i := range calls {
+		labels[i] = b.NewLabel()
+		b.JumpBelow(area, program.Int(i+1), labels[i])
+	}
+	b.ExitGroup(1)
+	for i, call := range calls {
+		b.Mark(labels[i])
+		call().IgnoreTo(refused, unix.EPERM, unix.EINVAL, unix.ENOTSUP).Then(done)
+	}
+	b.Mark(refused)
+	tell(tagOwnersRefused).Then(over)
+	b.Mark(done)
+	tell(tagOwnersDone).Then(over)
+	b.Mark(over)
+	b.Close(fd)
+	b.JumpBelow(zero, program.Int(1), loop)
+	return b.Build()
+}
