@@ -9,15 +9,12 @@ var differs = map[string]string{
 
 // lacks says what ocirun cannot do yet, all of it refused by name or left out by the specification's own rules.
 var lacks = map[string]string{
-	"config: mounts | uidMappings and gidMappings change owners, by an id mapped mount":        "a mount has the maps of the container, or none",
 	"config: linux mount options | remount":                                                    "options of the file system as a whole, and remount, are refused",
-	"config: process | /dev/console is the terminal, if there is one":                          "the terminal is that of the streams alone",
 	"config-linux: namespaces | time: without a path it is new":                                "a time namespace without offsets is the runtime's: it would change nothing",
 	"config-linux: devices | a fifo is there":                                                  "FIFOs are not made",
 	"config-linux: network devices | a device is moved into the container, under its new name": "devices are moved by a network of the library, not by config.json",
 	"config-linux: network devices | it is up":                                                 "devices are moved by a network of the library, not by config.json",
 	"config-linux: network devices | its permanent global addresses are kept":                  "devices are moved by a network of the library, not by config.json",
-	"config-linux: memory | swappiness":                                                        "limits that only v1 has are refused",
 	"config-linux: memory | disableOOMKiller":                                                  "limits that only v1 has are refused",
 	"config-linux: seccomp | SCMP_ACT_NOTIFY: the state comes to the listener":                 "notifications are answered in the program that uses the library, not by a listener",
 	"config-linux: seccomp | listener: the descriptor is seccompFd, sent with the state":       "notifications are answered in the program that uses the library, not by a listener",
