@@ -39,6 +39,7 @@ type config struct {
 
 	detach, list            bool
 	log, wait, stop, remove string
+	supervision             supervision
 
 	command []string
 }
@@ -100,7 +101,8 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	bothBool(f, &c.quiet, "q", "quiet", "print nothing but what the command prints")
 
 	bothBool(f, &c.detach, "d", "detach", "let the container outlive this program, and print its id; one is made up without -id")
-	f.StringVar(&c.log, "log", "", "with -detach: append the command's output to `FILE`; default: nowhere")
+	f.StringVar(&c.log, "log", "", "append the command's output to `FILE`; with -detach it goes nowhere else")
+	c.supervision.flags(f)
 	f.BoolVar(&c.list, "list", false, "list the detached containers of this user")
 	f.StringVar(&c.wait, "wait", "", "wait for the detached container `ID`; the exit status is its command's")
 	f.StringVar(&c.stop, "stop", "", "stop the detached container `ID`; after ten seconds it is killed")

@@ -34,6 +34,9 @@ echo "I am $(id -un) on $(hostname), and process $$."
 echo "/home holds $(ls -A /home | wc -l) files, and the network has:" $(ls /sys/class/net)`
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == monitorWord {
+		caisson.MonitorMain() // does not return
+	}
 	c, err := parse(os.Args[1:], os.Stdout, os.Stderr)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -66,10 +69,18 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
+	if c.tty && c.supervision.again() {
+		return exitFailed, errors.New("-restart: a terminal is for one run")
+	}
 	opts, err := c.options(ctx)
 	if err != nil {
 		return exitFailed, err
 	}
+	logs, err := c.logged()
+	if err != nil {
+		return exitFailed, err
+	}
+	opts = append(opts, logs...)
 	ctr, err := caisson.New(append(opts, streams)...)
 	if err != nil {
 		return exitFailed, err
@@ -93,8 +104,14 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if _, err := ctr.Start(ctx); err != nil {
 		return exitStatus(err)
 	}
-	res, err := p.Wait(ctx)
-	restore()
+	var res *caisson.Result
+	if c.supervision.again() {
+		restore()
+		res, err = outlast(ctx, ctr)
+	} else {
+		res, err = p.Wait(ctx)
+		restore()
+	}
 	if err != nil {
 		return exitStatus(err)
 	}

@@ -75,15 +75,12 @@ func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
 		return exitFailed, err
 	}
 	opts = append(opts, caisson.WithDetached(true))
-	if c.log != "" {
-		f, err := os.OpenFile(c.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return exitFailed, err
-		}
-		defer f.Close()
-		opts = append(opts, caisson.WithStdout(f), caisson.WithStderr(f))
+	more, undo, err := c.outputDetached()
+	if err != nil {
+		return exitFailed, err
 	}
-	ctr, err := caisson.New(opts...)
+	defer undo()
+	ctr, err := caisson.New(append(opts, more...)...)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -92,6 +89,25 @@ func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
 	}
 	fmt.Fprintln(out, c.id)
 	return exitStatus(ctr.Close())
+}
+
+// outputDetached has the output written to the log: by a monitor where there is one, which rotates it, else by the command itself.
+func (c *config) outputDetached() (opts []caisson.Option, undo func(), err error) {
+	if c.supervision.again() {
+		if opts, err = c.monitored(); err != nil {
+			return nil, nil, err
+		}
+		logs, err := c.logged()
+		return append(opts, logs...), func() {}, err
+	}
+	if c.log == "" {
+		return nil, func() {}, nil
+	}
+	f, err := os.OpenFile(c.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	return []caisson.Option{caisson.WithStdout(f), caisson.WithStderr(f)}, func() { f.Close() }, nil
 }
 
 // listAll prints the detached containers of this user.

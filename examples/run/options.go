@@ -45,6 +45,10 @@ func (c *config) options(ctx context.Context) ([]caisson.Option, error) {
 		return nil, err
 	}
 	opts = append(opts, more...)
+	if more, err = c.supervision.options(); err != nil {
+		return nil, err
+	}
+	opts = append(opts, more...)
 	opts = append(opts, c.capabilities()...)
 	if c.network.all && c.image == "" {
 		return nil, errors.New("-P needs -image")
