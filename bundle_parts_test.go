@@ -87,13 +87,39 @@ func TestResourcesFromSpec(t *testing.T) {
 	}
 }
 
+// Names that no kernel has are left out, and told.
+func TestUnknownCapabilities(t *testing.T) {
+	s := minimalSpec()
+	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: []string{"CAP_KILL", "CAP_NONE"}, Ambient: []string{"CAP_NEITHER", "CAP_NONE"}}
+	if got := UnknownCapabilities(s.Process); !slices.Equal(got, []string{"CAP_NEITHER", "CAP_NONE"}) {
+		t.Errorf("%q", got)
+	}
+	o, err := FromSpec(s, "/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := New(o, WithStdio()); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+	if got := UnknownCapabilities(nil); got != nil {
+		t.Errorf("%q", got)
+	}
+}
+
 // What features says is there is what a configuration may ask for.
 func TestBundleFeatures(t *testing.T) {
 	f := BundleFeatures()
 	for _, o := range f.MountOptions {
 		s := minimalSpec()
 		s.Mounts = []specs.Mount{{Destination: "/a", Source: "/tmp", Type: "bind", Options: []string{"rbind", o}}}
-		if _, err := FromSpec(s, "/b"); err != nil {
+		_, err := FromSpec(s, "/b")
+		if err != nil { // of file systems, not of mounts
+			s.Mounts = []specs.Mount{{Destination: "/a", Source: "tmpfs", Type: "tmpfs", Options: []string{o}}}
+			_, err = FromSpec(s, "/b")
+		}
+		if err != nil {
 			t.Errorf("mount option %s: %v", o, err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/internal/caps"
 )
 
 // process reads the field of that name. config.md leaves it out for containers that are only created.
@@ -70,12 +72,30 @@ func (b *bundleReader) capabilities(c *specs.LinuxCapabilities) {
 	if c == nil {
 		c = &specs.LinuxCapabilities{}
 	}
-	sets := CapabilitySets{Bounding: c.Bounding}
+	sets := CapabilitySets{Bounding: slices.DeleteFunc(slices.Clone(c.Bounding), isUnknownCapability)}
 	sets.Permitted = within(c.Permitted, sets.Bounding)
 	sets.Effective = within(c.Effective, sets.Permitted)
 	sets.Inheritable = within(c.Inheritable, sets.Bounding)
 	sets.Ambient = within(within(c.Ambient, sets.Permitted), sets.Inheritable)
 	b.add(WithCapabilitySets(sets), processOption(func(p *processSpec) { p.caps.asFar = true }))
+}
+
+// isUnknownCapability: what no kernel has cannot be granted either.
+func isUnknownCapability(name string) bool {
+	_, err := caps.ParseCap(name)
+	return err != nil
+}
+
+// UnknownCapabilities are the names in process.capabilities that no kernel has, in order. [FromSpec] leaves them out; the runtime
+// specification wants a warning of each (config.md, "Linux Process").
+func UnknownCapabilities(p *specs.Process) []string {
+	if p == nil || p.Capabilities == nil {
+		return nil
+	}
+	c := p.Capabilities
+	all := slices.DeleteFunc(slices.Concat(c.Bounding, c.Effective, c.Permitted, c.Inheritable, c.Ambient), func(n string) bool { return !isUnknownCapability(n) })
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // within returns the names of one list that are on another.

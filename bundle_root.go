@@ -44,6 +44,10 @@ func (b *bundleReader) root(r *specs.Root) {
 
 func (b *bundleReader) identity(s *specs.Spec) {
 	b.add(option(func(o *spec) { o.bundle.keepHostname = true }))
+	if s.Linux != nil && s.Hostname+s.Domainname != "" && !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.UTSNamespace }) {
+		b.bad("hostname", "hostname and domainname need a uts namespace: without one they would be the host's")
+		return
+	}
 	if s.Hostname != "" {
 		b.add(WithHostname(s.Hostname))
 	}

@@ -2,13 +2,15 @@ package caisson
 
 import (
 	"fmt"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // seccomp hands the profile to the compiler, which refuses what it does not know by name.
 func (b *bundleReader) seccomp(p *specs.LinuxSeccomp) {
-	b.refuse(p.ListenerPath != "", "linux.seccomp.listenerPath", "notifications are answered in the host program")
+	asks := p.DefaultAction == specs.ActNotify || slices.ContainsFunc(p.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify })
+	b.refuse(p.ListenerPath != "" && asks, "linux.seccomp.listenerPath", "notifications are answered in the host program")
 	b.add(WithSeccomp(p))
 }
 

@@ -461,6 +461,7 @@ func (c *compiler) process() {
 	c.inherited(p)
 	c.lookCommand(p)
 	if p.allowNewPrivs {
+		c.closeOthers(p) // filters older than close_range(2) refuse it
 		c.landlockRestrict(ruleset)
 		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
 	}
@@ -504,8 +505,9 @@ func (c *compiler) limit(late bool) {
 
 // command executes the command, once the host lets it.
 func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
-	c.Step("close", "all other descriptors at exec")
-	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
+	if !p.allowNewPrivs {
+		c.closeOthers(p)
+	}
 	c.Step("unblock", "signals")
 	c.signals()
 	c.Step("set", "umask")
@@ -534,6 +536,12 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	c.limit(true)
 	c.confine(p, ruleset)
 	c.exec(p)
+}
+
+// closeOthers has the execution close what is not the command's.
+func (c *compiler) closeOthers(p *processSpec) {
+	c.Step("close", "all other descriptors at exec")
+	c.CloseRange(uint(3+len(p.extraFiles)), unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // confine applies what does not need privileges and takes some away.

@@ -208,6 +208,9 @@ func (m *Mount) tmpfsOptions() (out [][2]string) {
 	add("mode", m.Mode != 0, octalMode(m.Mode))
 	add("uid", m.UID != 0, fmt.Sprint(m.UID))
 	add("gid", m.GID != 0, fmt.Sprint(m.GID))
+	for _, o := range m.Writing.options() {
+		add(o, true, "")
+	}
 	return out
 }
 

@@ -66,6 +66,7 @@ func (f *mountFormatter) sized(m *Mount) {
 	number("nr_inodes", m.Inodes)
 	number("uid", int64(m.UID))
 	number("gid", int64(m.GID))
+	f.add(m.Writing.options()...)
 }
 
 // formatMode writes a mode as chmod(1) takes it.

@@ -132,6 +132,9 @@ type Mount struct {
 	Upper, Work string
 	// Volatile is as in [Upper].
 	Volatile bool
+
+	// Writing says when TypeTmpfs writes.
+	Writing Writing
 }
 
 // IDMapping says whether a bind mount is id-mapped.

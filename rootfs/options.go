@@ -69,7 +69,8 @@ func (p *mountParser) option(o string) {
 	}
 	bind := m.Type == TypeBind
 	switch {
-	case o == "bind" && bind, o == "defaults", o == "newinstance" && m.Type == TypeDevpts:
+	case o == "bind" && bind, o == "defaults", o == "newinstance" && m.Type == TypeDevpts, slices.Contains(withoutEffect, o):
+	case m.Type == TypeTmpfs && m.writing(o):
 	case o == "rbind" && bind:
 		m.Recursive = true
 	case (o == "idmap" || o == "ridmap") && bind:
@@ -194,7 +195,8 @@ func parseMode(s string) (fs.FileMode, error) {
 
 // MountOptions lists the options that [ParseMount] takes and that are not of one type of filesystem, in order.
 func MountOptions() []string {
-	out := []string{"bind", "defaults", "idmap", "rbind", "ridmap"}
+	out := []string{"async", "bind", "defaults", "dirsync", "idmap", "lazytime", "nolazytime", "rbind", "ridmap", "sync"}
+	out = append(out, withoutEffect...)
 	for o := range optionFlags {
 		out = append(out, o, "r"+o)
 	}

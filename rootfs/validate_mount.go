@@ -39,6 +39,9 @@ func (m *Mount) faults() []error {
 	if strings.Contains(m.Source, "\x00") {
 		bad("source contains a NUL byte")
 	}
+	if m.Writing != (Writing{}) && m.Type != TypeTmpfs {
+		bad("when to write is for tmpfs to say")
+	}
 	m.typeFaults(bad)
 	return out
 }

@@ -90,6 +90,9 @@ func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, erro
 		return nil, err
 	}
 	g.debugf("container %s of bundle %s, state in %s", id, dir, g.root)
+	for _, name := range caisson.UnknownCapabilities(s.Process) {
+		g.write("warning", fmt.Sprintf("process.capabilities: no kernel has %s: left out", name))
+	}
 	g.adapt(s, id)
 	bundle, err := caisson.FromSpec(s, dir)
 	if err != nil {
