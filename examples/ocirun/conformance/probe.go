@@ -52,6 +52,7 @@ func probe(args []string) {
 }
 
 func init() {
+	rt.LockOSThread() // so that no other goroutine is on the first thread: a process whose first thread is gone looks like one that has ended
 	if filepath.Base(os.Args[0]) == "probe" && len(os.Args) > 1 && os.Args[1] == "wait" {
 		signal.Notify(make(chan os.Signal, 1), unix.SIGUSR2)
 	}
