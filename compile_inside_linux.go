@@ -27,9 +27,8 @@ func (c *compiler) inside() {
 	var ruleset program.OpRef
 	if p.allowNewPrivs {
 		ruleset = c.landlockRules(p)
-		c.landlockRestrict(ruleset)
-		c.seccomp()
 	}
+	c.confineEarly(p, ruleset)
 	c.appear(p, ruleset)
 }
 

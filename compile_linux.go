@@ -460,11 +460,7 @@ func (c *compiler) process() {
 	c.labels(&p.lsm)
 	c.inherited(p)
 	c.lookCommand(p)
-	if p.allowNewPrivs {
-		c.closeOthers(p) // filters older than close_range(2) refuse it
-		c.landlockRestrict(ruleset)
-		c.seccomp() // without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go
-	}
+	c.confineEarly(p, ruleset)
 	if c.s.alone {
 		c.aloneCredentials(p)
 	} else {
@@ -538,6 +534,16 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	c.exec(p)
 }
 
+// confineEarly applies, where new privileges are allowed, what then needs those that are about to go: CAP_SYS_ADMIN, for a filter. What is
+// opened after this closes itself at exec: filters older than close_range(2) refuse it.
+func (c *compiler) confineEarly(p *processSpec, ruleset program.OpRef) {
+	if p.allowNewPrivs {
+		c.closeOthers(p)
+		c.landlockRestrict(ruleset)
+		c.seccomp()
+	}
+}
+
 // closeOthers has the execution close what is not the command's.
 func (c *compiler) closeOthers(p *processSpec) {
 	c.Step("close", "all other descriptors at exec")
@@ -563,7 +569,7 @@ func (c *compiler) stdio(p *processSpec) {
 		c.Step("connect", "standard streams")
 		null := program.Arg{}
 		if slices.Contains(c.m.null[:], true) {
-			n := c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW, 0)
+			n := c.Openat(program.Cwd(), "/dev/null", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 			c.expectDevice(n.Result(), 1, 3, "connect", "standard streams")
 			null = n.Result()
 		}
@@ -588,7 +594,7 @@ func extraName(i int) string { return "extra file " + strconv.Itoa(i) }
 // slave side is opened through the master (TIOCGPTPEER), not by a path that could be exchanged.
 func (c *compiler) terminal(p *processSpec) {
 	c.Step("open", "a terminal")
-	m := c.Openat(program.Cwd(), "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0)
+	m := c.Openat(program.Cwd(), "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	c.expectDevice(m.Result(), 5, 2, "open", "a terminal")
 	c.Ioctl(m.Result(), unix.TIOCSPTLCK, "TIOCSPTLCK", program.Bytes(make([]byte, 4), "[0]"))
 	if p.rows != 0 || p.cols != 0 {

@@ -30,9 +30,8 @@ func (c *compiler) outside() {
 	var ruleset program.OpRef
 	if p.allowNewPrivs {
 		ruleset = c.landlockRules(p)
-		c.landlockRestrict(ruleset)
-		c.seccomp()
 	}
+	c.confineEarly(p, ruleset)
 	c.closeInputs()
 	c.appear(p, ruleset)
 }

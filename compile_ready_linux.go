@@ -41,10 +41,7 @@ func (c *compiler) rest() {
 	c.workingDirectory(p.dir)
 	c.limitProcess()
 	c.lookCommand(p)
-	if p.allowNewPrivs {
-		c.landlockRestrict(ruleset)
-		c.seccomp()
-	}
+	c.confineEarly(p, ruleset)
 	c.credentials(p)
 	c.command(p, ruleset)
 }
