@@ -123,7 +123,10 @@ func TestCNI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // the plugin leaves it
+	t.Cleanup(func() { // the plugin leaves both
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
+			t.Error(err)
+		}
 		if l, err := netlink.LinkByName("cni0"); err == nil {
 			_ = netlink.LinkDel(l)
 		}
