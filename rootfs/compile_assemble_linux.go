@@ -2,8 +2,10 @@ package rootfs
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -293,8 +295,12 @@ func (p *Plan) overlayMounts(b *program.Builder) {
 	}
 }
 
-// kernelMounts makes proc and sysfs, detached.
+// kernelMounts makes proc and sysfs, detached, where the kernel may refuse them later (see mount_namespaces(7)): recent kernels list
+// mounts in the order in which they were made, which otherwise is that of the layout.
 func (p *Plan) kernelMounts(b *program.Builder) {
+	if !p.env.UserNamespace && inInitialUserNamespace() {
+		return
+	}
 	for i := range p.layout.Mounts {
 		m, s := &p.layout.Mounts[i], &p.mounts[i]
 		if m.Type != TypeProc && m.Type != TypeSysfs || s.ready {
@@ -305,12 +311,21 @@ func (p *Plan) kernelMounts(b *program.Builder) {
 	}
 }
 
+// inInitialUserNamespace knows the number that the kernel gives the first one (PROC_USER_INIT_INO).
+var inInitialUserNamespace = sync.OnceValue(func() bool {
+	link, err := os.Readlink("/proc/self/ns/user")
+	return err == nil && link == "user:[4026531837]"
+})
+
 // kernelMount makes proc or sysfs.
 func (p *Plan) kernelMount(b *program.Builder, m *Mount) program.OpRef {
 	if m.Type != TypeProc || p.env.PIDNamespace == "" {
 		return fsmount(b, m.Type.String(), m.Source, m.Set, nil)
 	}
 	fs := b.Fsopen(m.Type.String()).Result()
+	if m.Source != "" {
+		b.FsconfigString(fs, "source", m.Source)
+	}
 	b.FsconfigFD(fs, "pidns", b.Input(p.env.PIDNamespace))
 	b.FsconfigCreate(fs)
 	return b.Fsmount(fs, m.Set.attrs())
@@ -319,7 +334,7 @@ func (p *Plan) kernelMount(b *program.Builder, m *Mount) program.OpRef {
 // fsmount makes a new filesystem as a detached mount.
 func fsmount(b *program.Builder, fstype, source string, flags MountFlags, options [][2]string) program.OpRef {
 	fs := b.Fsopen(fstype).Result()
-	if source != "" && source != fstype {
+	if source != "" {
 		b.FsconfigString(fs, "source", source)
 	}
 	for _, o := range options {

@@ -74,8 +74,12 @@ func (p *Plan) isKernelDir(m *Mount, target string) bool {
 // attachKernelDir attaches without following a link: where the root filesystem has a symbolic link at /proc,
 // the attempt fails with EINVAL.
 func (p *Plan) attachKernelDir(b *program.Builder, m *Mount, s *mountState, target string) {
-	if !s.ready {
+	switch {
+	case s.ready:
+	case m.Type == TypeTmpfs:
 		s.tree = fsmount(b, "tmpfs", m.Source, m.Set, m.tmpfsOptions()).Result()
+	default:
+		s.tree = p.kernelMount(b, m).Result()
 	}
 	missing, done := b.NewLabel(), b.NewLabel()
 	b.MoveMount(s.tree, p.at, rel(target)).IgnoreTo(missing, unix.ENOENT).Then(done) // nearly always it is there
@@ -141,7 +145,7 @@ func (p *Plan) attachAnywhere(b *program.Builder, m *Mount, s *mountState, targe
 		fstype = "cgroup2"
 	}
 	if !s.ready {
-		if m.Type == TypeProc {
+		if m.Type == TypeProc || m.Type == TypeSysfs {
 			s.tree = p.kernelMount(b, m).Result()
 		} else {
 			s.tree = fsmount(b, fstype, m.Source, m.Set, p.options(m)).Result()
