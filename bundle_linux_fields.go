@@ -112,7 +112,7 @@ func (b *bundleReader) devices(list []specs.LinuxDevice) {
 			out.Char = true
 		case "b":
 		case "p":
-			b.refuse(true, field+".type", "a FIFO is no device: make it with WithFiles or in the root filesystem")
+			out.FIFO, out.Major, out.Minor = true, 0, 0
 		default:
 			b.bad(field+".type", "%q is not c, u, b or p", d.Type)
 		}
@@ -137,7 +137,7 @@ func (b *bundleReader) devices(list []specs.LinuxDevice) {
 // isDefaultDevice: podman lists the devices that runtimes make anyhow.
 func isDefaultDevice(d rootfs.Device) bool {
 	return slices.ContainsFunc(rootfs.DefaultDevices(), func(o rootfs.Device) bool {
-		return o.Path == d.Path && o.Char == d.Char && o.Major == d.Major && o.Minor == d.Minor
+		return o.Path == d.Path && !d.FIFO && o.Char == d.Char && o.Major == d.Major && o.Minor == d.Minor
 	})
 }
 

@@ -30,7 +30,10 @@ func timeOffsets(o namespaces.TimeOffsets) map[string]specs.LinuxTimeOffset {
 
 func specDevice(d rootfs.Device) specs.LinuxDevice {
 	out := specs.LinuxDevice{Path: d.Path, Type: "b", Major: int64(d.Major), Minor: int64(d.Minor), UID: &d.UID, GID: &d.GID}
-	if d.Char {
+	switch {
+	case d.FIFO:
+		out.Type = "p"
+	case d.Char:
 		out.Type = "c"
 	}
 	if d.Mode != 0 {

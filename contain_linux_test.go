@@ -497,3 +497,24 @@ func TestReadOnlyRootOfTheHost(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A named pipe is made where device nodes cannot be, too, and is what its writer and its reader meet at.
+func TestFIFO(t *testing.T) {
+	pipe := WithDevice(rootfs.Device{Path: "/dev/pipe", FIFO: true, Mode: 0o640, UID: 3, GID: 4})
+	script := sh("stat -c '%F %a %u %g' /dev/pipe; echo through >/dev/pipe & cat /dev/pipe")
+	for name, opts := range map[string][]Option{"default": nil, "user namespace": {WithNamespace(namespaces.User, namespaces.New())}} {
+		t.Run(name, func(t *testing.T) {
+			if !isRoot() {
+				t.Skip("needs root: an ordinary user may have no id 3")
+			}
+			output(t, append(opts, sh("true"))...) // makes what the program keeps
+			noLeaks(t)
+			if got := output(t, append(opts, pipe, script)...); got != "fifo 640 3 4\nthrough" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+	if _, err := New(WithCommand("x"), WithDevice(rootfs.Device{Path: "/dev/pipe", FIFO: true, Char: true})); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a FIFO that is a character device: %v", err)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -19,10 +21,12 @@ func (r *running) mappedMounts(ctx context.Context) ([]rootfs.Mount, error) {
 		if !privileged() {
 			return nil, withRemedy("run as root, or leave uidMappings and gidMappings of the mount out", "mount on %s with id maps of its own: %w", list[i].Target, ErrUnsupported)
 		}
-		f, err := idmapNamespace(ctx, m)
+		// Not kept for other containers, as idmapNamespace does: an engine may give each its own.
+		f, err := stage.UserNamespace(func(pid int) error { return namespaces.WriteMaps(ctx, pid, nil, m) })
 		if err != nil {
 			return nil, fmt.Errorf("mount on %s: id maps: %w", list[i].Target, err)
 		}
+		r.undo.add(f.Close)
 		list[i].IDMapFile = f
 	}
 	return list, nil

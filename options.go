@@ -257,7 +257,8 @@ func WithID(id string) Option { return option(func(s *spec) { s.id = id }) }
 
 // --- limits
 
-// WithMemory limits memory, in bytes, at least 128 KiB, and forbids swapping where the kernel counts swap. When the
+// WithMemory limits memory, in bytes, at least 128 KiB, and forbids swapping where the kernel counts swap. The smallest static
+// programs start under some 512 KiB, others need more. When the
 // limit is reached and nothing can be reclaimed, the OOM killer ends a process inside. Zero: no limit, the default.
 // Needs a cgroup that can be written.
 func WithMemory(bytes int64) ProcessOption {

@@ -36,7 +36,9 @@ func (s *spec) defaultRules() []cgroups.DeviceRule {
 	}
 	rules := cgroups.DefaultDeviceRules()
 	for _, d := range s.devices {
-		rules = append(rules, ruleFor(d))
+		if !d.FIFO {
+			rules = append(rules, ruleFor(d))
+		}
 	}
 	return rules
 }
@@ -49,6 +51,9 @@ func (s *spec) askedRules() []cgroups.DeviceRule {
 	}
 	rules := slices.Concat(s.defaultRules(), s.deviceRules)
 	for _, d := range slices.Concat(rootfs.DefaultDevices(), s.devices) {
+		if d.FIFO {
+			continue
+		}
 		r := ruleFor(d)
 		r.Access = cgroups.DeviceMknod
 		rules = append(rules, r)

@@ -169,7 +169,7 @@ func (x *running) prepareRest(ctx context.Context, r *running) error {
 	s := x.spec
 	x.env = rootfs.Env{Features: rootfs.Probe()}
 	x.m = &machine{rest: true, create: true, userns: r.m.userns, ignored: r.m.ignored, null: s.nullStreams(), openat2: x.env.Features.Openat2,
-		rlimits: rlimits(&s.process)}
+		rlimits: rlimits(&s.process), console: r.m.console}
 	if err := x.userOf(r); err != nil {
 		return err
 	}

@@ -296,7 +296,7 @@ func (s *spec) validateLimits() error {
 func (p *processSpec) validateLimits() (faults []error) {
 	r := &p.resources
 	if m := r.Memory.Max; m != 0 && m != cgroups.Max && m < minMemory {
-		faults = append(faults, invalid("WithMemory", "%d bytes: at least %d are needed to execute anything", m, minMemory))
+		faults = append(faults, invalid("WithMemory", "%d bytes: nothing can be executed with less than %d", m, minMemory))
 	}
 	if n := r.CPU.CPUs; n != cgroups.Max && n < 0 {
 		faults = append(faults, invalid("WithCPUs", "%v is negative", n))

@@ -70,7 +70,7 @@ func (c *Container) update(ctx context.Context, res cgroups.Resources) error {
 func checkUpdate(res *cgroups.Resources) error {
 	var faults []error
 	if m := res.Memory.Max; m > 0 && m < minMemory {
-		faults = append(faults, invalid("Update", "memory of %d bytes: at least %d are needed to execute anything", m, minMemory))
+		faults = append(faults, invalid("Update", "memory of %d bytes: nothing can be executed with less than %d", m, minMemory))
 	}
 	if err := res.Validate(); err != nil {
 		faults = append(faults, &OptionError{"Update", err})

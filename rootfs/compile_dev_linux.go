@@ -19,7 +19,7 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 		if mode == 0 {
 			mode = 0o666
 		}
-		if p.env.UserNamespace {
+		if p.env.UserNamespace && !d.FIFO {
 			b.Mknodat(dev, name, unix.S_IFREG|mode, 0, 0)
 			b.MoveMount(p.devices[i], dev, name)
 			if d.HostPath == "" && !p.env.Features.MountSetattr {
@@ -29,7 +29,10 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 			continue
 		}
 		typ := uint32(unix.S_IFBLK)
-		if d.Char {
+		switch {
+		case d.FIFO:
+			typ = unix.S_IFIFO
+		case d.Char:
 			typ = unix.S_IFCHR
 		}
 		b.Mknodat(dev, name, typ|mode, d.Major, d.Minor)

@@ -181,6 +181,10 @@ func (p *Plan) deviceSources(b *program.Builder) {
 		return
 	}
 	for _, d := range p.layout.Devices {
+		if d.FIFO {
+			p.devices = append(p.devices, program.Null())
+			continue
+		}
 		host := d.HostPath
 		if host == "" {
 			host = path.Clean(d.Path)

@@ -8,6 +8,8 @@ type Device struct {
 	Path string
 	// Char tells a character device from a block device.
 	Char bool
+	// FIFO makes a named pipe instead, which has no number and no HostPath, in a user namespace too.
+	FIFO bool
 	// Major and Minor are its number.
 	Major, Minor uint32
 	// Mode holds its permission bits; zero means 0666.

@@ -23,6 +23,9 @@ func (l *Layout) Validate() error {
 		if !below(d.Path, "/dev") {
 			faults = append(faults, invalid("device", quoted(d.Path), "a device node must lie below /dev; other filesystems are mounted nodev"))
 		}
+		if d.FIFO && (d.Char || d.Major != 0 || d.Minor != 0 || d.HostPath != "") {
+			faults = append(faults, invalid("device", quoted(d.Path), "a FIFO is no character device, and has no number and no node on the host"))
+		}
 		if d.HostPath != "" && !cleanAbs(d.HostPath) {
 			faults = append(faults, invalid("device", quoted(d.HostPath), "not an absolute clean path"))
 		}

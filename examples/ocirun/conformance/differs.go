@@ -11,7 +11,6 @@ var differs = map[string]string{
 var lacks = map[string]string{
 	"config: linux mount options | remount":                                                    "options of the file system as a whole, and remount, are refused",
 	"config-linux: namespaces | time: without a path it is new":                                "a time namespace without offsets is the runtime's: it would change nothing",
-	"config-linux: devices | a fifo is there":                                                  "FIFOs are not made",
 	"config-linux: network devices | a device is moved into the container, under its new name": "devices are moved by a network of the library, not by config.json",
 	"config-linux: network devices | it is up":                                                 "devices are moved by a network of the library, not by config.json",
 	"config-linux: network devices | its permanent global addresses are kept":                  "devices are moved by a network of the library, not by config.json",
