@@ -566,7 +566,7 @@ func (c *Connection) Detach(ctx context.Context) error {
 	c.reserved = nil
 	err := c.host.inHost(func() error { return undo(ctx, &c.rec) })
 	if err == nil {
-		err = errors.Join(c.strike(), c.leaveOverlays(ctx))
+		err = errors.Join(c.strike(), c.announceOverlays(ctx))
 	}
 	return errors.Join(append(faults, err)...)
 }
