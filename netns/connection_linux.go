@@ -653,8 +653,8 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	if err := u.store.release(ref); err != nil {
 		return err
 	}
-	if !u.store.isEmpty(ref.Network) {
-		return nil
+	if empty, err := u.store.isEmpty(ref.Network); !empty || err != nil {
+		return err
 	}
 	if n == nil {
 		return u.store.dropNetwork(ref.Network)

@@ -135,21 +135,3 @@ func TestInsideSettingsRefused(t *testing.T) {
 		}
 	})
 }
-
-// A network with one endpoint is not empty, whatever else lies beside it.
-func TestEmpty(t *testing.T) {
-	s := &store{dir: t.TempDir()}
-	if !s.isEmpty("web") {
-		t.Error("a network that is not there has endpoints")
-	}
-	if err := s.saveNetwork(&netState{Name: "web"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(s.netDir("web")+"/ep/"+unfinished, nil, 0o600); err != nil || !s.isEmpty("web") {
-		t.Error("an unfinished file counts:", err)
-	}
-	e := &epState{ID: "a", Network: "web"}
-	if err := s.saveEndpoint(e); err != nil || s.isEmpty("web") {
-		t.Error("the endpoint is not seen:", err)
-	}
-}
