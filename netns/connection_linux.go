@@ -566,7 +566,7 @@ func (c *Connection) Detach(ctx context.Context) error {
 	c.reserved = nil
 	err := c.host.inHost(func() error { return undo(ctx, &c.rec) })
 	if err == nil {
-		err = errors.Join(c.strike(), c.leaveOverlays(ctx))
+		err = errors.Join(c.strike(), c.announceOverlays(ctx))
 	}
 	return errors.Join(append(faults, err)...)
 }
@@ -653,8 +653,8 @@ func (u *undoing) endpoint(ref endpointRef) error {
 	if err := u.store.release(ref); err != nil {
 		return err
 	}
-	if !u.store.isEmpty(ref.Network) {
-		return nil
+	if empty, err := u.store.isEmpty(ref.Network); !empty || err != nil {
+		return err
 	}
 	if n == nil {
 		return u.store.dropNetwork(ref.Network)

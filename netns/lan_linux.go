@@ -134,8 +134,11 @@ func hostAddrs(h *netlink.Handle) ([]netip.Addr, error) {
 
 // free refuses a second container where there may be one only.
 func (n *netState) free(s *store) error {
-	if !n.single() || s.isEmpty(n.Name) {
+	if !n.single() {
 		return nil
+	}
+	if empty, err := s.isEmpty(n.Name); empty || err != nil {
+		return err
 	}
 	return &Error{Op: "join network", Object: n.Name, Err: fmt.Errorf("%w: it is for one container", ErrExists), Remedy: "end the other container"}
 }

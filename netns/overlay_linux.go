@@ -358,8 +358,8 @@ func (c *Connection) joinOverlays(ctx context.Context) error {
 	return nil
 }
 
-// leaveOverlays tells the others that the containers are gone.
-func (c *Connection) leaveOverlays(ctx context.Context) error {
+// announceOverlays tells the others what became of the connection's containers: that they have names, or that they are gone.
+func (c *Connection) announceOverlays(ctx context.Context) error {
 	var faults []error
 	for _, o := range c.overlays() {
 		ctx, cancel := context.WithTimeout(ctx, patience)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -90,6 +91,13 @@ func (m *memory) edit(f func()) error {
 	close(m.changed)
 	m.changed = make(chan struct{})
 	return nil
+}
+
+// fail makes every call fail from now on; nil: none.
+func (m *memory) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken = err
 }
 
 func (m *memory) Put(_ context.Context, k string, v []byte) error {
@@ -290,6 +298,46 @@ func TestOverlayHostLost(t *testing.T) {
 	echo(t, ns, 80)
 	eventually(t, "from elsewhere", inside[0].Dial, addresses(c)[0], 80, "")
 	eventually(t, "to the others", ns.Dial, addresses(conns[0])[0], 80, "")
+}
+
+// The names of what is taken from a pool are known on the other hosts, those of what waits in it are not, and a
+// name that cannot be told is a failure.
+func TestOverlayPool(t *testing.T) {
+	testutil.NoLeaks(t)
+	needKind(t, kindVXLAN)
+	nothingLeft(t)
+	hosts, local := underlay(t, 2)
+	m := newMemory()
+	on := func(i int) *Overlay {
+		return newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets[:1], Ranges: rangesOf(i)[:1], VNI: 42, Local: local[i], Peers: NewPeerStore(m, "net/"), Host: hosts[i]})
+	}
+	_, far := connect(t, "far", Endpoint{Network: on(1)})
+	// A pool does these two steps; while it makes another one it would announce this one too.
+	waits, err := (&Networks{Endpoints: []Endpoint{{Network: on(0)}}}).wait(testContext(t), newNS(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { detach(t, waits) })
+	all, _ := m.List(t.Context(), "net/")
+	if told := all["net/"+local[0].String()]; !bytes.Contains(told, []byte(waits.Status()[0].MAC.String())) || bytes.Contains(told, []byte("taken")) {
+		t.Errorf("of what waits is told %s", told)
+	}
+	if err := waits.take(testContext(t), "taken", [][]string{{"svc"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"taken", "svc"} {
+		var got []netip.Addr
+		known := func() bool { got, _ = far.zone().lookup(name); return slices.Equal(got, addresses(waits)) }
+		if !testutil.Eventually(testTime/2, known) {
+			t.Errorf("%s is %v, want %v", name, got, addresses(waits))
+		}
+	}
+	away := errors.New("away")
+	m.fail(away)
+	if err := waits.take(testContext(t), "other", [][]string{nil}); !errors.Is(err, away) {
+		t.Error("a name that is not told:", err)
+	}
+	m.fail(nil)
 }
 
 func TestOverlayRefusals(t *testing.T) {

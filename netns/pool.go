@@ -200,10 +200,13 @@ func (p *Pool) poke() {
 }
 
 // Get takes a namespace, and waits for one until ctx ends if none is ready. name is the name it gets on its networks; "" for
-// none but the aliases of the endpoints. The caller closes the result. After Close the error matches [ErrPoolClosed].
+// none but the aliases of the endpoints. A ctx that has ended takes none. The caller closes the result. After Close the error matches [ErrPoolClosed].
 func (p *Pool) Get(ctx context.Context, name string) (*Lease, error) {
 	if name != "" && !validHost(name) {
 		return nil, fault("name", "%q is not the name of a host", name)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // it would take one that could not be named, and end it
 	}
 	l, err := p.next(ctx)
 	if err != nil {

@@ -23,7 +23,7 @@ func (n *Networks) wait(ctx context.Context, ns *Namespace) (*Connection, error)
 // take gives a connection that waited its names, and each of its endpoints its aliases.
 func (c *Connection) take(ctx context.Context, name string, aliases [][]string) error {
 	c.req.ID, c.req.Hostname, c.waiting = name, name, false
-	return c.host.inHost(func() error {
+	err := c.host.inHost(func() error {
 		s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
 		if err != nil {
 			return err
@@ -39,4 +39,8 @@ func (c *Connection) take(ctx context.Context, name string, aliases [][]string) 
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return c.announceOverlays(ctx) // not before: it takes the lock
 }

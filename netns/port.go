@@ -11,8 +11,9 @@ import (
 
 // Port publishes a port of a container on the host, or a range of ports.
 type Port struct {
-	// Protocol is "tcp", the default, "udp" or "sctp". SCTP needs a kernel with it (CONFIG_IP_SCTP, CONFIG_NF_CT_PROTO_SCTP), and is
-	// published on addresses that are not loopback's only, by rules alone; not by [Pasta].
+	// Protocol is "tcp", the default, "udp" or "sctp". SCTP is published by rules alone, and so on all of the host's addresses but the
+	// loopback ones; [Pasta] does not publish it. It needs a kernel with CONFIG_IP_SCTP, without which publishing fails, and with
+	// CONFIG_NF_CT_PROTO_SCTP, whose absence is not noticed: the port is taken then, but not translated.
 	Protocol string
 	// Container is the first port in the container, 1 to 65535.
 	Container uint16

@@ -46,8 +46,9 @@ func mountProc() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "proc"), nil
 }
 
-// open opens a file of the calling thread's namespace below /proc/sys. Where no instance can be made, which needs CAP_SYS_ADMIN and a
-// proc that shows all, it is that of /proc.
+// open opens a file of the calling thread's namespace below /proc/sys. It is that of /proc where no instance can be made, which needs
+// CAP_SYS_ADMIN and a proc that shows all, and where a security module refuses it: one that judges by path (AppArmor, Landlock) knows none
+// in a mount without a place.
 func (p *procInstance) open(path string, flags int) (*os.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,6 +66,9 @@ func (p *procInstance) open(path string, flags int) (*os.File, error) {
 	p.uses++
 	p.drop.Reset(procIdle)
 	fd, err := unix.Openat(int(p.root.Fd()), strings.TrimPrefix(path, "/proc/"), flags|unix.O_CLOEXEC, 0)
+	if err == unix.EACCES || err == unix.EPERM {
+		return os.OpenFile(path, flags, 0)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}

@@ -2,9 +2,12 @@ package netns
 
 import (
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -68,20 +71,67 @@ func TestInsideSettings(t *testing.T) {
 	}
 }
 
-// A network with one endpoint is not empty, whatever else lies beside it.
-func TestEmpty(t *testing.T) {
-	s := &store{dir: t.TempDir()}
-	if !s.isEmpty("web") {
-		t.Error("a network that is not there has endpoints")
-	}
-	if err := s.saveNetwork(&netState{Name: "web"}); err != nil {
+// underLandlock runs f on a thread that may read and write files beneath /proc and no others. Where the
+// kernel has no Landlock it is not restricted.
+func underLandlock(t *testing.T, f func(restricted bool)) {
+	t.Helper()
+	proc, err := os.Open("/proc")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(s.netDir("web")+"/ep/"+unfinished, nil, 0o600); err != nil || !s.isEmpty("web") {
-		t.Error("an unfinished file counts:", err)
+	defer proc.Close()
+	const access = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: access}
+	r, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Handled_access_fs), 0)
+	if errno != 0 {
+		t.Log("without Landlock:", errno)
+		f(false)
+		return
 	}
-	e := &epState{ID: "a", Network: "web"}
-	if err := s.saveEndpoint(e); err != nil || s.isEmpty("web") {
-		t.Error("the endpoint is not seen:", err)
+	defer unix.Close(int(r))
+	rule := unix.LandlockPathBeneathAttr{Allowed_access: access, Parent_fd: int32(proc.Fd())}
+	if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, r, unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 {
+		t.Fatal(errno)
 	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			t.Error(err)
+			return
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, r, 0, 0); errno != 0 {
+			t.Error(errno)
+			return
+		}
+		f(true)
+	})
+	wg.Wait()
+}
+
+// Where a security module lets nobody open what is in the instance, the host's does: Landlock, which knows no path there.
+func TestInsideSettingsRefused(t *testing.T) {
+	testutil.NoLeaks(t)
+	const path = "/proc/sys/net/ipv4/conf/lo/forwarding"
+	p := procInstance{mount: mountProc}
+	defer p.idle()
+	underLandlock(t, func(restricted bool) {
+		for _, flags := range []int{os.O_RDONLY, os.O_WRONLY} {
+			f, err := p.open(path, flags)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			f.Close()
+		}
+		root, err := mountProc()
+		if err != nil || !restricted {
+			return // none could be made, or nothing refuses
+		}
+		defer root.Close()
+		if fd, err := unix.Openat(int(root.Fd()), strings.TrimPrefix(path, "/proc/"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			unix.Close(fd)
+			t.Error("the instance is not refused: nothing was tested")
+		}
+	})
 }

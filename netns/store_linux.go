@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -247,20 +248,26 @@ func (s *store) endpoints(network string) ([]*epState, error) {
 	return out, nil
 }
 
-// isEmpty reports whether a network has no endpoint.
-func (s *store) isEmpty(network string) bool {
+// isEmpty reports whether a network has no endpoint. What cannot be read is an error: a network in use would be taken for one that is not.
+func (s *store) isEmpty(network string) (bool, error) {
 	d, err := os.Open(filepath.Join(s.netDir(network), "ep"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
 	if err != nil {
-		return true
+		return false, &Error{Op: "list endpoints", Object: "network " + network, Err: err}
 	}
 	defer d.Close()
 	for { // most often the first one is enough
 		l, err := d.Readdirnames(8)
 		if slices.ContainsFunc(l, func(n string) bool { return filepath.Ext(n) == ".json" }) {
-			return false
+			return false, nil
+		}
+		if err == io.EOF || errors.Is(err, fs.ErrNotExist) {
+			return true, nil
 		}
 		if err != nil {
-			return true
+			return false, &Error{Op: "list endpoints", Object: "network " + network, Err: err}
 		}
 	}
 }

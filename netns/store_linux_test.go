@@ -1,0 +1,43 @@
+package netns
+
+import (
+	"errors"
+	"os"
+	"testing"
+)
+
+// A network with one endpoint is not empty, whatever else lies beside it, and one that cannot be looked into is not either.
+func TestEmpty(t *testing.T) {
+	s := &store{dir: t.TempDir()}
+	is := func(what string, want bool) {
+		t.Helper()
+		if got, err := s.isEmpty("web"); got != want || err != nil {
+			t.Errorf("%s: %v, %v", what, got, err)
+		}
+	}
+	is("not there", true)
+	if err := s.saveNetwork(&netState{Name: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	ep := s.netDir("web") + "/ep"
+	if err := os.WriteFile(ep+"/"+unfinished, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is("an unfinished file", true)
+	if err := s.saveEndpoint(&epState{ID: "a", Network: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	is("an endpoint", false)
+	for what, spoil := range map[string]func() error{
+		"ENOTDIR": func() error { return os.WriteFile(ep, nil, 0o600) },
+		"ELOOP":   func() error { return os.Symlink("ep", ep) },
+	} {
+		if err := errors.Join(os.RemoveAll(ep), spoil()); err != nil {
+			t.Fatal(err)
+		}
+		var e *Error
+		if empty, err := s.isEmpty("web"); empty || !errors.As(err, &e) {
+			t.Errorf("%s: %v, %v", what, empty, err)
+		}
+	}
+}
