@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -43,6 +45,8 @@ type below struct {
 	dirs  []string // the directories of the layers, the lowest first
 	gifts *giver
 	known map[string]belowAnswer
+	// closed counts answers that the caller may not have.
+	closed int64
 }
 
 // belowAnswer is what the layers below one say; dir is nil where they have nothing to give.
@@ -109,6 +113,9 @@ func (b *below) askLayer(j int, paths []string, answer func(string, *inherited))
 		}
 		d, err := b.look(j, root, path, missing)
 		switch {
+		case errors.Is(err, syscall.EACCES): // below a directory of another id, or without the right to search
+			b.closed++
+			answer(path, nil)
 		case err == errNoDirectory:
 			answer(path, nil)
 		case notExist(err) && b.marks[j].Hides:
@@ -185,6 +192,7 @@ func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unp
 			continue
 		}
 		base, from := keys[i], map[string]inherited(nil)
+		before := b.closed
 		for range maxRounds {
 			next, err := b.inheritance(i, isPrivileged() || gifts != nil)
 			if err != nil {
@@ -203,7 +211,7 @@ func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unp
 			dirs[i] = s.layerDir(keys[i])
 		}
 		m := *marks[i] // the same mark may stand for another occurrence of the layer
-		m.inherited = from
+		m.inherited, m.closed = from, b.closed-before
 		marks[i] = &m
 	}
 	return keys, nil

@@ -34,8 +34,9 @@ type mark struct {
 	Whiteouts  int64    `json:"whiteouts,omitempty"`
 	Implied    []string `json:"implied,omitempty"` // directories that no entry stands for
 	inherited  map[string]inherited
-	RootOpaque bool `json:"-"`
-	RootSet    bool `json:"-"`
+	closed     int64 // of the implied ones, those that the caller may not look up below
+	RootOpaque bool  `json:"-"`
+	RootSet    bool  `json:"-"`
 }
 
 const fileMark = "layer.json"
@@ -194,7 +195,7 @@ func layerError(d digest.Digest, err error) error {
 // stack arranges unpacked layers, the topmost first. Nothing is seen through a layer that hides the root.
 func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 	u := &Unpacked{Info: info, rootMode: 0o755}
-	var owners, devices, xattrs int64
+	var owners, devices, xattrs, closed int64
 	rootKnown := false
 	seen := map[string]bool{}
 	for i := len(marks) - 1; i >= 0; i-- {
@@ -205,7 +206,7 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 		if m.Root && !rootKnown {
 			u.rootMode, rootKnown = m.Mode, true
 		}
-		owners, devices, xattrs = owners+m.Owners, devices+m.Devices, xattrs+m.Xattrs
+		owners, devices, xattrs, closed = owners+m.Owners, devices+m.Devices, xattrs+m.Xattrs, closed+m.closed
 		if !seen[key] { // overlayfs refuses a directory twice; the upper occurrence hides what the lower one has
 			u.Dirs = append(u.Dirs, s.layerDir(key))
 			u.keys = append(u.keys, key)
@@ -215,7 +216,7 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 			break
 		}
 	}
-	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs}).notes()
+	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes()
 	return u
 }
 
@@ -229,6 +230,7 @@ func (m *mark) notes() (out []string) {
 	note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
 	note(m.Devices, "device nodes were left out.")
 	note(m.Xattrs, "extended attributes were left out.")
+	note(m.closed, "directories that layers have no entries for belong to root and have mode 0755: the lower layers' are in directories that are closed to the caller.")
 	return out
 }
 
