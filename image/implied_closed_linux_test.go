@@ -3,6 +3,8 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -32,5 +34,20 @@ func TestImpliedBelowClosed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A layer whose mark could not be read again is refused, instead of being unpacked anew whenever it is needed.
+func TestImpliedNamesBounded(t *testing.T) {
+	s := openStore(t, Options{})
+	var ents []ent
+	for i := range 300 {
+		ents = append(ents, file(strings.Repeat("/"+strings.Repeat("<", 251)+fmt.Sprintf("%03d", i), 15)+"/x", ""))
+	}
+	img := plain(layer(t, ents...))
+	putImage(t, s, "a", img)
+	_, err := s.Unpack(context.Background(), "a", UnpackOptions{})
+	if le := (*LimitError)(nil); !errors.As(err, &le) || le.Limit != "Memory" {
+		t.Errorf("%v", err)
 	}
 }

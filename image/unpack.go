@@ -394,6 +394,9 @@ func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(data) > maxIndexFile { // it could not be read again
+		return nil, &LimitError{Limit: "Memory", Max: j.s.limits.Memory}
+	}
 	return m, os.WriteFile(filepath.Join(work, fileMark), data, 0o600)
 }
 

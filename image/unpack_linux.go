@@ -29,8 +29,9 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 	return a.apply(ctx, r)
 }
 
-// maxImplied bounds the names of directories that no entry stands for.
-const maxImplied = 32 << 20
+// maxImplied bounds the names of directories that no entry stands for. They are in the layer's mark, where a byte takes up to six, and which is read
+// up to maxIndexFile.
+const maxImplied = maxIndexFile / 8
 
 // noteImplied counts a directory without an entry as one.
 func (a *applier) noteImplied(path string) error {
