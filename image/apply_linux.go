@@ -17,6 +17,7 @@ import (
 
 // applier writes the entries of one layer into a tree.
 type applier struct {
+	ctx    context.Context
 	t      *tree
 	policy Policy
 	limits Limits
@@ -52,7 +53,7 @@ type dirMeta struct {
 const maxMetaBytes = 16 << 20
 
 // apply reads the archive of a layer to its end.
-func (a *applier) apply(ctx context.Context, r io.Reader) error {
+func (a *applier) apply(r io.Reader) error {
 	tr := tar.NewReader(r)
 	for {
 		hdr, err := tr.Next()
@@ -62,8 +63,8 @@ func (a *applier) apply(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return archiveError(err)
 		}
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
 		}
 		if hdr.Typeflag == tar.TypeXGlobalHeader {
 			continue
@@ -403,6 +404,9 @@ func (a *applier) finishDirs() error {
 	}
 	slices.SortFunc(paths, func(x, y string) int { return strings.Compare(y, x) })
 	for _, p := range paths {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
 		if err := a.finishDir(p, a.metas[p]); err != nil {
 			return &Error{Op: "unpack", Entry: p, Err: err}
 		}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -59,8 +60,8 @@ type belowAnswer struct {
 const maxKnown = 1 << 16
 
 // inheritance finds what the implied directories of layer i get from the layers below it, and is nil if that makes no difference.
-func (b *below) inheritance(i int, owners bool) (map[string]inherited, error) {
-	answers, err := b.ask(i, b.marks[i].Implied)
+func (b *below) inheritance(ctx context.Context, i int, owners bool) (map[string]inherited, error) {
+	answers, err := b.ask(ctx, i, b.marks[i].Implied)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func (b *below) inheritance(i int, owners bool) (map[string]inherited, error) {
 }
 
 // ask looks paths, which are sorted, up in the layers below i, the nearest first.
-func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
+func (b *below) ask(ctx context.Context, i int, paths []string) (map[string]*inherited, error) {
 	out := map[string]*inherited{}
 	answer := func(path string, d *inherited) {
 		if d != nil {
@@ -90,7 +91,7 @@ func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
 	}
 	for j := i - 1; j >= 0 && len(paths) > 0; j-- {
 		var err error
-		if paths, err = b.askLayer(j, paths, answer); err != nil {
+		if paths, err = b.askLayer(ctx, j, paths, answer); err != nil {
 			return nil, err
 		}
 	}
@@ -101,12 +102,15 @@ func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
 }
 
 // askLayer asks one layer, and returns the paths that the ones below it are to be asked for.
-func (b *below) askLayer(j int, paths []string, answer func(string, *inherited)) ([]string, error) {
+func (b *below) askLayer(ctx context.Context, j int, paths []string, answer func(string, *inherited)) ([]string, error) {
 	root := &layerRoot{path: b.dirs[j], fd: -1}
 	defer root.close()
 	var further []string
 	missing := "/" // which no path begins with
 	for _, path := range paths {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if k, ok := b.known[path]; ok && k.layer == j+1 {
 			answer(path, k.dir)
 			continue
@@ -181,7 +185,7 @@ func variantKey(key string, from map[string]inherited) (string, error) {
 }
 
 // inherit replaces the layers of an image that have implied directories by variants that fit it.
-func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
+func (s *Store) inherit(ctx context.Context, info *Info, marks []*mark, plain bool, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
 	keys := make([]string, len(marks))
 	dirs := make([]string, len(marks))
 	b := &below{marks: marks, dirs: dirs, gifts: gifts, known: map[string]belowAnswer{}}
@@ -194,7 +198,7 @@ func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unp
 		base, from := keys[i], map[string]inherited(nil)
 		before := b.closed
 		for range maxRounds {
-			next, err := b.inheritance(i, isPrivileged() || gifts != nil)
+			next, err := b.inheritance(ctx, i, isPrivileged() || gifts != nil)
 			if err != nil {
 				return nil, err
 			}

@@ -51,3 +51,22 @@ func TestImpliedNamesBounded(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// The end of the context ends the search for what directories without an entry have below, and what is done when all entries are written.
+func TestCancelledAfterEntries(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cause := errors.New("enough")
+	cancel(cause)
+	d := t.TempDir()
+	b := &below{marks: []*mark{{}, {Implied: []string{"a"}}}, dirs: []string{d, d}, known: map[string]belowAnswer{}}
+	if _, err := b.inheritance(ctx, 1, true); err != cause {
+		t.Errorf("looking below: %v", err)
+	}
+	a := &applier{ctx: ctx, metas: map[string]dirMeta{"a": {}}, gifts: map[string]gift{"a": {}}}
+	if err := a.giveFiles(); err != cause {
+		t.Errorf("giving files away: %v", err)
+	}
+	if err := a.finishDirs(); err != cause {
+		t.Errorf("finishing directories: %v", err)
+	}
+}

@@ -88,6 +88,9 @@ func (a *applier) addGift(path string, g gift, size int) error {
 // giveFiles gives all but directories away. These follow when they get their modes, the deepest first, since the caller cannot go through afterwards.
 func (a *applier) giveFiles() error {
 	for path, g := range a.gifts {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
 		if g.dir {
 			continue
 		}

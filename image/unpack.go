@@ -169,7 +169,7 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 	for i := range marks {
 		marks[i] = marks[first[info.Config.DiffIDs[i]]]
 	}
-	keys, err := s.inherit(info, marks, o.plain, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
+	keys, err := s.inherit(ctx, info, marks, o.plain, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
 		job := &layerJob{s: s, desc: info.Layers[i], diffID: digest.Digest(info.Config.DiffIDs[i]), inherited: from,
 			budget: &budget{limits: s.limits}, memory: memory, giver: gifts}
 		m, err := job.run(ctx, key)
