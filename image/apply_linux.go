@@ -342,9 +342,7 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 	if err != nil {
 		return sysErr("mkdirat", err)
 	}
-	if existed {
-		delete(a.implied, path)
-	}
+	delete(a.implied, path) // where something else was in between, it did not exist
 	if !whiteout && !hasXattrs(hdr) && (!existed || !a.flat) {
 		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
 		if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchownat(at.dir, at.base, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {

@@ -70,3 +70,20 @@ func TestCancelledAfterEntries(t *testing.T) {
 		t.Errorf("finishing directories: %v", err)
 	}
 }
+
+// A directory with an entry stands for itself, also where a file was in between.
+func TestImpliedReplacedTwice(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{})
+	base := layer(t, dir("a").with(func(h *tar.Header) { h.Mode = 0o711 }))
+	top := layer(t, file("a/x", ""), file("a", ""), dir("a").with(func(h *tar.Header) { h.Mode = 0o750 }))
+	putImage(t, s, "a", plain(base), plain(top))
+	u := must[*Unpacked](t)(s.Unpack(ctx, "a", UnpackOptions{}))
+	m := must[*mark](t)(s.readMark(u.keys[0]))
+	if len(m.Implied) != 0 {
+		t.Errorf("implied: %q", m.Implied)
+	}
+	if st := lstat(t, u.Dirs[0]+"/a"); st.Mode&0o7777 != 0o750 {
+		t.Errorf("mode %o", st.Mode)
+	}
+}
