@@ -126,7 +126,7 @@ func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*U
 			return nil, err
 		}
 	}
-	u := s.stack(info, keys, marks)
+	u := s.stack(info, keys, marks, !o.plain && !s.maps.IsZero())
 	if s.shortfall != nil {
 		u.Notes = append(u.Notes, "Files belong to the caller instead of subordinate ids: "+s.shortfall.Error()+".")
 	}
@@ -193,7 +193,7 @@ func layerError(d digest.Digest, err error) error {
 }
 
 // stack arranges unpacked layers, the topmost first. Nothing is seen through a layer that hides the root.
-func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
+func (s *Store) stack(info *Info, keys []string, marks []*mark, mapped bool) *Unpacked {
 	u := &Unpacked{Info: info, rootMode: 0o755}
 	var owners, devices, xattrs, closed int64
 	rootKnown := false
@@ -216,18 +216,22 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 			break
 		}
 	}
-	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes()
+	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes(mapped)
 	return u
 }
 
-// notes says what was left out.
-func (m *mark) notes() (out []string) {
+// notes says what was left out; mapped ones gave files to subordinate ids.
+func (m *mark) notes(mapped bool) (out []string) {
 	note := func(n int64, what string) {
 		if n > 0 {
 			out = append(out, strconv.FormatInt(n, 10)+" "+what)
 		}
 	}
-	note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	if mapped {
+		note(m.Owners, "files belong to the caller instead of their owners in the image, for whom the caller has no subordinate ids.")
+	} else {
+		note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	}
 	note(m.Devices, "device nodes were left out.")
 	note(m.Xattrs, "extended attributes were left out.")
 	note(m.closed, "directories that layers have no entries for belong to root and have mode 0755: the lower layers' are in directories that are closed to the caller.")
