@@ -118,6 +118,10 @@ func (a *applier) giveFile(path string, g gift) error {
 	if g.dev != uint64(st.Dev) || g.ino != st.Ino {
 		return nil
 	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		a.mark.Xattrs += int64(len(g.xattrs)) // fsetxattr(2) takes no descriptor of O_PATH, and others cannot be had safely of what is no regular file
+		g.xattrs = nil
+	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || g.xattrs == nil && g.mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return a.give(fd, g, false)
 	}
