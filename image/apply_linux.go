@@ -29,6 +29,7 @@ type applier struct {
 	// times, and their mode may forbid it.
 	metas     map[string]dirMeta
 	metaBytes int
+	metaCount int
 	// made holds, in a flat tree, hashes of the paths of this layer, since whiteouts do not hide them.
 	made map[uint64]struct{}
 	// finished says that directories have their modes already: a set-group-ID one gives its group to what is made in it.
@@ -38,7 +39,7 @@ type applier struct {
 	impliedBytes int
 	replaced     bool
 	giver        *giver // nil: files belong to the caller, or to whom the image says
-	gifts        map[string]gift
+	gifts        map[inode]gift
 	giftBytes    int
 	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
@@ -47,6 +48,7 @@ type applier struct {
 type dirMeta struct {
 	mode         uint32
 	atime, mtime unix.Timespec
+	entry        int // the number of the entry, counted from 1
 }
 
 // maxMetaBytes bounds what metas takes. A layer with more directories has them finished in between.
@@ -379,7 +381,8 @@ func (a *applier) putDirMeta(fd int, path string, hdr *tar.Header) error {
 }
 
 func (a *applier) deferMeta(path string, hdr *tar.Header) error {
-	m := dirMeta{mode: a.mode(hdr)}
+	a.metaCount++
+	m := dirMeta{mode: a.mode(hdr), entry: a.metaCount}
 	m.atime, m.mtime = times(hdr)
 	if _, ok := a.metas[path]; !ok {
 		a.metaBytes += len(path) + 128
@@ -396,6 +399,9 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 
 // finishDirs gives directories their mode and times, the deepest first, since a parent's mode may close the way.
 func (a *applier) finishDirs() error {
+	if err := a.realPaths(); err != nil {
+		return err
+	}
 	paths := make([]string, 0, len(a.metas))
 	for p := range a.metas {
 		paths = append(paths, p)
@@ -433,7 +439,7 @@ func (a *applier) finishDir(path string, m dirMeta) error {
 	if err := futimens(fd, m.atime, m.mtime); err != nil {
 		return err
 	}
-	return a.giveDir(path, fd)
+	return a.giveDir(fd)
 }
 
 func (a *applier) putSymlink(hdr *tar.Header, path string) error {

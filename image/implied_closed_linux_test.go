@@ -62,10 +62,11 @@ func TestCancelledAfterEntries(t *testing.T) {
 	if _, err := b.inheritance(ctx, 1, true); err != cause {
 		t.Errorf("looking below: %v", err)
 	}
-	a := &applier{ctx: ctx, metas: map[string]dirMeta{"a": {}}, gifts: map[string]gift{"a": {}}}
+	a := &applier{ctx: ctx, metas: map[string]dirMeta{"a": {}}, gifts: map[inode]gift{{}: {}}}
 	if err := a.giveFiles(); err != cause {
 		t.Errorf("giving files away: %v", err)
 	}
+	a.gifts = nil
 	if err := a.finishDirs(); err != cause {
 		t.Errorf("finishing directories: %v", err)
 	}

@@ -56,3 +56,36 @@ func TestMappedXattrsOfPipes(t *testing.T) {
 		mappedOwner(t, s, u.Dirs[0]+"/link", 7, 8, 0o777)
 	}
 }
+
+// A file has what its last entry says, by whichever of its paths, and nothing of one that was removed before it.
+func TestMappedOwnersOfTheLastEntry(t *testing.T) {
+	s := openStore(t, Options{Policy: Policy{Owners: OwnersMapped}})
+	var ents []ent
+	for range 20 { // numbers of inodes are used again
+		ents = append(ents, file("f", "x").with(ownedBy(7, 8, 0o644)), file("f", "x"), file("g", "x").with(ownedBy(9, 9, 0o644)), file("f", "x").with(ownedBy(7, 8, 0o644)),
+			file("g", "x"))
+	}
+	ents = append(ents, dir("run"), dir("var"), link("var/run", "/run"), dir("run/x").with(ownedBy(7, 8, 0o711)), dir("var/run/x").with(ownedBy(9, 9, 0o711)))
+	putImage(t, s, "a", plain(layer(t, ents...)))
+	u := must[*Unpacked](t)(s.Unpack(context.Background(), "a", UnpackOptions{}))
+	mappedOwner(t, s, u.Dirs[0]+"/f", 7, 8, 0o644)
+	mappedOwner(t, s, u.Dirs[0]+"/g", 0, 0, 0o644)
+	mappedOwner(t, s, u.Dirs[0]+"/run/x", 9, 9, 0o711)
+}
+
+// A directory that is named by two paths is given away once, after all that is in it.
+func TestMappedOwnersBySeveralPaths(t *testing.T) {
+	s := openStore(t, Options{Policy: Policy{Owners: OwnersMapped}})
+	own := ownedBy(7, 8, 0o700)
+	ents := []ent{dir("run"), dir("var"), link("var/run", "/run"), dir("run/x").with(own), dir("var/run/x").with(ownedBy(7, 8, 0o711)), dir("run/x/y").with(own),
+		dir("run/b").with(own), dir("var/run/b/c").with(own), file("run/b/c/d", "").with(own), dir("var/run/z").with(own)}
+	putImage(t, s, "a", plain(layer(t, ents...)))
+	u := must[*Unpacked](t)(s.Unpack(context.Background(), "a", UnpackOptions{}))
+	mappedOwner(t, s, u.Dirs[0]+"/run", 0, 0, 0o755)
+	for _, name := range []string{"b", "z", "x/y"} {
+		mappedOwner(t, s, u.Dirs[0]+"/run/"+name, 7, 8, 0o700)
+	}
+	if !s.maps.IsZero() {
+		mappedOwner(t, s, u.Dirs[0]+"/run/x", 7, 8, 0o711)
+	}
+}
