@@ -345,6 +345,11 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 		return sysErr("mkdirat", err)
 	}
 	delete(a.implied, path) // where something else was in between, it did not exist
+	if existed && a.owners && hdr.Uid == 0 && hdr.Gid == 0 { // an earlier entry may have given it to others
+		if err := unix.Fchownat(at.dir, at.base, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return sysErr("fchownat", err)
+		}
+	}
 	if !whiteout && !hasXattrs(hdr) && (!existed || !a.flat) {
 		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
 		if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchownat(at.dir, at.base, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
