@@ -261,17 +261,74 @@ func reclaim(ctx context.Context, dir string) error {
 		}
 		return sysErr("chmod", unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700))
 	}
-	return walkTree(ctx, dir, func(parent int, name string, st *unix.Stat_t) error {
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil // whoever owns the directory can remove it
-		}
-		fd, err := linux.RetryFD(func() (int, error) {
-			return unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		})
+	// Deeper directories than files can be open come up, which takes that they are the caller's.
+	for n := 0; ; {
+		fd, err := openTreeDir(dir)
 		if err != nil {
-			return sysErr("openat", err)
+			return err
 		}
-		defer unix.Close(fd)
-		return take(fd, st)
+		deeper, err := reclaimAt(ctx, fd, reclaimDepth, take)
+		if err != nil || !deeper {
+			return err
+		}
+		if _, err := flattenOnce(dir, reclaimDepth, &n); err != nil {
+			return err
+		}
+	}
+}
+
+// reclaimDepth is how deep directories are reclaimed at once.
+const reclaimDepth = 256
+
+// reclaimAt takes a directory, and closes it. It reports whether there are directories deeper than limit; of these the first are reclaimed.
+func reclaimAt(ctx context.Context, fd, limit int, take func(fd int, st *unix.Stat_t) error) (deeper bool, err error) {
+	f := os.NewFile(uintptr(fd), "directory")
+	defer f.Close()
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		st, err := statAt(fd, name)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return false, sysErr("fstatat", err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue // whoever owns the directory can remove it
+		}
+		if err := reclaimDir(fd, name, st, take); err != nil {
+			return false, err
+		}
+		if limit == 0 {
+			deeper = true
+			continue
+		}
+		sub, err := openSub(fd, name)
+		if err != nil {
+			return false, sysErr("openat", err)
+		}
+		below, err := reclaimAt(ctx, sub, limit-1, take)
+		if err != nil {
+			return false, err
+		}
+		deeper = deeper || below
+	}
+	return deeper, nil
+}
+
+func reclaimDir(parent int, name string, st *unix.Stat_t, take func(fd int, st *unix.Stat_t) error) error {
+	fd, err := linux.RetryFD(func() (int, error) {
+		return unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
+	if err != nil {
+		return sysErr("openat", err)
+	}
+	defer unix.Close(fd)
+	return take(fd, st)
 }
