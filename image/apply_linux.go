@@ -344,7 +344,8 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 	if err != nil {
 		return sysErr("mkdirat", err)
 	}
-	delete(a.implied, path)                                  // where something else was in between, it did not exist
+	// Where something else was in between, it did not exist.
+	delete(a.implied, path)
 	if existed && a.owners && hdr.Uid == 0 && hdr.Gid == 0 { // an earlier entry may have given it to others
 		if err := unix.Fchownat(at.dir, at.base, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return sysErr("fchownat", err)
