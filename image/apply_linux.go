@@ -17,6 +17,7 @@ import (
 
 // applier writes the entries of one layer into a tree.
 type applier struct {
+	ctx    context.Context
 	t      *tree
 	policy Policy
 	limits Limits
@@ -28,6 +29,7 @@ type applier struct {
 	// times, and their mode may forbid it.
 	metas     map[string]dirMeta
 	metaBytes int
+	metaCount int
 	// made holds, in a flat tree, hashes of the paths of this layer, since whiteouts do not hide them.
 	made map[uint64]struct{}
 	// finished says that directories have their modes already: a set-group-ID one gives its group to what is made in it.
@@ -37,7 +39,7 @@ type applier struct {
 	impliedBytes int
 	replaced     bool
 	giver        *giver // nil: files belong to the caller, or to whom the image says
-	gifts        map[string]gift
+	gifts        map[inode]gift
 	giftBytes    int
 	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
@@ -46,13 +48,14 @@ type applier struct {
 type dirMeta struct {
 	mode         uint32
 	atime, mtime unix.Timespec
+	entry        int // the number of the entry, counted from 1
 }
 
 // maxMetaBytes bounds what metas takes. A layer with more directories has them finished in between.
 const maxMetaBytes = 16 << 20
 
 // apply reads the archive of a layer to its end.
-func (a *applier) apply(ctx context.Context, r io.Reader) error {
+func (a *applier) apply(r io.Reader) error {
 	tr := tar.NewReader(r)
 	for {
 		hdr, err := tr.Next()
@@ -62,8 +65,8 @@ func (a *applier) apply(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return archiveError(err)
 		}
-		if err := ctx.Err(); err != nil {
-			return context.Cause(ctx)
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
 		}
 		if hdr.Typeflag == tar.TypeXGlobalHeader {
 			continue
@@ -341,8 +344,12 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 	if err != nil {
 		return sysErr("mkdirat", err)
 	}
-	if existed {
-		delete(a.implied, path)
+	// Where something else was in between, it did not exist.
+	delete(a.implied, path)
+	if existed && a.owners && hdr.Uid == 0 && hdr.Gid == 0 { // an earlier entry may have given it to others
+		if err := unix.Fchownat(at.dir, at.base, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return sysErr("fchownat", err)
+		}
 	}
 	if !whiteout && !hasXattrs(hdr) && (!existed || !a.flat) {
 		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
@@ -380,7 +387,8 @@ func (a *applier) putDirMeta(fd int, path string, hdr *tar.Header) error {
 }
 
 func (a *applier) deferMeta(path string, hdr *tar.Header) error {
-	m := dirMeta{mode: a.mode(hdr)}
+	a.metaCount++
+	m := dirMeta{mode: a.mode(hdr), entry: a.metaCount}
 	m.atime, m.mtime = times(hdr)
 	if _, ok := a.metas[path]; !ok {
 		a.metaBytes += len(path) + 128
@@ -397,12 +405,18 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 
 // finishDirs gives directories their mode and times, the deepest first, since a parent's mode may close the way.
 func (a *applier) finishDirs() error {
+	if err := a.realPaths(); err != nil {
+		return err
+	}
 	paths := make([]string, 0, len(a.metas))
 	for p := range a.metas {
 		paths = append(paths, p)
 	}
 	slices.SortFunc(paths, func(x, y string) int { return strings.Compare(y, x) })
 	for _, p := range paths {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
 		if err := a.finishDir(p, a.metas[p]); err != nil {
 			return &Error{Op: "unpack", Entry: p, Err: err}
 		}
@@ -431,7 +445,7 @@ func (a *applier) finishDir(path string, m dirMeta) error {
 	if err := futimens(fd, m.atime, m.mtime); err != nil {
 		return err
 	}
-	return a.giveDir(path, fd)
+	return a.giveDir(fd)
 }
 
 func (a *applier) putSymlink(hdr *tar.Header, path string) error {

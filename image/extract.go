@@ -64,7 +64,7 @@ func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOpt
 			o.Progress(Progress{Digest: l.Digest, Total: l.Size, Done: l.Size})
 		}
 	}
-	return m.notes(), nil
+	return m.notes(false), nil
 }
 
 // openLayer opens a layer to be read uncompressed, alone: it may take all the memory that the limits allow.

@@ -9,23 +9,26 @@ import (
 
 // flatten moves what is deeper than limit below dir up into dir itself, until nothing is. It is for trees that are to be removed.
 func flatten(dir string, limit int) error {
+	for n := 0; ; {
+		if moved, err := flattenOnce(dir, limit, &n); err != nil || !moved {
+			return err
+		}
+	}
+}
+
+// flattenOnce moves up what is deeper now, and reports whether anything was; n is how many were moved before.
+func flattenOnce(dir string, limit int, n *int) (moved bool, err error) {
 	top, err := openTreeDir(dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unix.Close(top)
-	n := 0
-	for moved := true; moved; {
-		moved = false
-		fd, err := openTreeDir(dir)
-		if err != nil {
-			return err
-		}
-		if err := flattenAt(fd, top, limit, &n, &moved); err != nil {
-			return err
-		}
+	fd, err := openTreeDir(dir)
+	if err != nil {
+		return false, err
 	}
-	return nil
+	err = flattenAt(fd, top, limit, n, &moved)
+	return moved, err
 }
 
 // flattenAt takes a directory and closes it.

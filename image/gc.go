@@ -237,7 +237,7 @@ func removeTree(dir string) error {
 		return err
 	}
 	defer root.Close()
-	if err = openUp(root, filepath.Base(dir)); errors.Is(err, fs.ErrPermission) {
+	if err = openUp(root, filepath.Base(dir)); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		// Of subordinate ids: of a container's, or of the image's.
 		if err = reclaim(context.Background(), dir); err == nil {
 			err = openUp(root, filepath.Base(dir))

@@ -1,13 +1,16 @@
 package image
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -43,6 +46,8 @@ type below struct {
 	dirs  []string // the directories of the layers, the lowest first
 	gifts *giver
 	known map[string]belowAnswer
+	// closed counts answers that the caller may not have.
+	closed int64
 }
 
 // belowAnswer is what the layers below one say; dir is nil where they have nothing to give.
@@ -55,8 +60,8 @@ type belowAnswer struct {
 const maxKnown = 1 << 16
 
 // inheritance finds what the implied directories of layer i get from the layers below it, and is nil if that makes no difference.
-func (b *below) inheritance(i int, owners bool) (map[string]inherited, error) {
-	answers, err := b.ask(i, b.marks[i].Implied)
+func (b *below) inheritance(ctx context.Context, i int, owners bool) (map[string]inherited, error) {
+	answers, err := b.ask(ctx, i, b.marks[i].Implied)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +79,7 @@ func (b *below) inheritance(i int, owners bool) (map[string]inherited, error) {
 }
 
 // ask looks paths, which are sorted, up in the layers below i, the nearest first.
-func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
+func (b *below) ask(ctx context.Context, i int, paths []string) (map[string]*inherited, error) {
 	out := map[string]*inherited{}
 	answer := func(path string, d *inherited) {
 		if d != nil {
@@ -86,7 +91,7 @@ func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
 	}
 	for j := i - 1; j >= 0 && len(paths) > 0; j-- {
 		var err error
-		if paths, err = b.askLayer(j, paths, answer); err != nil {
+		if paths, err = b.askLayer(ctx, j, paths, answer); err != nil {
 			return nil, err
 		}
 	}
@@ -97,18 +102,24 @@ func (b *below) ask(i int, paths []string) (map[string]*inherited, error) {
 }
 
 // askLayer asks one layer, and returns the paths that the ones below it are to be asked for.
-func (b *below) askLayer(j int, paths []string, answer func(string, *inherited)) ([]string, error) {
+func (b *below) askLayer(ctx context.Context, j int, paths []string, answer func(string, *inherited)) ([]string, error) {
 	root := &layerRoot{path: b.dirs[j], fd: -1}
 	defer root.close()
 	var further []string
 	missing := "/" // which no path begins with
 	for _, path := range paths {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		if k, ok := b.known[path]; ok && k.layer == j+1 {
 			answer(path, k.dir)
 			continue
 		}
 		d, err := b.look(j, root, path, missing)
 		switch {
+		case errors.Is(err, syscall.EACCES): // below a directory of another id, or without the right to search
+			b.closed++
+			answer(path, nil)
 		case err == errNoDirectory:
 			answer(path, nil)
 		case notExist(err) && b.marks[j].Hides:
@@ -174,7 +185,7 @@ func variantKey(key string, from map[string]inherited) (string, error) {
 }
 
 // inherit replaces the layers of an image that have implied directories by variants that fit it.
-func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
+func (s *Store) inherit(ctx context.Context, info *Info, marks []*mark, plain bool, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
 	keys := make([]string, len(marks))
 	dirs := make([]string, len(marks))
 	b := &below{marks: marks, dirs: dirs, gifts: gifts, known: map[string]belowAnswer{}}
@@ -185,8 +196,9 @@ func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unp
 			continue
 		}
 		base, from := keys[i], map[string]inherited(nil)
+		before := b.closed
 		for range maxRounds {
-			next, err := b.inheritance(i, isPrivileged() || gifts != nil)
+			next, err := b.inheritance(ctx, i, isPrivileged() || gifts != nil)
 			if err != nil {
 				return nil, err
 			}
@@ -203,7 +215,7 @@ func (s *Store) inherit(info *Info, marks []*mark, plain bool, gifts *giver, unp
 			dirs[i] = s.layerDir(keys[i])
 		}
 		m := *marks[i] // the same mark may stand for another occurrence of the layer
-		m.inherited = from
+		m.inherited, m.closed = from, b.closed-before
 		marks[i] = &m
 	}
 	return keys, nil

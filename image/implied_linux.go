@@ -98,8 +98,11 @@ func (a *applier) inheritDirs() error {
 		if a.owners {
 			err = sysErr("fchown", unix.Fchown(fd, int(d.UID), int(d.GID)))
 		}
-		if a.giver != nil && (d.UID != 0 || d.GID != 0) {
-			err = a.addGift(path, gift{uid: d.UID, gid: d.GID, dir: true}, len(path)+192)
+		if a.giver != nil {
+			var st unix.Stat_t
+			if err = sysErr("fstat", unix.Fstat(fd, &st)); err == nil {
+				err = a.addGift(inodeOf(&st), gift{path: path, uid: d.UID, gid: d.GID, dir: true}, len(path)+192)
+			}
 		}
 		unix.Close(fd)
 		if err != nil {

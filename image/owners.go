@@ -19,7 +19,8 @@ const (
 	// OwnersMapped gives files to the ids that their owners have in the user namespaces of the caller's containers: the maps that
 	// [namespaces.AutoIDMaps] chooses for [namespaces.RootIsCaller], which are a container's default. Root's files belong to the caller, others to
 	// subordinate ids, and set-group-ID bits, access lists and file capabilities come out as in the image. The caller itself can then not read what the image has closed to root's
-	// group and others, so a snapshot's copies, commits and diffs of such files fail; overlays do not mind.
+	// group and others, so commits and diffs of such files fail; overlays do not mind. Snapshots by other methods than [MethodOverlay] begin with layers as
+	// [OwnersCaller] makes them.
 	//
 	// It needs subordinate ids, newuidmap(1) and newgidmap(1). Where they are missing files are left to the caller, and
 	// [Unpacked.Notes] say so. A container with other maps is given layers as [OwnersCaller] makes them.

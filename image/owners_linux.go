@@ -15,12 +15,17 @@ import (
 
 // gift is what a file gets when its layer is complete: until then it is the caller's, who makes further names of it and files in it.
 type gift struct {
-	dev, ino uint64
+	path     string // the last one by which it was named
 	uid, gid uint32
 	mode     uint32
 	xattrs   map[string]string
 	dir      bool
 }
+
+// inode is a file, by whichever path it is reached. One that is removed may leave its number to another.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 
 // maxGiftBytes bounds what gifts take in memory.
 const maxGiftBytes = 32 << 20
@@ -49,8 +54,7 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 			size += len(k) + len(v) + 64
 		}
 	}
-	if g.uid == 0 && g.gid == 0 && g.xattrs == nil {
-		delete(a.gifts, path)
+	if len(a.gifts) == 0 && g.none() {
 		return nil
 	}
 	parent, base := splitPath(path)
@@ -70,36 +74,47 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 	if err != nil {
 		return sysErr("fstatat", err)
 	}
-	g.dev, g.ino = uint64(st.Dev), st.Ino
-	return a.addGift(path, g, size)
+	g.path = path
+	return a.addGift(inodeOf(&st), g, size)
 }
 
-func (a *applier) addGift(path string, g gift, size int) error {
+// none says that there is nothing to give.
+func (g gift) none() bool { return g.uid == 0 && g.gid == 0 && g.xattrs == nil }
+
+// addGift takes the place of what the file was to get before, or of what the one was that had its number.
+func (a *applier) addGift(id inode, g gift, size int) error {
+	if g.none() {
+		delete(a.gifts, id)
+		return nil
+	}
 	if a.giftBytes += size; a.giftBytes > maxGiftBytes {
 		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
 	}
 	if a.gifts == nil {
-		a.gifts = map[string]gift{}
+		a.gifts = map[inode]gift{}
 	}
-	a.gifts[path] = g
+	a.gifts[id] = g
 	return nil
 }
 
 // giveFiles gives all but directories away. These follow when they get their modes, the deepest first, since the caller cannot go through afterwards.
 func (a *applier) giveFiles() error {
-	for path, g := range a.gifts {
+	for id, g := range a.gifts {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
 		if g.dir {
 			continue
 		}
-		if err := a.giveFile(path, g); err != nil {
-			return &Error{Op: "give away", Entry: path, Err: err}
+		if err := a.giveFile(id, g); err != nil {
+			return &Error{Op: "give away", Entry: g.path, Err: err}
 		}
 	}
 	return nil
 }
 
-func (a *applier) giveFile(path string, g gift) error {
-	fd, err := a.t.resolve(path, unix.O_PATH|unix.O_NOFOLLOW)
+func (a *applier) giveFile(id inode, g gift) error {
+	fd, err := a.t.resolve(g.path, unix.O_PATH|unix.O_NOFOLLOW)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
@@ -112,8 +127,12 @@ func (a *applier) giveFile(path string, g gift) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return sysErr("fstat", err)
 	}
-	if g.dev != uint64(st.Dev) || g.ino != st.Ino {
+	if inodeOf(&st) != id || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		a.mark.Xattrs += int64(len(g.xattrs)) // fsetxattr(2) takes no descriptor of O_PATH, and others cannot be had safely of what is no regular file
+		g.xattrs = nil
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || g.xattrs == nil && g.mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return a.give(fd, g, false)
@@ -156,12 +175,70 @@ func (a *applier) give(fd int, g gift, chmod bool) error {
 }
 
 // giveDir gives an open directory away that has its mode.
-func (a *applier) giveDir(path string, fd int) error {
-	g, ok := a.gifts[path]
+func (a *applier) giveDir(fd int) error {
+	if len(a.gifts) == 0 {
+		return nil
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return sysErr("fstat", err)
+	}
+	g, ok := a.gifts[inodeOf(&st)]
 	if !ok || !g.dir {
 		return nil
 	}
 	return a.give(fd, g, false)
+}
+
+// realPaths gives directories that are given away the names that they have without symbolic links: once one is, the caller can reach neither it by
+// another name, nor by that name what is in it. What the last entry says holds.
+func (a *applier) realPaths() error {
+	if len(a.gifts) == 0 {
+		return nil
+	}
+	root, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(a.t.root))
+	if err != nil {
+		return err
+	}
+	metas := make(map[string]dirMeta, len(a.metas))
+	for path, m := range a.metas {
+		if a.ctx.Err() != nil {
+			return context.Cause(a.ctx)
+		}
+		real, err := a.realPath(root, path)
+		if err != nil {
+			return &Error{Op: "unpack", Entry: path, Err: err}
+		}
+		if known, ok := metas[real]; !ok || known.entry < m.entry {
+			metas[real] = m
+		}
+	}
+	a.metas = metas
+	return nil
+}
+
+// realPath returns path itself where nothing is there, or its name is too long.
+func (a *applier) realPath(root, path string) (string, error) {
+	if path == "" {
+		return path, nil
+	}
+	fd, err := a.t.resolve(path, unix.O_PATH|unix.O_NOFOLLOW)
+	switch err {
+	case nil:
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
+		return path, nil
+	default:
+		return "", sysErr("openat2", err)
+	}
+	defer unix.Close(fd)
+	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
+	if err != nil {
+		return path, nil
+	}
+	if inside, ok := strings.CutPrefix(real, root+"/"); ok {
+		return inside, nil
+	}
+	return path, nil
 }
 
 // reclaim makes everything below dir the caller's again, to whichever subordinate id it belongs, so that it can be removed.
@@ -184,17 +261,74 @@ func reclaim(ctx context.Context, dir string) error {
 		}
 		return sysErr("chmod", unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700))
 	}
-	return walkTree(ctx, dir, func(parent int, name string, st *unix.Stat_t) error {
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil // whoever owns the directory can remove it
-		}
-		fd, err := linux.RetryFD(func() (int, error) {
-			return unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		})
+	// Deeper directories than files can be open come up, which takes that they are the caller's.
+	for n := 0; ; {
+		fd, err := openTreeDir(dir)
 		if err != nil {
-			return sysErr("openat", err)
+			return err
 		}
-		defer unix.Close(fd)
-		return take(fd, st)
+		deeper, err := reclaimAt(ctx, fd, reclaimDepth, take)
+		if err != nil || !deeper {
+			return err
+		}
+		if _, err := flattenOnce(dir, reclaimDepth, &n); err != nil {
+			return err
+		}
+	}
+}
+
+// reclaimDepth is how deep directories are reclaimed at once.
+const reclaimDepth = 256
+
+// reclaimAt takes a directory, and closes it. It reports whether there are directories deeper than limit; of these the first are reclaimed.
+func reclaimAt(ctx context.Context, fd, limit int, take func(fd int, st *unix.Stat_t) error) (deeper bool, err error) {
+	f := os.NewFile(uintptr(fd), "directory")
+	defer f.Close()
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		st, err := statAt(fd, name)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return false, sysErr("fstatat", err)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue // whoever owns the directory can remove it
+		}
+		if err := reclaimDir(fd, name, st, take); err != nil {
+			return false, err
+		}
+		if limit == 0 {
+			deeper = true
+			continue
+		}
+		sub, err := openSub(fd, name)
+		if err != nil {
+			return false, sysErr("openat", err)
+		}
+		below, err := reclaimAt(ctx, sub, limit-1, take)
+		if err != nil {
+			return false, err
+		}
+		deeper = deeper || below
+	}
+	return deeper, nil
+}
+
+func reclaimDir(parent int, name string, st *unix.Stat_t, take func(fd int, st *unix.Stat_t) error) error {
+	fd, err := linux.RetryFD(func() (int, error) {
+		return unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
+	if err != nil {
+		return sysErr("openat", err)
+	}
+	defer unix.Close(fd)
+	return take(fd, st)
 }

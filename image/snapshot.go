@@ -309,7 +309,7 @@ func (s *Store) openSnapshot(ctx context.Context, name string) (_ *SnapshotView,
 			return v, nil
 		}
 	}
-	below, err := s.below(ctx, rec)
+	below, err := s.below(ctx, rec, false)
 	v.Lower = below.dirs
 	return v, err
 }

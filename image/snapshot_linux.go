@@ -163,12 +163,11 @@ func opaqueFD(fd int) bool {
 
 // measureTree adds up what a tree takes. The files of hard-linked trees belong to the layers.
 func measureTree(ctx context.Context, dir string, linked bool) (u SnapshotUsage, err error) {
-	type inode struct{ dev, ino uint64 }
 	seen := map[inode]bool{}
 	err = walkTree(ctx, dir, func(_ int, _ string, st *unix.Stat_t) error {
 		u.Files++
 		regular := st.Mode&unix.S_IFMT == unix.S_IFREG
-		if id := (inode{uint64(st.Dev), st.Ino}); regular && st.Nlink > 1 {
+		if id := inodeOf(st); regular && st.Nlink > 1 {
 			if seen[id] {
 				return nil
 			}

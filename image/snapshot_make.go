@@ -21,20 +21,20 @@ type stackBelow struct {
 }
 
 // below finds the layers of the parent or the image. Layers that are missing are unpacked. The caller holds the store's lock, and the
-// snapshot or its parent.
-func (s *Store) below(ctx context.Context, r *snapRecord) (stackBelow, error) {
+// snapshot or its parent. plain layers are the caller's, whatever the policy is.
+func (s *Store) below(ctx context.Context, r *snapRecord, plain bool) (stackBelow, error) {
 	if r.Parent != "" {
 		p, err := s.readSnapshot(r.Parent)
 		if err != nil {
 			return stackBelow{}, err
 		}
-		return s.within(ctx, p)
+		return s.within(ctx, p, plain)
 	}
 	info, err := s.inspectImage(Image{Name: r.Image, Descriptor: r.Manifest}, r.Platform)
 	if err != nil {
 		return stackBelow{}, err
 	}
-	u, err := s.unpackInfo(ctx, info, UnpackOptions{})
+	u, err := s.unpackInfo(ctx, info, UnpackOptions{plain: plain})
 	if err != nil {
 		return stackBelow{}, err
 	}
@@ -42,12 +42,12 @@ func (s *Store) below(ctx context.Context, r *snapRecord) (stackBelow, error) {
 }
 
 // within is below with what the snapshot itself has.
-func (s *Store) within(ctx context.Context, r *snapRecord) (stackBelow, error) {
+func (s *Store) within(ctx context.Context, r *snapRecord, plain bool) (stackBelow, error) {
 	own := filepath.Join(s.snapshotDir(r.Name), r.tree())
 	if r.Method != MethodOverlay {
 		return stackBelow{dirs: []string{own}, rootMode: r.RootMode}, nil
 	}
-	b, err := s.below(ctx, r)
+	b, err := s.below(ctx, r, plain)
 	if err == nil && r.tree() != "" {
 		b.dirs, b.rootMode = append([]string{own}, b.dirs...), r.RootMode
 	}
@@ -62,7 +62,8 @@ func (s *Store) makeSnapshot(ctx context.Context, name string, rec snapRecord, o
 		}
 		return nil, err
 	}
-	b, err := s.below(ctx, &rec)
+	plain := !s.maps.IsZero() && o.Method > MethodOverlay
+	b, err := s.below(ctx, &rec, plain)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +96,14 @@ func (s *Store) fillSnapshot(ctx context.Context, work string, rec *snapRecord, 
 	var err error
 	if rec.Method, rec.Why, err = s.chooseMethod(work, b, o); err != nil {
 		return err
+	}
+	if rec.Method != MethodOverlay && !s.maps.IsZero() {
+		// The caller makes files of its own only: those of other ids would become root's in the container, with their set-user-ID bits.
+		if rec.CallerOwned = true; o.Method <= MethodOverlay {
+			if b, err = s.below(ctx, rec, true); err != nil {
+				return err
+			}
+		}
 	}
 	own := filepath.Join(work, rec.tree())
 	if rec.tree() != "" {

@@ -172,10 +172,23 @@ func (m *merger) meta(from, to int, st *unix.Stat_t) error {
 	if err := copyXattrs(from, to); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+	if err := unix.Fchmod(to, m.mode(st)); err != nil {
 		return sysErr("fchmod", err)
 	}
 	return futimens(to, st.Atim, st.Mtim)
+}
+
+// mode is what the copy of a file gets. Set-ID bits are for the ids that a file has, not for the caller that the copy of an ordinary user belongs to.
+func (m *merger) mode(st *unix.Stat_t) uint32 {
+	mode := st.Mode & 0o7777
+	switch {
+	case m.owners || st.Mode&unix.S_IFMT == unix.S_IFDIR:
+	case st.Uid != uint32(os.Geteuid()):
+		mode &^= unix.S_ISUID | unix.S_ISGID
+	case st.Gid != uint32(os.Getegid()):
+		mode &^= unix.S_ISGID
+	}
+	return mode
 }
 
 // copyXattrs makes the extended attributes of a file those of another, but for overlayfs's own and those of the machine.
@@ -344,7 +357,7 @@ func (m *merger) special(from, to int, name string, st *unix.Stat_t) error {
 		}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		if err := unix.Fchmodat(to, name, st.Mode&0o7777, 0); err != nil {
+		if err := unix.Fchmodat(to, name, m.mode(st), 0); err != nil {
 			return sysErr("fchmodat", err)
 		}
 	}

@@ -51,6 +51,8 @@ type snapRecord struct {
 	Project  uint32             `json:"project,omitempty"`
 	// UserMarks says that overlayfs was last mounted here in a user namespace, where it has marks of its own.
 	UserMarks bool `json:"userMarks,omitempty"`
+	// CallerOwned says that all files are the caller's in spite of OwnersMapped, since the method makes no others.
+	CallerOwned bool `json:"callerOwned,omitempty"`
 }
 
 const snapRecordVersion = 1

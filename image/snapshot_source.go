@@ -171,7 +171,7 @@ func (s *Store) layOut(ctx context.Context, rec *snapRecord, env rootfs.Env) (*r
 		if rec.ReadOnly {
 			find = s.within
 		}
-		b, err := find(ctx, rec)
+		b, err := find(ctx, rec, false)
 		if err != nil {
 			return nil, err
 		}
@@ -190,6 +190,9 @@ func (s *Store) layOut(ctx context.Context, rec *snapRecord, env rootfs.Env) (*r
 		d.Origin = rec.Manifest.Digest.String()
 	}
 	d.RootMode, d.Notes = rec.RootMode, append(d.Notes, notes...)
+	if rec.CallerOwned {
+		d.Notes = append(d.Notes, "Files belong to the caller instead of subordinate ids: a snapshot made by "+rec.Method.String()+" has no others.")
+	}
 	for _, w := range rec.Why {
 		d.Notes = append(d.Notes, "The snapshot is made by "+rec.Method.String()+", not by "+w+".")
 	}

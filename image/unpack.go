@@ -34,8 +34,9 @@ type mark struct {
 	Whiteouts  int64    `json:"whiteouts,omitempty"`
 	Implied    []string `json:"implied,omitempty"` // directories that no entry stands for
 	inherited  map[string]inherited
-	RootOpaque bool `json:"-"`
-	RootSet    bool `json:"-"`
+	closed     int64 // of the implied ones, those that the caller may not look up below
+	RootOpaque bool  `json:"-"`
+	RootSet    bool  `json:"-"`
 }
 
 const fileMark = "layer.json"
@@ -125,7 +126,7 @@ func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*U
 			return nil, err
 		}
 	}
-	u := s.stack(info, keys, marks)
+	u := s.stack(info, keys, marks, !o.plain && !s.maps.IsZero())
 	if s.shortfall != nil {
 		u.Notes = append(u.Notes, "Files belong to the caller instead of subordinate ids: "+s.shortfall.Error()+".")
 	}
@@ -168,7 +169,7 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 	for i := range marks {
 		marks[i] = marks[first[info.Config.DiffIDs[i]]]
 	}
-	keys, err := s.inherit(info, marks, o.plain, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
+	keys, err := s.inherit(ctx, info, marks, o.plain, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
 		job := &layerJob{s: s, desc: info.Layers[i], diffID: digest.Digest(info.Config.DiffIDs[i]), inherited: from,
 			budget: &budget{limits: s.limits}, memory: memory, giver: gifts}
 		m, err := job.run(ctx, key)
@@ -192,9 +193,9 @@ func layerError(d digest.Digest, err error) error {
 }
 
 // stack arranges unpacked layers, the topmost first. Nothing is seen through a layer that hides the root.
-func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
+func (s *Store) stack(info *Info, keys []string, marks []*mark, mapped bool) *Unpacked {
 	u := &Unpacked{Info: info, rootMode: 0o755}
-	var owners, devices, xattrs int64
+	var owners, devices, xattrs, closed int64
 	rootKnown := false
 	seen := map[string]bool{}
 	for i := len(marks) - 1; i >= 0; i-- {
@@ -205,7 +206,7 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 		if m.Root && !rootKnown {
 			u.rootMode, rootKnown = m.Mode, true
 		}
-		owners, devices, xattrs = owners+m.Owners, devices+m.Devices, xattrs+m.Xattrs
+		owners, devices, xattrs, closed = owners+m.Owners, devices+m.Devices, xattrs+m.Xattrs, closed+m.closed
 		if !seen[key] { // overlayfs refuses a directory twice; the upper occurrence hides what the lower one has
 			u.Dirs = append(u.Dirs, s.layerDir(key))
 			u.keys = append(u.keys, key)
@@ -215,20 +216,25 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark) *Unpacked {
 			break
 		}
 	}
-	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs}).notes()
+	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes(mapped)
 	return u
 }
 
-// notes says what was left out.
-func (m *mark) notes() (out []string) {
+// notes says what was left out; mapped ones gave files to subordinate ids.
+func (m *mark) notes(mapped bool) (out []string) {
 	note := func(n int64, what string) {
 		if n > 0 {
 			out = append(out, strconv.FormatInt(n, 10)+" "+what)
 		}
 	}
-	note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	if mapped {
+		note(m.Owners, "files belong to the caller instead of their owners in the image, for whom the caller has no subordinate ids.")
+	} else {
+		note(m.Owners, "files belong to the caller instead of their owners in the image: only root can give files away.")
+	}
 	note(m.Devices, "device nodes were left out.")
 	note(m.Xattrs, "extended attributes were left out.")
+	note(m.closed, "directories that layers have no entries for belong to root and have mode 0755: the lower layers' are in directories that are closed to the caller.")
 	return out
 }
 
@@ -391,6 +397,9 @@ func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
+	}
+	if len(data) > maxIndexFile { // it could not be read again
+		return nil, &LimitError{Limit: "Memory", Max: j.s.limits.Memory}
 	}
 	return m, os.WriteFile(filepath.Join(work, fileMark), data, 0o600)
 }

@@ -20,17 +20,18 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 	defer t.close()
 	buf := filePool.Get().(*[]byte)
 	defer filePool.Put(buf)
-	a := &applier{t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, mark: m,
+	a := &applier{ctx: ctx, t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, mark: m,
 		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: *buf}
 	t.imply, t.link = a.noteImplied, a.linkDir
 	if !o.flat {
 		t.covered = func(fd int, _ string) error { return a.setOpaque(fd) }
 	}
-	return a.apply(ctx, r)
+	return a.apply(r)
 }
 
-// maxImplied bounds the names of directories that no entry stands for.
-const maxImplied = 32 << 20
+// maxImplied bounds the names of directories that no entry stands for. They are in the layer's mark, where a byte takes up to six, and which is read
+// up to maxIndexFile.
+const maxImplied = maxIndexFile / 8
 
 // noteImplied counts a directory without an entry as one.
 func (a *applier) noteImplied(path string) error {

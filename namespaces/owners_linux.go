@@ -139,14 +139,14 @@ func (o *Owners) why(err error) error {
 
 // engage makes the process, if there is none: a call that failed ends it.
 func (o *Owners) engage() error {
-	switch {
-	case o.closed:
+	if o.closed {
 		return ErrOwnersClosed
-	case o.child != nil:
-		return nil
 	}
 	if err := context.Cause(o.ctx); err != nil {
 		return err
+	}
+	if o.child != nil {
+		return nil
 	}
 	p, err := ownersProgram()
 	if err != nil {
