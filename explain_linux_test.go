@@ -634,8 +634,6 @@ before 6.15: clear file creation mask
 before 6.15: make writable layer
 before 6.15: attach layers 1
 before 6.15: mount overlay of 1 layers
-make proc
-make sysfs
 make it the root
 before 6.15: detach the old root
 mount proc on /proc
