@@ -38,9 +38,9 @@ func brokenDiskRole() {
 	}
 }
 
-// The disk with the state directory answers EIO, once, to each system call on it in turn. The error names the directory; what could not
-// be removed then is removed by Recover.
-func TestBrokenDisk(t *testing.T) {
+// needStrace returns the path of strace, for tests that trace many starts.
+func needStrace(t *testing.T) string {
+	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		t.Skip("strace is not installed")
@@ -51,6 +51,13 @@ func TestBrokenDisk(t *testing.T) {
 	if os.Getenv("CAISSON_TEST_SLOW") != "" {
 		t.Skip("traces many starts: too slow on an emulated processor")
 	}
+	return strace
+}
+
+// The disk with the state directory answers EIO, once, to each system call on it in turn. The error names the directory; what could not
+// be removed then is removed by Recover.
+func TestBrokenDisk(t *testing.T) {
+	strace := needStrace(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -51,16 +51,7 @@ func slowDiskRole() {
 // Everything that a disk is asked for takes long: a container is made, started and removed all the same. Contexts that end meanwhile are heeded,
 // wherever that is, and nothing is left then.
 func TestSlowDisk(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
-	if testing.Short() {
-		t.Skip("not with -short: traces many starts")
-	}
-	if os.Getenv("CAISSON_TEST_SLOW") != "" {
-		t.Skip("traces many starts: too slow on an emulated processor")
-	}
+	strace := needStrace(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
