@@ -18,13 +18,15 @@ func TestOnlyItsDescriptors(t *testing.T) {
 		"user namespace": {WithNoNewPrivileges(false), WithNamespace(namespaces.User, namespaces.New())},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for stream, extra := range map[string][]ProcessOption{
-				"file": {WithStdin(strings.NewReader("x"))}, "null": nil, "terminal": {WithTerminal(24, 80), WithStderr(nil)},
+			for stream, streams := range map[string]func() []ProcessOption{
+				"pipe":     func() []ProcessOption { return []ProcessOption{WithStdin(strings.NewReader("x"))} },
+				"null":     func() []ProcessOption { return nil },
+				"terminal": func() []ProcessOption { return []ProcessOption{WithTerminal(24, 80), WithStderr(nil)} },
 			} {
 				t.Run(stream, func(t *testing.T) {
 					var out bytes.Buffer
 					first := append([]Option{}, opts...)
-					for _, o := range append([]ProcessOption{WithCommand("/bin/sh", "-c", script), WithStdout(&out)}, extra...) {
+					for _, o := range append([]ProcessOption{WithCommand("/bin/sh", "-c", script), WithStdout(&out)}, streams()...) {
 						first = append(first, o)
 					}
 					if err := newContainer(t, first...).Run(testContext(t)); err != nil {
@@ -32,7 +34,7 @@ func TestOnlyItsDescriptors(t *testing.T) {
 					}
 					onlyStreams(t, "the first process", out.String())
 					c := runs(t, opts...)
-					got, _ := execs(t, c, script, extra...)
+					got, _ := execs(t, c, script, streams()...) // a reader of its own: one may be read after the end of its process
 					onlyStreams(t, "another process", got)
 				})
 			}

@@ -150,7 +150,8 @@ func WithUser(user string) ProcessOption {
 }
 
 // WithStdin sets the standard input, as [os/exec.Cmd] does: an *os.File is used directly, other readers are
-// copied. Default: nothing (/dev/null).
+// copied. Default: nothing (/dev/null). Unlike os/exec, the end of the process is not held up by a reader that still
+// waits for data: its last Read may return afterwards, so one reader cannot serve two processes in turn.
 func WithStdin(r io.Reader) ProcessOption { return processOption(func(p *processSpec) { p.stdin = r }) }
 
 // WithStdout sets the standard output, as [os/exec.Cmd] does: an *os.File is used directly, others are copied
