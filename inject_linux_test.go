@@ -3,6 +3,7 @@ package caisson
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +21,11 @@ import (
 // injected is an errno that nothing in a start tolerates or answers.
 const injected = unix.EL3RST
 
+// ended is input that has ended. It keeps no state, so that many starts may share it.
+type ended struct{}
+
+func (ended) Read([]byte) (int, error) { return 0, io.EOF }
+
 // injections are starts whose programs differ.
 func injections(t *testing.T) map[string][]Option {
 	dir := testutil.Busybox(t)
@@ -31,7 +37,7 @@ func injections(t *testing.T) map[string][]Option {
 			WithRootfs(rootfs.Dir(dir).ReadOnly()), WithCommand("/bin/true"), WithReadOnlyRoot(true), WithNoNewPrivileges(false),
 			WithMount(rootfs.TmpfsMount("/var", 1<<20), rootfs.ReadOnlyBindMount("/etc", "/mnt")), WithExtraFiles(file), WithUmask(0o77),
 			WithRlimit(unix.RLIMIT_CORE, 0, 0), WithSysctl("net.ipv4.ip_forward", "1"), WithOOMScoreAdj(900),
-			WithStdin(strings.NewReader("x")), WithStdout(&buffer{}), WithStderr(&buffer{}),
+			WithStdin(ended{}), WithStdout(&buffer{}), WithStderr(&buffer{}),
 		},
 		"files and network": {
 			WithRootfs(rootfs.Dir(dir)), WithCommand("/bin/true"), WithNetwork(&fakeNetwork{}), WithFile("/etc/x", []byte("x"), 0o600),
@@ -118,7 +124,7 @@ func testEveryStepFails(t *testing.T, opts []Option, run func(*Container, contex
 
 // A start with too few file descriptors fails wherever they run out, and leaves nothing behind.
 func TestStartWithFewDescriptors(t *testing.T) {
-	opts := []Option{WithCommand("/bin/true"), WithStdin(strings.NewReader("x")), WithStdout(&buffer{}), WithStderr(&buffer{})}
+	opts := []Option{WithCommand("/bin/true"), WithStdin(ended{}), WithStdout(&buffer{}), WithStderr(&buffer{})}
 	if isRoot() {
 		opts = append(opts, WithMemory(64<<20))
 	}
