@@ -108,6 +108,8 @@ func helper(act string) {
 		delegated()
 	case "scoped":
 		makeScope()
+	case "pool":
+		keepPool()
 	}
 }
 
