@@ -113,6 +113,8 @@ func helper(act string) {
 		delegated()
 	case "scoped":
 		makeScope()
+	case "pool":
+		keepPool()
 	}
 }
 
