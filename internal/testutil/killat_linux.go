@@ -76,23 +76,48 @@ func killAt(exe string, cmd *exec.Cmd, n int, patience time.Duration, options ui
 	t := tracer{inside: map[int]bool{}}
 	flags, end := unix.WALL|unix.WNOTHREAD, time.Time{}
 	for end.IsZero() || time.Now().Before(end) {
-		var ws unix.WaitStatus
-		tid, err := unix.Wait4(-1, &ws, flags, nil)
+		all, err := changes(flags)
 		switch {
-		case err == unix.EINTR:
 		case err == unix.ECHILD && !end.IsZero(): // all have ended
 			return t.calls, nil
 		case err != nil:
 			return t.calls, fmt.Errorf("wait4: %w", err)
-		case tid == 0:
+		case len(all) == 0:
 			time.Sleep(2 * time.Millisecond)
-		case tid == pid && (ws.Exited() || ws.Signaled()):
-			flags, end = flags|unix.WNOHANG, time.Now().Add(patience)
-		case ws.Stopped():
-			t.stopped(tid, ws, n)
+		}
+		for _, c := range all {
+			switch {
+			case c.tid == pid && (c.ws.Exited() || c.ws.Signaled()):
+				flags, end = flags|unix.WNOHANG, time.Now().Add(patience)
+			case c.ws.Stopped():
+				t.stopped(c.tid, c.ws, n)
+			}
 		}
 	}
 	return t.calls, nil
+}
+
+type change struct {
+	tid int
+	ws  unix.WaitStatus
+}
+
+// changes waits for something to happen and takes all that has, before any thread goes on. The kernel tells of the youngest thread first: one
+// that asks again and again for what another one holds would keep that one from ever being heard of.
+func changes(flags int) (all []change, err error) {
+	for {
+		var c change
+		c.tid, err = unix.Wait4(-1, &c.ws, flags, nil)
+		switch {
+		case err == unix.EINTR:
+		case len(all) > 0 && (err != nil || c.tid == 0):
+			return all, nil
+		case err != nil || c.tid == 0:
+			return nil, err
+		default:
+			all, flags = append(all, c), flags|unix.WNOHANG
+		}
+	}
 }
 
 // seize attaches to a program that has asked to be traced in the way in which new threads begin without SIGSTOP: with one, they would
