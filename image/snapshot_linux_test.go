@@ -436,7 +436,30 @@ func mountImage(t *testing.T, fstype string, size int64, mkfs []string, options 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(mnt) })
-	return fmt.Sprintf("/proc/self/fd/%d", mnt)
+	dir := fmt.Sprintf("/proc/self/fd/%d", mnt)
+	if overlaysOn(t, dir) {
+		return dir
+	}
+	// Before Linux 6.15 a mount that is nowhere attached cannot be a layer.
+	at := t.TempDir()
+	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	return at
+}
+
+// overlaysOn says that the kernel makes overlays of directories in dir.
+func overlaysOn(t *testing.T, dir string) bool {
+	t.Helper()
+	probe := dir + "/probe"
+	for _, d := range []string{"lower", dirUpper, dirWork} {
+		if err := os.MkdirAll(filepath.Join(probe, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := tryOverlay(probe)
+	return errors.Join(err, os.RemoveAll(probe)) == nil
 }
 
 // Where files can share blocks, a tree's share them with the layers.
