@@ -147,8 +147,8 @@ func (inv Inventory) Growth(after Inventory) []string {
 	return out
 }
 
-// NoLeaks fails the test if, at its end, the process holds more than now. What is about to go has some seconds
-// to do so. The test must not run in parallel with others.
+// NoLeaks fails the test if, at its end, the process holds more than now. What is about to go has half a minute
+// to do so, since the machine may be busy. The test must not run in parallel with others.
 func NoLeaks(t testing.TB) {
 	t.Helper()
 	poller()
@@ -168,7 +168,7 @@ var poller = sync.OnceFunc(func() {
 func (inv Inventory) Check(t testing.TB) {
 	t.Helper()
 	var more []string
-	Eventually(10*time.Second, func() bool {
+	Eventually(Time(30*time.Second), func() bool {
 		more = inv.Growth(Take())
 		return len(more) == 0
 	})
