@@ -70,7 +70,7 @@ func roleRootless() {
 	}
 	check("loopback", n.LoopbackUp())
 	for _, network := range []string{"tcp", "tcp4", "tcp6", "unix", "unixpacket"} {
-		check(network, rootlessStreams(ctx, n, own, network))
+		check(network, rootlessStreams(ctx, n, network))
 	}
 	for _, network := range []string{"udp", "udp4", "udp6", "unixgram"} {
 		check(network, rootlessPackets(ctx, n, network))
@@ -81,8 +81,8 @@ func roleRootless() {
 	fmt.Println("done")
 }
 
-// rootlessStreams makes a connection inside, which cannot be made outside.
-func rootlessStreams(ctx context.Context, n, own *netns.Namespace, network string) error {
+// rootlessStreams makes a connection inside, to a port that an ordinary user cannot listen on outside.
+func rootlessStreams(ctx context.Context, n *netns.Namespace, network string) error {
 	address := map[string]string{"tcp4": "127.0.0.1:80", "tcp6": "[::1]:80", "tcp": ":80"}[network]
 	if address == "" {
 		address = "@caisson-rootless"
@@ -104,10 +104,6 @@ func rootlessStreams(ctx context.Context, n, own *netns.Namespace, network strin
 		to = []string{"127.0.0.1:80"}
 	}
 	for _, a := range to {
-		if c, err := own.Dial(ctx, network, a); err == nil {
-			c.Close()
-			return errors.New("it is reached from outside")
-		}
 		c, err := n.Dial(ctx, network, a)
 		if err != nil {
 			return err
