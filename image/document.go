@@ -113,7 +113,7 @@ func checkDocument(data []byte, mediaType, must string, not ...string) error {
 		return err
 	}
 	if _, ok := keys[must]; !ok {
-		return because(ErrDocument, "no %q, which %s has", must, clip(mediaType))
+		return because(ErrDocument, "no %q, which %s has", must, shown(mediaType))
 	}
 	known := append([]string{must, "mediaType", "schemaVersion", "config", "layers", "manifests", "subject", "annotations", "artifactType"}, not...)
 	for k := range keys {
@@ -131,7 +131,7 @@ func checkDocument(data []byte, mediaType, must string, not ...string) error {
 	var own string
 	if raw, ok := keys["mediaType"]; ok {
 		if err := json.Unmarshal(raw, &own); err != nil || own != "" && own != mediaType {
-			return because(ErrDocument, "it was announced as %s and calls itself %s", clip(mediaType), clip(string(raw)))
+			return because(ErrDocument, "it was announced as %s and calls itself %s", shown(mediaType), shown(string(raw)))
 		}
 	}
 	return nil
