@@ -41,6 +41,7 @@ func newPool(t testing.TB, size int, opts ...Option) *Pool {
 			t.Errorf("close: %v", err)
 		}
 	})
+	needIDMapsFor(t, p.spec)
 	return p
 }
 
