@@ -40,7 +40,7 @@ type applier struct {
 	replaced     bool
 	giver        *giver // nil: files belong to the caller, or to whom the image says
 	gifts        map[inode]gift
-	giftBytes    int
+	notes        *notes
 	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
 }
@@ -279,7 +279,11 @@ func (a *applier) fileMeta(fd int, hdr *tar.Header) error {
 	if err := a.xattrs(hdr, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(fd, a.mode(hdr)); err != nil {
+	mode := a.mode(hdr)
+	if a.givenOwner(hdr) {
+		mode &^= unix.S_ISUID | unix.S_ISGID // set when it is given away: they were the caller's until then, and for good if no name of it is left
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
 	at, mt := times(hdr)
@@ -391,16 +395,35 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 	m := dirMeta{mode: a.mode(hdr), entry: a.metaCount}
 	m.atime, m.mtime = times(hdr)
 	if _, ok := a.metas[path]; !ok {
-		a.metaBytes += len(path) + 128
+		if err := a.growMetas(path); err != nil {
+			return err
+		}
 	}
 	a.metas[path] = m
-	if a.metaBytes < maxMetaBytes {
-		return nil
-	}
+	return nil
+}
+
+// growMetas makes room for one more. Without room the directories so far are finished, unless they are given away then: nothing could be put into
+// them any more.
+func (a *applier) growMetas(path string) error {
+	size := len(path) + 192
 	if a.giver != nil {
-		return &LimitError{Limit: "Memory", Max: a.limits.Memory} // nothing could be put into directories that were given away
+		size *= 2 // realPaths
 	}
-	return a.finishDirs()
+	full := a.giver == nil && a.metaBytes+size > maxMetaBytes
+	err := a.notes.grow(size)
+	if a.giver == nil && a.metaBytes > 0 && (full || err != nil) {
+		if ferr := a.finishDirs(); ferr != nil {
+			return ferr
+		}
+		if err != nil {
+			err = a.notes.grow(size)
+		}
+	}
+	if err == nil {
+		a.metaBytes += size
+	}
+	return err
 }
 
 // finishDirs gives directories their mode and times, the deepest first, since a parent's mode may close the way.
@@ -422,6 +445,7 @@ func (a *applier) finishDirs() error {
 		}
 	}
 	clear(a.metas)
+	a.notes.shrink(a.metaBytes)
 	a.metaBytes, a.finished = 0, true
 	return nil
 }

@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -15,7 +16,8 @@ import (
 
 // gift is what a file gets when its layer is complete: until then it is the caller's, who makes further names of it and files in it.
 type gift struct {
-	path     string // the last one by which it was named
+	path     string   // the last one by which an entry made it
+	links    []string // further ones
 	uid, gid uint32
 	mode     uint32
 	xattrs   map[string]string
@@ -27,22 +29,27 @@ type inode struct{ dev, ino uint64 }
 
 func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 
-// maxGiftBytes bounds what gifts take in memory.
-const maxGiftBytes = 32 << 20
-
 // givenXattr says that an attribute names ids, or holds for a user namespace, so that it must be set in the right one.
 func (a *applier) givenXattr(name string) bool {
 	return a.giver != nil && (name == xattrCaps || strings.HasPrefix(name, "system.posix_acl_"))
 }
 
+// givenOwner says that the file is to belong to another than the caller.
+func (a *applier) givenOwner(hdr *tar.Header) bool {
+	return a.giver != nil && (hdr.Uid != 0 || hdr.Gid != 0) && a.giver.has(hdr.Uid, hdr.Gid)
+}
+
 // noteGift remembers what the file at path is to get.
 func (a *applier) noteGift(hdr *tar.Header, path string) error {
-	if a.giver == nil || hdr.Typeflag == tar.TypeLink {
+	if a.giver == nil {
 		return nil
 	}
-	g := gift{uid: uint32(hdr.Uid), gid: uint32(hdr.Gid), mode: a.mode(hdr), dir: hdr.Typeflag == tar.TypeDir}
-	if !a.giver.has(hdr.Uid, hdr.Gid) {
-		g.uid, g.gid = 0, 0
+	if hdr.Typeflag == tar.TypeLink {
+		return a.noteLink(path)
+	}
+	g := gift{mode: a.mode(hdr), dir: hdr.Typeflag == tar.TypeDir}
+	if a.givenOwner(hdr) {
+		g.uid, g.gid = uint32(hdr.Uid), uint32(hdr.Gid)
 	}
 	size := len(path) + 192
 	for k, v := range hdr.PAXRecords {
@@ -57,10 +64,40 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 	if len(a.gifts) == 0 && g.none() {
 		return nil
 	}
+	id, name, err := a.entryInode(path)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // a device that was left out
+	}
+	if err != nil {
+		return err
+	}
+	g.path = name
+	return a.addGift(id, g, size)
+}
+
+// noteLink remembers another name of a file that is to be given away: what an entry made may be reached by none but this in the end.
+func (a *applier) noteLink(path string) error {
+	if len(a.gifts) == 0 {
+		return nil
+	}
+	id, name, err := a.entryInode(path)
+	if err != nil {
+		return err
+	}
+	g, ok := a.gifts[id]
+	if !ok || g.path == name || len(g.links) > 0 && g.links[len(g.links)-1] == name {
+		return nil
+	}
+	g.links = append(g.links, name)
+	return a.addGift(id, g, len(name)+32)
+}
+
+// entryInode finds what an entry made, and the name by which it is found also when symbolic links on the way there are others later.
+func (a *applier) entryInode(path string) (inode, string, error) {
 	parent, base := splitPath(path)
 	at, err := a.t.lookup(parent)
 	if err != nil {
-		return sysErr("openat2", err)
+		return inode{}, "", sysErr("openat2", err)
 	}
 	var st unix.Stat_t
 	if path == "" {
@@ -68,14 +105,35 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 	} else {
 		err = unix.Fstatat(at, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	}
-	if err == unix.ENOENT {
-		return nil // a device that was left out
-	}
 	if err != nil {
-		return sysErr("fstatat", err)
+		return inode{}, "", sysErr("fstatat", err)
 	}
-	g.path = path
-	return a.addGift(inodeOf(&st), g, size)
+	if parent == "" {
+		return inodeOf(&st), path, nil
+	}
+	root, err := linkOf(a.t.root)
+	if err != nil {
+		return inode{}, "", err
+	}
+	if real := nameBelow(root, at, parent) + "/" + base; len(real) < maxPath {
+		path = real
+	}
+	return inodeOf(&st), path, nil
+}
+
+// linkOf is the name of an open file.
+func linkOf(fd int) (string, error) { return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)) }
+
+// nameBelow is the name of an open file beneath the root, or path where that is too long.
+func nameBelow(root string, fd int, path string) string {
+	real, err := linkOf(fd)
+	if real == root {
+		return ""
+	}
+	if inside, ok := strings.CutPrefix(real, root+"/"); err == nil && ok {
+		return inside
+	}
+	return path
 }
 
 // none says that there is nothing to give.
@@ -87,8 +145,8 @@ func (a *applier) addGift(id inode, g gift, size int) error {
 		delete(a.gifts, id)
 		return nil
 	}
-	if a.giftBytes += size; a.giftBytes > maxGiftBytes {
-		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
+	if err := a.notes.grow(size); err != nil {
+		return err
 	}
 	if a.gifts == nil {
 		a.gifts = map[inode]gift{}
@@ -106,30 +164,42 @@ func (a *applier) giveFiles() error {
 		if g.dir {
 			continue
 		}
-		if err := a.giveFile(id, g); err != nil {
-			return &Error{Op: "give away", Entry: g.path, Err: err}
+		for _, name := range append(g.links, g.path) {
+			done, err := a.giveFile(id, g, name)
+			if err != nil {
+				return &Error{Op: "give away", Entry: name, Err: err}
+			}
+			if done {
+				break
+			}
 		}
 	}
 	return nil
 }
 
-func (a *applier) giveFile(id inode, g gift) error {
-	fd, err := a.t.resolve(g.path, unix.O_PATH|unix.O_NOFOLLOW)
+// giveFile reports whether the file was found there.
+func (a *applier) giveFile(id inode, g gift, name string) (bool, error) {
+	fd, err := a.t.resolve(name, unix.O_PATH|unix.O_NOFOLLOW)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
-		return nil // a later entry took its place
+		return false, nil // a later entry took its place
 	default:
-		return sysErr("openat2", err)
+		return false, sysErr("openat2", err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return sysErr("fstat", err)
+		return false, sysErr("fstat", err)
 	}
 	if inodeOf(&st) != id || st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return nil
+		return false, nil
 	}
+	return true, a.giveOpen(fd, &st, g)
+}
+
+// giveOpen gives away a file that is open with O_PATH.
+func (a *applier) giveOpen(fd int, st *unix.Stat_t, g gift) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		a.mark.Xattrs += int64(len(g.xattrs)) // fsetxattr(2) takes no descriptor of O_PATH, and others cannot be had safely of what is no regular file
 		g.xattrs = nil
@@ -196,7 +266,7 @@ func (a *applier) realPaths() error {
 	if len(a.gifts) == 0 {
 		return nil
 	}
-	root, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(a.t.root))
+	root, err := linkOf(a.t.root)
 	if err != nil {
 		return err
 	}
@@ -231,14 +301,7 @@ func (a *applier) realPath(root, path string) (string, error) {
 		return "", sysErr("openat2", err)
 	}
 	defer unix.Close(fd)
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return path, nil
-	}
-	if inside, ok := strings.CutPrefix(real, root+"/"); ok {
-		return inside, nil
-	}
-	return path, nil
+	return nameBelow(root, fd, path), nil
 }
 
 // reclaim makes everything below dir the caller's again, to whichever subordinate id it belongs, so that it can be removed.

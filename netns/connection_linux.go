@@ -527,11 +527,17 @@ func (c *Connection) configureInside(i int) error {
 			return fmt.Errorf("default route by %v of %v: %w", g, n.Subnets[j], err)
 		}
 	}
-	if err := settle(h, e.Interface); err != nil || n.Kind.bridged() {
+	if err := settle(h, e.Interface); err != nil {
 		return err
 	}
 	for _, p := range e.Addresses {
-		if p.Addr().Is6() {
+		if !p.Addr().Is6() {
+			continue
+		}
+		if !p.Addr().IsLinkLocalUnicast() {
+			awaitLocal(h, p.Addr())
+		}
+		if !n.Kind.bridged() {
 			awaitJoined(p.Addr())
 		}
 	}

@@ -349,6 +349,9 @@ func (d *savedDevice) takeBack(ns *Namespace, n *netState, e *epState) error {
 		if errors.Is(err, unix.EEXIST) {
 			// Something else has the name. Under another one the device is safe, and restore says so.
 			err = moveLink(link.Attrs().Index, "cs"+e.ID, int(home.Fd()))
+			if errors.Is(err, unix.ENODEV) { // it went by the name that it had inside, and only then was refused its own
+				err = nil
+			}
 		}
 		return err
 	})

@@ -301,6 +301,15 @@ func awaitJoined(a netip.Addr) {
 	})
 }
 
+// awaitLocal waits until the calling thread's namespace takes packets for a new IPv6 address: its route is made on the kernel's own time too, and on a busy machine
+// the first packet would come before, be dropped, and be sent again after a second.
+func awaitLocal(h *netlink.Handle, a netip.Addr) {
+	_ = patiently(func() (bool, error) {
+		l, err := h.RouteGet(a.AsSlice())
+		return err == nil && len(l) > 0 && l[0].Type == unix.RTN_LOCAL, nil
+	})
+}
+
 // patiently asks until the answer is yes, for up to a second.
 func patiently(ok func() (bool, error)) error {
 	for wait := 50 * time.Microsecond; wait < 500*time.Millisecond; wait *= 2 {
