@@ -102,29 +102,13 @@ const deputyStep = "serve"
 // emitDeputy emits the loop of a deputy.
 func emitDeputy(v *visit) {
 	v.Step(deputyStep, "the host program")
-	area := v.Words(make([]uint64, deputySize/8)...)
-	control := v.Words(0, 0, 0, 0)
-	hdr := binary.NativeEndian.AppendUint64(make([]byte, 24, 56), 1)
-	hdr = append(hdr, make([]byte, 24)...)
-	hdr[40] = 24 // what a message with one descriptor takes
-	hdr = append(hdr, make([]byte, 8)...)
-	iov := binary.NativeEndian.AppendUint64(make([]byte, 8, 16), deputySize)
-	message := program.Bytes(hdr, "{...}").With(16, program.Bytes(iov, "").With(0, area.Addr())).With(32, control.Addr())
-	fd := (control + 2).HalfShown(0, "<directory>")
-	zero := v.Words(0)
-	loop, fine, done := v.NewLabel(), v.NewLabel(), v.NewLabel()
+	serving := stage.EmitServing(v.Builder, deputySize, "<directory>")
+	fine, done := v.NewLabel(), v.NewLabel()
 	ordinary := []unix.Errno{unix.ENOENT, unix.EEXIST}
 	tell := []program.Label{v.NewLabel(), v.NewLabel()}
 
-	v.Mark(loop)
-	v.FailZero(v.Call(unix.SYS_RECVMSG, "recvmsg", v.Input(stage.HostInput), message, program.Named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")), unix.ESRCH)
-	calls := deputyCalls(area, fd)
-	labels := make([]program.Label, len(calls))
-	for i := range calls {
-		labels[i] = v.NewLabel()
-		v.JumpBelow(area, program.Int(i+1), labels[i])
-	}
-	v.ExitGroup(1)
+	calls := deputyCalls(serving.Area, serving.File)
+	labels := serving.Dispatch(v.Builder, len(calls))
 	for i, c := range calls {
 		v.Mark(labels[i])
 		op := v.Call(c.nr, c.name, c.args...)
@@ -147,8 +131,7 @@ func emitDeputy(v *visit) {
 		v.tell(errno).Then(done)
 	}
 	v.Mark(done)
-	v.Close(fd)
-	v.JumpBelow(zero, program.Int(1), loop)
+	serving.Again(v.Builder)
 }
 
 // tell tells how a call ended.

@@ -279,7 +279,11 @@ func (a *applier) fileMeta(fd int, hdr *tar.Header) error {
 	if err := a.xattrs(hdr, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(fd, a.mode(hdr)); err != nil {
+	mode := a.mode(hdr)
+	if a.givenOwner(hdr) {
+		mode &^= unix.S_ISUID | unix.S_ISGID // set when it is given away: they were the caller's until then, and for good if no name of it is left
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
 	at, mt := times(hdr)

@@ -53,7 +53,7 @@ func (c *copier) copyAny(ctx context.Context, d ocispec.Descriptor, depth int) (
 	case isIndex(d.MediaType):
 		return c.copyIndex(ctx, d, depth)
 	}
-	return false, because(ErrMediaType, "%s", clip(d.MediaType))
+	return false, because(ErrMediaType, "%s", shown(d.MediaType))
 }
 
 func (c *copier) copyIndex(ctx context.Context, d ocispec.Descriptor, depth int) (found bool, err error) {

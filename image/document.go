@@ -1,10 +1,7 @@
 package image
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -116,7 +113,7 @@ func checkDocument(data []byte, mediaType, must string, not ...string) error {
 		return err
 	}
 	if _, ok := keys[must]; !ok {
-		return because(ErrDocument, "no %q, which %s has", must, clip(mediaType))
+		return because(ErrDocument, "no %q, which %s has", must, shown(mediaType))
 	}
 	known := append([]string{must, "mediaType", "schemaVersion", "config", "layers", "manifests", "subject", "annotations", "artifactType"}, not...)
 	for k := range keys {
@@ -134,13 +131,13 @@ func checkDocument(data []byte, mediaType, must string, not ...string) error {
 	var own string
 	if raw, ok := keys["mediaType"]; ok {
 		if err := json.Unmarshal(raw, &own); err != nil || own != "" && own != mediaType {
-			return because(ErrDocument, "it was announced as %s and calls itself %s", clip(mediaType), clip(string(raw)))
+			return because(ErrDocument, "it was announced as %s and calls itself %s", shown(mediaType), shown(string(raw)))
 		}
 	}
 	return nil
 }
 
-// topKeys returns the members of the outermost object, after a look at all objects for keys that occur twice.
+// topKeys returns the members of the outermost object, after a look at the whole for what noDuplicates refuses.
 func topKeys(data []byte) (map[string]json.RawMessage, error) {
 	if err := noDuplicates(data); err != nil {
 		return nil, err
@@ -153,46 +150,4 @@ func topKeys(data []byte) (map[string]json.RawMessage, error) {
 		return nil, because(ErrDocument, "it is no JSON object")
 	}
 	return keys, nil
-}
-
-// noDuplicates refuses objects with a key twice: which one counts is up to the reader.
-func noDuplicates(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.UseNumber()
-	type level struct {
-		keys map[string]bool // nil in an array
-		want bool            // a key comes next
-	}
-	var open []level
-	for {
-		tok, err := d.Token()
-		if errors.Is(err, io.EOF) && len(open) == 0 {
-			return nil
-		}
-		if err != nil {
-			return because(ErrDocument, "%v", err)
-		}
-		if n := len(open); n > 0 && open[n-1].keys != nil && open[n-1].want {
-			if key, ok := tok.(string); ok {
-				if open[n-1].keys[key] {
-					return because(ErrDocument, "key %q twice", clip(key))
-				}
-				open[n-1].keys[key], open[n-1].want = true, false
-				continue
-			}
-		}
-		switch tok {
-		case json.Delim('{'):
-			open = append(open, level{keys: map[string]bool{}, want: true})
-			continue
-		case json.Delim('['):
-			open = append(open, level{})
-			continue
-		case json.Delim('}'), json.Delim(']'):
-			open = open[:len(open)-1]
-		}
-		if n := len(open); n > 0 {
-			open[n-1].want = true
-		}
-	}
 }

@@ -40,10 +40,21 @@ func TestParseDocuments(t *testing.T) {
 		"other digest":   edit(manifestText, someDigest, "md5:d41d8cd98f00b204e9800998ecf8427e"),
 		"upper case":     edit(manifestText, someDigest, strings.ToUpper(someDigest)),
 		"long type":      edit(manifestText, "image.layer.v1.tar", strings.Repeat("x", 300)),
+		"deep":           edit(manifestText, `"layers"`, `"x":`+strings.Repeat(`{"":`, 1000)+"0"+strings.Repeat("}", 1000)+`,"layers"`),
+		"deep arrays":    edit(manifestText, `"layers"`, `"x":`+strings.Repeat("[", 1000)+strings.Repeat("]", 1000)+`,"layers"`),
+		"wide":           edit(manifestText, `"layers"`, `"x":[0`+strings.Repeat(",{}", maxDocValues)+`],"layers"`),
 		"many layers":    edit(manifestText, `"layers":[`, `"layers":[`+strings.Repeat(`{"mediaType":"x","digest":"`+someDigest+`","size":3},`, 500)),
 	} {
 		if m, err := parseManifest([]byte(text), ocispec.MediaTypeImageManifest); !errors.Is(err, ErrDocument) {
 			t.Errorf("%s: %+v, %v", name, m, err)
+		}
+	}
+	for name, text := range map[string]string{
+		"deep": edit(manifestText, `"layers"`, `"x":`+strings.Repeat(`[{"":`, 498)+"0"+strings.Repeat("}]", 498)+`,"layers"`),
+		"wide": edit(manifestText, `"layers"`, `"x":[0`+strings.Repeat(",{}", maxDocValues-20)+`],"layers"`),
+	} {
+		if _, err := parseManifest([]byte(text), ocispec.MediaTypeImageManifest); err != nil {
+			t.Errorf("%s, within the bounds: %v", name, err)
 		}
 	}
 	for name, text := range map[string]string{

@@ -118,15 +118,11 @@ func (p *partial) reset() error {
 	return err
 }
 
-// receive reads to the end of the blob. A connection over which nothing comes for a minute is given up.
+// receive reads to the end of the blob. The transport gives up a connection over which nothing comes.
 func (p *partial) receive(ctx context.Context, d ocispec.Descriptor, tell func(int64), fetch fetchFrom) error {
 	if p.n == d.Size {
 		return nil
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stalled := time.AfterFunc(headerTimeout+stallTimeout, func() { cancel(errStalled) })
-	defer stalled.Stop()
 	body, granted, err := fetch(ctx, p.n)
 	if err != nil {
 		return err
@@ -140,7 +136,6 @@ func (p *partial) receive(ctx context.Context, d ocispec.Descriptor, tell func(i
 	buf := make([]byte, blobBuffer)
 	for {
 		n, err := body.Read(buf)
-		stalled.Reset(stallTimeout)
 		if p.n+int64(n) > d.Size {
 			return because(ErrSize, "more than %d bytes", d.Size)
 		}
@@ -167,8 +162,6 @@ func (p *partial) receive(ctx context.Context, d ocispec.Descriptor, tell func(i
 	}
 	return nil
 }
-
-var errStalled = errors.New("the registry sends nothing any more")
 
 // enterPartial makes a complete download a blob. One with another digest is thrown away.
 func (s *Store) enterPartial(p *partial, d ocispec.Descriptor) error {

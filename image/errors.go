@@ -58,8 +58,8 @@ type notFound struct{}
 func (*notFound) Error() string        { return "not found" }
 func (*notFound) Is(target error) bool { return target == fs.ErrNotExist }
 
-// Error is an operation of this package that failed: what was done, on what, why not, and what helps. The names in it may
-// come from a hostile image; they are quoted.
+// Error is an operation of this package that failed: what was done, on what, why not, and what helps. Names and texts in it may
+// come from a hostile image or registry; they are quoted, and control characters escaped.
 type Error struct {
 	Op     string        // "unpack", "open store"
 	Object string        // image, file or directory; may be empty
@@ -73,15 +73,15 @@ func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("image: " + e.Op)
 	if e.Object != "" {
-		b.WriteString(" " + clip(e.Object))
+		b.WriteString(" " + shown(e.Object))
 	}
 	if e.Layer != "" {
-		b.WriteString(": layer " + clip(e.Layer.String()))
+		b.WriteString(": layer " + shown(e.Layer.String()))
 	}
 	if e.Entry != "" {
 		b.WriteString(": entry " + strconv.Quote(clip(e.Entry)))
 	}
-	b.WriteString(": " + e.Err.Error())
+	b.WriteString(": " + printableLines(e.Err.Error()))
 	if e.Remedy != "" {
 		b.WriteString("; " + e.Remedy)
 	}

@@ -52,7 +52,7 @@ func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOpt
 	m := &mark{}
 	for i, l := range info.Layers {
 		if !isLayer(l.MediaType) {
-			return nil, layerError(l.Digest, because(ErrMediaType, "%s", clip(l.MediaType)))
+			return nil, layerError(l.Digest, because(ErrMediaType, "%s", shown(l.MediaType)))
 		}
 		if err := s.extractLayer(ctx, l, digest.Digest(info.Config.DiffIDs[i]), dir, b, m); err != nil {
 			if ctx.Err() != nil {

@@ -338,7 +338,7 @@ func (s *Store) inspectImage(img Image, platform *ocispec.Platform) (_ *Info, er
 		return nil, err
 	}
 	if !isConfig(m.Config.MediaType) {
-		return nil, because(ErrMediaType, "the config is %s: it is an artifact, not an image", clip(m.Config.MediaType))
+		return nil, because(ErrMediaType, "the config is %s: it is an artifact, not an image", shown(m.Config.MediaType))
 	}
 	data, err := s.readBlob(m.Config, maxConfig)
 	if err != nil {
@@ -366,7 +366,7 @@ func (s *Store) choose(d ocispec.Descriptor, want ocispec.Platform, depth int) (
 	case isManifest(d.MediaType):
 		return d, nil
 	case !isIndex(d.MediaType):
-		return d, because(ErrMediaType, "%s", clip(d.MediaType))
+		return d, because(ErrMediaType, "%s", shown(d.MediaType))
 	case depth > maxNested:
 		return d, because(ErrDocument, "indexes in indexes, more than %d deep", maxNested)
 	}
@@ -391,7 +391,7 @@ func platformList(list []ocispec.Descriptor) string {
 	if len(all) == 0 {
 		return "none that it names"
 	}
-	return clip(strings.Join(all, ", "))
+	return shown(strings.Join(all, ", "))
 }
 
 // notExist reports a missing file.

@@ -52,14 +52,14 @@ func (s *Store) LoadLayout(ctx context.Context, dir string, o LoadOptions) ([]Im
 func openRegular(root *os.Root, name string) (io.ReadCloser, int64, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO must not make it wait
 	if notExist(err) {
-		return nil, 0, because(ErrNotFound, "%s", clip(name))
+		return nil, 0, because(ErrNotFound, "%s", shown(name))
 	}
 	if err != nil {
 		return nil, 0, err
 	}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
-		err = because(ErrDocument, "%s is no regular file", clip(name))
+		err = because(ErrDocument, "%s is no regular file", shown(name))
 	}
 	if err != nil {
 		f.Close()
@@ -297,7 +297,7 @@ func (a *archive) find(name string) (*blobWriter, bool) {
 func (a *archive) open(name string) (io.ReadCloser, int64, error) {
 	w, ok := a.find(name)
 	if !ok {
-		return nil, 0, because(ErrNotFound, "%s", clip(name))
+		return nil, 0, because(ErrNotFound, "%s", shown(name))
 	}
 	if w.f == nil {
 		f, err := os.Open(a.s.blobPath(w.digest()))
@@ -403,7 +403,7 @@ func (a *archive) dockerImage(l *layout, e dockerEntry) (d ocispec.Descriptor, e
 func (a *archive) dockerLayer(name, diffID string) (d ocispec.Descriptor, err error) {
 	w, ok := a.find(name)
 	if !ok {
-		return d, because(ErrNotFound, "layer %s", clip(name))
+		return d, because(ErrNotFound, "layer %s", shown(name))
 	}
 	d = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: w.digest(), Size: w.size}
 	f, _, err := a.open(name)

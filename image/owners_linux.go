@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -15,8 +16,8 @@ import (
 
 // gift is what a file gets when its layer is complete: until then it is the caller's, who makes further names of it and files in it.
 type gift struct {
-	path     string   // the last one by which it was named
-	links    []string // further names, of hard links
+	path     string   // the last one by which an entry made it
+	links    []string // further ones
 	uid, gid uint32
 	mode     uint32
 	xattrs   map[string]string
@@ -33,17 +34,22 @@ func (a *applier) givenXattr(name string) bool {
 	return a.giver != nil && (name == xattrCaps || strings.HasPrefix(name, "system.posix_acl_"))
 }
 
+// givenOwner says that the file is to belong to another than the caller.
+func (a *applier) givenOwner(hdr *tar.Header) bool {
+	return a.giver != nil && (hdr.Uid != 0 || hdr.Gid != 0) && a.giver.has(hdr.Uid, hdr.Gid)
+}
+
 // noteGift remembers what the file at path is to get.
 func (a *applier) noteGift(hdr *tar.Header, path string) error {
-	if a.giver == nil || hdr.Typeflag == tar.TypeLink && len(a.gifts) == 0 {
+	if a.giver == nil {
 		return nil
 	}
 	if hdr.Typeflag == tar.TypeLink {
 		return a.noteLink(path)
 	}
-	g := gift{uid: uint32(hdr.Uid), gid: uint32(hdr.Gid), mode: a.mode(hdr), dir: hdr.Typeflag == tar.TypeDir}
-	if !a.giver.has(hdr.Uid, hdr.Gid) {
-		g.uid, g.gid = 0, 0
+	g := gift{mode: a.mode(hdr), dir: hdr.Typeflag == tar.TypeDir}
+	if a.givenOwner(hdr) {
+		g.uid, g.gid = uint32(hdr.Uid), uint32(hdr.Gid)
 	}
 	size := len(path) + 192
 	for k, v := range hdr.PAXRecords {
@@ -58,23 +64,40 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 	if len(a.gifts) == 0 && g.none() {
 		return nil
 	}
-	id, err := a.inodeAt(path)
-	if err == unix.ENOENT {
+	id, name, err := a.entryInode(path)
+	if errors.Is(err, unix.ENOENT) {
 		return nil // a device that was left out
 	}
 	if err != nil {
-		return sysErr("fstatat", err)
+		return err
 	}
-	g.path = path
+	g.path = name
 	return a.addGift(id, g, size)
 }
 
-// inodeAt looks at what an entry has made.
-func (a *applier) inodeAt(path string) (inode, error) {
+// noteLink remembers another name of a file that is to be given away: what an entry made may be reached by none but this in the end.
+func (a *applier) noteLink(path string) error {
+	if len(a.gifts) == 0 {
+		return nil
+	}
+	id, name, err := a.entryInode(path)
+	if err != nil {
+		return err
+	}
+	g, ok := a.gifts[id]
+	if !ok || g.path == name || len(g.links) > 0 && g.links[len(g.links)-1] == name {
+		return nil
+	}
+	g.links = append(g.links, name)
+	return a.addGift(id, g, len(name)+32)
+}
+
+// entryInode finds what an entry made, and the name by which it is found also when symbolic links on the way there are others later.
+func (a *applier) entryInode(path string) (inode, string, error) {
 	parent, base := splitPath(path)
 	at, err := a.t.lookup(parent)
 	if err != nil {
-		return inode{}, err
+		return inode{}, "", sysErr("openat2", err)
 	}
 	var st unix.Stat_t
 	if path == "" {
@@ -82,25 +105,35 @@ func (a *applier) inodeAt(path string) (inode, error) {
 	} else {
 		err = unix.Fstatat(at, base, &st, unix.AT_SYMLINK_NOFOLLOW)
 	}
-	return inodeOf(&st), err
+	if err != nil {
+		return inode{}, "", sysErr("fstatat", err)
+	}
+	if parent == "" {
+		return inodeOf(&st), path, nil
+	}
+	root, err := linkOf(a.t.root)
+	if err != nil {
+		return inode{}, "", err
+	}
+	if real := nameBelow(root, at, parent) + "/" + base; len(real) < maxPath {
+		path = real
+	}
+	return inodeOf(&st), path, nil
 }
 
-// noteLink remembers a further name of a file that is given away: the first may be gone then.
-func (a *applier) noteLink(path string) error {
-	id, err := a.inodeAt(path)
-	if err != nil {
-		return sysErr("fstatat", err)
+// linkOf is the name of an open file.
+func linkOf(fd int) (string, error) { return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)) }
+
+// nameBelow is the name of an open file beneath the root, or path where that is too long.
+func nameBelow(root string, fd int, path string) string {
+	real, err := linkOf(fd)
+	if real == root {
+		return ""
 	}
-	g, ok := a.gifts[id]
-	if !ok {
-		return nil
+	if inside, ok := strings.CutPrefix(real, root+"/"); err == nil && ok {
+		return inside
 	}
-	if err := a.notes.grow(len(path) + 32); err != nil {
-		return err
-	}
-	g.links = append(g.links, path)
-	a.gifts[id] = g
-	return nil
+	return path
 }
 
 // none says that there is nothing to give.
@@ -131,31 +164,26 @@ func (a *applier) giveFiles() error {
 		if g.dir {
 			continue
 		}
-		if err := a.giveFile(id, g); err != nil {
-			return &Error{Op: "give away", Entry: g.path, Err: err}
+		for _, name := range append(g.links, g.path) {
+			done, err := a.giveFile(id, g, name)
+			if err != nil {
+				return &Error{Op: "give away", Entry: name, Err: err}
+			}
+			if done {
+				break
+			}
 		}
 	}
 	return nil
 }
 
-func (a *applier) giveFile(id inode, g gift) error {
-	found, err := a.giveNamed(g.path, id, g)
-	for _, path := range g.links {
-		if found || err != nil {
-			break
-		}
-		found, err = a.giveNamed(path, id, g)
-	}
-	return err
-}
-
-// giveNamed reports whether the file was at path; a later entry may have taken its place.
-func (a *applier) giveNamed(path string, id inode, g gift) (bool, error) {
-	fd, err := a.t.resolve(path, unix.O_PATH|unix.O_NOFOLLOW)
+// giveFile reports whether the file was found there.
+func (a *applier) giveFile(id inode, g gift, name string) (bool, error) {
+	fd, err := a.t.resolve(name, unix.O_PATH|unix.O_NOFOLLOW)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
-		return false, nil
+		return false, nil // a later entry took its place
 	default:
 		return false, sysErr("openat2", err)
 	}
@@ -167,10 +195,11 @@ func (a *applier) giveNamed(path string, id inode, g gift) (bool, error) {
 	if inodeOf(&st) != id || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return false, nil
 	}
-	return true, a.giveFD(fd, &st, g)
+	return true, a.giveOpen(fd, &st, g)
 }
 
-func (a *applier) giveFD(fd int, st *unix.Stat_t, g gift) error {
+// giveOpen gives away a file that is open with O_PATH.
+func (a *applier) giveOpen(fd int, st *unix.Stat_t, g gift) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		a.mark.Xattrs += int64(len(g.xattrs)) // fsetxattr(2) takes no descriptor of O_PATH, and others cannot be had safely of what is no regular file
 		g.xattrs = nil
@@ -237,7 +266,7 @@ func (a *applier) realPaths() error {
 	if len(a.gifts) == 0 {
 		return nil
 	}
-	root, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(a.t.root))
+	root, err := linkOf(a.t.root)
 	if err != nil {
 		return err
 	}
@@ -272,14 +301,7 @@ func (a *applier) realPath(root, path string) (string, error) {
 		return "", sysErr("openat2", err)
 	}
 	defer unix.Close(fd)
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return path, nil
-	}
-	if inside, ok := strings.CutPrefix(real, root+"/"); ok {
-		return inside, nil
-	}
-	return path, nil
+	return nameBelow(root, fd, path), nil
 }
 
 // reclaim makes everything below dir the caller's again, to whichever subordinate id it belongs, so that it can be removed.

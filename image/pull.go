@@ -27,6 +27,7 @@ type PullOptions struct {
 // tried again and go on where they were, also those of a program that was killed. When ctx ends, Pull ends at
 // once, and leaves blobs that are whole, which the next one uses or [Store.GC] removes.
 //
+// A registry that sends nothing for a minute, two before an answer begins, is given up; that error matches [os.ErrDeadlineExceeded].
 // Errors match [ErrNotFound], [ErrUnauthorized], [ErrRateLimit], [ErrPlatform], [ErrDigest] and others of this package, or those of the
 // network.
 func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, error) {
@@ -107,7 +108,7 @@ func (s *session) resolve(ctx context.Context, ref Reference) (d ocispec.Descrip
 		return d, because(ErrDigest, "the registry answers %s", d.Digest)
 	}
 	if !isManifest(d.MediaType) && !isIndex(d.MediaType) {
-		return d, because(ErrMediaType, "%s", clip(d.MediaType))
+		return d, because(ErrMediaType, "%s", shown(d.MediaType))
 	}
 	return d, nil
 }

@@ -226,7 +226,7 @@ func isHex(s string) bool {
 	return only(s, func(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' })
 }
 
-func quoteShort(s string) string { return "\"" + clip(strings.ToValidUTF8(s, "?")) + "\"" }
+func quoteShort(s string) string { return "\"" + shown(strings.ToValidUTF8(s, "?")) + "\"" }
 
 // ParseDigest reads a digest of the form sha256:<64 hexadecimal digits>, the only algorithm of the store. Nothing else
 // ever becomes the name of a file. Errors match [ErrDocument].

@@ -166,7 +166,7 @@ func (s *session) referrers(ctx context.Context, d ocispec.Descriptor) (out []oc
 			err = checkDescriptor(r)
 		}
 		if err == nil && !isManifest(r.MediaType) && !isIndex(r.MediaType) {
-			err = because(ErrMediaType, "%s refers to the image", clip(r.MediaType))
+			err = because(ErrMediaType, "%s refers to the image", shown(r.MediaType))
 		}
 	}
 	return out, err

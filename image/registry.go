@@ -50,6 +50,8 @@ type RegistryOptions struct {
 	Attempts int
 	// Transport performs requests instead of one that honours $HTTPS_PROXY and its kin. With it, TLS is not used.
 	Transport http.RoundTripper
+
+	stall time.Duration // instead of stallTimeout
 }
 
 // Times of conversation with a registry.
@@ -93,7 +95,12 @@ type session struct {
 }
 
 func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) (*session, error) {
-	base, done := o.transport()
+	plain, done := o.transport()
+	stall := o.stall
+	if stall == 0 {
+		stall = stallTimeout
+	}
+	base := stallTransport{base: plain, header: 2 * stall, body: stall}
 	s := &session{attempts: o.attempts(), close: done}
 	credential, err := o.credential()
 	if err != nil {
@@ -188,6 +195,7 @@ const remedyLogin = "log in with docker login, or set RegistryOptions.Credential
 
 // registryError translates what registries answer.
 func registryError(err error) error {
+	err = foreign(err)
 	var resp *errcode.ErrorResponse
 	switch {
 	case err == nil:

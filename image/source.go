@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -65,9 +66,20 @@ func (r Source) Describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 	}
 	d, err := r.describe(ctx, env)
 	if err != nil {
-		return nil, fail("describe", r.name, err)
+		return nil, r.remedy(fail("describe", r.name, err))
 	}
 	return d, nil
+}
+
+// remedy says what to do about an image that the store does not have.
+func (r Source) remedy(err error) error {
+	var e *Error
+	if _, gerr := r.store.get(r.name); !errors.Is(gerr, ErrNotFound) || !errors.As(err, &e) || e.Remedy != "" {
+		return err
+	}
+	told := *e
+	told.Remedy = "fetch the image into the store with Store.Pull, or bring it in with Store.Load"
+	return &told
 }
 
 func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Description, error) {

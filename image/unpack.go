@@ -114,7 +114,7 @@ func (s *Store) unpack(ctx context.Context, name string, o UnpackOptions) (*Unpa
 func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*Unpacked, error) {
 	for _, l := range info.Layers {
 		if !isLayer(l.MediaType) {
-			return nil, &Error{Op: "unpack", Object: info.Name, Layer: l.Digest, Err: because(ErrMediaType, "%s", clip(l.MediaType))}
+			return nil, &Error{Op: "unpack", Object: info.Name, Layer: l.Digest, Err: because(ErrMediaType, "%s", shown(l.MediaType))}
 		}
 	}
 	marks, keys, err := s.unpackLayers(ctx, info, o)

@@ -198,23 +198,13 @@ func ownersProgram() (*program.Program, error) {
 	b.Setresgid(0)
 	b.Setresuid(0)
 	b.Step("change", "owners")
-	area := b.Words(make([]uint64, ownersSize/8)...)
-	control := b.Words(0, 0, 0, 0)
-	hdr := binary.NativeEndian.AppendUint64(make([]byte, 24, 56), 1)
-	hdr = append(hdr, make([]byte, 24)...)
-	hdr[40] = 24 // what a message with one descriptor takes
-	hdr = append(hdr, make([]byte, 8)...)
-	iov := binary.NativeEndian.AppendUint64(make([]byte, 8, 16), ownersSize)
-	message := program.Bytes(hdr, "{...}").With(16, program.Bytes(iov, "").With(0, area.Addr())).With(32, control.Addr())
-	fd := (control + 2).HalfShown(0, "<file>")
-	zero := b.Words(0)
-	loop, refused, done, over := b.NewLabel(), b.NewLabel(), b.NewLabel(), b.NewLabel()
+	serving := stage.EmitServing(b, ownersSize, "<file>")
+	area, fd := serving.Area, serving.File
+	refused, done, over := b.NewLabel(), b.NewLabel(), b.NewLabel()
 	tell := func(tag uint64) program.OpRef {
 		msg := binary.NativeEndian.AppendUint64(make([]byte, 0, stage.MessageSize), tag)
 		return b.Call(unix.SYS_WRITE, "write", b.Input(stage.HostInput), program.Bytes(msg[:stage.MessageSize], "answer"), program.Int(stage.MessageSize))
 	}
-	b.Mark(loop)
-	b.FailZero(b.Call(unix.SYS_RECVMSG, "recvmsg", b.Input(stage.HostInput), message, program.Named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")), unix.ESRCH)
 	name, value := (area + ownersHead/8).AddrShown("name"), (area + (ownersHead+ownersName)/8).AddrShown("value")
 	first, second, none := (area + 1).Value(), (area + 2).Value(), program.Int(0)
 	empty := program.Bytes([]byte{0}, `""`)
@@ -225,12 +215,7 @@ func ownersProgram() (*program.Program, error) {
 		ownersChmod:    func() program.OpRef { return b.Call(unix.SYS_FCHMOD, "fchmod", fd, first) },
 		ownersSetxattr: func() program.OpRef { return b.Call(unix.SYS_FSETXATTR, "fsetxattr", fd, name, value, first, none) },
 	}
-	labels := make([]program.Label, len(calls))
-	for i := range calls {
-		labels[i] = b.NewLabel()
-		b.JumpBelow(area, program.Int(i+1), labels[i])
-	}
-	b.ExitGroup(1)
+	labels := serving.Dispatch(b, len(calls))
 	for i, call := range calls {
 		b.Mark(labels[i])
 		call().IgnoreTo(refused, unix.EPERM, unix.EINVAL, unix.ENOTSUP).Then(done)
@@ -240,7 +225,6 @@ func ownersProgram() (*program.Program, error) {
 	b.Mark(done)
 	tell(tagOwnersDone).Then(over)
 	b.Mark(over)
-	b.Close(fd)
-	b.JumpBelow(zero, program.Int(1), loop)
+	serving.Again(b)
 	return b.Build()
 }
