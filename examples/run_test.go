@@ -182,6 +182,20 @@ func interrupt(t *testing.T, cmd *exec.Cmd, signals ...syscall.Signal) (int, str
 		_ = cmd.Process.Signal(s)
 		time.Sleep(100 * time.Millisecond)
 	}
+	ended := make(chan struct{})
+	defer close(ended)
+	if last := len(signals) - 1; last > 0 {
+		go func() { // two that come before the first is handled are one
+			for {
+				select {
+				case <-ended:
+					return
+				case <-time.After(time.Second):
+					_ = cmd.Process.Signal(signals[last])
+				}
+			}
+		}()
+	}
 	for {
 		n, err := out.Read(buf)
 		text += string(buf[:n])
