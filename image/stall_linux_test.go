@@ -84,13 +84,16 @@ func TestRegistryTextsShown(t *testing.T) {
 	h := &shelf{s: openStore(t, Options{})}
 	status := 0
 	h.before = func(w http.ResponseWriter, r *http.Request) bool {
-		w.Header().Set("Content-Type", "application/x\x1b[2J")
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+		if status == http.StatusOK {
+			w.Header().Set("Content-Type", "application/x\x1b[2J")
+		}
 		w.Header().Set("Docker-Content-Digest", someDigest)
 		w.Header().Set("Content-Length", "5")
 		if r.Method == http.MethodHead {
 			return true
 		}
-		text := `{"errors":[{"code":"A\u001b[2J","message":"x\u001b]0;pwn\u0007\u009b2J\nroot login ok\u202e` + strings.Repeat("long", 5000) + `","detail":"\u001b\r"}]}`
+		text := `{"errors":[{"code":"A\u001b[2J","message":"x\u001b]0;pwn\u0007\u009b2J\nroot login ok\u202e` + strings.Repeat("long", 1000) + `","detail":"\u001b\r"}]}`
 		w.Header().Set("Content-Length", fmt.Sprint(len(text)))
 		w.WriteHeader(status)
 		fmt.Fprint(w, text)
@@ -98,7 +101,7 @@ func TestRegistryTextsShown(t *testing.T) {
 	}
 	name := strings.TrimSuffix(h.serve(t), ":1")
 	s := openStore(t, Options{})
-	for _, status = range []int{http.StatusForbidden, http.StatusNotFound, http.StatusTeapot} {
+	for _, status = range []int{http.StatusOK, http.StatusForbidden, http.StatusNotFound, http.StatusTeapot} {
 		_, err := s.Pull(context.Background(), name, PullOptions{RegistryOptions: RegistryOptions{PlainHTTP: true, Anonymous: true, Attempts: 1}})
 		for e := err; e != nil; e = errors.Unwrap(e) {
 			if _, ok := e.(foreignError); ok {
