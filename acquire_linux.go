@@ -60,6 +60,7 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 		}
 		r.fds["template"] = fd
 	}
+	r.takeNetwork()
 	if err := r.planDetach(); err != nil {
 		return err
 	}
@@ -86,6 +87,7 @@ func (r *running) plan(ctx context.Context) error {
 		return err
 	}
 	r.undo.add(desc.Close)
+	r.m.ownNet = r.mayTakeNetwork(priv)
 	for _, n := range desc.Notes {
 		r.note(Measure{Name: "root filesystem", Status: Unavailable, Reason: n})
 	}

@@ -151,6 +151,9 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
+	if r.m.ownNet {
+		stage.SpareNetwork()
+	}
 	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()
 	}
