@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"rootfs":     {"internal/linux", "internal/program"},
 	// Devices by name, for who asks for them: no other package links it.
 	"rootfs/cdi": {"rootfs"},
-	"netns":      {"internal/journal"},
+	"netns":      {"internal/journal", "internal/program", "internal/stage"},
 	// Networks made by other programs, for who has them: netns does not link it.
 	"netns/cni": {"internal/journal", "netns"},
 	// Encryption between hosts, for who wants it.
@@ -55,7 +55,8 @@ var mayImport = map[string][]string{
 	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
-	"internal/nettest": {".", "cgroups", "image", "namespaces", "netns", "netns/cni", "rootfs"},
+	"internal/nettest":          {".", "cgroups", "image", "namespaces", "netns", "netns/cni", "rootfs"},
+	"internal/nettest/rootless": {"netns"},
 	// Tests of containers and images: neither package knows the other.
 	"internal/imagetest": {".", "image", "namespaces", "rootfs"},
 	// For the tests of embedders.
@@ -88,6 +89,12 @@ var imageModules = map[string]string{
 	"github.com/klauspost/compress":        "gzip faster than the standard library's, and zstd, which that lacks",
 	"golang.org/x/sync":                    "layers side by side, within a bound of memory",
 	"oras.land/oras-go/v2":                 "the conversation with registries: tokens, credential helpers, uploads",
+}
+
+// cdiModules are linked by who uses devices by name, and by nobody else.
+var cdiModules = map[string]string{
+	"sigs.k8s.io/yaml":   "descriptions of devices in YAML, as vendors write them",
+	"go.yaml.in/yaml/v2": "by sigs.k8s.io/yaml",
 }
 
 // toolModules are imported by generators and tests only. They stand in go.mod, and nobody links them.
@@ -166,6 +173,9 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" && (dir == "image" || dir == "internal/imagetest") {
 			m = moduleOf(imported, imageModules)
 		}
+		if m == "" && dir == "rootfs/cdi" {
+			m = moduleOf(imported, cdiModules)
+		}
 		if m == "" && (test || strings.Contains(dir, "/gen")) {
 			m = moduleOf(imported, toolModules)
 		}
@@ -198,7 +208,7 @@ func TestModules(t *testing.T) {
 	}
 	n := 0
 	known := map[string]bool{}
-	for _, list := range []map[string]string{modules, imageModules, netModules, toolModules} {
+	for _, list := range []map[string]string{modules, imageModules, netModules, cdiModules, toolModules} {
 		for name := range list {
 			known[name] = true
 		}

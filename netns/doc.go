@@ -47,8 +47,8 @@
 //
 // In nftables a packet has to pass the chains of all tables, and one that drops it is final. Docker sets the policy of its
 // chain FORWARD to drop, firewalld and ufw may do so as well. Then packets of these networks are dropped too, and no rule of
-// ours can change that without touching theirs. [Bridge.Obstacles] finds such chains; it is not
-// called by itself, for it has to look at the rules of all other programs. Where bridges hand packets to these rules (br_netfilter, which Docker
+// ours can change that without touching theirs. Attaching looks for such chains: [Connection.Obstacles] has them, and a caisson.Container has them
+// in its Isolation and its log. Where bridges hand packets to these rules (br_netfilter, which Docker
 // switches on), neighbours are cut off from each other as well. What lets packets pass is then a rule in the other
 // program's own place: "iptables -I DOCKER-USER -i cs-web -j ACCEPT" and the same with -o, a trusted zone of
 // firewalld that holds the bridge, "ufw route allow in on cs-web".
@@ -63,7 +63,7 @@
 //
 // # Privileges
 //
-// A [Pasta] needs no privilege. Other networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
+// A [Pasta] needs no privilege, and an ordinary user has namespaces ([New]) and sockets in them ([Namespace.Dial]). Other networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
 // namespace has both in the network namespaces made in it. Linux 5.14, nf_tables with inet, nat and fib, bridge, veth. On other systems every function answers
 // an error that matches [ErrUnsupported].
 package netns
