@@ -27,9 +27,6 @@ type inode struct{ dev, ino uint64 }
 
 func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 
-// maxGiftBytes bounds what gifts take in memory.
-const maxGiftBytes = 32 << 20
-
 // givenXattr says that an attribute names ids, or holds for a user namespace, so that it must be set in the right one.
 func (a *applier) givenXattr(name string) bool {
 	return a.giver != nil && (name == xattrCaps || strings.HasPrefix(name, "system.posix_acl_"))
@@ -87,8 +84,8 @@ func (a *applier) addGift(id inode, g gift, size int) error {
 		delete(a.gifts, id)
 		return nil
 	}
-	if a.giftBytes += size; a.giftBytes > maxGiftBytes {
-		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
+	if err := a.notes.grow(size); err != nil {
+		return err
 	}
 	if a.gifts == nil {
 		a.gifts = map[inode]gift{}
