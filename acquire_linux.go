@@ -60,6 +60,7 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 		}
 		r.fds["template"] = fd
 	}
+	r.takeNetwork()
 	if err := r.planDetach(); err != nil {
 		return err
 	}
@@ -86,6 +87,7 @@ func (r *running) plan(ctx context.Context) error {
 		return err
 	}
 	r.undo.add(desc.Close)
+	r.m.ownNet = r.mayTakeNetwork(priv)
 	for _, n := range desc.Notes {
 		r.note(Measure{Name: "root filesystem", Status: Unavailable, Reason: n})
 	}
@@ -331,7 +333,8 @@ func (r *running) become(u rootfs.User) error {
 	_, uok := namespaces.ToHost(r.maps.UID, u.UID)
 	_, gok := namespaces.ToHost(r.maps.GID, u.GID)
 	if !uok || !gok {
-		return fmt.Errorf("%w: user %d:%d is not among the ids of the user namespace (%s)", ErrInvalid, u.UID, u.GID, describeMaps(r.maps))
+		err := fmt.Errorf("%w: user %d:%d is not among the ids of the user namespace (%s)", ErrInvalid, u.UID, u.GID, describeMaps(r.maps))
+		return &remedied{err, "name another user, or map more ids: subordinate ones (subuid(5)) for an ordinary user, WithIDMaps"}
 	}
 	r.m.user.Groups = slices.DeleteFunc(slices.Clone(r.m.user.Groups), func(g uint32) bool { _, ok := namespaces.ToHost(r.maps.GID, g); return !ok })
 	return nil

@@ -68,6 +68,7 @@ type machine struct {
 	newPID     bool
 	openat2    bool // the kernel has it
 	netUp      bool // a new network namespace: raise its loopback device
+	ownNet     bool // a new network namespace has been made by the host program, with its loopback device up (input "network namespace")
 	detach     *detachPlan
 	inside     bool   // a further process in a running container
 	nsFlags    uint64 // CLONE_NEW flags of the namespaces that are not the host program's
@@ -266,6 +267,11 @@ func (c *compiler) openSources() {
 func (c *compiler) enterNamespaces() {
 	c.joinWished()
 	flags := c.m.newNS
+	if c.m.ownNet {
+		flags &^= unix.CLONE_NEWNET
+		c.Step("enter", "a new "+inputNetwork)
+		c.Setns(c.Input(inputNetwork), unix.CLONE_NEWNET)
+	}
 	if t := flags & unix.CLONE_NEWTIME; t != 0 { // as long as the host's /proc is in sight
 		flags &^= t
 		c.Step("make namespaces", program.CloneFlagNames(t))
@@ -392,7 +398,7 @@ func (c *compiler) sendResult(tag uint64, fd program.OpRef) { stage.EmitPass(c.B
 
 // network raises the loopback device of a new network namespace and lets the host attach it.
 func (c *compiler) network() {
-	if c.m.netUp {
+	if c.m.netUp && !c.m.ownNet {
 		c.Step("raise", "loopback device")
 		s := c.Call(unix.SYS_SOCKET, "socket", program.Named(unix.AF_INET, "AF_INET"), program.Named(unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, "SOCK_DGRAM|SOCK_CLOEXEC"), program.Named(0, "IPPROTO_IP"))
 		ifr := make([]byte, 40)

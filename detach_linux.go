@@ -57,6 +57,9 @@ func (r *running) claim(ctx context.Context, stop bool) (err error) {
 	}
 	defer dir.Close()
 	e, err := dir.Create(s.id, func(e *state.Entry) error { return undoLeftover(ctx, e, nil) })
+	if errors.Is(err, ErrExists) {
+		return withRemedy("take another id, or end and remove the container that has this one (Load, Remove)", "state directory: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}

@@ -56,6 +56,9 @@
 // running until that recovery, which finds them by their cgroups; and with the host's pid namespace only the first
 // process ends so, the others with the cgroup.
 //
+// Between containers a program keeps the keeper, a few open files, and, for five seconds after the last of several starts by root, a network
+// namespace for the next one.
+//
 // [WithDetached] makes a container that outlives the program: [Load] finds it by its id, in this program or another, and
 // how it ended is known even if nobody was there. [Container.Close] then only lets go of it; [Container.Remove] ends and
 // removes it. [List] shows all of a user's.

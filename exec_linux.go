@@ -212,7 +212,8 @@ func (x *running) limitsIn(ctx context.Context, r *running) error {
 		return nil
 	case r.group == nil:
 		if !isZero(p.resources) {
-			return fmt.Errorf("%w: the container has no cgroup that a limit could be below", ErrUnsupported)
+			return &remedied{fmt.Errorf("%w: the container has no cgroup that a limit could be below", ErrUnsupported),
+				"start the container with a cgroup: as root, or where one is delegated (systemd-run --user --scope -p Delegate=yes)"}
 		}
 		x.limitEachCPU()
 		return nil

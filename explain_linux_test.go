@@ -613,9 +613,9 @@ start a new session
 since 6.15: clear file creation mask
 since 6.15: make writable layer
 since 6.15: make overlay of 1 layers
+enter a new network namespace
 enter an empty mount namespace
-make namespaces CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWNET
-raise loopback device
+make namespaces CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWIPC
 before 6.15: clear file creation mask
 before 6.15: make writable layer
 before 6.15: attach layers 1

@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},
-	"internal/testutil":            {"."},
+	"internal/testutil":            {".", "internal/stage"},
 	"internal/testutil/old":        {"internal/seccomp"},
 	// Benchmarks build the same container in C and as an OCI bundle, for which they compile the default filter.
 	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},

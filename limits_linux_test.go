@@ -77,6 +77,14 @@ func TestCPUTime(t *testing.T) {
 	}
 }
 
+// slow takes output when its writer has long ended.
+type slow struct{ buffer }
+
+func (s *slow) Write(b []byte) (int, error) {
+	time.Sleep(100 * time.Millisecond)
+	return s.buffer.Write(b)
+}
+
 func TestOutputLimit(t *testing.T) {
 	for name, opts := range map[string][]Option{
 		"discarded": {},
@@ -92,6 +100,14 @@ func TestOutputLimit(t *testing.T) {
 			}
 		})
 	}
+	t.Run("ended already", func(t *testing.T) {
+		noLeaks(t)
+		var out slow
+		r := result(t, WithCommand("/bin/echo", "0123456789abcdef"), WithStdout(&out), WithOutputLimit(10))
+		if r.Reason != ReasonOutputLimit || r.Success() {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("what is kept", func(t *testing.T) {
 		noLeaks(t)
 		var out buffer

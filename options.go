@@ -260,13 +260,14 @@ func WithID(id string) Option { return option(func(s *spec) { s.id = id }) }
 
 // WithMemory limits memory, in bytes, at least 128 KiB, and forbids swapping where the kernel counts swap. The smallest static
 // programs start under some 512 KiB, others need more. When the
-// limit is reached and nothing can be reclaimed, the OOM killer ends a process inside. Zero: no limit, the default.
+// limit is reached and nothing can be reclaimed, the OOM killer ends a process inside. Zero, the default, or [cgroups.Max], which is
+// -1: no limit.
 // Needs a cgroup that can be written.
 func WithMemory(bytes int64) ProcessOption {
 	return processOption(func(s *processSpec) { s.resources.Memory.Max = bytes })
 }
 
-// WithCPUs limits CPU time, in CPUs: 0.5 is half of one. Zero: no limit, the default. Needs a cgroup.
+// WithCPUs limits CPU time, in CPUs: 0.5 is half of one. Zero, the default, or [cgroups.Max], which is -1: no limit. Needs a cgroup.
 func WithCPUs(n float64) ProcessOption {
 	return processOption(func(s *processSpec) { s.resources.CPU.CPUs = n })
 }

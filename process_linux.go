@@ -151,6 +151,9 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
+	if r.m.ownNet {
+		stage.SpareNetwork()
+	}
 	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()
 	}
@@ -288,6 +291,8 @@ func (r *running) diskUsed(res *Result) {
 func (r *running) judge(res *Result, why Reason) {
 	oom, _ := res.OOMKills.Get()
 	switch {
+	case why == ReasonOutputLimit: // also of a command that had ended by itself before this was seen: some of its output is gone
+		res.Reason = why
 	case why != ReasonUnknown && (res.Signal == syscall.SIGKILL || why == ReasonStopped && res.Signal != 0 || res.Reason == ReasonUnknown):
 		res.Reason = why
 	case why != ReasonUnknown && why != ReasonStopped && !res.Success():

@@ -49,6 +49,7 @@ type running struct {
 	cgroup    int            // directory for CLONE_INTO_CGROUP, or -1
 	iso       Isolation
 
+	netFD   int // the input "network namespace", until the stage has it; 0: none
 	child   *stage.Child
 	adopted bool   // child is the second process of two
 	target  target // of a context that ends during the start
@@ -172,6 +173,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 		defer r.streams.closeChild()
 		err = r.launch()
 	}
+	r.leaveNetwork()
 	r.initEnd.launched(r.det != nil)
 	if cerr := endOf(ctx); cerr != nil && err != nil {
 		return nil, cerr

@@ -62,7 +62,9 @@ func TestCIStep(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(c.dir, "input"), []byte("ore\n"), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		shared(t, c)
+		if !c.root() {
+			shared(t, c)
+		}
 		r := c.run(t, "cistep", "cat input; sleep 0.2; echo metal >output; echo CI=$CI HOME=$HOME; pwd >&2")
 		r.want(t, 0, `^ +\d+\.\d{3}s  ore$`, `^ +\d+\.\d{3}s  CI=true HOME=/tmp$`, `s  /workspace$`)
 		if out, err := os.ReadFile(filepath.Join(c.dir, "output")); err != nil || string(out) != "metal\n" {

@@ -63,9 +63,33 @@ func subordinateIDs(uidFile, gidFile string, owners ...string) (ids SubIDs, err 
 			file = gidFile
 		}
 		return ids, &Error{Op: "look up subordinate ids of", Object: owners[0] + " in " + file, Err: ErrNoSubordinateIDs,
-			Remedy: "add a range that nobody else has: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 " + owners[0]}
+			Remedy: subIDRemedy(uidFile, gidFile, owners[0])}
 	}
 	return ids, nil
+}
+
+// subIDRemedy proposes a range that nobody has in either file.
+func subIDRemedy(uidFile, gidFile, owner string) string {
+	const size = 65536
+	first := uint64(100_000)
+	for _, path := range []string{uidFile, gidFile} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Split(strings.TrimSpace(line), ":")
+			if len(f) != 3 {
+				continue
+			}
+			from, err1 := strconv.ParseUint(f[1], 10, 32)
+			n, err2 := strconv.ParseUint(f[2], 10, 32)
+			if end := from + n; err1 == nil && err2 == nil && end > first && end+size < 1<<31 {
+				first = end
+			}
+		}
+	}
+	return fmt.Sprintf("add a range that nobody else has: usermod --add-subuids %d-%d --add-subgids %[1]d-%[2]d %[3]s", first, first+size-1, owner)
 }
 
 func readSubIDs(path string, owners []string) ([]SubIDRange, error) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // define returns the network as it is recorded, or records it with its defaults filled in.
@@ -34,12 +35,24 @@ func (c *BridgeConfig) define(s *store) (*netState, error) {
 		return n, errors.Join(err, n.free(s))
 	}
 	if n, err = c.resolve(s, h); err != nil {
-		return nil, &Error{Op: "define network", Object: c.Name, Err: err, Remedy: "choose another subnet or name"}
+		return nil, &Error{Op: "define network", Object: c.Name, Err: err, Remedy: resolveRemedy(err)}
 	}
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
 	return n, s.saveNetwork(n)
+}
+
+func resolveRemedy(err error) string {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return "ip link shows the devices of this machine"
+	case errors.Is(err, unix.EBUSY):
+		return "one network at a time uses a device"
+	case errors.Is(err, ErrExists), errors.Is(err, ErrConflict):
+		return "choose another subnet or name"
+	}
+	return ""
 }
 
 // resolve fills in the defaults and finds what is in the way.

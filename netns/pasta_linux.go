@@ -57,7 +57,7 @@ func (p *Pasta) find() (string, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", &Error{Op: "open", Object: "/dev/net/tun", Err: fmt.Errorf("%w: %w", ErrUnsupported, err),
-			Remedy: "pasta needs it: modprobe tun, chmod 0666 /dev/net/tun"}
+			Remedy: "pasta needs it: modprobe tun, chmod 0666 /dev/net/tun; or do without a network"}
 	}
 	return path, unix.Close(fd)
 }

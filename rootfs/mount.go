@@ -149,8 +149,10 @@ const (
 	MappedAll
 )
 
-// BindMount shows source, a file or directory of the host, at target, writable, with the mounts below it.
-// Device nodes and set-user-ID bits in it have no effect.
+// BindMount shows source, a file or directory of the host, at target, not read-only, with the mounts below it.
+// Device nodes and set-user-ID bits in it have no effect. Who may write is decided by owners and permissions as everywhere: in a
+// container with a user namespace of other ids, the host's root or the caller may be nobody there. IDMap shows
+// files to such a container with the owners that they have outside, where the caller is privileged.
 func BindMount(source, target string) Mount {
 	return Mount{Type: TypeBind, Source: source, Target: target, Recursive: true, SetAll: NoSuid | NoDev}
 }

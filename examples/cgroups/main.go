@@ -12,21 +12,29 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/caisson-go/caisson/cgroups"
 )
 
-var lessons = []struct {
+type lesson struct {
 	name string
 	run  func(ctx context.Context) error
-}{{"memory", memory}, {"cpu", cpu}, {"freeze", freeze}, {"pressure", pressure}, {"devices", devices}}
+}
+
+var lessons = []lesson{{"memory", memory}, {"cpu", cpu}, {"freeze", freeze}, {"pressure", pressure}, {"devices", devices}}
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	wanted := map[string]bool{}
 	for _, a := range os.Args[1:] {
+		if !slices.ContainsFunc(lessons, func(l lesson) bool { return l.name == a }) {
+			fmt.Fprintf(os.Stderr, "there is no lesson %q: memory, cpu, freeze, pressure, devices\n", a)
+			cancel()
+			os.Exit(2)
+		}
 		wanted[a] = true
 	}
 	for _, l := range lessons {

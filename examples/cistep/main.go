@@ -57,7 +57,7 @@ func step(ctx context.Context, workspace, script string, timeout time.Duration, 
 	go func() { logged <- stamp(w, lines) }()
 	c, err := caisson.New(
 		caisson.WithCommand("sh", "-euc", script),
-		caisson.WithMount(rootfs.BindMount(dir, "/workspace"), rootfs.TmpfsMount("/tmp", 512<<20)),
+		caisson.WithMount(bindWorkspace(dir), rootfs.TmpfsMount("/tmp", 512<<20)),
 		caisson.WithDir("/workspace"),
 		caisson.WithEnv("CI=true", "HOME=/tmp"),
 		caisson.WithStdout(out),
@@ -71,6 +71,16 @@ func step(ctx context.Context, workspace, script string, timeout time.Duration, 
 	err = c.Run(ctx)
 	out.Close()
 	return errors.Join(err, <-logged)
+}
+
+// bindWorkspace shows the directory as it is, with the owners that its files have outside: the script's root user is not root there, so
+// for root they are mapped. An ordinary user's own files belong to the script's root user where only one id is mapped.
+func bindWorkspace(dir string) rootfs.Mount {
+	m := rootfs.BindMount(dir, "/workspace")
+	if os.Geteuid() == 0 {
+		m.IDMap = rootfs.MappedTop
+	}
+	return m
 }
 
 // stamp copies line by line and puts the time since the start before each.

@@ -19,6 +19,7 @@ func main() {
 	}
 	defer c.Close()
 	if err := c.Run(context.Background()); err != nil {
-		log.Print(err)
+		c.Close()
+		log.Fatal(err)
 	}
 }

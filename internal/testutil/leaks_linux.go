@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caisson-go/caisson/internal/stage"
 )
 
 // Inventory counts what a process holds on the machine, by kind and name.
@@ -22,8 +24,9 @@ type Inventory map[string]int
 var serial = regexp.MustCompile(`[0-9]+`)
 
 // Take makes an inventory of this process: open files, mounts, cgroups, children, namespaces and goroutines.
-// Files and cgroups are counted under their names without serial numbers.
+// Files and cgroups are counted under their names without serial numbers. What waits for the next start is let go before.
 func Take() Inventory {
+	stage.NoSpareNetwork()
 	inv := Inventory{"goroutines": runtime.NumGoroutine()}
 	inv.files()
 	inv.mounts()
