@@ -368,6 +368,9 @@ func (r *running) signal(sig os.Signal) error {
 	err := r.pidfd.Signal(s)
 	if s == unix.SIGKILL {
 		r.unfreeze()
+		if r.m.newPID && r.group != nil {
+			r.group.Unthrottle()
+		}
 	}
 	return err
 }
@@ -383,6 +386,8 @@ func (r *running) killAll() error {
 	r.unfreeze()
 	if !r.m.newPID {
 		err = errors.Join(err, r.killGroup())
+	} else if r.group != nil { // which goes with them
+		r.group.Unthrottle()
 	}
 	return err
 }
