@@ -309,7 +309,11 @@ func (r *running) made(p *Process) {
 // abandonDetached ends the processes of a start that has failed. Each shows itself before it waits for anything; the keeper
 // ends when the others have.
 func (r *running) abandonDetached(err error) error {
-	r.child.Kill()
+	if r.child.Kill() {
+		r.child.Conn.Bound(r.abandonPatience())
+	} else {
+		r.child.Conn.Shut()
+	}
 	var se *program.StepError
 	for {
 		msg, rerr := r.child.Conn.Recv()

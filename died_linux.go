@@ -5,10 +5,12 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/stage"
 )
 
 // End of file on the stage's socket means that it has executed the command, or that it died. The kernel does not tell
@@ -30,13 +32,14 @@ func (r *running) executed() error {
 		return r.executedDetached()
 	}
 	if r.m.twoSteps() && r.keep == nil { // not even the second process was made
-		return &DiedError{Result: r.judgeDead(r.lookAtDead())}
+		dead, _ := r.lookAtDead()
+		return dead
 	}
-	if hasMemory(r.child.Pidfd, r.child.Pid) {
+	if hasMemory(r.child.Pidfd, r.child.Pid) || !isStage(r.child.Pid) {
 		return nil
 	}
-	if res := r.lookAtDead(); res.Signal != 0 && isStage(r.child.Pid) {
-		return &DiedError{Result: r.judgeDead(res)}
+	if dead, exited := r.lookAtDead(); !exited {
+		return dead
 	}
 	return nil
 }
@@ -94,14 +97,44 @@ func isStage(pid int) bool {
 	return err == nil && string(b) == stageName+"\n"
 }
 
-// lookAtDead waits for the end of the first process and tells how it ended, without collecting it.
-func (r *running) lookAtDead() *Result {
-	res := &Result{ExitCode: -1}
-	exit, err := linux.WaitidFD(r.child.Pidfd, unix.WALL|unix.WNOWAIT)
-	if err == nil && exit.Status.Signaled() {
-		res.setStatus(exit.Status)
+// lookAtDead waits for the end of the first process and tells how it ended, without collecting it. One that a tracer keeps, or
+// that the limits of its group do not let end, is not waited for. exited says that it ended with an exit code.
+func (r *running) lookAtDead() (dead *DiedError, exited bool) {
+	dead = &DiedError{Result: &Result{ExitCode: -1}}
+	ended := stage.AwaitShort(r.child.Pidfd, deadPatience)
+	exit, err := linux.WaitidFD(r.child.Pidfd, unix.WALL|unix.WNOWAIT|unix.WNOHANG)
+	st, ok := exit.Status, err == nil
+	if dead.kept = ended && errors.Is(err, unix.EAGAIN); dead.kept {
+		st, ok = heldStatus(r.child.Pidfd, r.child.Pid)
 	}
-	return res
+	if ok && st.Signaled() {
+		dead.Result.setStatus(st)
+	}
+	dead.Result = r.judgeDead(dead.Result)
+	return dead, ok && st.Exited() || errors.Is(err, unix.ECHILD)
+}
+
+// deadPatience is how long a process that has given up its memory may take to end.
+const deadPatience = 2 * time.Second
+
+// heldStatus reads how a process ended that a tracer keeps from its parent: the last field of its stat, proc(5), which is zero for
+// who may not look into the process.
+func heldStatus(pidfd, pid int) (unix.WaitStatus, bool) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	if _, err := os.Readlink(dir + "/ns/user"); err != nil { // the same permission
+		return 0, false
+	}
+	b, err := os.ReadFile(dir + "/stat")
+	if err != nil || unix.PidfdSendSignal(pidfd, 0, nil, 0) != nil { // collected: the number may be another's
+		return 0, false
+	}
+	const state, exitCode = 0, 49
+	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	if len(f) <= exitCode || f[state] != "Z" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(f[exitCode], 10, 32)
+	return unix.WaitStatus(n), err == nil
 }
 
 // judgeDead tells why it ended so.

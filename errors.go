@@ -93,6 +93,8 @@ func (e *StepError) Unwrap() error { return e.Err }
 type DiedError struct {
 	// Result tells how it ended: Signal, Reason, OOMKills. ExitCode is -1.
 	Result *Result
+
+	kept bool // by a tracer, from its parent
 }
 
 // Error tells how it ended.
@@ -103,6 +105,9 @@ func (e *DiedError) Error() string {
 	}
 	if e.Result.Reason == ReasonOOM {
 		how += " (out of memory)"
+	}
+	if e.kept {
+		how += " (a tracer in its pid namespace keeps it)"
 	}
 	return "the container's first process ended before it executed the command: " + how
 }

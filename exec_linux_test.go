@@ -303,7 +303,7 @@ func TestExecIsClosedToTheContainer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { testHookAdopted = nil }()
-			testHookAdopted = func() {
+			testHookAdopted = func(int) {
 				testutil.Eventually(testTime/4, func() bool { return strings.Count(out.String(), "seen") > 2 })
 			}
 			if got, res := execs(t, c, "echo done"); got != "done\n" || !res.Success() {

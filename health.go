@@ -217,7 +217,9 @@ func (c *Container) askOnce(ctx context.Context, check HealthCheck) (r asked) {
 		r.err = err
 		return r
 	}
-	res, err := p.Wait(context.Background())
+	bound, cancel := context.WithTimeout(context.Background(), check.Timeout+healthGrace)
+	defer cancel()
+	res, err := p.Wait(bound)
 	if res != nil {
 		r.ExitCode = res.ExitCode
 	}
@@ -229,6 +231,9 @@ func (c *Container) askOnce(ctx context.Context, check HealthCheck) (r asked) {
 	}
 	return r
 }
+
+// healthGrace is how long a check that has timed out may take to end. A process inside that traces it can stop it at its end.
+const healthGrace = 5 * time.Second
 
 func (h *health) status() HealthStatus {
 	h.mu.Lock()

@@ -334,7 +334,7 @@ func TestPodMemberIsClosedToOthers(t *testing.T) {
 ls $p/fd; readlink $p/fd/*; readlink $p/root; head -c1 $p/mem; cat $p/environ; grep -E '^Cap(Prm|Eff)' $p/status; echo end;; esac; done 2>&1`)
 			}
 			defer func() { testHookAdopted = nil }()
-			testHookAdopted = func() { testHookAdopted = nil; look() }
+			testHookAdopted = func(int) { testHookAdopted = nil; look() }
 			opts := []Option{join, WithCommand("true"), WithEnv("SECRET=x")}
 			if err := newContainer(t, opts...).Run(testContext(t)); err != nil {
 				t.Fatal(err)

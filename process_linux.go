@@ -216,6 +216,10 @@ func (r *running) collect() (*Result, error) {
 		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
 		return res, nil
 	}
+	if err == errKept {
+		res.setStatus(exit.Status)
+		return res, nil
+	}
 	// The pidfd says that the process has been reaped a moment after it says that it has ended.
 	for range 100 {
 		info, ierr := r.info()
@@ -236,34 +240,39 @@ func (r *running) collect() (*Result, error) {
 		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
 }
 
-// tracerPatience is how long a tracer may keep a process that has ended from its parent.
-var tracerPatience = 10 * time.Second
+// tracerPatience is how long a tracer may keep a process that has ended from its parent, and statusPatience how long before its
+// status is read in another way.
+var tracerPatience, statusPatience = 10 * time.Second, time.Second
 
 // reap collects the process, which has ended. As long as somebody traces it, the tracer comes first (ptrace(2)), of which nothing tells
 // but asking again.
 func (r *running) reap() (exit linux.Exit, err error) {
-	wait := func(fd int) (err error) {
-		exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG|r.leftUncollected())
-		return err
-	}
 	pause := time.Millisecond
-	for until := time.Now().Add(tracerPatience); ; pause = min(2*pause, 50*time.Millisecond) {
-		if err = r.pidfd.Control(wait); !errors.Is(err, unix.EAGAIN) {
+	for began := time.Now(); ; pause = min(2*pause, 50*time.Millisecond) {
+		err = r.pidfd.Control(func(fd int) (err error) {
+			exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG|r.leftUncollected())
+			if errors.Is(err, unix.EAGAIN) && time.Since(began) > statusPatience {
+				if st, ok := heldStatus(fd, r.child.Pid); ok {
+					exit.Status, err = st, errKept
+				}
+			}
+			return err
+		})
+		if !errors.Is(err, unix.EAGAIN) && err != errKept {
 			return exit, err
 		}
-		if time.Now().After(until) {
-			if r.leftUncollected() != 0 {
-				return exit, err
+		if err == errKept || time.Since(began) > tracerPatience {
+			if r.leftUncollected() == 0 {
+				stage.ReapLater(r.child.Pid)
 			}
-			pid := r.child.Pid
-			go func() {
-				_ = linux.Retry(func() error { return unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WALL, nil) })
-			}()
 			return exit, err
 		}
 		time.Sleep(pause)
 	}
 }
+
+// errKept: the status is known, of a process that a tracer keeps.
+var errKept = errors.New("a tracer keeps the process that has ended")
 
 func (res *Result) setStatus(st unix.WaitStatus) {
 	if st.Exited() {
@@ -364,6 +373,9 @@ func (r *running) signal(sig os.Signal) error {
 	err := r.pidfd.Signal(s)
 	if s == unix.SIGKILL {
 		r.unfreeze()
+		if r.m.newPID && r.group != nil {
+			r.group.Unthrottle()
+		}
 	}
 	return err
 }
@@ -379,6 +391,8 @@ func (r *running) killAll() error {
 	r.unfreeze()
 	if !r.m.newPID {
 		err = errors.Join(err, r.killGroup())
+	} else if r.group != nil { // which goes with them
+		r.group.Unthrottle()
 	}
 	return err
 }

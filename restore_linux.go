@@ -343,14 +343,13 @@ func (r *running) endRestored() error {
 	}
 	err := r.killGroup()
 	for _, f := range children {
-		_, _ = linux.WaitidFD(int(f.Fd()), unix.WALL) // ECHILD: another's child
+		stage.Reap(int(f.Fd())) // another's child is none of ours
 		f.Close()
 	}
 	if r.child == nil {
 		return err
 	}
-	_ = unix.PidfdSendSignal(r.child.Pidfd, unix.SIGKILL, nil, 0)
-	_, _ = linux.WaitidFD(r.child.Pidfd, unix.WALL)
+	r.child.Kill()
 	if r.keep != nil {
 		r.keep()
 	}

@@ -187,7 +187,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 // accompany follows the stage until the command runs, or waits to.
 func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	// A context that ends during the set-up ends the stage, and the conversation with it.
-	r.target.set(r.child.Pidfd)
+	r.target.converse(r.child)
 	stopWatch := context.AfterFunc(ctx, r.target.kill)
 	err := r.follow(ctx, stop)
 	if !stopWatch() && err == nil {
@@ -219,10 +219,11 @@ func (r *running) abandon(err error) error {
 	if r.keptDetached() {
 		return r.abandonDetached(err)
 	}
-	if r.m.twoSteps() && !r.adopted {
-		r.child.KillGroup()
+	if r.killMade() {
+		r.child.Conn.Bound(r.abandonPatience())
 	} else {
-		r.child.Kill()
+		r.child.Conn.Shut()
+		r.tracer.leave()
 	}
 	var se *program.StepError
 	for {
@@ -233,7 +234,7 @@ func (r *running) abandon(err error) error {
 			}
 			if msg.Tag == syncChild {
 				second := stage.Child{Pidfd: msg.FD}
-				second.Kill()
+				second.KillWithin(r.abandonPatience())
 			}
 			unix.Close(msg.FD)
 		}
@@ -253,18 +254,49 @@ func (r *running) abandon(err error) error {
 	return err
 }
 
+// abandonPatience is how long the processes of a start that has failed may take to end. Those in a container that runs may be kept
+// by it; the end of others lets go of what is undone next.
+func (r *running) abandonPatience() time.Duration {
+	if r.m.inside {
+		return 2 * time.Second
+	}
+	return 10 * time.Second
+}
+
+// killMade ends the processes that were made, and reports whether they have ended.
+func (r *running) killMade() bool {
+	if r.m.twoSteps() && !r.adopted {
+		return r.child.KillGroup(r.abandonPatience())
+	}
+	return r.child.KillWithin(r.abandonPatience())
+}
+
 // target is the process that the end of a context kills during a start. It guards the descriptor: once that is
 // closed its number may be another's.
+//
+// A killed process ends the conversation with it when it ends. One that cannot, because a tracer stops it or the limit of its group gives it
+// no processor time, is not waited for.
 type target struct {
 	mu     sync.Mutex
 	pidfd  int
+	conn   *stage.Conn // ended some time after the process has been killed; may be nil
 	killed bool
+}
+
+// converse sets the process that one talks with.
+func (t *target) converse(c *stage.Child) {
+	t.mu.Lock()
+	t.conn = c.Conn
+	t.mu.Unlock()
+	t.set(c.Pidfd)
 }
 
 func (t *target) set(pidfd int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pidfd = pidfd
+	if t.pidfd = pidfd; pidfd < 0 {
+		t.conn = nil
+	}
 	if t.killed && pidfd >= 0 {
 		_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 	}
@@ -276,6 +308,20 @@ func (t *target) kill() {
 	t.killed = true
 	if t.pidfd >= 0 {
 		_ = unix.PidfdSendSignal(t.pidfd, unix.SIGKILL, nil, 0)
+	}
+	if t.conn != nil {
+		time.AfterFunc(hangUpAfter, t.hangUp)
+	}
+}
+
+// hangUpAfter is how long a killed process may take to end the conversation.
+const hangUpAfter = time.Second
+
+func (t *target) hangUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.conn != nil {
+		t.conn.Shut()
 	}
 }
 
@@ -359,6 +405,9 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 	for {
 		msg, err := r.child.Conn.Recv()
 		if err == io.EOF {
+			if err := endOf(ctx); err != nil {
+				return err
+			}
 			return r.executed()
 		}
 		if err != nil {
@@ -475,7 +524,7 @@ func (r *running) writeMaps(ctx context.Context) error {
 }
 
 // testHookAdopted lets tests look at a second process before it may go on.
-var testHookAdopted func()
+var testHookAdopted func(pid int)
 
 // adopt replaces the first process, which has done its part, by the one it made.
 func (r *running) adopt(pidfd int, stop bool) error {
@@ -492,7 +541,7 @@ func (r *running) adopt(pidfd int, stop bool) error {
 	}
 	r.child.Pid = pid
 	if testHookAdopted != nil {
-		testHookAdopted()
+		testHookAdopted(pid)
 	}
 	return r.register(stop)
 }

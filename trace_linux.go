@@ -63,6 +63,13 @@ func (t *tracer) follow(prog *program.Program, to *Trace) {
 	}
 }
 
+// leave ends the following of a stage that does not end.
+func (t *tracer) leave() {
+	if t != nil {
+		t.read.Close()
+	}
+}
+
 // monotonic reads the clock that the stage reads.
 func monotonic() time.Duration {
 	var ts unix.Timespec

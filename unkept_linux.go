@@ -39,7 +39,7 @@ func (r *running) ownStatus(rec *state.Record, res *Result) bool {
 	}
 	var exit linux.Exit
 	err := r.pidfd.Control(func(fd int) (err error) {
-		exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOWAIT)
+		exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOWAIT|unix.WNOHANG)
 		return err
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 // Otherwise, and for processes that are in a v1 directory only: no new process is let in where the group has the
 // pids controller, they are stopped, by the freezer or else by SIGSTOP, and killed until none is left. A group with neither controller
 // has to outrun processes that fork as fast as they can, which nothing limits but the limits above it, so name one in [Config] where none is trusted.
+// A limit of CPU time is lifted meanwhile ([Group.Unthrottle]): the killed need some to end.
 func (g *Group) Kill(ctx context.Context) error {
 	if !g.hold() {
 		return ErrClosed
@@ -27,6 +28,7 @@ func (g *Group) Kill(ctx context.Context) error {
 			return err
 		}
 	}
+	defer g.Unthrottle()()
 	var undo func()
 	defer func() {
 		if undo != nil {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -183,37 +184,6 @@ func hopBy(p *program.Program, c Config, exe int, in *inputs) (*Child, error) {
 	return &Child{Pid: pid, Pidfd: pidfd}, nil
 }
 
-// Reap waits for the process behind pidfd and collects it, so that no zombie stays. It is for processes that
-// are about to exit or are already dead.
-func Reap(pidfd int) {
-	for {
-		err := unix.Waitid(unix.P_PIDFD, pidfd, nil, unix.WEXITED|unix.WALL, nil)
-		if err != unix.EINTR {
-			return
-		}
-	}
-}
-
-// Kill ends the process and collects it.
-func (c *Child) Kill() {
-	_ = unix.PidfdSendSignal(c.Pidfd, unix.SIGKILL, nil, 0)
-	Reap(c.Pidfd)
-}
-
-// KillGroup ends the process and all others of the process group that it leads, and collects them. A process that
-// leads none is ended alone.
-func (c *Child) KillGroup() {
-	_ = unix.PidfdSendSignal(c.Pidfd, unix.SIGKILL, nil, 0)
-	_ = unix.Kill(-c.Pid, unix.SIGKILL) // the id is taken as long as the process is not collected
-	for {
-		err := unix.Waitid(unix.P_PGID, c.Pid, nil, unix.WEXITED|unix.WALL, nil)
-		if err != nil && err != unix.EINTR {
-			break
-		}
-	}
-	Reap(c.Pidfd)
-}
-
 func socketpair() (host, theirs int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -335,6 +305,16 @@ func (c *Conn) Release() error {
 			return os.NewSyscallError("send", err)
 		}
 	}
+}
+
+// Shut ends the conversation without closing the host's end: Recv and AwaitEnd return, also where another goroutine is in them, once
+// what the stage has said so far is received.
+func (c *Conn) Shut() { _ = unix.Shutdown(c.fd, unix.SHUT_RDWR) }
+
+// Bound limits the time that each Recv waits.
+func (c *Conn) Bound(d time.Duration) {
+	tv := unix.NsecToTimeval(d.Nanoseconds())
+	_ = unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
 
 // Close closes the host's end. A stage that waits at a sync point then ends itself. Closing twice is harmless.
