@@ -140,7 +140,7 @@ func runElsewhere(t *testing.T, engine, bundle string) string {
 	if filepath.Base(engine) == "crun" {
 		args = append(args, "--cgroup-manager=disabled")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, engine, append(args, "run", "--bundle", bundle, "caisson-bundle-test")...)
 	out, err := cmd.CombinedOutput()

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +35,7 @@ func TestExecForgedDevices(t *testing.T) {
 				exec = append(exec, WithTerminal(3, 4))
 			}
 			// Until the script has come so far, Exec works.
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), testTime)
 			defer cancel()
 			for {
 				p, err := c.Exec(ctx, exec...)

@@ -120,7 +120,7 @@ func TestExecTerminal(t *testing.T) {
 
 func TestExecEvents(t *testing.T) {
 	c := runs(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testTime)
 	defer cancel()
 	started := false
 	events := c.Events(ctx)
@@ -304,7 +304,7 @@ func TestExecIsClosedToTheContainer(t *testing.T) {
 			}
 			defer func() { testHookAdopted = nil }()
 			testHookAdopted = func() {
-				testutil.Eventually(5*time.Second, func() bool { return strings.Count(out.String(), "seen") > 2 })
+				testutil.Eventually(testTime/4, func() bool { return strings.Count(out.String(), "seen") > 2 })
 			}
 			if got, res := execs(t, c, "echo done"); got != "done\n" || !res.Success() {
 				t.Errorf("%q, %v", got, res)

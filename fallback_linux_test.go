@@ -364,7 +364,7 @@ func refusedRole() {
 		_ = start()
 	}
 	// A keeper that cannot work may be about to end.
-	if !testutil.Eventually(5*time.Second, func() bool {
+	if !testutil.Eventually(testTime/4, func() bool {
 		after := leftovers()
 		return after[0] <= before[0] && after[1] <= before[1] && after[2] <= before[2]
 	}) {

@@ -133,7 +133,7 @@ func initHost() error {
 	if err := statuses(20); err != nil {
 		return err
 	}
-	if !testutil.Eventually(5*time.Second, func() bool { return len(testutil.Children(1)) <= 1 }) {
+	if !testutil.Eventually(testTime/4, func() bool { return len(testutil.Children(1)) <= 1 }) {
 		return fmt.Errorf("children left: %v", testutil.Children(1))
 	}
 	return nil
@@ -276,7 +276,7 @@ func threadsHost() {
 	for range 100 {
 		fmt.Println("pid", <-pids)
 	}
-	if !testutil.Eventually(5*time.Second, func() bool { return testutil.Threads() < 60 }) {
+	if !testutil.Eventually(testTime/4, func() bool { return testutil.Threads() < 60 }) {
 		report(fmt.Errorf("%d threads", testutil.Threads()))
 	}
 	fmt.Println("ready")
@@ -341,7 +341,8 @@ func alive(pids []int) (out []int) {
 	return out
 }
 
-// Whatever its processes do to escape, a container ends within 100 ms of the host program.
+// Whatever its processes do to escape, a container ends with the host program. How long that takes is logged: it depends on the
+// machine's other work.
 func TestHostKilled(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
@@ -366,8 +367,6 @@ func TestShortLivedThreads(t *testing.T) {
 
 func (h *host) killed(t *testing.T, all []int, sig syscall.Signal) {
 	t.Helper()
-	// A hundred milliseconds, and what the machine's other work takes from it.
-	const promised, slack = 100 * time.Millisecond, 900 * time.Millisecond
 	h.cmd.Stderr = nil
 	if err := h.cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
@@ -375,7 +374,7 @@ func (h *host) killed(t *testing.T, all []int, sig syscall.Signal) {
 	began := time.Now()
 	h.cmd.Wait()
 	ended := time.Now()
-	if !testutil.Eventually(testutil.Time(promised+slack), func() bool { return len(alive(all)) == 0 }) {
+	if !testutil.Eventually(testTime/4, func() bool { return len(alive(all)) == 0 }) {
 		t.Errorf("alive %v after the host program ended: %v", time.Since(ended), alive(all))
 	}
 	took := time.Since(began)

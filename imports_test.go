@@ -90,6 +90,12 @@ var imageModules = map[string]string{
 	"oras.land/oras-go/v2":                 "the conversation with registries: tokens, credential helpers, uploads",
 }
 
+// cdiModules are linked by who uses devices by name, and by nobody else.
+var cdiModules = map[string]string{
+	"sigs.k8s.io/yaml":   "descriptions of devices in YAML, as vendors write them",
+	"go.yaml.in/yaml/v2": "by sigs.k8s.io/yaml",
+}
+
 // toolModules are imported by generators and tests only. They stand in go.mod, and nobody links them.
 var toolModules = map[string]string{
 	"github.com/moby/profiles/seccomp": "source of the default seccomp profile, at generation time",
@@ -166,6 +172,9 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" && (dir == "image" || dir == "internal/imagetest") {
 			m = moduleOf(imported, imageModules)
 		}
+		if m == "" && dir == "rootfs/cdi" {
+			m = moduleOf(imported, cdiModules)
+		}
 		if m == "" && (test || strings.Contains(dir, "/gen")) {
 			m = moduleOf(imported, toolModules)
 		}
@@ -198,7 +207,7 @@ func TestModules(t *testing.T) {
 	}
 	n := 0
 	known := map[string]bool{}
-	for _, list := range []map[string]string{modules, imageModules, netModules, toolModules} {
+	for _, list := range []map[string]string{modules, imageModules, netModules, cdiModules, toolModules} {
 		for name := range list {
 			known[name] = true
 		}

@@ -30,10 +30,11 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// The time of a created container begins when it is released.
+// The time of a created container begins when it is released. It may run out where the machine is very slow, but not earlier.
 func TestTimeoutOfCreatedContainer(t *testing.T) {
 	noLeaks(t)
-	c := newContainer(t, WithCommand("/bin/sleep", "0.02"), WithTimeout(time.Second))
+	const limit = time.Second
+	c := newContainer(t, WithCommand("/bin/sleep", "0.02"), WithTimeout(limit))
 	p, err := c.Create(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -41,13 +42,16 @@ func TestTimeoutOfCreatedContainer(t *testing.T) {
 	select {
 	case <-p.Done():
 		t.Fatal("ended before it was released")
-	case <-time.After(1100 * time.Millisecond):
+	case <-time.After(limit + 100*time.Millisecond):
 	}
+	released := time.Now()
 	if _, err := c.Start(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := p.Wait(testContext(t)); err != nil || !r.Success() || r.Wall > 1100*time.Millisecond {
-		t.Errorf("%+v %v", r, err)
+	r, err := p.Wait(testContext(t))
+	took := time.Since(released)
+	if err != nil || r.Wall > took || !r.Success() && (r.Reason != ReasonTimeout || took < limit) {
+		t.Errorf("%+v %v, after %v", r, err, took)
 	}
 }
 
@@ -65,7 +69,7 @@ func TestCPUTime(t *testing.T) {
 	if r.Reason != ReasonCPUTime || r.String() != "CPU time limit" {
 		t.Errorf("%+v", r)
 	}
-	if used, ok := r.CPU.Get(); !ok || used < limit/2 || used > limit+2*time.Second {
+	if used, ok := r.CPU.Get(); !ok || used < limit/2 || used > limit+20*time.Second {
 		t.Errorf("used %v of %v", r.CPU, limit)
 	}
 	if r := result(t, WithCommand("/bin/true"), WithCPUTime(20*time.Second)); !r.Success() {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -142,12 +143,21 @@ func TestLogDiskFull(t *testing.T) {
 		f.Close()
 	}
 	var out buffer
-	// The first line is written by itself: what comes together is lost together.
-	c := newContainer(t, sh("echo line 0; sleep 0.3; i=1; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done"), WithLog(LogConfig{Path: path}), WithStdout(&out))
-	l := listen(testContext(t), c)
-	if err := c.Run(testContext(t)); err != nil {
+	r0, w0, err := os.Pipe()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer r0.Close()
+	// The first line is written by itself: what comes together is lost together.
+	c := newContainer(t, sh("echo line 0; read x; i=1; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done"), WithLog(LogConfig{Path: path}), WithStdout(&out), WithStdin(r0))
+	l := listen(testContext(t), c)
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !testutil.Eventually(testTime, func() bool { return logged(t, c, LogOptions{}) == "o:line 0" }) {
+		t.Errorf("logged is %q", logged(t, c, LogOptions{}))
+	}
+	w0.Close()
 	r, err := c.Wait(testContext(t))
 	if err != nil || r.LogLost == 0 || strings.Count(out.String(), "\n") != 2000 {
 		t.Error(r, err, r.LogLost, strings.Count(out.String(), "\n"))

@@ -19,15 +19,37 @@ import (
 // paused starts a container that writes without end, and pauses it.
 func paused(t *testing.T, opts ...Option) (*Container, *Process, *buffer) {
 	t.Helper()
+	c, p, out := tryPaused(t, opts...)
+	if c == nil {
+		t.Fatal("it ended before it was paused")
+	}
+	return c, p, out
+}
+
+// tryPaused is as paused, but without a container if it ended before it was paused.
+func tryPaused(t *testing.T, opts ...Option) (*Container, *Process, *buffer) {
+	t.Helper()
 	needCgroup(t, cgroups.Pids)
 	out := &buffer{}
 	c, p := start(t, testContext(t), append([]Option{WithStdout(out), sh("trap 'exit 7' TERM; echo begun; while :; do echo tick; sleep 0.005; done")}, opts...)...)
-	out.await(t, "tick")
-	if err := c.Pause(testContext(t)); err != nil {
-		t.Fatal(err)
+	ended := func() bool {
+		select {
+		case <-p.Done():
+			return true
+		default:
+			return false
+		}
 	}
-	if s := c.State(); s != StatePaused {
-		t.Fatalf("state %v", s)
+	if !testutil.Eventually(testTime, func() bool { return ended() || strings.Contains(out.String(), "tick") }) {
+		t.Fatalf("it wrote %q", out.String())
+	}
+	err := c.Pause(testContext(t))
+	s := c.State()
+	if ended() {
+		return nil, nil, nil
+	}
+	if err != nil || s != StatePaused {
+		t.Fatalf("state %v, %v", s, err)
 	}
 	return c, p, out
 }
@@ -35,10 +57,11 @@ func paused(t *testing.T, opts ...Option) (*Container, *Process, *buffer) {
 func TestPauseAndResume(t *testing.T) {
 	noLeaks(t)
 	c, p, out := paused(t)
-	time.Sleep(20 * time.Millisecond) // what is in the pipe is copied
-	before := out.String()
-	time.Sleep(100 * time.Millisecond)
-	if out.String() != before {
+	if !testutil.Eventually(testTime, func() bool { // what is in the pipe is copied yet
+		before := out.String()
+		time.Sleep(100 * time.Millisecond)
+		return out.String() == before
+	}) {
 		t.Error("a paused container writes")
 	}
 	for name, call := range map[string]func() error{
@@ -89,7 +112,7 @@ func TestPausedIsKilled(t *testing.T) {
 		"kill":    {func(_ *Container, p *Process) error { return p.Kill() }, ReasonStopped, nil},
 		"close":   {func(c *Container, _ *Process) error { return c.Close() }, ReasonStopped, nil},
 		"signal":  {func(c *Container, _ *Process) error { return c.Signal(syscall.SIGKILL) }, ReasonSignaled, nil},
-		"timeout": {func(*Container, *Process) error { return nil }, ReasonTimeout, []Option{WithTimeout(300 * time.Millisecond)}},
+		"timeout": {func(*Container, *Process) error { return nil }, ReasonTimeout, nil},
 		"no pid namespace": {func(c *Container, _ *Process) error { return c.Stop(context.Background(), 0) }, ReasonStopped,
 			[]Option{WithNamespace(namespaces.PID, namespaces.Host())}},
 	}
@@ -100,7 +123,17 @@ func TestPausedIsKilled(t *testing.T) {
 					inV1(t)
 				}
 				noLeaks(t)
-				c, p, _ := paused(t, e.opts...)
+				var c *Container
+				var p *Process
+				for limit := 300 * time.Millisecond; c == nil; limit *= 2 { // in less than that a slow machine does not come to the pause
+					opts := e.opts
+					if e.reason == ReasonTimeout {
+						opts = []Option{WithTimeout(limit)}
+					}
+					if c, p, _ = tryPaused(t, opts...); c == nil && e.reason != ReasonTimeout {
+						t.Fatal("it ended before it was paused")
+					}
+				}
 				if err := e.end(c, p); err != nil {
 					t.Fatal(err)
 				}
@@ -349,8 +382,15 @@ func TestTop(t *testing.T) {
 func TestTopIsBounded(t *testing.T) {
 	noLeaks(t)
 	c, _ := start(t, testContext(t), WithCommand("/bin/sh", "-c", "sleep 1000; :", strings.Repeat("x", 100_000)))
-	l, err := c.Top(testContext(t))
-	if err != nil || len(l) == 0 || !l[0].ArgsCut || len(strings.Join(l[0].Args, "")) > maxCmdline {
-		t.Errorf("%d processes, %v", len(l), err)
+	var l []ProcessInfo
+	if !testutil.Eventually(testTime, func() (ok bool) { // the arguments come a moment after the start
+		var err error
+		l, err = c.Top(testContext(t))
+		return err == nil && len(l) > 0 && l[0].ArgsCut
+	}) {
+		t.Fatalf("%d processes", len(l))
+	}
+	if n := len(strings.Join(l[0].Args, "")); n > maxCmdline {
+		t.Errorf("%d bytes", n)
 	}
 }

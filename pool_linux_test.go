@@ -117,7 +117,7 @@ func TestPoolRun(t *testing.T) {
 // A container of a pool is what one made from nothing is.
 func TestPoolMakesTheSameContainers(t *testing.T) {
 	const look = `grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigIgn|SigBlk|NSpid)' /proc/self/status; cat /proc/self/limits /proc/self/oom_score_adj
-cut -d' ' -f4- /proc/self/mountinfo | sed -e 's/,workdir=[^ ,]*//' -e 's/[0-9][0-9]*//g'; ls /proc/self/fd | wc -l; env | sort; umask; hostname; ls -l /dev; tty; ps; cat /proc/self/personality
+cut -d' ' -f4- /proc/self/mountinfo | sed -e 's/,workdir=[^ ,]*//' -e 's/[0-9][0-9]*//g'; ls /proc/self/fd | wc -l; env | sort; umask; hostname; ls -l /dev | sed -E 's/ [A-Z][a-z]+ +[0-9]+ +[0-9:]+ / /'; tty; ps; cat /proc/self/personality
 cut -d: -f2 /proc/self/cgroup; cat /proc/net/dev; ls -a /; stat -c '%a %u' / /dev /tmp`
 	user := WithUser("0:0")
 	if isRoot() {
@@ -677,7 +677,7 @@ func TestPoolEveryStepFails(t *testing.T) {
 	file := script(t)
 	for name, opts := range map[string][]Option{
 		"default": {WithCommand("/bin/true")},
-		"much": {WithCommand("true"), WithFile("/f", []byte("x"), 0o600), WithFile("/g", make([]byte, 8000), 0o600), WithExtraFiles(file), WithStdin(strings.NewReader("x")),
+		"much": {WithCommand("true"), WithFile("/f", []byte("x"), 0o600), WithFile("/g", make([]byte, 8000), 0o600), WithExtraFiles(file), WithStdin(ended{}),
 			WithStdout(&buffer{}), WithDir("/etc"), WithNoNewPrivileges(false)},
 		"terminal": {WithCommand("true"), WithTerminal(3, 4)},
 	} {

@@ -124,6 +124,7 @@ func recoverAll(ctx context.Context, owners []Owner, controllers journal.UndoFun
 		groupOwner:               journal.UndoFunc(undoGroup),
 		namespaces.PinOwner:      journal.UndoFunc(namespaces.UndoPin),
 		cgroups.ControllersOwner: controllers,
+		cgroups.PoolOwner:        journal.UndoFunc(cgroups.UndoPool),
 	}
 	for _, o := range owners {
 		all[o.Name()] = o

@@ -570,6 +570,7 @@ func (r *running) attachNetwork(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("attach network: %w", err)
 	}
+	r.noteWarnings(a)
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}

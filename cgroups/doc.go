@@ -64,6 +64,10 @@
 // A program in a login session is outside of the user's tree of groups, and the kernel lets nobody but root move
 // processes across: then [Join].Attach says that systemd has to move each process, which [Group.AddProc] asks it to.
 //
+// # Groups kept ready
+//
+// [NewPool] keeps groups ready, each for one use. Taking one does not wait for its directories to be made.
+//
 // # Groups within groups
 //
 // [Group.New] makes a group below another, with limits within those above it. [Group.Delegate] gives one to another user

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // The test binary runs itself as the process to be limited: CGROUPS_TEST_ACT says what to do, once a line comes in.
@@ -71,6 +73,9 @@ func leftovers() (left []string) {
 // prefix tells the groups of this test run from those of others.
 func prefix() string { return "caisson-t" + strconv.Itoa(os.Getpid()) }
 
+// patience is how long a test waits for what is certain to happen: so long that it never decides on a busy machine.
+var patience = testutil.Time(2 * time.Minute)
+
 // spun gives a loop that burns CPU time something to do.
 var spun int
 
@@ -108,6 +113,8 @@ func helper(act string) {
 		delegated()
 	case "scoped":
 		makeScope()
+	case "pool":
+		keepPool()
 	}
 }
 
@@ -133,7 +140,7 @@ func start(t *testing.T, g *Group, act string) *proc {
 	p := &proc{Cmd: exec.Command("/proc/self/exe")}
 	p.Env = append(os.Environ(), actVar+"="+act)
 	p.Stdout, p.Stderr = &p.out, &p.out
-	p.WaitDelay = time.Second
+	p.WaitDelay = 10 * time.Second
 	j, err := g.JoinFDs()
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +183,7 @@ func newGroup(t *testing.T, r Resources, c Config) *Group {
 
 func destroy(t *testing.T, g *Group) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := g.Kill(ctx); err != nil && err != ErrClosed {
 		t.Error(err)

@@ -74,7 +74,7 @@ func (l *lender) group(name string) *Group {
 
 func remove(t *testing.T, g *Group) {
 	t.Helper()
-	if err := g.Delete(within(t, 20*time.Second)); err != nil {
+	if err := g.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -93,7 +93,7 @@ func TestControllersTakenBack(t *testing.T) {
 			remove(t, b)
 			if c&frequent != 0 {
 				l.enabled(c.String(), "just after the last group")
-				ok := testutil.Eventually(20*time.Second, func() bool { return readLoan(l.dir) == (loan{}) })
+				ok := testutil.Eventually(patience, func() bool { return readLoan(l.dir) == (loan{}) })
 				if !ok {
 					t.Error("never taken back")
 				}
@@ -192,7 +192,7 @@ func TestControllersOfKilledProgram(t *testing.T) {
 				t.Setenv("CGROUPS_TEST_ENDS", ends)
 				p := start(t, newGroup(t, Resources{}, Config{Parent: "/"}), "lend")
 				p.run()
-				if !testutil.Eventually(20*time.Second, func() bool { return strings.Contains(p.out.String(), "ready") }) {
+				if !testutil.Eventually(patience, func() bool { return strings.Contains(p.out.String(), "ready") }) {
 					t.Fatalf("it says %q", p.out.String())
 				}
 				_ = p.Process.Kill()

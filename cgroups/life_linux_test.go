@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // configs are the shapes a group can have on this machine.
@@ -46,7 +48,7 @@ func TestFreezeAndThaw(t *testing.T) {
 	for name, c := range configs(t) {
 		t.Run(name, func(t *testing.T) {
 			g := newGroup(t, Resources{}, c)
-			ctx := within(t, 20*time.Second)
+			ctx := within(t, patience)
 			if !g.Controllers().Has(Freezer) {
 				if err := g.Freeze(ctx); !errors.Is(err, ErrNotSupported) {
 					t.Fatalf("freeze without freezer: %v", err)
@@ -76,8 +78,7 @@ func TestFreezeAndThaw(t *testing.T) {
 			if frozen, err := g.Frozen(); err != nil || frozen {
 				t.Errorf("Frozen = %v, %v after Thaw", frozen, err)
 			}
-			time.Sleep(300 * time.Millisecond)
-			if after, _ := cpuTicks(t, p.Process.Pid); after == before {
+			if !testutil.Eventually(patience, func() bool { after, _ := cpuTicks(t, p.Process.Pid); return after != before }) {
 				t.Error("did not go on after Thaw")
 			}
 		})
@@ -92,10 +93,10 @@ func TestKillFrozen(t *testing.T) {
 				t.Skip("this shape cannot freeze")
 			}
 			p := start(t, g, "sleep")
-			if err := g.Freeze(within(t, 10*time.Second)); err != nil {
+			if err := g.Freeze(within(t, patience)); err != nil {
 				t.Fatal(err)
 			}
-			if err := g.Kill(within(t, 10*time.Second)); err != nil {
+			if err := g.Kill(within(t, patience)); err != nil {
 				t.Fatal(err)
 			}
 			_ = p.Wait()
@@ -162,7 +163,7 @@ func TestKillStray(t *testing.T) {
 	if err := g.node(Pids).write("cgroup.procs", strconv.Itoa(cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Kill(within(t, 5*time.Second)); err != nil {
+	if err := g.Kill(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	if pids, err := g.Procs(); err != nil || len(pids) > 0 {
@@ -186,7 +187,7 @@ func TestDeleteWaits(t *testing.T) {
 		t.Fatalf("Delete of a group in use: %v", err)
 	}
 	time.AfterFunc(100*time.Millisecond, func() { _ = p.Process.Kill() })
-	if err := g.Delete(within(t, 10*time.Second)); err != nil {
+	if err := g.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.Delete(t.Context()); err != ErrClosed {
@@ -264,13 +265,13 @@ func TestOpenFromElsewhere(t *testing.T) {
 	if err := byPath.Update(context.Background(), Resources{Pids: PidsResources{Max: 7}}); err != nil || cat(t, g, Pids, "pids.max") != "7" {
 		t.Errorf("update through the second handle: %v", err)
 	}
-	if err := byPath.Delete(within(t, 5*time.Second)); err != nil {
+	if err := byPath.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.OpenPaths(p); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("OpenPaths of what is gone: %v", err)
 	}
-	if err := g.Delete(within(t, 5*time.Second)); err != nil {
+	if err := g.Delete(within(t, patience)); err != nil {
 		t.Errorf("Delete of what another deleted: %v", err)
 	}
 }

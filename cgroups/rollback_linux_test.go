@@ -31,7 +31,7 @@ func TestUpdateIsAllOrNothing(t *testing.T) {
 		CPUSet: CPUSetResources{CPUs: "0"},
 	}
 	g := newGroup(t, first, Config{})
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, patience)
 	before := everyLimit(t, g)
 	for name, r := range map[string]Resources{
 		"up": {Memory: MemoryResources{Max: 128 << 20}, CPU: CPUResources{CPUs: 1.5, Weight: 300}, Pids: PidsResources{Max: 100}},
@@ -89,7 +89,7 @@ func TestAllProcs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = sub.Delete(within(t, 10*time.Second)) })
+	t.Cleanup(func() { _ = sub.Delete(within(t, patience)) })
 	p := start(t, sub, "sleep")
 	t.Cleanup(func() { _ = p.Process.Kill(); _ = p.Wait() })
 	own, err := g.Procs()

@@ -153,14 +153,14 @@ func TestScope(t *testing.T) {
 	}
 	q := enter(t, g, "spin")
 	q.run()
-	if err := g.Freeze(within(t, 10*time.Second)); err != nil {
+	if err := g.Freeze(within(t, patience)); err != nil {
 		t.Error(err)
 	}
-	if err := g.Kill(within(t, 10*time.Second)); err != nil {
+	if err := g.Kill(within(t, patience)); err != nil {
 		t.Error(err)
 	}
 	_ = q.Wait()
-	if err := g.Delete(within(t, 20*time.Second)); err != nil {
+	if err := g.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	if got := property1(t, unit, "LoadState"); got != "not-found" {
@@ -194,7 +194,7 @@ func TestScopeFromElsewhere(t *testing.T) {
 	if got := property1(t, g.Name()+".scope", "MemoryMax"); got != strconv.Itoa(48<<20) {
 		t.Errorf("MemoryMax is %s", got)
 	}
-	if err := h.Delete(within(t, 20*time.Second)); err != nil {
+	if err := h.Delete(within(t, patience)); err != nil {
 		t.Fatal(err)
 	}
 	if got := property1(t, g.Name()+".scope", "LoadState"); got != "not-found" {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -245,7 +244,7 @@ func delegated() {
 	}
 	fail("start", cmd.Start())
 	fail("add", g.AddProc(context.Background(), cmd.Process.Pid))
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	fail("freeze", g.Freeze(ctx))
 	fail("kill", g.Kill(ctx))

@@ -8,14 +8,28 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
+
+// onceWatched calls f as soon as somebody watches the group.
+func onceWatched(g *Group, f func()) {
+	go func() {
+		testutil.Eventually(patience, func() bool {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.watches) > 0
+		})
+		f()
+	}()
+}
 
 func TestWatch(t *testing.T) {
 	g := newGroup(t, Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, Config{})
 	p := start(t, g, "hog")
-	time.AfterFunc(100*time.Millisecond, p.run)
+	onceWatched(g, p.run)
 	seen := map[EventKind]bool{}
-	for e, err := range g.Watch(within(t, 20*time.Second)) {
+	for e, err := range g.Watch(within(t, patience)) {
 		if err != nil {
 			t.Fatalf("%v after %v", err, seen)
 		}
@@ -38,8 +52,8 @@ func TestWatchV1Only(t *testing.T) {
 	}
 	g := newGroup(t, Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, Config{NoUnified: true})
 	p := start(t, g, "hog")
-	time.AfterFunc(100*time.Millisecond, p.run)
-	for e, err := range g.Watch(within(t, 20*time.Second)) {
+	onceWatched(g, p.run)
+	for e, err := range g.Watch(within(t, patience)) {
 		if err != nil || e.Kind != OOMKill || e.Count == 0 {
 			t.Fatalf("%+v, %v", e, err)
 		}
@@ -52,7 +66,7 @@ func TestWatchEnds(t *testing.T) {
 	g := newGroup(t, Resources{}, Config{Controllers: Memory})
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(50*time.Millisecond, func() { cancel(cause) })
+	onceWatched(g, func() { cancel(cause) })
 	n := 0
 	for _, err := range g.Watch(ctx) {
 		n++
@@ -63,8 +77,8 @@ func TestWatchEnds(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d pairs", n)
 	}
-	time.AfterFunc(50*time.Millisecond, func() { _ = g.Delete(context.Background()) })
-	for e, err := range g.Watch(within(t, 10*time.Second)) {
+	onceWatched(g, func() { _ = g.Delete(context.Background()) })
+	for e, err := range g.Watch(within(t, patience)) {
 		t.Errorf("of a deleted group: %v %v", e, err)
 	}
 	for _, err := range g.Watch(t.Context()) {
@@ -81,8 +95,8 @@ func TestWatchOfGroupRemovedElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.AfterFunc(50*time.Millisecond, func() { _ = other.Delete(context.Background()) })
-	for e, err := range g.Watch(within(t, 10*time.Second)) {
+	onceWatched(g, func() { _ = other.Delete(context.Background()) })
+	for e, err := range g.Watch(within(t, patience)) {
 		t.Errorf("%v %v", e, err)
 	}
 }
@@ -91,8 +105,8 @@ func TestWatchOfGroupRemovedElsewhere(t *testing.T) {
 func TestWatchNamesVictims(t *testing.T) {
 	g := newGroup(t, Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, Config{})
 	p := start(t, g, "hog")
-	time.AfterFunc(50*time.Millisecond, p.run)
-	for e, err := range g.Watch(within(t, 20*time.Second)) {
+	onceWatched(g, p.run)
+	for e, err := range g.Watch(within(t, patience)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +130,8 @@ func TestWatchPidsMax(t *testing.T) {
 	}
 	g := newGroup(t, Resources{Pids: PidsResources{Max: 30}}, Config{})
 	p := start(t, g, "forks")
-	time.AfterFunc(50*time.Millisecond, p.run)
-	for e, err := range g.Watch(within(t, 20*time.Second)) {
+	onceWatched(g, p.run)
+	for e, err := range g.Watch(within(t, patience)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +170,7 @@ func TestWatchPressure(t *testing.T) {
 		t.Errorf("fired %d times", fired)
 	}
 	g2 := newGroup(t, Resources{}, Config{Controllers: Memory, Parent: "/"})
-	for _, err := range g2.Watch(within(t, 10*time.Second), PressureTrigger{Resource: CPUPressure, Stall: time.Second, Window: time.Hour}) {
+	for _, err := range g2.Watch(within(t, patience), PressureTrigger{Resource: CPUPressure, Stall: time.Second, Window: time.Hour}) {
 		if !errors.Is(err, ErrInvalid) {
 			t.Errorf("an impossible window: %v", err)
 		}

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -69,7 +70,7 @@ func TestBesideOthers(t *testing.T) {
 		allow, obstacle string
 	}{
 		{"docker", dockerRules, []string{"ip filter", "ip nat"}, `insert rule ip filter DOCKER-USER iifname "cs-web" accept; insert rule ip filter DOCKER-USER oifname "cs-web" accept`, "ip filter FORWARD"},
-		{"firewalld", firewalldRules, []string{"inet firewalld"}, `insert rule inet firewalld filter_FORWARD iifname "cs-web" accept; insert rule inet firewalld filter_FORWARD oifname "cs-web" accept`, ""},
+		{"firewalld", firewalldRules, []string{"inet firewalld"}, `insert rule inet firewalld filter_FORWARD iifname "cs-web" accept; insert rule inet firewalld filter_FORWARD oifname "cs-web" accept`, "inet firewalld filter_FORWARD"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			nothingLeft(t)
@@ -89,15 +90,21 @@ func TestBesideOthers(t *testing.T) {
 			silent(t, "the world", a.Dial, outside[0], 80)
 			before := each("list")
 			l, err := web.Obstacles(testContext(t))
-			if err != nil || c.obstacle != "" && (len(l) != 1 || l[0].String() != c.obstacle) {
+			if err != nil || len(l) != 1 || l[0].String() != c.obstacle || !strings.Contains(l[0].Remedy, "cs-web") {
 				t.Error(l, err)
 			}
 			_, cc := connect(t, "c", Endpoint{Network: web})
+			if got := cc.Obstacles(); !slices.Equal(got, l) || len(cc.Warnings()) != 1 {
+				t.Error(got, cc.Warnings())
+			}
 			detach(t, cc)
 			if after := each("list"); after != before {
 				t.Errorf("changed from\n%s\nto\n%s", before, after)
 			}
 			nft(t, c.allow)
+			if l, err := web.Obstacles(testContext(t)); err != nil || len(l) != 0 {
+				t.Error("after a rule for the bridge:", l, err)
+			}
 			says(t, "the world, when it was allowed", a.Dial, "tcp", outside[0], 80, host[0].String())
 			says(t, "neighbours", b.Dial, "tcp", addresses(ca)[0], 80, "")
 		})

@@ -21,6 +21,9 @@ type Connection struct {
 	eps     []*epState
 	states  []*netState
 
+	obstacles []Obstacle
+	unseen    error // why obstacles could not be looked for
+
 	reserved []*reservation
 	services []service
 }

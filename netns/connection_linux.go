@@ -270,6 +270,7 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 		if err := c.attachHost(ctx); err != nil {
 			return err
 		}
+		c.look()
 		for i := range c.eps {
 			if err := c.attachEndpoint(ctx, i, t); err != nil {
 				return err

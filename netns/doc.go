@@ -47,8 +47,8 @@
 //
 // In nftables a packet has to pass the chains of all tables, and one that drops it is final. Docker sets the policy of its
 // chain FORWARD to drop, firewalld and ufw may do so as well. Then packets of these networks are dropped too, and no rule of
-// ours can change that without touching theirs. [Bridge.Obstacles] finds such chains; it is not
-// called by itself, for it has to look at the rules of all other programs. Where bridges hand packets to these rules (br_netfilter, which Docker
+// ours can change that without touching theirs. Attaching looks for such chains: [Connection.Obstacles] has them, and a caisson.Container has them
+// in its Isolation and its log. Where bridges hand packets to these rules (br_netfilter, which Docker
 // switches on), neighbours are cut off from each other as well. What lets packets pass is then a rule in the other
 // program's own place: "iptables -I DOCKER-USER -i cs-web -j ACCEPT" and the same with -o, a trusted zone of
 // firewalld that holds the bridge, "ufw route allow in on cs-web".

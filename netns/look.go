@@ -1,5 +1,7 @@
 package netns
 
+import "slices"
+
 // Change is a setting of the host's that was changed for networks, and will be changed back with the last of them.
 type Change struct {
 	Path        string // below /proc/sys
@@ -9,7 +11,27 @@ type Change struct {
 // Obstacle is a chain of other programs' rules that drops forwarded packets unless they are let through by name.
 type Obstacle struct {
 	Family, Table, Chain string // "ip", "filter", "FORWARD"
+	// Remedy says what lets packets of the network pass, in the place that the chain's program has for it.
+	Remedy string
 }
 
 // String names the chain as nft does.
 func (o Obstacle) String() string { return o.Family + " " + o.Table + " " + o.Chain }
+
+// Warning is what stands against a connection that was made all the same; it is caisson.NetworkWarning.
+type Warning = struct{ Name, Reason, Remedy string }
+
+// Obstacles are the chains of other programs that drop what is forwarded for the connection's networks, as they were when it was
+// attached: see [Bridge.Obstacles]. Those of networks that are internal, or do not pass the host, are not looked for.
+func (c *Connection) Obstacles() []Obstacle { return slices.Clone(c.obstacles) }
+
+// Warnings are the obstacles in the form in which caisson.Container takes them into its Isolation and logs them.
+func (c *Connection) Warnings() (out []Warning) {
+	for _, o := range c.obstacles {
+		out = append(out, Warning{"network through the host", "the chain " + o.String() + " of another program drops what it does not know", o.Remedy})
+	}
+	if c.unseen != nil {
+		out = append(out, Warning{"network through the host", "whether another program's rules are in the way cannot be seen: " + c.unseen.Error(), ""})
+	}
+	return out
+}

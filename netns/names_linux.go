@@ -103,17 +103,19 @@ func (c *Connection) zone() *netZone {
 // tick is the coarseness of a directory's time of change: two changes within it may look like one.
 const tick = 20 * time.Millisecond
 
-// refresh reads what has been added since, and forgets what is gone.
+// refresh reads what has been added since, and forgets what is gone. While the directory cannot be read it stays with what it knows.
 func (v *view) refresh() {
 	st, err := os.Stat(v.dir)
-	if err != nil {
-		v.eps = map[string]*epState{}
-	} else if v.byName != nil && st.ModTime().Equal(v.changed) && v.read.Sub(v.changed) > tick {
+	if err == nil && v.byName != nil && st.ModTime().Equal(v.changed) && v.read.Sub(v.changed) > tick {
 		return
 	}
 	now := time.Now()
+	l, lerr := names(v.dir)
+	if lerr != nil {
+		return
+	}
 	seen := map[string]bool{}
-	for _, name := range names(v.dir) {
+	for _, name := range l {
 		if ext := filepath.Ext(name); ext != ".json" && ext != farExt {
 			continue
 		}

@@ -221,8 +221,9 @@ func (s *store) saveFar(n *netState, t tunnels) error {
 		f.ID = hex.EncodeToString(sum[:12])
 		want[f.ID+farExt] = f
 	}
-	var faults []error
-	for _, name := range names(dir) {
+	was, err := names(dir)
+	faults := []error{err}
+	for _, name := range was {
 		if filepath.Ext(name) != farExt {
 			continue
 		}

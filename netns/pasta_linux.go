@@ -152,8 +152,14 @@ func endPasta(r *record) error {
 	file := r.pidFile()
 	b, err := os.ReadFile(file)
 	pid, perr := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err == nil && perr == nil && endIf(pid, file) {
-		return os.Remove(file)
+	if err == nil && perr == nil {
+		ended, err := endIf(pid, file)
+		if err != nil {
+			return err
+		}
+		if ended {
+			return os.Remove(file)
+		}
 	}
 	all, err := os.ReadDir("/proc")
 	if err != nil {
@@ -161,7 +167,9 @@ func endPasta(r *record) error {
 	}
 	for _, e := range all {
 		if pid, err := strconv.Atoi(e.Name()); err == nil {
-			endIf(pid, file)
+			if _, err := endIf(pid, file); err != nil {
+				return err // it stays recorded
+			}
 		}
 	}
 	if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
@@ -171,24 +179,35 @@ func endPasta(r *record) error {
 }
 
 // endIf kills a process if it was told to write to the file: no other has its name, which is random.
-func endIf(pid int, file string) bool {
-	if !hasArgument(pid, file) {
-		return false
+func endIf(pid int, file string) (bool, error) {
+	if ours, err := hasArgument(pid, file); !ours || err != nil {
+		return false, err
 	}
 	fd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return false, nil
+	}
 	if err != nil {
-		return false
+		return false, &Error{Op: "end pasta", Object: strconv.Itoa(pid), Err: os.NewSyscallError("pidfd_open", err)}
 	}
 	defer unix.Close(fd)
 	// Only now it is certain that the number has not become another's.
-	if !hasArgument(pid, file) || unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) != nil {
-		return false
+	if ours, err := hasArgument(pid, file); !ours || err != nil {
+		return false, err
+	}
+	if unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) != nil {
+		return false, nil
 	}
 	_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000) // until its ports are free
-	return true
+	return true, nil
 }
 
-func hasArgument(pid int, arg string) bool {
-	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
-	return err == nil && bytes.Contains(b, []byte("\x00"+arg+"\x00"))
+// hasArgument looks for an argument of a process. What has ended, and what is another user's, has it not.
+func hasArgument(pid int, arg string) (bool, error) {
+	path := filepath.Join("/proc", strconv.Itoa(pid), "cmdline")
+	b, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, fs.ErrPermission) {
+		return false, &Error{Op: "look for pasta in", Object: path, Err: err}
+	}
+	return bytes.Contains(b, []byte("\x00"+arg+"\x00")), nil
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +52,7 @@ func TestInsideSettings(t *testing.T) {
 	if mounts < 2 {
 		t.Errorf("%d instances for %d settings", mounts, 2*procUses)
 	}
-	if !testutil.Eventually(10*time.Second, func() bool {
+	if !testutil.Eventually(testTime, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.root == nil

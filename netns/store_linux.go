@@ -177,8 +177,12 @@ func (s *store) network(name string) (*netState, error) {
 
 // networks reads all of them.
 func (s *store) networks() ([]*netState, error) {
+	l, err := names(filepath.Join(s.dir, "networks"))
+	if err != nil {
+		return nil, err
+	}
 	var out []*netState
-	for _, name := range names(filepath.Join(s.dir, "networks")) {
+	for _, name := range l {
 		n, err := s.network(name)
 		if err != nil {
 			return nil, err
@@ -190,15 +194,25 @@ func (s *store) networks() ([]*netState, error) {
 	return out, nil
 }
 
-func names(dir string) []string {
+// names lists a directory; none if it is not there. What cannot be read is an error: what is in use would be taken for unused.
+func names(dir string) ([]string, error) {
+	fail := func(err error) ([]string, error) {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return nil, &Error{Op: "list directory", Object: dir, Err: err}
+	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil
+		return fail(err)
 	}
 	defer d.Close()
-	l, _ := d.Readdirnames(-1)
+	l, err := d.Readdirnames(-1)
+	if err != nil {
+		return fail(err)
+	}
 	// What begins with a dot is a file that a killed program was writing.
-	return slices.DeleteFunc(l, func(s string) bool { return s[0] == '.' })
+	return slices.DeleteFunc(l, func(s string) bool { return s[0] == '.' }), nil
 }
 
 func (s *store) saveNetwork(n *netState) error {
@@ -231,9 +245,13 @@ func readEndpoint(path string) (*epState, error) {
 }
 
 func (s *store) endpoints(network string) ([]*epState, error) {
-	var out []*epState
 	dir := filepath.Join(s.netDir(network), "ep")
-	for _, name := range names(dir) {
+	l, err := names(dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []*epState
+	for _, name := range l {
 		if filepath.Ext(name) != ".json" {
 			continue
 		}
@@ -286,6 +304,8 @@ func (s *store) lease(network, id string, a netip.Addr) (bool, error) {
 func take(path, id string) (bool, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return false, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
 	}
 	return true, writeFile(path, []byte(id))
 }
@@ -311,10 +331,12 @@ func (s *store) release(ref endpointRef) error {
 		return err
 	}
 	if e == nil { // killed before it was written: the leases are found by their owner
-		for _, a := range names(ips) {
+		leases, lerr := names(ips)
+		for _, a := range leases {
 			faults = append(faults, giveBack(filepath.Join(ips, a), ref.ID))
 		}
-		faults = append(faults, s.releasePorts(ref.ID, names(filepath.Join(s.dir, "ports"))))
+		ports, perr := names(filepath.Join(s.dir, "ports"))
+		faults = append(faults, lerr, perr, s.releasePorts(ref.ID, ports))
 		return errors.Join(faults...)
 	}
 	for _, p := range e.Addresses {
@@ -334,10 +356,14 @@ func (s *store) release(ref endpointRef) error {
 // takePort records a published port; who has it already is returned otherwise.
 func (s *store) takePort(p Port, id string) (other string, err error) {
 	dir := filepath.Join(s.dir, "ports", portKey(p))
-	for _, a := range names(dir) {
+	l, err := names(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, a := range l {
 		if clash(a, portAddr(p)) {
-			b, _ := os.ReadFile(filepath.Join(dir, a))
-			return string(b), nil
+			b, err := os.ReadFile(filepath.Join(dir, a))
+			return string(b), err
 		}
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -350,7 +376,9 @@ func (s *store) releasePorts(id string, keys []string) error {
 	var faults []error
 	for _, key := range keys {
 		dir := filepath.Join(s.dir, "ports", key)
-		for _, a := range names(dir) {
+		l, err := names(dir)
+		faults = append(faults, err)
+		for _, a := range l {
 			faults = append(faults, giveBack(filepath.Join(dir, a), id))
 		}
 		_ = os.Remove(filepath.Join(dir, unfinished))

@@ -80,7 +80,7 @@ func TestTun(t *testing.T) {
 		t.Errorf("%q %v", got[:n], err)
 	}
 	detach(t, c)
-	_ = f.SetReadDeadline(time.Now().Add(time.Second))
+	_ = f.SetReadDeadline(time.Now().Add(20 * time.Second))
 	for err = nil; err == nil; { // what is in the queue comes first
 		_, err = f.Read(b)
 	}

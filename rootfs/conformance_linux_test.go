@@ -65,7 +65,7 @@ func hostMounts(t *testing.T) string {
 func sameMounts(t *testing.T, mounts string) {
 	t.Helper()
 	var got string
-	if !testutil.Eventually(10*time.Second, func() bool { got = hostMounts(t); return got == mounts }) {
+	if !testutil.Eventually(testutil.Time(time.Minute), func() bool { got = hostMounts(t); return got == mounts }) {
 		t.Errorf("mounts of the host changed from\n%s\nto\n%s", mounts, got)
 	}
 }

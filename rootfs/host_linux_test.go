@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 func init() {
@@ -38,6 +40,7 @@ func plantSecrets(t *testing.T, _ string) {
 	if os.Getuid() != 0 {
 		return
 	}
+	testutil.HostTree(t, true)
 	t.Cleanup(func() { os.RemoveAll(planted); os.RemoveAll("/etc/caisson-rootfs-test") })
 	for _, dir := range []string{planted, "/etc/caisson-rootfs-test"} {
 		for _, f := range []struct {

@@ -31,6 +31,7 @@ type config struct {
 	id, hostname, user, workdir string
 	userns                      string
 	network                     network
+	devices                     devices
 	env, capAdd, capDrop        list
 
 	tty, interactive           bool
@@ -91,6 +92,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.Var(&c.capAdd, "cap-add", "add the `CAPABILITY`; may be repeated")
 	f.Var(&c.capDrop, "cap-drop", "drop the `CAPABILITY`, or ALL; may be repeated")
 	c.network.flags(f)
+	c.devices.flags(f)
 	f.StringVar(&c.userns, "userns", "", "user namespace (`new|host`); default: new but for root with -rootfs")
 
 	f.BoolVar(&c.init, "init", false, "put an init before the command, which collects orphans and passes signals on")

@@ -57,6 +57,10 @@ func (c *config) options(ctx context.Context) ([]caisson.Option, error) {
 		return nil, err
 	}
 	opts = append(opts, more...)
+	if more, err = c.devices.options(); err != nil {
+		return nil, err
+	}
+	opts = append(opts, more...)
 	switch c.userns {
 	case "":
 	case "new":

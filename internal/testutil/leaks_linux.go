@@ -146,8 +146,8 @@ func (inv Inventory) Growth(after Inventory) []string {
 	return out
 }
 
-// NoLeaks fails the test if, at its end, the process holds more than now. What is about to go has some seconds
-// to do so. The test must not run in parallel with others.
+// NoLeaks fails the test if, at its end, the process holds more than now. What is about to go has half a minute
+// to do so, since the machine may be busy. The test must not run in parallel with others.
 func NoLeaks(t testing.TB) {
 	t.Helper()
 	before := Take()
@@ -158,7 +158,7 @@ func NoLeaks(t testing.TB) {
 func (inv Inventory) Check(t testing.TB) {
 	t.Helper()
 	var more []string
-	Eventually(10*time.Second, func() bool {
+	Eventually(Time(30*time.Second), func() bool {
 		more = inv.Growth(Take())
 		return len(more) == 0
 	})

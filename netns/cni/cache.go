@@ -113,7 +113,8 @@ func (r *record) save(c *cached) error {
 	return err
 }
 
-// all reads what is kept about a network's containers, whoever connected them.
+// allCached reads what is kept about a network's containers, whoever connected them. What cannot be read is an error: a plugin would take a
+// container that is connected for one that is gone.
 func allCached(dir, network string) (out []*cached, err error) {
 	l, err := os.ReadDir(filepath.Join(dir, "results"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -127,7 +128,13 @@ func allCached(dir, network string) (out []*cached, err error) {
 			continue
 		}
 		c, err := readCached(filepath.Join(dir, "results", e.Name()))
-		if err == nil && c.NetworkName == network {
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if c.NetworkName == network {
 			out = append(out, c)
 		}
 	}

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -53,8 +56,8 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	if _, err := s.Resolve("vendor.com/gpu=2"); err == nil || !strings.Contains(err.Error(), "b.yaml") || !strings.Contains(err.Error(), "YAML") {
-		t.Errorf("the file that was not read is not named: %v", err)
+	if _, err := s.Resolve("vendor.com/gpu=2"); err == nil || !strings.Contains(err.Error(), "b.yaml") {
+		t.Errorf("the file that could not be read is not named: %v", err)
 	}
 }
 
@@ -101,10 +104,85 @@ func TestBad(t *testing.T) {
 	}
 }
 
+// goodYAML is as the generators of vendors write descriptions.
+const goodYAML = `---
+cdiVersion: "0.6.0"
+kind: vendor.com/gpu
+containerEdits:
+  env: [ALL=1]
+  hooks:
+  - hookName: createContainer
+    path: /usr/bin/setup
+    args: [setup, create-symlinks]
+    env: [A=b]
+    timeout: 5
+devices:
+- name: "0"
+  containerEdits:
+    deviceNodes:
+    - {path: /dev/gpu0, hostPath: /dev/null, fileMode: 0600}
+    hooks:
+    - {hookName: poststop, path: /usr/bin/clean}
+`
+
+func TestYAML(t *testing.T) {
+	s, err := Load(write(t, map[string]string{"a.yaml": goodYAML, "b.yml": strings.ReplaceAll(goodYAML, "vendor.com/gpu", "vendor.com/nic")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"vendor.com/gpu=0", "vendor.com/nic=0"}; !slices.Equal(s.Devices(), want) {
+		t.Fatal(s.Devices(), s.faults)
+	}
+	r, err := s.ResolveWithHooks([]string{"/usr/bin/setup", "/usr/bin/clean"}, "vendor.com/gpu=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := r.Devices; len(d) != 1 || d[0].Mode != 0o600 || d[0].Minor != 3 || !slices.Equal(r.Env, []string{"ALL=1"}) {
+		t.Errorf("%+v", r)
+	}
+	for _, bad := range []string{"", "a", "\t", goodYAML + "kind: x/y\n", strings.Replace(goodYAML, "kind", "king", 1), strings.Replace(goodYAML, "0.6.0", "9", 1), strings.Repeat(" ", maxSpec+1),
+		"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
+			"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n"} {
+		if _, err := ParseYAML(strings.NewReader(bad)); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%.80q: got %v", bad, err)
+		}
+	}
+}
+
+// Programs of hooks are run where the caller names them all, and no others.
+func TestHooks(t *testing.T) {
+	s, err := Load(write(t, map[string]string{"a.yaml": goodYAML}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, allowed := range [][]string{nil, {"/usr/bin/setup"}, {"setup", "clean"}} {
+		if _, err := s.ResolveWithHooks(allowed, "vendor.com/gpu=0"); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "/usr/bin/clean") {
+			t.Errorf("%v: %v", allowed, err)
+		}
+	}
+	r, err := s.ResolveWithHooks([]string{"/usr/bin/setup", "/usr/bin/clean"}, "vendor.com/gpu=0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	five := 5
+	want := &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/usr/bin/setup", Args: []string{"setup", "create-symlinks"}, Env: []string{"A=b"}, Timeout: &five}},
+		Poststop: []specs.Hook{{Path: "/usr/bin/clean"}}}
+	if !reflect.DeepEqual(r.Hooks, want) {
+		t.Errorf("%+v", r.Hooks)
+	}
+	for _, h := range []Hook{{Name: "prestart"}, {Name: "x", Path: "/a"}, {Name: "", Path: "/a"}, {Name: "poststart", Path: "a"}, {Name: "poststart", Path: "/a/../a"}, {Name: "startContainer", Path: "/a", Env: []string{"A"}},
+		{Name: "createRuntime", Path: "/a", Args: []string{"\x00"}}, {Name: "createRuntime", Path: "/a", Timeout: new(int)}} {
+		if err := (&Result{allowed: []string{"/a", "a", "", "/a/../a"}}).hook(&h); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: %v", h, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(good)
+	f.Add(goodYAML)
 	f.Fuzz(func(t *testing.T, text string) {
-		s, err := Parse(strings.NewReader(text))
+		s, err := ParseYAML(strings.NewReader(text))
 		if err != nil {
 			return
 		}

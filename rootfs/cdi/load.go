@@ -31,7 +31,7 @@ type found struct {
 	other  string // another file of the same rank has it too
 }
 
-// Load reads all descriptions (*.json) in the directories, by default [DefaultDirs]. A directory that does not exist is
+// Load reads all descriptions (*.json, *.yaml, *.yml) in the directories, by default [DefaultDirs]. A directory that does not exist is
 // empty. A file that cannot be used is no error yet: its devices are missing, and [Specs.Resolve] tells why.
 func Load(dirs ...string) (*Specs, error) {
 	if len(dirs) == 0 {
@@ -57,11 +57,11 @@ func Load(dirs ...string) (*Specs, error) {
 }
 
 func (s *Specs) add(file string, rank int) {
+	parse := Parse
 	switch filepath.Ext(file) {
 	case ".json":
 	case ".yaml", ".yml":
-		s.faults = append(s.faults, fmt.Errorf("%s: %w: YAML is not read; write it as JSON", file, ErrUnsupported))
-		return
+		parse = ParseYAML
 	default:
 		return
 	}
@@ -75,7 +75,7 @@ func (s *Specs) add(file string, rank int) {
 		return
 	}
 	defer f.Close()
-	spec, err := Parse(f)
+	spec, err := parse(f)
 	if err != nil {
 		s.faults = append(s.faults, fmt.Errorf("%s: %w", file, err))
 		return

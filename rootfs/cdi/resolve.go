@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -18,16 +20,28 @@ type Result struct {
 	Env     []string
 	// Groups are supplementary groups that the process needs.
 	Groups []uint32
+	// Hooks are programs to run, for caisson.WithHooks; nil but by [Specs.ResolveWithHooks].
+	Hooks *specs.Hooks
+
+	allowed []string // programs that may be hooks
 }
 
 // Resolve returns what the named devices need together. What a file says for all its devices comes first and once. Nodes without
-// type and number are looked up on this machine. Every fault is reported.
-func (s *Specs) Resolve(names ...string) (*Result, error) {
+// type and number are looked up on this machine. Every fault is reported. A device that needs a hook is refused.
+func (s *Specs) Resolve(names ...string) (*Result, error) { return s.ResolveWithHooks(nil, names...) }
+
+// ResolveWithHooks is [Specs.Resolve] of devices that may need hooks, if these are among the programs given, by their paths. Most hooks are programs of
+// the host that run with the privileges of the host program; who may write a description chooses their arguments and environment. One that is not
+// among them is refused with an error that matches [ErrUnsupported] and names it.
+//
+// The result's Hooks are run by a container that is made with caisson.WithHooks and caisson.WithID. They find the state of the container on standard
+// input; those that look for a config.json find one only where the container was made from a bundle.
+func (s *Specs) ResolveWithHooks(programs []string, names ...string) (*Result, error) {
 	devices, err := s.lookup(names)
 	if err != nil {
 		return nil, err
 	}
-	r := new(Result)
+	r := &Result{allowed: programs}
 	var faults []error
 	var done []*Spec
 	seen := map[*Device]bool{}
@@ -52,8 +66,10 @@ func (r *Result) add(name string, e *Edits) error {
 	fault := func(kind error, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%s: %w: %s", name, kind, fmt.Sprintf(format, args...)))
 	}
-	for _, h := range e.Hooks {
-		fault(ErrUnsupported, "it needs the hook %s %s, which is not run", h.Name, h.Path)
+	for i := range e.Hooks {
+		if err := r.hook(&e.Hooks[i]); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", name, err))
+		}
 	}
 	if len(e.IntelRdt) > 0 {
 		fault(ErrUnsupported, "intelRdt")
@@ -62,7 +78,7 @@ func (r *Result) add(name string, e *Edits) error {
 		fault(ErrUnsupported, "netDevices")
 	}
 	for _, kv := range e.Env {
-		if k, _, ok := strings.Cut(kv, "="); !ok || k == "" || strings.ContainsRune(kv, 0) {
+		if badVariable(kv) {
 			fault(ErrInvalid, "env %.100q is not of the form KEY=value", kv)
 		}
 	}

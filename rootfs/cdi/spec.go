@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 )
 
 // Errors that callers match with errors.Is.
@@ -70,13 +72,13 @@ type Mount struct {
 	Type          string   `json:"type,omitempty"`
 }
 
-// Hook is a program that the container's life is to call.
+// Hook is a program that the container's life is to call: see [Specs.ResolveWithHooks].
 type Hook struct {
 	Name    string   `json:"hookName"`
 	Path    string   `json:"path"`
 	Args    []string `json:"args,omitempty"`
 	Env     []string `json:"env,omitempty"`
-	Timeout *int     `json:"timeout,omitempty"`
+	Timeout *int     `json:"timeout,omitempty"` // seconds
 }
 
 // versions are those that this package knows.
@@ -93,12 +95,9 @@ var (
 
 // Parse reads a description in JSON, at most 4 MiB. Fields that CDI does not have are refused.
 func Parse(r io.Reader) (*Spec, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxSpec+1))
+	b, err := readSpec(r)
 	if err != nil {
 		return nil, err
-	}
-	if len(b) > maxSpec {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrInvalid, maxSpec)
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
@@ -110,6 +109,26 @@ func Parse(r io.Reader) (*Spec, error) {
 		return nil, fmt.Errorf("%w: something follows the description", ErrInvalid)
 	}
 	return s, s.validate()
+}
+
+// ParseYAML is [Parse] of a description in YAML, of which JSON is a part. A key that occurs twice is refused.
+func ParseYAML(r io.Reader) (*Spec, error) {
+	b, err := readSpec(r)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = yaml.YAMLToJSONStrict(b); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return Parse(bytes.NewReader(b))
+}
+
+func readSpec(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSpec+1))
+	if err == nil && len(b) > maxSpec {
+		err = fmt.Errorf("%w: more than %d bytes", ErrInvalid, maxSpec)
+	}
+	return b, err
 }
 
 func (s *Spec) validate() error {
