@@ -384,23 +384,11 @@ func pidFlag(m *machine) uint64 {
 
 // sendFD sends a tag and the descriptor in the third word of control. unused are arguments that the call does not have.
 func (c *compiler) sendFD(tag uint64, control program.Word, unused ...program.Arg) {
-	msg := c.Words(tag, 0)
-	iov := make([]byte, 16)
-	binary.NativeEndian.PutUint64(iov[8:], stage.MessageSize)
-	hdr := make([]byte, 56)
-	binary.NativeEndian.PutUint64(hdr[24:], 1)
-	binary.NativeEndian.PutUint64(hdr[40:], 24)
-	arg := program.Bytes(hdr, fmt.Sprintf("{msg_iov=[{iov_base=sync %d, iov_len=%d}], msg_control=[{cmsg_type=SCM_RIGHTS, ...}]}", tag, stage.MessageSize)).With(16, program.Bytes(iov, "").With(0, msg.Addr())).With(32, control.Addr())
-	args := append([]program.Arg{c.Input(stage.HostInput), arg, program.Named(unix.MSG_NOSIGNAL, "MSG_NOSIGNAL")}, unused...)
-	c.Call(unix.SYS_SENDMSG, "sendmsg", args...)
+	stage.EmitPassControl(c.Builder, tag, control, unused...)
 }
 
 // sendResult sends a tag and the descriptor that an operation returned.
-func (c *compiler) sendResult(tag uint64, fd program.OpRef) {
-	control := c.Words(20, uint64(unix.SOL_SOCKET)|uint64(unix.SCM_RIGHTS)<<32, 0)
-	c.Copy(fd, control+2)
-	c.sendFD(tag, control)
-}
+func (c *compiler) sendResult(tag uint64, fd program.OpRef) { stage.EmitPass(c.Builder, tag, fd) }
 
 // network raises the loopback device of a new network namespace and lets the host attach it.
 func (c *compiler) network() {

@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"rootfs":     {"internal/linux", "internal/program"},
 	// Devices by name, for who asks for them: no other package links it.
 	"rootfs/cdi": {"rootfs"},
-	"netns":      {"internal/journal"},
+	"netns":      {"internal/journal", "internal/program", "internal/stage"},
 	// Networks made by other programs, for who has them: netns does not link it.
 	"netns/cni": {"internal/journal", "netns"},
 	// Encryption between hosts, for who wants it.
@@ -55,7 +55,8 @@ var mayImport = map[string][]string{
 	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
 	// Tests of containers with networks: neither package knows the other.
-	"internal/nettest": {".", "cgroups", "image", "namespaces", "netns", "netns/cni", "rootfs"},
+	"internal/nettest":          {".", "cgroups", "image", "namespaces", "netns", "netns/cni", "rootfs"},
+	"internal/nettest/rootless": {"netns"},
 	// Tests of containers and images: neither package knows the other.
 	"internal/imagetest": {".", "image", "namespaces", "rootfs"},
 	// For the tests of embedders.

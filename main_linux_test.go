@@ -64,6 +64,7 @@ func newContainer(t testing.TB, opts ...Option) *Container {
 			t.Errorf("close: %v", err)
 		}
 	})
+	needIDMapsFor(t, c.spec)
 	return c
 }
 
@@ -157,6 +158,15 @@ func needIDMaps(t testing.TB) {
 	testutil.NeedRoot(t)
 	if !idMaps(t) {
 		t.Skip("this kernel cannot id-map the filesystem of " + os.TempDir() + " (tmpfs: Linux 6.3)")
+	}
+}
+
+// needIDMapsFor does that if the recipe is root's, has a user namespace and takes its root filesystem from a directory.
+func needIDMapsFor(t testing.TB, s *spec) {
+	t.Helper()
+	_, dir := s.rootfs.(rootfs.DirSource)
+	if user := s.namespaces.User; dir && isRoot() && (s.idmaps != nil || user.IsNew() && !user.IsDefault()) {
+		needIDMaps(t)
 	}
 }
 

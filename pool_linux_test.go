@@ -41,6 +41,7 @@ func newPool(t testing.TB, size int, opts ...Option) *Pool {
 			t.Errorf("close: %v", err)
 		}
 	})
+	needIDMapsFor(t, p.spec)
 	return p
 }
 
@@ -731,15 +732,7 @@ func TestPoolHostKilled(t *testing.T) {
 			t.Errorf("process %d outlives the host program", pid)
 		}
 	}
-	if _, err := Recover(testContext(t)); err != nil {
-		t.Error(err)
-	}
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(d.Name(), fmt.Sprintf("caisson-%d-", host)) {
-			t.Errorf("%s is left", path)
-		}
-		return nil
-	})
+	recoveredFrom(t, host)
 }
 
 // Every part of a spec is either for each run or has an option that refuses it by its name.

@@ -47,7 +47,7 @@ func (r *running) fillView(ctx context.Context, v *rootfs.View, undo *undoList, 
 		return err
 	}
 	if mapped {
-		v.Owner = ownersInside(maps)
+		v.Owner, v.IDMaps = ownersInside(maps), maps.String()
 		if !privileged() {
 			d := readAs(ctx, r, maps)
 			undo.add(func() error { d.close(); return nil })

@@ -40,7 +40,7 @@ type applier struct {
 	replaced     bool
 	giver        *giver // nil: files belong to the caller, or to whom the image says
 	gifts        map[inode]gift
-	giftBytes    int
+	notes        *notes
 	inherited    map[string]inherited // what directories without an entry get
 	buf          []byte
 }
@@ -391,16 +391,35 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 	m := dirMeta{mode: a.mode(hdr), entry: a.metaCount}
 	m.atime, m.mtime = times(hdr)
 	if _, ok := a.metas[path]; !ok {
-		a.metaBytes += len(path) + 128
+		if err := a.growMetas(path); err != nil {
+			return err
+		}
 	}
 	a.metas[path] = m
-	if a.metaBytes < maxMetaBytes {
-		return nil
-	}
+	return nil
+}
+
+// growMetas makes room for one more. Without room the directories so far are finished, unless they are given away then: nothing could be put into
+// them any more.
+func (a *applier) growMetas(path string) error {
+	size := len(path) + 192
 	if a.giver != nil {
-		return &LimitError{Limit: "Memory", Max: a.limits.Memory} // nothing could be put into directories that were given away
+		size *= 2 // realPaths
 	}
-	return a.finishDirs()
+	full := a.giver == nil && a.metaBytes+size > maxMetaBytes
+	err := a.notes.grow(size)
+	if a.giver == nil && a.metaBytes > 0 && (full || err != nil) {
+		if ferr := a.finishDirs(); ferr != nil {
+			return ferr
+		}
+		if err != nil {
+			err = a.notes.grow(size)
+		}
+	}
+	if err == nil {
+		a.metaBytes += size
+	}
+	return err
 }
 
 // finishDirs gives directories their mode and times, the deepest first, since a parent's mode may close the way.
@@ -422,6 +441,7 @@ func (a *applier) finishDirs() error {
 		}
 	}
 	clear(a.metas)
+	a.notes.shrink(a.metaBytes)
 	a.metaBytes, a.finished = 0, true
 	return nil
 }

@@ -103,7 +103,8 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 		l, err := s.stored(ctx, p, o)
 		return l, "", err
 	}
-	u, err := s.unpack(ctx, base, UnpackOptions{Platform: o.Platform})
+	// The layers that the container has: with other maps than the store's that is those that are the caller's.
+	u, err := s.unpack(ctx, base, UnpackOptions{Platform: o.Platform, plain: s.plainFor(rootfs.Env{IDMaps: v.IDMaps})})
 	if err != nil {
 		return Layer{}, "", err
 	}

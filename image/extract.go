@@ -100,7 +100,7 @@ func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID d
 		return err
 	}
 	defer closeLayer()
-	if err := writeTree(ctx, dir, st, s.policy, b, m, treeOptions{flat: true}); err != nil {
+	if err := writeTree(ctx, dir, st, s.policy, b, m, treeOptions{flat: true, notes: &notes{max: b.limits.Memory, limit: b.limits.Memory}}); err != nil {
 		return err
 	}
 	got, err := st.finish()

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +31,9 @@ func envNumber(name string, otherwise int) int {
 	}
 	return otherwise
 }
+
+// lifeOptions have the files of ordinary users given to subordinate ids, where there are any, by a process that dies with the program.
+var lifeOptions = Options{Policy: Policy{Owners: OwnersMapped}}
 
 // stages are what the program that is killed does, in this order. Each is done once only: what is done already is a success.
 var stages = []struct {
@@ -58,7 +61,7 @@ var stages = []struct {
 		if err != nil {
 			return err
 		}
-		d, err := sn.Rootfs().Describe(ctx, rootfs.Env{UserNamespace: true, Unprivileged: os.Geteuid() != 0})
+		d, err := sn.Rootfs().Describe(ctx, rootfs.Env{UserNamespace: true, Unprivileged: os.Geteuid() != 0, IDMaps: s.maps.String()})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(d.Upper.Dir, dirUpper, "new"), []byte("new"), 0o644)
 		}
@@ -90,9 +93,8 @@ func missing(err error) error {
 
 // roleLife is the program that is killed. What it says it has done is to last.
 func roleLife() {
-	runtime.LockOSThread() // strace counts the calls of each thread
 	ctx := context.Background()
-	s, err := Open(os.Getenv("STORE"), Options{})
+	s, err := Open(os.Getenv("STORE"), lifeOptions)
 	for _, st := range stages {
 		if err != nil {
 			break
@@ -118,7 +120,9 @@ type life struct {
 
 func newLife(t testing.TB) *life {
 	h, _ := newShelf(t)
-	img := putImage(t, h.s, "small", append(snapLayers(t), blob{gz(t, layer(t, dir("more"), file("more/f", "f"))), layer(t, dir("more"), file("more/f", "f"))})...)
+	own := ownedBy(7, 8, 0o700)
+	more := layer(t, dir("more"), file("more/f", "f"), dir("owned").with(own), file("owned/f", "f").with(own))
+	img := putImage(t, h.s, "small", append(snapLayers(t), blob{gz(t, more), more})...)
 	h.tag = img.Descriptor
 	l := &life{t: t, ref: h.serve(t)}
 	return l
@@ -138,7 +142,7 @@ func (l *life) check(when, said string) (done bool) {
 		t.Fatalf("%s: %s", when, said)
 	}
 	has := func(what string) bool { return slices.Contains(strings.Split(said, "\n"), what) }
-	s, err := Open(l.dir, Options{})
+	s, err := Open(l.dir, lifeOptions)
 	if err != nil {
 		t.Fatalf("%s, after %q: %v", when, said, err)
 	}
@@ -215,41 +219,54 @@ func (l *life) lasting(ctx context.Context, s *Store, when string, has func(stri
 	}
 }
 
+// runUntil runs the program, which is killed at its nth system call. It returns what the program said, and how many calls were counted.
+func (l *life) runUntil(n int) (said string, calls int) {
+	l.t.Helper()
+	out, err := os.CreateTemp(l.t.TempDir(), "out")
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := l.role()
+	cmd.Stdout = out
+	if calls, err = testutil.KillThreadsAt(cmd, n); err != nil {
+		l.t.Fatal(err)
+	}
+	data, err := os.ReadFile(out.Name())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return string(data), calls
+}
+
 // The program is killed at a system call, each time a later one. What it reported is there, nothing half done is left, and the next
 // one goes on.
 func TestKilledAtEverySystemCall(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("strace is not installed")
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	l := newLife(t)
-	step := envNumber(killStepEnv, 59)
-	if testing.Short() {
-		step = envNumber(killStepEnv, 97)
+	said, total := l.runUntil(math.MaxInt)
+	if !l.check("not killed", said) {
+		t.Fatalf("it does not get to its end: %s", said)
 	}
+	moments := 12
+	if testing.Short() {
+		moments = 6
+	}
+	step := envNumber(killStepEnv, max(total/moments, 1))
 	runs := 0
-	for n := 1 + rand.IntN(step); ; n += step {
-		cmd := exec.Command(strace, "-f", "-qq", "-I", "1", "-o", "/dev/null", "-e", "trace=all", "-e", fmt.Sprintf("inject=all:signal=KILL:when=%d", n), exe)
-		cmd.Env, cmd.Stderr = l.role().Env, os.Stderr
-		said, _ := cmd.Output()
-		if cmd.ProcessState == nil {
-			t.Fatal("strace does not start")
-		}
-		if l.check(fmt.Sprintf("killed at call %d", n), string(said)) {
+	for n := 1 + rand.IntN(step); n <= 2*total; n += step {
+		said, calls := l.runUntil(n)
+		l.check(fmt.Sprintf("killed at call %d", n), said)
+		if calls < n {
 			break
 		}
-		if runs++; n > 20000 || t.Failed() {
-			t.Fatal("it never gets to its end")
+		if runs++; t.Failed() {
+			return
 		}
 	}
 	if runs < 3 {
 		t.Errorf("only %d kills", runs)
 	}
-	t.Logf("%d kills, %d system calls apart", runs, step)
+	t.Logf("%d kills, %d of about %d system calls apart", runs, step, total)
 }
 
 // The same at random moments.

@@ -21,8 +21,8 @@ type Limits struct {
 	Depth int64
 	// Xattrs is how many extended attributes an entry may have. Default 128.
 	Xattrs int64
-	// Memory is what unpacking may take for buffers and decoders, in bytes, all layers that are unpacked at once together; layers wait for
-	// one another where it does not suffice for all. A single zstd window that does not fit is refused. Default 96 MiB,
+	// Memory is what unpacking may take for buffers, decoders and what is remembered until a layer is complete, in bytes, all layers that are unpacked at once
+	// together; layers wait for one another where it does not suffice for all. A single zstd window that does not fit is refused. Default 96 MiB,
 	// with which the whole stays below 128 MiB.
 	Memory int64
 	// Parallel is how many layers are unpacked, fetched or sent at once. Default: the number of CPUs that Go uses, 2 to 8.

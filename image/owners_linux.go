@@ -15,7 +15,8 @@ import (
 
 // gift is what a file gets when its layer is complete: until then it is the caller's, who makes further names of it and files in it.
 type gift struct {
-	path     string // the last one by which it was named
+	path     string   // the last one by which it was named
+	links    []string // further names, of hard links
 	uid, gid uint32
 	mode     uint32
 	xattrs   map[string]string
@@ -27,9 +28,6 @@ type inode struct{ dev, ino uint64 }
 
 func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 
-// maxGiftBytes bounds what gifts take in memory.
-const maxGiftBytes = 32 << 20
-
 // givenXattr says that an attribute names ids, or holds for a user namespace, so that it must be set in the right one.
 func (a *applier) givenXattr(name string) bool {
 	return a.giver != nil && (name == xattrCaps || strings.HasPrefix(name, "system.posix_acl_"))
@@ -37,8 +35,11 @@ func (a *applier) givenXattr(name string) bool {
 
 // noteGift remembers what the file at path is to get.
 func (a *applier) noteGift(hdr *tar.Header, path string) error {
-	if a.giver == nil || hdr.Typeflag == tar.TypeLink {
+	if a.giver == nil || hdr.Typeflag == tar.TypeLink && len(a.gifts) == 0 {
 		return nil
+	}
+	if hdr.Typeflag == tar.TypeLink {
+		return a.noteLink(path)
 	}
 	g := gift{uid: uint32(hdr.Uid), gid: uint32(hdr.Gid), mode: a.mode(hdr), dir: hdr.Typeflag == tar.TypeDir}
 	if !a.giver.has(hdr.Uid, hdr.Gid) {
@@ -57,17 +58,7 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 	if len(a.gifts) == 0 && g.none() {
 		return nil
 	}
-	parent, base := splitPath(path)
-	at, err := a.t.lookup(parent)
-	if err != nil {
-		return sysErr("openat2", err)
-	}
-	var st unix.Stat_t
-	if path == "" {
-		err = unix.Fstat(at, &st)
-	} else {
-		err = unix.Fstatat(at, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	}
+	id, err := a.inodeAt(path)
 	if err == unix.ENOENT {
 		return nil // a device that was left out
 	}
@@ -75,7 +66,41 @@ func (a *applier) noteGift(hdr *tar.Header, path string) error {
 		return sysErr("fstatat", err)
 	}
 	g.path = path
-	return a.addGift(inodeOf(&st), g, size)
+	return a.addGift(id, g, size)
+}
+
+// inodeAt looks at what an entry has made.
+func (a *applier) inodeAt(path string) (inode, error) {
+	parent, base := splitPath(path)
+	at, err := a.t.lookup(parent)
+	if err != nil {
+		return inode{}, err
+	}
+	var st unix.Stat_t
+	if path == "" {
+		err = unix.Fstat(at, &st)
+	} else {
+		err = unix.Fstatat(at, base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	return inodeOf(&st), err
+}
+
+// noteLink remembers a further name of a file that is given away: the first may be gone then.
+func (a *applier) noteLink(path string) error {
+	id, err := a.inodeAt(path)
+	if err != nil {
+		return sysErr("fstatat", err)
+	}
+	g, ok := a.gifts[id]
+	if !ok {
+		return nil
+	}
+	if err := a.notes.grow(len(path) + 32); err != nil {
+		return err
+	}
+	g.links = append(g.links, path)
+	a.gifts[id] = g
+	return nil
 }
 
 // none says that there is nothing to give.
@@ -87,8 +112,8 @@ func (a *applier) addGift(id inode, g gift, size int) error {
 		delete(a.gifts, id)
 		return nil
 	}
-	if a.giftBytes += size; a.giftBytes > maxGiftBytes {
-		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
+	if err := a.notes.grow(size); err != nil {
+		return err
 	}
 	if a.gifts == nil {
 		a.gifts = map[inode]gift{}
@@ -114,22 +139,38 @@ func (a *applier) giveFiles() error {
 }
 
 func (a *applier) giveFile(id inode, g gift) error {
-	fd, err := a.t.resolve(g.path, unix.O_PATH|unix.O_NOFOLLOW)
+	found, err := a.giveNamed(g.path, id, g)
+	for _, path := range g.links {
+		if found || err != nil {
+			break
+		}
+		found, err = a.giveNamed(path, id, g)
+	}
+	return err
+}
+
+// giveNamed reports whether the file was at path; a later entry may have taken its place.
+func (a *applier) giveNamed(path string, id inode, g gift) (bool, error) {
+	fd, err := a.t.resolve(path, unix.O_PATH|unix.O_NOFOLLOW)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
-		return nil // a later entry took its place
+		return false, nil
 	default:
-		return sysErr("openat2", err)
+		return false, sysErr("openat2", err)
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return sysErr("fstat", err)
+		return false, sysErr("fstat", err)
 	}
 	if inodeOf(&st) != id || st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return nil
+		return false, nil
 	}
+	return true, a.giveFD(fd, &st, g)
+}
+
+func (a *applier) giveFD(fd int, st *unix.Stat_t, g gift) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		a.mark.Xattrs += int64(len(g.xattrs)) // fsetxattr(2) takes no descriptor of O_PATH, and others cannot be had safely of what is no regular file
 		g.xattrs = nil

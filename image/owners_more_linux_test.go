@@ -65,12 +65,16 @@ func TestMappedOwnersOfTheLastEntry(t *testing.T) {
 		ents = append(ents, file("f", "x").with(ownedBy(7, 8, 0o644)), file("f", "x"), file("g", "x").with(ownedBy(9, 9, 0o644)), file("f", "x").with(ownedBy(7, 8, 0o644)),
 			file("g", "x"))
 	}
-	ents = append(ents, dir("run"), dir("var"), link("var/run", "/run"), dir("run/x").with(ownedBy(7, 8, 0o711)), dir("var/run/x").with(ownedBy(9, 9, 0o711)),
+	ents = append(ents, file("first", "x").with(ownedBy(7, 8, 0o640)), hard("second", "first"), hard("third", "second"), file("first", "y"), file("second", "z").with(ownedBy(9, 9, 0o644)),
+		dir("run"), dir("var"), link("var/run", "/run"), dir("run/x").with(ownedBy(7, 8, 0o711)), dir("var/run/x").with(ownedBy(9, 9, 0o711)),
 		dir("var/run/y").with(ownedBy(7, 8, 0o755)), dir("run/y"))
 	putImage(t, s, "a", plain(layer(t, ents...)))
 	u := must[*Unpacked](t)(s.Unpack(context.Background(), "a", UnpackOptions{}))
 	mappedOwner(t, s, u.Dirs[0]+"/f", 7, 8, 0o644)
 	mappedOwner(t, s, u.Dirs[0]+"/g", 0, 0, 0o644)
+	mappedOwner(t, s, u.Dirs[0]+"/first", 0, 0, 0o644)
+	mappedOwner(t, s, u.Dirs[0]+"/second", 9, 9, 0o644)
+	mappedOwner(t, s, u.Dirs[0]+"/third", 7, 8, 0o640)
 	mappedOwner(t, s, u.Dirs[0]+"/run/x", 9, 9, 0o711)
 	mappedOwner(t, s, u.Dirs[0]+"/run/y", 0, 0, 0o755)
 }

@@ -79,6 +79,7 @@ func power(ctx context.Context) error {
 	if err := errors.Join(os.MkdirAll("/mnt", 0o755), unix.Mount("/dev/vdb", "/mnt", "ext4", 0, "")); err != nil {
 		return err
 	}
+	fmt.Println("checking")
 	s, err := Open("/mnt/store", Options{})
 	if err != nil {
 		return err
@@ -264,20 +265,39 @@ func TestPowerCuts(t *testing.T) {
 	}
 	vmrun := must[string](t)(filepath.Abs("../internal/testutil/vm/vmrun"))
 	exe := must[string](t)(os.Executable())
-	state := map[string]bool{}
-	for cut := range cuts + 1 {
+	state, broken := map[string]bool{}, 0
+	for cut := 0; cut <= cuts; cut++ {
 		cmd := exec.Command(vmrun, "--timeout", "300", "--", exe)
 		cmd.Env = append(os.Environ(), testutil.RoleEnv+"=power", "CAISSON_VM_QEMU_ARGS=-drive file="+disk+",format=raw,if=none,id=store -device virtio-blk-pci,drive=store",
 			fmt.Sprint(powerBootEnv, "=", cut), powerStateEnv+"="+strings.Join(slices.Sorted(maps.Keys(state)), " "))
-		state = powerBoot(t, cmd, cut, cut == cuts)
+		b := powerBoot(t, cmd, cut, cut == cuts)
 		if t.Failed() {
 			break
+		}
+		if b.worked {
+			state = b.state
+			continue
+		}
+		if broken++; broken > 3 {
+			t.Fatalf("boot %d did not come to work: %s", cut, b.log)
+		}
+		t.Logf("boot %d is done again: %s", cut, b.log)
+		cut--
+		if b.checking { // part of what was reported may be gone
+			state = nil
 		}
 	}
 }
 
-// powerBoot runs the guest until its power is cut, and returns what was reported. The last boot only checks.
-func powerBoot(t *testing.T, cmd *exec.Cmd, cut int, last bool) map[string]bool {
+// boot is what a guest said. One that did not come to work, and did not say why, was broken: QEMU fails now and then.
+type boot struct {
+	state            map[string]bool // what was reported
+	checking, worked bool
+	log              string
+}
+
+// powerBoot runs the guest until its power is cut. The last boot only checks.
+func powerBoot(t *testing.T, cmd *exec.Cmd, cut int, last bool) (b boot) {
 	t.Helper()
 	var log bytes.Buffer
 	out := must[io.ReadCloser](t)(cmd.StdoutPipe())
@@ -285,19 +305,24 @@ func powerBoot(t *testing.T, cmd *exec.Cmd, cut int, last bool) map[string]bool 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	state, worked := map[string]bool{}, false
+	defer func() {
+		_ = cmd.Wait()
+		b.log = log.String()
+	}()
+	b.state = map[string]bool{}
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		what, name, _ := strings.Cut(lines.Text(), " ")
 		switch what {
 		case "have":
-			state[name] = true
+			b.state[name] = true
 		case "removing":
-			maps.DeleteFunc(state, func(k string, _ bool) bool { return strings.HasSuffix(k, ":"+name) })
+			maps.DeleteFunc(b.state, func(k string, _ bool) bool { return strings.HasSuffix(k, ":"+name) })
 		case "gone":
-			state["gone:"+name] = true
+			b.state["gone:"+name] = true
+		case "checking":
+			b.checking = true
 		case "works":
-			worked = true
+			b.worked = true
 			after := time.Duration(rand.Int64N(int64(8 * time.Second)))
 			if last {
 				after = 0
@@ -310,10 +335,7 @@ func powerBoot(t *testing.T, cmd *exec.Cmd, cut int, last bool) map[string]bool 
 			t.Logf("boot %d: %s", cut, lines.Text())
 		}
 	}
-	if !worked {
-		t.Errorf("boot %d did not come to work: %s", cut, log.String())
-	}
-	return state
+	return b
 }
 
 // cutPower kills the machine, which is a descendant of a process of ours.

@@ -55,7 +55,8 @@ type SnapshotOptions struct {
 	Method Method
 	// Quota limits the bytes that changes may take; with the methods that make a tree, that the whole tree may take. A write beyond it fails with EDQUOT or ENOSPC. It
 	// needs CAP_SYS_ADMIN and a file system with project quotas: ext4 or xfs mounted with the option prjquota; otherwise the error is
-	// [ErrQuota]. For a layer in memory see [Source.UpperSize]. Zero: no limit.
+	// [ErrQuota]. On ext4 the limit does not hold for processes that have CAP_SYS_RESOURCE in the machine's own user namespace and write to the
+	// directory itself: through overlay it does. For a layer in memory see [Source.UpperSize]. Zero: no limit.
 	Quota int64
 }
 

@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/caps"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -433,7 +436,30 @@ func mountImage(t *testing.T, fstype string, size int64, mkfs []string, options 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(mnt) })
-	return fmt.Sprintf("/proc/self/fd/%d", mnt)
+	dir := fmt.Sprintf("/proc/self/fd/%d", mnt)
+	if overlaysOn(t, dir) {
+		return dir
+	}
+	// Before Linux 6.15 a mount that is nowhere attached cannot be a layer.
+	at := t.TempDir()
+	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	return at
+}
+
+// overlaysOn says that the kernel makes overlays of directories in dir.
+func overlaysOn(t *testing.T, dir string) bool {
+	t.Helper()
+	probe := dir + "/probe"
+	for _, d := range []string{"lower", dirUpper, dirWork} {
+		if err := os.MkdirAll(filepath.Join(probe, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := tryOverlay(probe)
+	return errors.Join(err, os.RemoveAll(probe)) == nil
 }
 
 // Where files can share blocks, a tree's share them with the layers.
@@ -490,10 +516,10 @@ func TestSnapshotQuota(t *testing.T) {
 			top = v.Tree
 		}
 		chunk := make([]byte, 3<<20)
-		if err := os.WriteFile(top.Name()+"/fits", chunk, 0o644); err != nil {
+		if err := withoutResource(t, func() error { return os.WriteFile(top.Name()+"/fits", chunk, 0o644) }); err != nil {
 			t.Errorf("%v: %v", m, err)
 		}
-		if err := os.WriteFile(top.Name()+"/more", chunk, 0o644); !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
+		if err := withoutResource(t, func() error { return os.WriteFile(top.Name()+"/more", chunk, 0o644) }); !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("%v: %v", m, err)
 		}
 		other := must[*Snapshot](t)(s.NewSnapshot(ctx, "other", "img", SnapshotOptions{Method: m, Quota: 4 << 20}))
@@ -505,4 +531,23 @@ func TestSnapshotQuota(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// withoutResource does something without CAP_SYS_RESOURCE, which ext4's quotas do not hold for.
+func withoutResource(t *testing.T, do func() error) error {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		effective, permitted, inheritable, err := caps.Held()
+		if err == nil {
+			d := caps.Encode(effective&^caps.Of(unix.CAP_SYS_RESOURCE), permitted, inheritable)
+			err = unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, (*unix.CapUserData)(unsafe.Pointer(&d)))
+		}
+		if err == nil {
+			err = do()
+		}
+		done <- err
+	}()
+	return <-done
 }

@@ -107,9 +107,15 @@ type budget struct {
 	limits  Limits
 	bytes   atomic.Int64
 	entries atomic.Int64
+	implied atomic.Int64
+	parent  *budget // of one attempt at a layer: that of the image
 }
 
 func (b *budget) addBytes(n int64) error {
+	if b.parent != nil {
+		b.bytes.Add(n)
+		return b.parent.addBytes(n)
+	}
 	if n < 0 || b.bytes.Add(n) > b.limits.Bytes || b.bytes.Load() < 0 {
 		return &LimitError{Limit: "Bytes", Max: b.limits.Bytes}
 	}
@@ -117,6 +123,10 @@ func (b *budget) addBytes(n int64) error {
 }
 
 func (b *budget) addEntry() error {
+	if b.parent != nil {
+		b.entries.Add(1)
+		return b.parent.addEntry()
+	}
 	if b.entries.Add(1) > b.limits.Entries {
 		return &LimitError{Limit: "Entries", Max: b.limits.Entries}
 	}

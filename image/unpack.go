@@ -156,7 +156,9 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 		first[id] = i
 		g.Go(func() (err error) {
 			job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, giver: gifts, progress: o.Progress}
-			marks[i], err = job.run(gctx, s.layerKey(job.diffID, o.plain))
+			if marks[i], err = job.run(gctx, s.layerKey(job.diffID, o.plain)); err == nil {
+				err = b.addImplied(marks[i])
+			}
 			if err != nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -319,6 +321,7 @@ type treeOptions struct {
 	flat      bool // whiteouts remove files that are there, instead of being written
 	giver     *giver
 	inherited map[string]inherited
+	notes     *notes
 }
 
 func (j *layerJob) tell(done int64, cached bool) {
@@ -344,18 +347,29 @@ func (j *layerJob) run(ctx context.Context, key string) (*mark, error) {
 		j.tell(j.desc.Size, true)
 		return m, nil
 	}
-	work, err := os.MkdirTemp(j.s.path(dirIngest), "unpack-*")
+	work, m, err := j.unpack(ctx, false)
+	if errors.Is(err, errMemoryBusy) {
+		work, m, err = j.unpack(ctx, true)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if m, err = j.fill(ctx, work); err != nil {
-		return nil, errors.Join(err, removeTree(work))
 	}
 	if err := j.s.publish(work, key); err != nil {
 		return nil, errors.Join(err, removeTree(work))
 	}
 	j.tell(j.desc.Size, false)
 	return m, nil
+}
+
+// unpack makes the layer in a new directory, with all memory to itself or with what others leave.
+func (j *layerJob) unpack(ctx context.Context, alone bool) (work string, m *mark, err error) {
+	if work, err = os.MkdirTemp(j.s.path(dirIngest), "unpack-*"); err != nil {
+		return "", nil, err
+	}
+	if m, err = j.attempt(ctx, work, alone); err != nil {
+		return "", nil, errors.Join(err, removeTree(work))
+	}
+	return work, m, nil
 }
 
 // publish gives a complete layer its name. What has it already is a layer that a crash made worthless.
@@ -372,7 +386,7 @@ func (s *Store) publish(work, key string) error {
 }
 
 // fill unpacks the layer into work and writes its mark.
-func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
+func (j *layerJob) fill(ctx context.Context, work string, alone bool) (*mark, error) {
 	blob, err := j.s.openBlob(j.desc)
 	if err != nil {
 		return nil, err
@@ -386,7 +400,7 @@ func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
 		return nil, err
 	}
 	m := &mark{DiffID: j.diffID.String(), Boot: j.s.boot}
-	if err := j.stream(ctx, blob, tree, m); err != nil {
+	if err := j.stream(ctx, blob, tree, m, alone); err != nil {
 		return nil, err
 	}
 	fi, err := os.Lstat(tree)
@@ -405,20 +419,18 @@ func (j *layerJob) fill(ctx context.Context, work string) (*mark, error) {
 }
 
 // stream decodes, hashes and writes, within the memory that is granted.
-func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *mark) error {
+func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *mark, alone bool) error {
 	buffered := bufio.NewReaderSize(blob, 4096)
 	head, err := buffered.Peek(64)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	need, window := decoderNeed(head)
-	if need > j.s.limits.Memory {
-		return &LimitError{Limit: "Memory", Max: j.s.limits.Memory, Need: need}
-	}
-	if err := j.memory.Acquire(ctx, need); err != nil {
+	noted, release, err := j.grant(ctx, need, alone)
+	if err != nil {
 		return err
 	}
-	defer j.memory.Release(need)
+	defer release()
 	last := time.Time{}
 	st, err := newStream(ctx, buffered, window, j.budget, func(n int64) {
 		if now := time.Now(); now.Sub(last) > 50*time.Millisecond {
@@ -430,7 +442,7 @@ func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *m
 		return err
 	}
 	defer st.close()
-	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited, giver: j.giver}); err != nil {
+	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited, giver: j.giver, notes: noted}); err != nil {
 		return err
 	}
 	got, err := st.finish()

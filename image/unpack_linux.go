@@ -20,7 +20,7 @@ func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *
 	defer t.close()
 	buf := filePool.Get().(*[]byte)
 	defer filePool.Put(buf)
-	a := &applier{ctx: ctx, t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, mark: m,
+	a := &applier{ctx: ctx, t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, notes: o.notes, mark: m,
 		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: *buf}
 	t.imply, t.link = a.noteImplied, a.linkDir
 	if !o.flat {
@@ -43,6 +43,9 @@ func (a *applier) noteImplied(path string) error {
 	}
 	if a.impliedBytes += len(path) + 64; a.impliedBytes > maxImplied {
 		return &LimitError{Limit: "Memory", Max: a.limits.Memory}
+	}
+	if err := a.notes.grow(2*len(path) + 96 + 2*jsonBytes(path)); err != nil {
+		return err
 	}
 	if a.implied == nil {
 		a.implied = map[string]struct{}{}

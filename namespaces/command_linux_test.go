@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 func sh(script string) *Cmd { return Command("/bin/sh", "-c", script) }
@@ -194,7 +196,7 @@ func TestCommandContext(t *testing.T) {
 	defer cancel()
 	begin := time.Now()
 	c := CommandContext(ctx, "/bin/sleep", "1000")
-	if err := c.Run(); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 20*time.Second {
+	if err := c.Run(); !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > time.Minute {
 		t.Errorf("err = %v after %v", err, time.Since(begin))
 	}
 	if err := c.Signal(unix.SIGKILL); err == nil {
@@ -244,7 +246,8 @@ func TestCommandLeaksNothing(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if after := fds(); after != before {
+	after := 0
+	if !testutil.Eventually(time.Minute, func() bool { after = fds(); return after <= before }) { // a reader of input may be about to end
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 	for {

@@ -63,7 +63,7 @@
 //
 // # Privileges
 //
-// A [Pasta] needs no privilege. Other networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
+// A [Pasta] needs no privilege, and an ordinary user has namespaces ([New]) and sockets in them ([Namespace.Dial]). Other networks need CAP_NET_ADMIN over the host's network namespace, and CAP_SYS_ADMIN to enter those of containers. Root of a user
 // namespace has both in the network namespaces made in it. Linux 5.14, nf_tables with inet, nat and fib, bridge, veth. On other systems every function answers
 // an error that matches [ErrUnsupported].
 package netns

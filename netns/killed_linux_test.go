@@ -101,7 +101,11 @@ func killedEach(t *testing.T, role string, step func(total int) int, check func(
 			t.Fatalf("killed at %d: %s", n, said)
 		}
 		if calls < n {
-			break
+			if calls > total/2 {
+				break
+			}
+			total, n = calls, 0 // threads that wait for each other had made many more calls the first time: the kills are closer together
+			continue
 		}
 		if runs++; n > 1_000_000 {
 			t.Fatal("it never gets to its end")

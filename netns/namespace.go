@@ -29,30 +29,44 @@ func (n *Namespace) Close() error {
 
 // Dial connects as [net.Dialer.DialContext] does, from inside the namespace; the connection belongs to it for good. It can be
 // the DialContext of an http.Transport. The host of the address is an IP address, or a name of /etc/hosts of the host.
+//
+// Who may not enter the namespace by [Namespace.Do], but made the user namespace that owns it, gets a socket from a short-lived
+// process that enters both: so Dial, Listen, ListenPacket and [Namespace.ListenFrames] work for ordinary users, for what [New] made and for the
+// namespaces of their own containers.
 func (n *Namespace) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
-	err = n.Do(func() (err error) {
-		a, err := resolve(ctx, network, address)
-		if err == nil {
-			c, err = dial(ctx, network, a)
-		}
+	resolved, err := resolve(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	err = n.orBySocket(func() (err error) {
+		c, err = dial(ctx, network, resolved)
+		return err
+	}, func() (err error) {
+		c, err = n.dialSocket(ctx, network, resolved)
 		return err
 	})
 	return c, err
 }
 
-// Listen listens as [net.Listen] does, inside the namespace.
+// Listen listens as [net.Listen] does, inside the namespace. See [Namespace.Dial].
 func (n *Namespace) Listen(ctx context.Context, network, address string) (l net.Listener, err error) {
-	err = n.Do(func() (err error) {
+	err = n.orBySocket(func() (err error) {
 		l, err = new(net.ListenConfig).Listen(ctx, network, address)
+		return err
+	}, func() (err error) {
+		l, err = n.listenSocket(ctx, network, address)
 		return err
 	})
 	return l, err
 }
 
-// ListenPacket listens as [net.ListenPacket] does, inside the namespace.
+// ListenPacket listens as [net.ListenPacket] does, inside the namespace. See [Namespace.Dial].
 func (n *Namespace) ListenPacket(ctx context.Context, network, address string) (c net.PacketConn, err error) {
-	err = n.Do(func() (err error) {
+	err = n.orBySocket(func() (err error) {
 		c, err = new(net.ListenConfig).ListenPacket(ctx, network, address)
+		return err
+	}, func() (err error) {
+		c, err = n.listenPacketSocket(ctx, network, address)
 		return err
 	})
 	return c, err

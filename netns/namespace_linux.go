@@ -15,9 +15,27 @@ import (
 // nameDir is where ip-netns(8) pins namespaces.
 const nameDir = "/run/netns"
 
-// New makes a network namespace, with its loopback device up. It needs CAP_SYS_ADMIN in the caller's user namespace; who has
-// not, makes a user namespace with it: namespaces.Command, or a container. The caller closes the result.
+// New makes a network namespace, with its loopback device up. Who has no CAP_SYS_ADMIN in the caller's user namespace gets one that belongs to a user
+// namespace of its own, in which the caller is root: sockets can be opened in it ([Namespace.Dial]), and processes started, but
+// no function of this program runs in it ([Namespace.Do]), and it cannot be connected to a [Bridge]. The caller closes the result.
 func New() (*Namespace, error) {
+	n, err := newHere()
+	if errors.Is(err, unix.EPERM) {
+		n, rerr := newRootless()
+		if rerr == nil {
+			return n, nil
+		}
+		return nil, &Error{Op: "make network namespace", Err: privileged(fmt.Errorf("%w, and with a user namespace: %w", err, rerr)),
+			Remedy: "needs CAP_SYS_ADMIN, or user namespaces of ordinary users (user.max_user_namespaces, kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns)"}
+	}
+	if err != nil {
+		return nil, &Error{Op: "make network namespace", Err: err}
+	}
+	return n, nil
+}
+
+// newHere makes one that belongs to the caller's user namespace.
+func newHere() (*Namespace, error) {
 	n := &Namespace{}
 	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -35,7 +53,7 @@ func New() (*Namespace, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, &Error{Op: "make network namespace", Err: privileged(err), Remedy: remedy(err, "CAP_SYS_ADMIN", "run as root, or in a user namespace (namespaces.Command, a container)")}
+		return nil, err
 	}
 	return n, nil
 }
@@ -62,6 +80,11 @@ func loopbackUp() error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(s)
+	return raiseLoopback(s)
+}
+
+// raiseLoopback raises the loopback device of the socket's namespace.
+func raiseLoopback(s int) error {
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
@@ -71,7 +94,9 @@ func loopbackUp() error {
 }
 
 // LoopbackUp raises the loopback device, which is down in a namespace that something else made.
-func (n *Namespace) LoopbackUp() error { return n.Do(loopbackUp) }
+func (n *Namespace) LoopbackUp() error {
+	return n.orBySocket(loopbackUp, func() error { return n.withSocket(raiseLoopback) })
+}
 
 // Current opens the network namespace of the calling thread. The caller closes the result.
 func Current() (*Namespace, error) { return Open("/proc/thread-self/ns/net") }
@@ -160,7 +185,9 @@ func FromFile(f *os.File) (*Namespace, error) {
 // Cookie returns the number that the kernel knows the namespace by, which no other has until the machine starts anew
 // (SO_NETNS_COOKIE, Linux 5.14).
 func (n *Namespace) Cookie() (c uint64, err error) {
-	err = n.Do(func() error { c, err = cookie(); return err })
+	err = n.orBySocket(func() error { c, err = cookie(); return err }, func() error {
+		return n.withSocket(func(s int) error { c, err = cookieOf(s); return err })
+	})
 	return c, err
 }
 
@@ -170,6 +197,11 @@ func cookie() (uint64, error) {
 		return 0, os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(s)
+	return cookieOf(s)
+}
+
+// cookieOf is that of the socket's namespace.
+func cookieOf(s int) (uint64, error) {
 	c, err := unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	return c, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
 }
@@ -179,18 +211,33 @@ func cookie() (uint64, error) {
 // outside. Sockets that f opens stay in the namespace for good, and processes that it starts are in it.
 //
 // If f panics or calls runtime.Goexit, as testing.T.FailNow does, so does Do. It needs CAP_SYS_ADMIN in the user namespace
-// that owns the network namespace, and in the caller's own (setns(2)).
+// that owns the network namespace, and in the caller's own (setns(2)); nothing for the namespace in which the caller is. So an ordinary user
+// cannot run functions in what [New] made: its user namespace would have to be entered first, which the kernel refuses to a program
+// with several threads, as every Go program is. [Namespace.Dial] and its like, and processes by namespaces.Command, do without.
 func (n *Namespace) Do(f func() error) error {
 	if n.file == nil {
-		return &Error{Op: "enter network namespace", Err: os.ErrClosed}
+		return &Error{Op: enterOp, Err: os.ErrClosed}
 	}
 	return onThread(func() error {
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			return &Error{Op: "enter network namespace", Object: n.file.Name(), Err: privileged(os.NewSyscallError("setns", err)),
-				Remedy: remedy(err, "CAP_SYS_ADMIN in the user namespace that owns it and in the caller's", "a container is reached without by caisson's Dial and Listen")}
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil && !(err == unix.EPERM && n.isHere()) {
+			return &Error{Op: enterOp, Object: n.file.Name(), Err: privileged(os.NewSyscallError("setns", err)),
+				Remedy: remedy(err, "CAP_SYS_ADMIN in the user namespace that owns it and in the caller's, which a program with several threads cannot enter",
+					"Dial, Listen, ListenPacket and ListenFrames do without, and so does a process of its own (namespaces.Command)")}
 		}
 		return f()
 	})
+}
+
+const enterOp = "enter network namespace"
+
+// isHere says that the calling thread is in the namespace.
+func (n *Namespace) isHere() bool {
+	own, err := os.Stat("/proc/thread-self/ns/net")
+	if err != nil {
+		return false
+	}
+	fi, err := n.file.Stat()
+	return err == nil && os.SameFile(own, fi)
 }
 
 // onThread runs f on a locked thread that it may move to another network namespace.

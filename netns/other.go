@@ -5,6 +5,7 @@ package netns
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 )
@@ -119,3 +120,23 @@ func (c *Connection) Traffic(context.Context) ([]Traffic, error) {
 }
 
 func packetSocket(string, uint16) (*os.File, error) { return nil, unsupported("open packet socket") }
+
+func (n *Namespace) orBySocket(_, _ func() error) error {
+	return unsupported("enter network namespace")
+}
+
+func (n *Namespace) dialSocket(context.Context, string, string) (net.Conn, error) {
+	return nil, unsupported("connect")
+}
+
+func (n *Namespace) listenSocket(context.Context, string, string) (net.Listener, error) {
+	return nil, unsupported("listen")
+}
+
+func (n *Namespace) listenPacketSocket(context.Context, string, string) (net.PacketConn, error) {
+	return nil, unsupported("listen")
+}
+
+func (n *Namespace) packetSocket(string, uint16) (*os.File, error) {
+	return nil, unsupported("open packet socket")
+}

@@ -240,7 +240,10 @@ func (p *Plan) place(b *program.Builder, i int, part Part) {
 		b.Symlinkat(part.Link, program.Cwd(), at)
 		return
 	}
-	if !part.file {
+	switch {
+	case part.make:
+		b.Mknodat(program.Cwd(), at, unix.S_IFREG|part.mode(), 0, 0)
+	case !part.file:
 		b.Mkdirat(program.Cwd(), at, part.mode()).Ignore(unix.EEXIST)
 	}
 	switch {

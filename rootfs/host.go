@@ -20,6 +20,9 @@ type HostSource struct {
 // owners of the host's files do not exist, its root user included. A file in /etc or /opt for root or for one
 // user only is not readable, and a unix socket anywhere in these directories refuses connections.
 //
+// Below a user namespace the kernel does not part a directory from the mounts below it. Such a directory is composed of the directories
+// and the few files in it, where everybody may read them, and else shown read-only with a note; it is then searched for sockets.
+//
 // Where the caller has no subordinate ids the container's processes keep the caller's own user id and groups.
 // Files that these open, and others may not read, are then looked for and masked; the search reads every
 // directory shown and takes some tenths of a second at each start. A file made after the search, or in a

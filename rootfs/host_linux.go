@@ -111,9 +111,12 @@ func (s *search) walk(fd int, path string) error {
 		if err := s.ctx.Err(); err != nil {
 			return err
 		}
-		names, err := dir.Readdirnames(1024)
-		for _, name := range names {
-			if err := s.entry(fd, path+"/"+name, name); err != nil {
+		entries, err := dir.ReadDir(1024)
+		for _, e := range entries {
+			if !s.own && e.Type()&(fs.ModeDir|fs.ModeSocket|fs.ModeNamedPipe) == 0 {
+				continue // spares a call for each file, which file systems of a network take long for
+			}
+			if err := s.entry(fd, path+"/"+e.Name(), e.Name()); err != nil {
 				return err
 			}
 		}

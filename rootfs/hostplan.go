@@ -60,7 +60,8 @@ func (v *hostView) planAll() error {
 	return v.children("/", func(name string) bool { return !slices.Contains(own, name) })
 }
 
-// children shows the wanted entries of dir. Regular files are left out, with a note.
+// children shows the wanted entries of dir. Regular files are left out, with a note, but for those of a directory that is
+// composed: a few of them, see descends.
 func (v *hostView) children(dir string, wanted func(name string) bool) error {
 	entries, err := v.list(dir)
 	if err != nil {
@@ -77,6 +78,9 @@ func (v *hostView) children(dir string, wanted func(name string) bool) error {
 			if err := v.show(full, e.mode); err != nil {
 				return err
 			}
+		case dir != "/" && e.mode.IsRegular():
+			v.parts = append(v.parts, Part{Target: full, Mode: uint32(e.mode.Perm()), Layer: &Layer{Path: full}, Bind: true, file: true, make: true})
+			v.note(full + " is read-only: other mounts lie beside it.")
 		default:
 			v.note(full + " is not shown: it is not a directory.")
 		}
@@ -88,9 +92,9 @@ func (v *hostView) note(s string) { v.notes = append(v.notes, s) }
 
 // show shows one directory with the mounts below it.
 func (v *hostView) show(dir string, mode fs.FileMode) error {
-	v.scan = append(v.scan, dir)
 	below := v.below(dir)
 	if len(below) == 0 || !v.unprivileged {
+		v.scan = append(v.scan, dir)
 		v.overlay(dir, mode)
 		if v.parts[len(v.parts)-1].Bind {
 			return nil
@@ -102,6 +106,7 @@ func (v *hostView) show(dir string, mode fs.FileMode) error {
 	}
 	// A user namespace may not take the directory apart from what is mounted below it.
 	if !v.descends(dir) {
+		v.scan = append(v.scan, dir)
 		v.bind(dir, mode, "other mounts lie below it")
 		return nil
 	}
@@ -109,10 +114,34 @@ func (v *hostView) show(dir string, mode fs.FileMode) error {
 	return v.children(dir, func(string) bool { return true })
 }
 
-// descends says that dir holds only directories and links, so that it can be composed of them.
+// A directory is composed of so many regular files and others: each is a mount.
+const maxComposedFiles, maxComposed = 8, 256
+
+// descends says that dir can be composed of what is in it: directories, links, and a few regular files such as /usr/lib/os-release,
+// which are shown by themselves; not /etc, which is looked into before the container starts. All of that must be everybody's to read, so that nothing in dir itself needs hiding.
 func (v *hostView) descends(dir string) bool {
 	entries, err := v.list(dir)
-	return err == nil && !slices.ContainsFunc(entries, func(e hostEntry) bool { return e.mode&(fs.ModeSymlink|fs.ModeDir) == 0 })
+	if err != nil || len(entries) > maxComposed {
+		return false
+	}
+	files := 0
+	for _, e := range entries {
+		switch need := fs.FileMode(0o001); {
+		case e.mode&fs.ModeSymlink != 0:
+		case e.mode.IsRegular():
+			files++
+			need = 0o004
+			fallthrough
+		case e.mode.IsDir():
+			if e.mode&need == 0 {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	_, depth := v.filesystem(dir)
+	return files == 0 || files <= maxComposedFiles && depth < maxOverlays && dir != "/etc"
 }
 
 // overlay shows dir, which is not taken together with mounts below it, as the kernel allows.

@@ -75,6 +75,37 @@ const merged = `
 /var d
 `
 
+const lib = `/usr/lib d
+/usr/lib/modules d
+/usr/lib/os-release f
+/usr/lib/x d
+`
+
+// What is composed holds nothing that has to be looked for.
+func TestDescends(t *testing.T) {
+	for _, tt := range []struct {
+		extra string
+		mode  fs.FileMode
+		want  bool
+	}{
+		{"", 0, true}, {"closed", fs.ModeDir | 0o700, false}, {"mine", 0o600, false}, {"socket", fs.ModeSocket | 0o777, false},
+		{"pipe", fs.ModeNamedPipe | 0o666, false}, {"read", 0o604, true},
+	} {
+		v := fakeHost(merged+lib, "/ ext4\n/usr/lib/modules 9p", true)
+		list := v.list
+		v.list = func(dir string) ([]hostEntry, error) {
+			all, err := list(dir)
+			if tt.extra != "" {
+				all = append(all, hostEntry{name: tt.extra, mode: tt.mode})
+			}
+			return all, err
+		}
+		if got := v.descends("/usr/lib"); got != tt.want {
+			t.Errorf("with %s: %v", tt.extra, got)
+		}
+	}
+}
+
 func TestPlanHost(t *testing.T) {
 	links := "/bin -> usr/bin\n"
 	for _, tt := range []struct {
@@ -95,12 +126,20 @@ func TestPlanHost(t *testing.T) {
 		{"submounts", "/ ext4\n/usr/local xfs\n/opt/app vfat\n/optical ext4", false,
 			links + "/etc overlay 1\n/lib -> usr/lib\n/lib64 -> usr/lib64\n/opt overlay 1\n/opt/app covered\n/usr overlay 1\n/usr/local overlay 1\n" +
 				"# /opt/app is empty: a filesystem of type vfat cannot be shown under a writable layer.\n"},
+		{"a mount beside a file", "/ ext4\n/usr/lib/modules 9p", true,
+			links + "/etc overlay 1\n/lib -> usr/lib\n/lib64 -> usr/lib64\n/opt overlay 1\n/usr empty\n/usr/bin overlay 1\n/usr/local overlay 1\n" +
+				"/usr/lib empty\n/usr/lib/modules overlay 1\n/usr/lib/os-release bind recursive=false\n/usr/lib/x overlay 1\n" +
+				"# /usr/lib/os-release is read-only: other mounts lie beside it.\n"},
 		{"submounts as user", "/ ext4\n/usr/local xfs\n/opt/app vfat", true,
 			links + "/etc overlay 1\n/lib -> usr/lib\n/lib64 -> usr/lib64\n/opt empty\n/opt/app covered\n/opt/link -> app\n" +
 				"/usr empty\n/usr/bin overlay 1\n/usr/local overlay 1\n" +
 				"# /opt/app is empty: a filesystem of type vfat cannot be shown under a writable layer.\n"},
 	} {
-		v := fakeHost(merged, tt.mounts, tt.unprivileged)
+		listing := merged
+		if strings.Contains(tt.mounts, "/usr/lib/") {
+			listing += lib
+		}
+		v := fakeHost(listing, tt.mounts, tt.unprivileged)
 		if err := v.planHost(); err != nil {
 			t.Errorf("%s: %v", tt.name, err)
 		}

@@ -176,6 +176,8 @@ type Part struct {
 	cover bool
 	// file says that Layer is a file.
 	file bool
+	// make says that nothing stands at Target yet on which the file could be mounted.
+	make bool
 	// depth is how many overlays are stacked at Target, this one included.
 	depth int
 }

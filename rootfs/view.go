@@ -18,6 +18,8 @@ type View struct {
 	// Owner turns the owner of a file, as the caller sees it, into the one that the container sees; ids that do not exist
 	// inside are an error. Nil: they are the same.
 	Owner func(uid, gid uint32) (newUID, newGID uint32, err error)
+	// IDMaps are the id maps of the container's user namespace, as [Env.IDMaps] has them; empty without one.
+	IDMaps string
 	// Release ends the view. It may be nil.
 	Release func() error
 }

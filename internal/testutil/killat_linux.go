@@ -22,6 +22,16 @@ import (
 //
 // Of cmd it uses Args, Env and Stdout, which is a file. A traced program gains no privilege by set-user-id files.
 func KillAt(cmd *exec.Cmd, n int, patience time.Duration) (calls int, err error) {
+	return killWith(cmd, n, patience, traceAll)
+}
+
+// KillThreadsAt is [KillAt] that counts the system calls of the program's threads alone. The programs that it runs, newuidmap among them, are not traced
+// and gain the privileges that they have otherwise.
+func KillThreadsAt(cmd *exec.Cmd, n int) (calls int, err error) {
+	return killWith(cmd, n, 0, traceThreads)
+}
+
+func killWith(cmd *exec.Cmd, n int, patience time.Duration, options uintptr) (calls int, err error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return 0, err
@@ -31,15 +41,18 @@ func KillAt(cmd *exec.Cmd, n int, patience time.Duration) (calls int, err error)
 		defer close(done)
 		// The tracer is a thread. It is not given back, so that with it all is detached that is traced still.
 		runtime.LockOSThread()
-		calls, err = killAt(exe, cmd, n, patience)
+		calls, err = killAt(exe, cmd, n, patience, options)
 	}()
 	<-done
 	return calls, err
 }
 
-const traceAll = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK | unix.PTRACE_O_TRACEEXEC
+const (
+	traceThreads = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_TRACEEXEC
+	traceAll     = traceThreads | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACEVFORK
+)
 
-func killAt(exe string, cmd *exec.Cmd, n int, patience time.Duration) (calls int, err error) {
+func killAt(exe string, cmd *exec.Cmd, n int, patience time.Duration, options uintptr) (calls int, err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -55,7 +68,7 @@ func killAt(exe string, cmd *exec.Cmd, n int, patience time.Duration) (calls int
 	if err != nil {
 		return 0, err
 	}
-	if err := seize(pid); err != nil {
+	if err := seize(pid, options); err != nil {
 		_ = unix.Kill(pid, unix.SIGKILL)
 		_, _ = unix.Wait4(pid, nil, 0, nil)
 		return 0, err
@@ -63,28 +76,53 @@ func killAt(exe string, cmd *exec.Cmd, n int, patience time.Duration) (calls int
 	t := tracer{inside: map[int]bool{}}
 	flags, end := unix.WALL|unix.WNOTHREAD, time.Time{}
 	for end.IsZero() || time.Now().Before(end) {
-		var ws unix.WaitStatus
-		tid, err := unix.Wait4(-1, &ws, flags, nil)
+		all, err := changes(flags)
 		switch {
-		case err == unix.EINTR:
 		case err == unix.ECHILD && !end.IsZero(): // all have ended
 			return t.calls, nil
 		case err != nil:
 			return t.calls, fmt.Errorf("wait4: %w", err)
-		case tid == 0:
+		case len(all) == 0:
 			time.Sleep(2 * time.Millisecond)
-		case tid == pid && (ws.Exited() || ws.Signaled()):
-			flags, end = flags|unix.WNOHANG, time.Now().Add(patience)
-		case ws.Stopped():
-			t.stopped(tid, ws, n)
+		}
+		for _, c := range all {
+			switch {
+			case c.tid == pid && (c.ws.Exited() || c.ws.Signaled()):
+				flags, end = flags|unix.WNOHANG, time.Now().Add(patience)
+			case c.ws.Stopped():
+				t.stopped(c.tid, c.ws, n)
+			}
 		}
 	}
 	return t.calls, nil
 }
 
+type change struct {
+	tid int
+	ws  unix.WaitStatus
+}
+
+// changes waits for something to happen and takes all that has, before any thread goes on. The kernel tells of the youngest thread first: one
+// that asks again and again for what another one holds would keep that one from ever being heard of.
+func changes(flags int) (all []change, err error) {
+	for {
+		var c change
+		c.tid, err = unix.Wait4(-1, &c.ws, flags, nil)
+		switch {
+		case err == unix.EINTR:
+		case len(all) > 0 && (err != nil || c.tid == 0):
+			return all, nil
+		case err != nil || c.tid == 0:
+			return nil, err
+		default:
+			all, flags = append(all, c), flags|unix.WNOHANG
+		}
+	}
+}
+
 // seize attaches to a program that has asked to be traced in the way in which new threads begin without SIGSTOP: with one, they would
 // stay stopped if the tracer ended just then.
-func seize(pid int) error {
+func seize(pid int, options uintptr) error {
 	var ws unix.WaitStatus
 	if _, err := unix.Wait4(pid, &ws, 0, nil); err != nil || !ws.Stopped() {
 		return fmt.Errorf("the program does not begin: %#x, %w", ws, err)
@@ -93,7 +131,7 @@ func seize(pid int) error {
 		what    string
 		request int
 		data    uintptr
-	}{{"detach", unix.PTRACE_DETACH, uintptr(unix.SIGSTOP)}, {"seize", unix.PTRACE_SEIZE, traceAll}} {
+	}{{"detach", unix.PTRACE_DETACH, uintptr(unix.SIGSTOP)}, {"seize", unix.PTRACE_SEIZE, options}} {
 		if err := ptrace(step.request, pid, step.data); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}

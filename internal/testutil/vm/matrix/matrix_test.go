@@ -23,17 +23,27 @@ func TestRender(t *testing.T) {
 		s.add(more) // replaces itself
 	}
 	runs, err := parseStore([]byte("run\t6.1/amd64/v2/shell/user\tcgroups\t10\t1\t2\t2026-01-02\nrun\t6.1/amd64/v2/shell/user\trootfs\t5\t0\t0\t2026-01-01\n" +
-		"run\t6.1/amd64/v2/shell/user\tcgroups\t11\t0\t2\t2026-01-03\n"))
+		"run\t6.1/amd64/v2/shell/user\tcgroups\t11\t0\t2\t2026-01-03\n" +
+		"run\t6.1/amd64/v2/shell/user\t.:^TestA\t1\t0\t0\t2026-01-01\nrun\t6.1/amd64/v2/shell/user\t.:^TestB\t2\t0\t3\t2026-01-01\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.add(runs)
 	text := string(render(s))
-	for _, want := range []string{"| A | 6.12 | amd64 | v2 | systemd | root | – | | | | |", "| B | 6.1 | amd64 | v2 | shell | user | 2 | 16 | 0 | 2 | 2026-01-03 |",
+	for _, want := range []string{"| A | 6.12 | amd64 | v2 | systemd | root | – | | | | |", "| B | 6.1 | amd64 | v2 | shell | user | 3 | 19 | 0 | 5 | 2026-01-03 |",
+		"| | B |\n|---|---|\n| caisson | 3/0/3 * |\n| cgroups | 11/0/2 |\n| rootfs | 5/0/0 |\n",
 		"| security: Landlock | ABI 2 | ABI 2 |\n| cgroups: pids controller | yes | no |\n| container: start | yes | yes |"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
+	}
+	whole, err := parseStore([]byte("run\t6.1/amd64/v2/shell/user\t.\t9\t0\t1\t2026-01-03\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.add(whole)
+	if text := string(render(s)); !strings.Contains(text, "| caisson | 9/0/1 |\n") {
+		t.Errorf("pieces stay although all was run:\n%s", text)
 	}
 	again, err := parseStore(s.format())
 	if err != nil || !bytes.Equal(again.format(), s.format()) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -24,7 +23,7 @@ func replaceSection(doc, text []byte) ([]byte, error) {
 	return slices.Concat(before, []byte(begin), text, []byte(end), after), nil
 }
 
-// render writes two tables: what was tested in which place, and what works there.
+// render writes three tables: where tests were run, how those of each package ended, and what works there.
 func render(s store) []byte {
 	var places []place
 	for _, l := range s {
@@ -38,6 +37,7 @@ func render(s store) []byte {
 	for i, p := range places {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s |\n", letter(i), p.kernel, p.arch, p.cgroups, p.init, users[p.user], sums(s, p))
 	}
+	writePackages(&b, s, places)
 	fmt.Fprint(&b, "\nWhat worked in each of these places:\n\n| |")
 	for i := range places {
 		fmt.Fprintf(&b, " %s |", letter(i))
@@ -60,23 +60,23 @@ func letter(i int) string { return string(rune('A' + i)) }
 
 // sums adds up the runs of a place.
 func sums(s store, p place) string {
-	var n [4]int
+	var n figures
+	var packages []string
 	last := ""
 	for _, l := range s {
 		if l.kind != "run" || l.place != p {
 			continue
 		}
-		n[0]++
-		for i := range 3 {
-			v, _ := strconv.Atoi(l.rest[1+i])
-			n[1+i] += v
+		if pkg, _ := pieceOf(l.rest[0]); !slices.Contains(packages, pkg) {
+			packages = append(packages, pkg)
 		}
+		n.add(l)
 		last = max(last, l.rest[4])
 	}
-	if n[0] == 0 {
+	if len(packages) == 0 {
 		return "– | | | |"
 	}
-	return fmt.Sprintf("%d | %d | %d | %d | %s", n[0], n[1], n[2], n[3], last)
+	return fmt.Sprintf("%d | %d | %d | %d | %s", len(packages), n[0], n[1], n[2], last)
 }
 
 // abilities lists all names in doctor's order: that of the report that has most.

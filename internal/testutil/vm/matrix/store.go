@@ -44,7 +44,7 @@ func compareKernels(a, b string) int {
 	})
 }
 
-// A line of the store: "run PLACE PACKAGE PASSED FAILED SKIPPED DATE" or "can PLACE NUMBER AREA: NAME ANSWER DETAIL", with
+// A line of the store: "run PLACE PACKAGE[:PATTERN] PASSED FAILED SKIPPED DATE" or "can PLACE NUMBER AREA: NAME ANSWER DETAIL", with
 // tabs between. The number keeps doctor's order.
 type line struct {
 	kind  string
@@ -109,6 +109,7 @@ func (s *store) add(more store) {
 		}
 	}
 	*s = slices.DeleteFunc(*s, func(l line) bool { return drop[l.key()] || l.kind == "can" && drop["can"+l.place.String()] })
+	s.wholes(more)
 	last := map[string]int{}
 	for i, l := range more {
 		last[l.key()] = i
