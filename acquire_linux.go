@@ -530,7 +530,7 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 func replaceMounts(defaults, more []rootfs.Mount) []rootfs.Mount {
 	out := slices.Clone(defaults)
 	for _, m := range more {
-		if i := slices.IndexFunc(defaults, func(d rootfs.Mount) bool { return d.Target == m.Target }); i >= 0 {
+		if i := slices.IndexFunc(defaults, func(d rootfs.Mount) bool { return d.Target == m.Target }); i >= 0 && m.Type != rootfs.TypeRemount {
 			out[i] = m
 			continue
 		}

@@ -182,7 +182,9 @@ func (b *bundleReader) memory(out *cgroups.MemoryResources, m *specs.LinuxMemory
 		}
 		out.Swappiness = limitOf(min(*m.Swappiness, 100))
 	}
-	b.refuse(m.DisableOOMKiller != nil && *m.DisableOOMKiller, field+"disableOOMKiller", "is of cgroup v1 only: processes would hang instead of ending")
+	if m.DisableOOMKiller != nil && *m.DisableOOMKiller { // false is what every kernel does, and not all have the file
+		out.OOMKill = cgroups.Off
+	}
 	b.refuse(m.UseHierarchy != nil && !*m.UseHierarchy, field+"useHierarchy", "groups are always hierarchical")
 }
 

@@ -2,16 +2,21 @@ package caisson
 
 import (
 	"fmt"
-	"slices"
+	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // seccomp hands the profile to the compiler, which refuses what it does not know by name.
 func (b *bundleReader) seccomp(p *specs.LinuxSeccomp) {
-	asks := p.DefaultAction == specs.ActNotify || slices.ContainsFunc(p.Syscalls, func(c specs.LinuxSyscall) bool { return c.Action == specs.ActNotify })
-	b.refuse(p.ListenerPath != "" && asks, "linux.seccomp.listenerPath", "notifications are answered in the host program")
 	b.add(WithSeccomp(p))
+	if p.ListenerPath == "" {
+		return // metadata without it is refused by the compiler
+	}
+	if !filepath.IsAbs(p.ListenerPath) {
+		b.bad("linux.seccomp.listenerPath", "%q is not an absolute path", p.ListenerPath)
+	}
+	b.add(WithSeccompListener(p.ListenerPath, p.ListenerMetadata))
 }
 
 func (b *bundleReader) labels(p *specs.Process) {

@@ -133,6 +133,9 @@ func (w *specWriter) memory(out *specs.LinuxResources, m *cgroups.MemoryResource
 	case swap != 0:
 		w.refuse(true, "WithResources", "Memory.Swap: an OCI configuration limits memory and swap together, so Max has to be set")
 	}
+	if m.OOMKill != 0 {
+		mem.DisableOOMKiller = new(m.OOMKill == cgroups.Off)
+	}
 	if n := m.Swappiness; n != 0 {
 		mem.Swappiness = new(uint64(specLimit(n)))
 	}

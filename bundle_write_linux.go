@@ -139,6 +139,11 @@ func (w *specWriter) seccomp(out *specs.Linux, set caps.Set) {
 			w.faults = append(w.faults, err)
 		}
 	}
+	if n := &p.notify; n.elsewhere() && out.Seccomp != nil {
+		with := *out.Seccomp
+		with.ListenerPath, with.ListenerMetadata = n.socket, n.metadata
+		out.Seccomp = &with
+	}
 }
 
 func (w *specWriter) namespaces(r *running) (out []specs.LinuxNamespace) {

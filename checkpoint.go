@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+
+	"github.com/caisson-go/caisson/namespaces"
 )
 
 // CheckpointConfig says how [Container.Checkpoint] writes a running container to disk.
@@ -21,6 +23,34 @@ type CheckpointConfig struct {
 	FileLocks bool
 	// Program is the criu program. Default: "criu", looked up in PATH.
 	Program string
+	// WorkDir is where CRIU writes its log (dump.log) and its figures: an absolute path of a directory that exists. Default: Dir.
+	WorkDir string
+	// PreDump writes the memory alone, and the container goes on, whatever LeaveRunning says. What is written is no checkpoint: it is a
+	// Parent of one, which then has to write only what has changed since. It needs a kernel with CONFIG_MEM_SOFT_DIRTY.
+	PreDump bool
+	// Parent is the Dir of an earlier checkpoint of the same container, made with PreDump or LeaveRunning; both are needed to restore. Only
+	// memory that has changed since is written.
+	Parent string
+	// ExternalSockets takes Unix sockets along that are connected with programs outside the container, which otherwise are an error. At the
+	// restore they are connected to the same paths.
+	ExternalSockets bool
+	// ShellJob takes along a first process that is in a session, or in a process group, of others.
+	ShellJob bool
+	// EmptyNetwork leaves out what is in the container's network namespace: the restored one has an empty one.
+	EmptyNetwork bool
+	// IgnoreCgroups leaves out the cgroups that the container has made below its own: its processes are restored in that one.
+	IgnoreCgroups bool
+}
+
+// RestoreConfig says how a container goes on from a checkpoint. See [WithRestoreConfig].
+type RestoreConfig struct {
+	// Dir is the directory that [Container.Checkpoint] has written: an absolute path.
+	Dir string
+	// Program is the criu program. Default: "criu", looked up in PATH.
+	Program string
+	// WorkDir is where CRIU writes its log (restore.log) and its figures: an absolute path of a directory that exists. Default: they are thrown
+	// away, and the error has the first faults of the log.
+	WorkDir string
 }
 
 func (cfg *CheckpointConfig) validate() error {
@@ -29,6 +59,10 @@ func (cfg *CheckpointConfig) validate() error {
 		return invalid("CheckpointConfig", "Dir is missing")
 	case !filepath.IsAbs(cfg.Dir):
 		return invalid("CheckpointConfig", "Dir %q is not absolute", cfg.Dir)
+	case cfg.WorkDir != "" && !filepath.IsAbs(cfg.WorkDir):
+		return invalid("CheckpointConfig", "WorkDir %q is not absolute", cfg.WorkDir)
+	case cfg.Parent != "" && !filepath.IsAbs(cfg.Parent):
+		return invalid("CheckpointConfig", "Parent %q is not absolute", cfg.Parent)
 	}
 	return nil
 }
@@ -41,8 +75,9 @@ func (cfg *CheckpointConfig) validate() error {
 // It is done by CRIU (https://criu.org, Debian: package criu), which must be installed and fit the kernel ("criu check"), and
 // needs root, tar, gzip, and iptables or nftables. The error matches [ErrUnsupported] where that is not so, and for a container that has what cannot be taken along:
 // a user namespace (also that of the default root filesystem); a writable layer in memory, which would be lost (an
-// overlay with an Upper directory, and a Dir that is ReadOnly or Writable, stay on disk); a terminal, a network, an init,
-// namespaces of others, Landlock, seccomp notifications, mounts that came later, or a life of its own ([WithDetached]).
+// overlay with an Upper directory, and a Dir that is ReadOnly or Writable, stay on disk); a terminal, a network of [WithNetwork], an init,
+// namespaces of others except that of a network, Landlock, seccomp notifications, mounts that came later, or a monitor ([WithMonitor]). A
+// container that was made by another program ([Load]) can be written too.
 // CRIU has limits of its own; its error is part of the one that is returned.
 func (c *Container) Checkpoint(ctx context.Context, cfg CheckpointConfig) error {
 	return c.fail("checkpoint", c.checkpoint(ctx, cfg))
@@ -72,11 +107,15 @@ func (c *Container) checkpoint(ctx context.Context, cfg CheckpointConfig) error 
 //
 // Standard streams that were copied ([WithStdout] and the like) or were files of the host are connected to those of this
 // container, which must have the same ones. Such a container is started (Start, Run), not created; it ends with its
-// program as every container does, and can be written again. Its clocks go on where they were (a time namespace, Linux 5.6). It needs root, CRIU,
-// and cgroup v2 unless without cgroup.
-func WithRestore(dir string) Option {
+// program as every container does, and can be written again. One that outlives the program ([WithDetached]) needs [WithoutKeeper], since no keeper can
+// become the parent of what CRIU makes. A network namespace that the container had joined must be joined again; it may be another. Its clocks go on where
+// they were (a time namespace, Linux 5.6). It needs root, CRIU, and cgroup v2 unless without cgroup.
+func WithRestore(dir string) Option { return WithRestoreConfig(RestoreConfig{Dir: dir}) }
+
+// WithRestoreConfig is [WithRestore] with more to say about how.
+func WithRestoreConfig(cfg RestoreConfig) Option {
 	return option(func(s *spec) {
-		s.restore = &dir
+		s.restore = &cfg
 		if s.process.args == nil { // none is needed
 			s.process.args = []string{"(restored)"}
 		}
@@ -89,8 +128,14 @@ func (s *spec) validateRestore() error {
 		return nil
 	}
 	var faults []error
-	if !filepath.IsAbs(*s.restore) {
-		faults = append(faults, invalid("WithRestore", "the directory %q is not absolute", *s.restore))
+	if !filepath.IsAbs(s.restore.Dir) {
+		faults = append(faults, invalid("WithRestore", "the directory %q is not absolute", s.restore.Dir))
+	}
+	if w := s.restore.WorkDir; w != "" && !filepath.IsAbs(w) {
+		faults = append(faults, invalid("WithRestoreConfig", "WorkDir %q is not absolute", w))
+	}
+	if s.detach.alone() && !s.process.engine.unkept {
+		faults = append(faults, invalid("WithRestore", "no keeper can become the parent of what CRIU makes: WithDetached needs WithoutKeeper here"))
 	}
 	if what, _ := s.notInCheckpoint(); what != "" {
 		faults = append(faults, invalid("WithRestore", "a checkpoint has no %s", what))
@@ -105,8 +150,8 @@ func (s *spec) validateRestore() error {
 func (s *spec) notInCheckpoint() (what, remedy string) {
 	p := &s.process
 	switch {
-	case s.detach.on:
-		return "life of its own (WithDetached)", "leave the container attached"
+	case s.detach.monitor != nil || s.detach.sup != nil:
+		return "monitor (WithMonitor)", "supervise the container yourself"
 	case s.alone:
 		return "process without namespaces (WithLandlockOnly)", ""
 	case p.terminal:
@@ -115,14 +160,36 @@ func (s *spec) notInCheckpoint() (what, remedy string) {
 		return "network", "use the loopback device alone, or the host's network"
 	case s.init:
 		return "init", "use a program of the container's as its first process"
-	case s.pod.of != nil || s.namespaces.Joined() != 0:
-		return "namespaces of others", ""
+	case s.pod.of != nil || s.joinsOther():
+		return "namespaces of others", "leave the namespaces new, or join that of a network alone"
 	case p.landlock != nil:
 		return "Landlock rules", "the kernel does not show them; leave WithLandlock out"
-	case p.notify.handler != nil || p.notify.recorder != nil:
+	case p.notify.handler != nil || p.notify.recorder != nil || p.notify.elsewhere() && p.asksByProfile():
 		return "seccomp notifications", ""
 	case s.nesting.on:
 		return "containers in it (WithNesting)", ""
 	}
 	return "", ""
+}
+
+// joinsOther reports whether a namespace is joined that CRIU cannot leave as it is.
+func (s *spec) joinsOther() bool {
+	for _, k := range namespaces.All() {
+		if k != namespaces.Net && s.namespaces.Get(k).IsJoin() {
+			return true
+		}
+	}
+	return false
+}
+
+// checkpointFacts are what the writing of a container must know of the wishes for it. The record of a detached one has them.
+type checkpointFacts struct {
+	// Obstacle is what cannot be taken along, "" if there is nothing, and Remedy what would help.
+	Obstacle string `json:"obstacle,omitempty"`
+	Remedy   string `json:"remedy,omitempty"`
+	// Binds are the targets of bind mounts, and Extra the number of files after the standard streams.
+	Binds []string `json:"binds,omitempty"`
+	Extra int      `json:"extra,omitempty"`
+	// JoinsNet: the network namespace is that of others.
+	JoinsNet bool `json:"joinsNet,omitempty"`
 }

@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/state"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -38,7 +42,16 @@ type checkpointed struct {
 	Binds []string `json:"binds"`
 	TCP   bool     `json:"tcp,omitempty"`
 	Locks bool     `json:"locks,omitempty"`
+	// Net says that the network namespace is one of others, and so no part of the images.
+	Net             bool `json:"net,omitempty"`
+	ExternalSockets bool `json:"externalSockets,omitempty"`
+	ShellJob        bool `json:"shellJob,omitempty"`
+	EmptyNetwork    bool `json:"emptyNetwork,omitempty"`
+	IgnoreCgroups   bool `json:"ignoreCgroups,omitempty"`
 }
+
+// netKey is the name under which CRIU keeps a network namespace that comes from outside.
+const netKey = "extRootNetNS"
 
 // checkpointVersion changes when an older reader would restore something wrong.
 const checkpointVersion = 1
@@ -48,8 +61,9 @@ func (r *running) checkpoint(ctx context.Context, p *Process, cfg CheckpointConf
 	if !privileged() {
 		return errCRIURoot
 	}
-	if what, remedy := r.unwritable(); what != "" {
-		return withRemedy(remedy, "%w: the container has a %s, which cannot be taken along", ErrUnsupported, what)
+	facts, err := r.mayCheckpoint()
+	if err != nil {
+		return err
 	}
 	criu, err := findCRIU(ctx, cfg.Program)
 	if err != nil {
@@ -59,8 +73,8 @@ func (r *running) checkpoint(ctx context.Context, p *Process, cfg CheckpointConf
 	if err != nil {
 		return err
 	}
-	note, args, err := r.noteOf(cfg)
-	if err == nil {
+	note, args, err := r.noteOf(cfg, facts)
+	if err == nil && !cfg.PreDump {
 		err = writeNote(cfg.Dir, note)
 	}
 	if err == nil {
@@ -69,26 +83,50 @@ func (r *running) checkpoint(ctx context.Context, p *Process, cfg CheckpointConf
 	if err != nil {
 		return errors.Join(err, undo())
 	}
-	if !cfg.LeaveRunning {
+	if !cfg.goesOn() {
 		p.attend()
 		<-p.done
 	}
 	return nil
 }
 
-// unwritable names what this container has that cannot be taken along.
-func (r *running) unwritable() (what, remedy string) {
-	if what, remedy = r.spec.notInCheckpoint(); what != "" {
-		return what, remedy
+// goesOn reports whether the container runs afterwards.
+func (cfg *CheckpointConfig) goesOn() bool { return cfg.LeaveRunning || cfg.PreDump }
+
+// mayCheckpoint refuses a container that has what cannot be taken along.
+func (r *running) mayCheckpoint() (f checkpointFacts, err error) {
+	if f, err = r.checkpointFacts(); err != nil {
+		return f, err
 	}
-	if what, remedy = r.notRestorable(); what != "" {
-		return what, remedy
+	if made, err := r.madeMounts(); f.Obstacle == "" && (err != nil || len(made) > 0) {
+		f.Obstacle, f.Remedy = "mount that was added while it ran", "Unmount it before"
 	}
-	if made, err := r.madeMounts(); err != nil || len(made) > 0 {
-		return "mount that was added while it ran", "Unmount it before"
+	if f.Obstacle != "" {
+		return f, withRemedy(f.Remedy, "%w: the container has a %s, which cannot be taken along", ErrUnsupported, f.Obstacle)
 	}
-	return "", ""
+	return f, nil
 }
+
+// checkpointFacts looks at the wishes for the container, or into its record where another program has made it.
+func (r *running) checkpointFacts() (f checkpointFacts, err error) {
+	if r.spec.detach.loaded {
+		if len(r.det.rec.Checkpoint) == 0 {
+			return f, fmt.Errorf("%w: the container was made by a release that did not record what a checkpoint must know", ErrUnsupported)
+		}
+		if err = json.Unmarshal(r.det.rec.Checkpoint, &f); err != nil {
+			err = fmt.Errorf("%w: checkpoint: %w", ErrCorruptState, err)
+		}
+		return f, err
+	}
+	f = checkpointFacts{Binds: r.spec.binds(), Extra: len(r.spec.process.extraFiles), JoinsNet: r.joinsNet()}
+	if f.Obstacle, f.Remedy = r.spec.notInCheckpoint(); f.Obstacle == "" {
+		f.Obstacle, f.Remedy = r.notRestorable()
+	}
+	return f, nil
+}
+
+// joinsNet reports whether the container is in a network namespace of others that is not this program's own.
+func (r *running) joinsNet() bool { return r.joins.files[namespaces.Net] != nil }
 
 // notRestorable names what the machine gave the container and a restored one cannot have.
 func (r *running) notRestorable() (what, remedy string) {
@@ -103,17 +141,47 @@ func (r *running) notRestorable() (what, remedy string) {
 
 // dump runs CRIU. The processes die by its hand unless they are to go on. CRIU is not interrupted: its own code would be left in them.
 func (r *running) dump(p *Process, criu string, cfg CheckpointConfig, args []string) error {
-	args = append([]string{"dump", "--tree", strconv.Itoa(r.child.Pid), "--images-dir", cfg.Dir, "--log-file", dumpLog, "-v1",
-		"--manage-cgroups=soft"}, args...)
-	if cfg.LeaveRunning {
-		return runCRIU(exec.Command(criu, append(args, "--leave-running")...), filepath.Join(cfg.Dir, dumpLog))
+	work := cmp.Or(cfg.WorkDir, cfg.Dir)
+	how := []string{"dump", "--tree", strconv.Itoa(r.child.Pid), "--images-dir", cfg.Dir, "--work-dir", work, "--log-file", dumpLog, "-v1"}
+	switch {
+	case cfg.PreDump:
+		how[0] = "pre-dump"
+	case cfg.LeaveRunning:
+		how = append(how, "--leave-running")
+	}
+	parent, err := parentArgs(&cfg)
+	if err != nil {
+		return err
+	}
+	args = slices.Concat(how, parent, args)
+	if cfg.goesOn() {
+		return runCRIU(exec.Command(criu, args...), filepath.Join(work, dumpLog))
 	}
 	undo := p.because(ReasonCheckpointed)
-	err := runCRIU(exec.Command(criu, args...), filepath.Join(cfg.Dir, dumpLog))
+	r.noteEnding()
+	err = runCRIU(exec.Command(criu, args...), filepath.Join(work, dumpLog))
 	if err != nil {
 		undo()
+		err = errors.Join(err, r.unnoteEnding())
 	}
 	return err
+}
+
+// parentArgs are those for a checkpoint that follows another. CRIU wants the way from the one to the other.
+func parentArgs(cfg *CheckpointConfig) ([]string, error) {
+	if cfg.Parent == "" {
+		if cfg.PreDump {
+			return []string{"--track-mem"}, nil
+		}
+		return nil, nil
+	}
+	f, err := openCheckpoint(cfg.Parent)
+	if err != nil {
+		return nil, fmt.Errorf("parent: %w", err)
+	}
+	f.Close()
+	to, err := filepath.Rel(cfg.Dir, cfg.Parent)
+	return []string{"--track-mem", "--prev-images-dir", to}, err
 }
 
 // because notes why the process is going to end, unless something else has ended it, and returns a function that takes that back.
@@ -131,6 +199,20 @@ func (p *Process) because(why Reason) (undo func()) {
 			p.reason = ReasonUnknown
 		}
 	}
+}
+
+// unnoteEnding takes back what noteEnding has recorded.
+func (r *running) unnoteEnding() error {
+	if r.det == nil {
+		return nil
+	}
+	return r.det.change(func(rec *state.Record) bool {
+		if rec.Phase == state.Stopped || rec.Ending != ReasonCheckpointed.String() {
+			return false
+		}
+		rec.Ending = ""
+		return true
+	})
 }
 
 // runCRIU runs a command of CRIU's, and returns what it has logged as errors.
@@ -264,21 +346,29 @@ func openCheckpoint(dir string) (*os.File, error) {
 }
 
 // noteOf says what a restore must know, and returns the arguments for CRIU that follow from it.
-func (r *running) noteOf(cfg CheckpointConfig) (n checkpointed, args []string, err error) {
-	n = checkpointed{Version: checkpointVersion, TCP: cfg.TCPEstablished, Locks: cfg.FileLocks, Streams: []string{}, Binds: []string{}}
+func (r *running) noteOf(cfg CheckpointConfig, facts checkpointFacts) (n checkpointed, args []string, err error) {
+	n = checkpointed{Version: checkpointVersion, TCP: cfg.TCPEstablished, Locks: cfg.FileLocks, Streams: []string{}, Binds: []string{}, Net: facts.JoinsNet,
+		ExternalSockets: cfg.ExternalSockets, ShellJob: cfg.ShellJob, EmptyNetwork: cfg.EmptyNetwork, IgnoreCgroups: cfg.IgnoreCgroups}
 	args = append(sharedArgs(&n), networkLock()...)
+	if n.Net {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/"+strconv.Itoa(r.child.Pid)+"/ns/net", &st); err != nil {
+			return n, nil, fmt.Errorf("network namespace: %w", err)
+		}
+		args = append(args, "--external", fmt.Sprintf("net[%d]:%s", st.Ino, netKey))
+	}
 	at, err := r.mountedAt()
 	if err != nil {
 		return n, nil, err
 	}
-	for _, target := range r.spec.binds() {
+	for _, target := range facts.Binds {
 		if !at.points[target] {
 			return n, nil, withRemedy("give the path without links", "%w: the mount on %s is somewhere else in the container", ErrUnsupported, target)
 		}
 		n.Binds = append(n.Binds, target)
 		args = append(args, "--external", "mnt["+target+"]:"+bindKey(target))
 	}
-	for fd := range 3 + len(r.spec.process.extraFiles) {
+	for fd := range 3 + facts.Extra {
 		name, err := r.outside(fd, at.ids)
 		if err != nil {
 			return n, nil, fmt.Errorf("descriptor %d: %w", fd, err)
@@ -299,7 +389,19 @@ func sharedArgs(n *checkpointed) (args []string) {
 	if n.Locks {
 		args = append(args, "--file-locks")
 	}
-	return args
+	if n.ExternalSockets {
+		args = append(args, "--ext-unix-sk")
+	}
+	if n.ShellJob {
+		args = append(args, "--shell-job")
+	}
+	if n.EmptyNetwork {
+		args = append(args, "--empty-ns", "net")
+	}
+	if n.IgnoreCgroups {
+		return append(args, "--manage-cgroups=ignore")
+	}
+	return append(args, "--manage-cgroups=soft")
 }
 
 // networkLock lets CRIU hold up packets by nftables where there is no iptables, which is what it uses otherwise. The images say which it was.

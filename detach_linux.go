@@ -228,6 +228,15 @@ func (r *running) takeHelper(pidfd int) error {
 // registerDetached records the container's first process, and lets it go on to its command. It is recorded as running
 // before: if this program is killed in between, the status file tells that the command was never begun.
 func (r *running) registerDetached(stop bool) error {
+	err := r.recordDetached(stop)
+	if err != nil || r.spec.network != nil || r.m.attach || r.spec.hooks.creating() {
+		return err
+	}
+	return r.releaseLast(stop)
+}
+
+// recordDetached is the first half of that.
+func (r *running) recordDetached(stop bool) error {
 	r.keep = func() {}
 	first, err := nameProcess(r.child.Pidfd)
 	if err != nil {
@@ -242,20 +251,24 @@ func (r *running) registerDetached(stop bool) error {
 	if err != nil {
 		return err
 	}
-	err = r.det.update(func(rec *state.Record) {
+	facts, err := r.checkpointFacts()
+	if err != nil {
+		return err
+	}
+	kept, err := json.Marshal(facts)
+	if err != nil {
+		return err
+	}
+	return r.det.update(func(rec *state.Record) {
 		rec.Init = first
 		rec.OwnPID = r.m.newPID
 		rec.CgroupNS = r.m.newNS&unix.CLONE_NEWCGROUP != 0
 		rec.Alone = r.spec.alone
-		rec.Isolation = iso
+		rec.Isolation, rec.Checkpoint = iso, kept
 		if !stop {
 			rec.Phase = state.Running
 		}
 	})
-	if err != nil || r.spec.network != nil || r.m.attach || r.spec.hooks.creating() {
-		return err
-	}
-	return r.releaseLast(stop)
 }
 
 // settleCreated records a container that waits to be started, by this program or another.

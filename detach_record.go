@@ -33,6 +33,9 @@ type processRecord struct {
 	SeccompOff    bool                `json:"seccompOff,omitempty"`
 	Landlock      *Landlock           `json:"landlock,omitempty"`
 	Nested        bool                `json:"nested,omitempty"`
+
+	Listener         string `json:"listener,omitempty"` // of seccomp notifications
+	ListenerMetadata string `json:"listenerMetadata,omitempty"`
 }
 
 type rlimitRecord struct {
@@ -47,6 +50,7 @@ func formatProcess(p *processSpec) (json.RawMessage, error) {
 		User: p.user, Env: p.env, Dir: p.dir, Capabilities: p.caps.replace, Replace: p.caps.replace != nil, Add: p.caps.add, Drop: p.caps.drop,
 		Sets: p.caps.sets, Groups: p.groups,
 		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, Seccomp: p.seccomp, SeccompOff: p.seccompOff, Landlock: p.landlock, Nested: p.nested,
+		Listener: p.notify.socket, ListenerMetadata: p.notify.metadata,
 	}
 	for _, l := range p.rlimits {
 		r.Rlimits = append(r.Rlimits, rlimitRecord{l.resource, l.soft, l.hard, l.name})
@@ -64,6 +68,7 @@ func parseProcess(b json.RawMessage, args []string) (processSpec, error) {
 	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccomp, p.seccompOff, p.landlock =
 		r.User, r.Env, r.Dir, r.AllowNewPrivs, r.Umask, r.OOMScoreAdj, r.Seccomp, r.SeccompOff, r.Landlock
 	p.nested = r.Nested
+	p.notify.socket, p.notify.metadata = r.Listener, r.ListenerMetadata
 	p.caps, p.groups = capsSpec{add: r.Add, drop: r.Drop, sets: r.Sets}, r.Groups
 	if r.Replace {
 		p.caps.replace = append([]string{}, r.Capabilities...)

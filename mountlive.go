@@ -33,8 +33,8 @@ func (c *Container) Mount(ctx context.Context, mounts ...rootfs.Mount) error {
 		return nil
 	}
 	for i := range mounts {
-		if t := mounts[i].Type; t == rootfs.TypeProc || t == rootfs.TypeSysfs || t == rootfs.TypeCgroup {
-			return c.fail("mount", invalid("Mount", "%s can be mounted only when the container is started", t))
+		if t := mounts[i].Type; t == rootfs.TypeProc || t == rootfs.TypeSysfs || t == rootfs.TypeCgroup || t == rootfs.TypeRemount {
+			return c.fail("mount", invalid("Mount", "%s is possible only when the container is started", t))
 		}
 	}
 	run, err := c.enterable(ctx, "mount")

@@ -28,10 +28,13 @@ import (
 // planNotify fits the filters to the wish.
 func (r *running) planNotify(arch seccomp.Arch) error {
 	n := &r.spec.process.notify
-	if n.handler == nil && n.recorder == nil {
+	if n.handler == nil && n.recorder == nil && !n.elsewhere() {
 		if f := r.m.filter; f != nil && f.Notify {
 			return withRemedy("WithSeccompNotify", "%w: the seccomp profile has SCMP_ACT_NOTIFY, and nobody listens", ErrInvalid)
 		}
+		return nil
+	}
+	if f := r.m.filter; n.elsewhere() && (f == nil || !f.Notify) {
 		return nil
 	}
 	if f := r.m.filter; f != nil && f.Notify && n.recorder != nil {
@@ -51,7 +54,7 @@ func (r *running) planNotify(arch seccomp.Arch) error {
 		f = seccomp.Ask()
 	}
 	f = f.Passing(arch, r.m.secret, send, attach)
-	if waitKillable() {
+	if !n.elsewhere() && waitKillable() {
 		f.Flags |= seccomp.FlagWaitKillableRecv
 	}
 	if n.recorder != nil {
@@ -60,6 +63,10 @@ func (r *running) planNotify(arch seccomp.Arch) error {
 		return nil
 	}
 	r.m.filter = f
+	if n.elsewhere() {
+		r.planListener()
+		return nil
+	}
 	r.applied("seccomp notification", "answered by the host program")
 	return nil
 }
@@ -107,6 +114,9 @@ func (c *compiler) secret() (args []program.Arg) {
 func (r *running) takeListener(fd int) error {
 	if fd < 0 {
 		return errors.New("no descriptor came with the filter's listener")
+	}
+	if r.spec.process.notify.elsewhere() {
+		return r.handListener(os.NewFile(uintptr(fd), "seccomp listener"))
 	}
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)

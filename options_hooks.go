@@ -86,8 +86,8 @@ func (s *spec) validateHooks() error {
 		}
 	}
 	fault(programs > 0 && s.id == "", "WithHooks", "WithID is missing: programs tell containers apart by it")
-	fault(len(h.programs.StartContainer) > 0 && (s.process.notify.handler != nil || s.process.notify.recorder != nil), "WithHooks",
-		"startContainer: nobody would answer the program's system calls beside WithSeccompNotify or WithSeccompRecorder")
+	fault(len(h.programs.StartContainer) > 0 && (s.process.notify.handler != nil || s.process.notify.recorder != nil || s.process.notify.elsewhere() && s.process.asksByProfile()), "WithHooks",
+		"startContainer: nobody would answer the program's system calls beside WithSeccompNotify, WithSeccompListener or WithSeccompRecorder")
 	fault(s.alone && programs > 0, "WithHooks", "it does not go together with WithLandlockOnly")
 	fault(s.alone && h.any(HookCreateRuntime) && programs == 0, "WithHook", "createRuntime: with WithLandlockOnly no namespaces are made")
 	return errors.Join(faults...)

@@ -23,6 +23,8 @@ type notifySpec struct {
 	handler  SeccompHandler
 	names    []string
 	recorder *SeccompRecorder
+
+	socket, metadata string // of a listener that is another program
 }
 
 // WithSeccompNotify has f answer system calls: those that are named here, and those for which the profile says
@@ -217,9 +219,17 @@ func (r *SeccompRecorder) note(arch specs.Arch, name string, nr int) {
 	r.calls[arch][name]++
 }
 
+// asksByProfile reports whether the profile itself has calls that somebody is asked about.
+func (p *processSpec) asksByProfile() bool {
+	return p.seccomp != nil && (p.seccomp.DefaultAction == specs.ActNotify || slices.ContainsFunc(p.seccomp.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify }))
+}
+
 // validateNotify judges the wish.
 func (p *processSpec) validateNotify() error {
 	n := &p.notify
+	if err := n.validateListener(); err != nil {
+		return err
+	}
 	if n.handler == nil && n.names == nil && n.recorder == nil {
 		return nil
 	}
@@ -243,7 +253,6 @@ func (p *processSpec) validateNotify() error {
 		}
 	}
 	fault(len(unknown) > 0, "no system call is called %s", strings.Join(unknown, ", "))
-	profile := p.seccomp != nil && (p.seccomp.DefaultAction == specs.ActNotify || slices.ContainsFunc(p.seccomp.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify }))
-	fault(n.handler != nil && len(n.names) == 0 && !profile, "no system call is named, neither here nor by SCMP_ACT_NOTIFY in the profile")
+	fault(n.handler != nil && len(n.names) == 0 && !p.asksByProfile(), "no system call is named, neither here nor by SCMP_ACT_NOTIFY in the profile")
 	return errors.Join(faults...)
 }

@@ -223,7 +223,7 @@ func (p *Pool) refuse(s *spec) error {
 		{reflect.DeepEqual(a.oomScoreAdj, b.oomScoreAdj), "WithOOMScoreAdj"},
 		{a.nested == b.nested, "WithNesting"},
 		{a.engine == b.engine, "WithoutKeeper or WithConsoleSocket"},
-		{len(a.notify.names) == len(b.notify.names) && a.notify.recorder == b.notify.recorder, "WithSeccompNotify or WithSeccompRecorder"},
+		{len(a.notify.names) == len(b.notify.names) && a.notify.recorder == b.notify.recorder && a.notify.socket == b.notify.socket && a.notify.metadata == b.notify.metadata, "WithSeccompNotify, WithSeccompListener or WithSeccompRecorder"},
 	} {
 		if !o.same {
 			faults = append(faults, invalid(o.name, "it is the same for all containers of a pool: give it to NewPool"))

@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"github.com/caisson-go/caisson/internal/journal"
 	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -28,16 +30,19 @@ import (
 //	host ◀──────────── first process ──────────── criu   a child of the host's (--restore-sibling), stopped
 //	host: hands it to the keeper, then lets it go on
 func (r *running) restore(ctx context.Context) (*Process, error) {
-	dir, err := openCheckpoint(*r.spec.restore)
+	dir, err := openCheckpoint(r.spec.restore.Dir)
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
 	n, err := readNote(dir)
+	if err == nil {
+		err = checkParents(dir.Name())
+	}
 	if err != nil {
 		return nil, err
 	}
-	criu, err := findCRIU(ctx, "")
+	criu, err := findCRIU(ctx, r.spec.restore.Program)
 	if err != nil {
 		return nil, err
 	}
@@ -58,6 +63,7 @@ func (r *running) restore(ctx context.Context) (*Process, error) {
 	p := r.process(false)
 	r.openRoot()
 	r.settle()
+	r.made(p)
 	return p, nil
 }
 
@@ -78,7 +84,7 @@ func (r *running) mayRestore() error {
 // restoreArgs are the arguments for CRIU, and the files that it is to have from descriptor 3 on.
 func (r *running) restoreArgs(n *checkpointed, images, work, root string) (args []string, files []*os.File, err error) {
 	args = append([]string{"restore", "--images-dir", images, "--work-dir", work, "--log-file", restoreLog, "-v1", "--root", root,
-		"--restore-detached", "--restore-sibling", "--leave-stopped", "--pidfile", pidFile, "--manage-cgroups=soft"}, sharedArgs(n)...)
+		"--restore-detached", "--restore-sibling", "--leave-stopped", "--pidfile", filepath.Join(filepath.Dir(root), pidFile)}, sharedArgs(n)...)
 	if r.group != nil {
 		path, err := unifiedPath(r.entry.Paths())
 		if err != nil {
@@ -96,6 +102,13 @@ func (r *running) restoreArgs(n *checkpointed, images, work, root string) (args 
 			}
 			args = append(args, "--external", "mnt["+bindKey(filepath.Clean(m.Target))+"]:"+m.Source)
 		}
+	}
+	if n.Net != r.joinsNet() {
+		return nil, nil, invalid("WithRestore", "the container of the checkpoint was in a network namespace of others: %t; this one is: %t", n.Net, r.joinsNet())
+	}
+	if n.Net {
+		args = append(args, "--inherit-fd", "fd[3]:"+netKey)
+		files = append(files, r.joins.files[namespaces.Net])
 	}
 	known := map[string]bool{}
 	for i, name := range n.Streams {
@@ -182,6 +195,7 @@ func (r *running) restoreHere(ctx context.Context, criu, images, base string, n 
 	if err := mountRoot(r.layout.Root, root); err != nil {
 		return 0, fmt.Errorf("mount the root filesystem on %s: %w", root, err)
 	}
+	work = cmp.Or(r.spec.restore.WorkDir, work)
 	args, files, err := r.restoreArgs(n, images, work, root)
 	if err != nil {
 		return 0, err
@@ -198,7 +212,7 @@ func (r *running) restoreHere(ctx context.Context, criu, images, base string, n 
 	if err := runCRIU(cmd, filepath.Join(work, restoreLog)); err != nil {
 		return 0, err
 	}
-	b, err := os.ReadFile(filepath.Join(work, pidFile))
+	b, err := os.ReadFile(filepath.Join(base, pidFile))
 	if err != nil {
 		return 0, err
 	}
@@ -306,14 +320,54 @@ func (r *running) takeOver(ctx context.Context, pid int) error {
 		return os.NewSyscallError("fcntl", err)
 	}
 	r.child = &stage.Child{Pid: pid, Pidfd: own}
-	if r.keep, err = stage.Keep(own); err != nil {
-		return fmt.Errorf("hand over to the keeper: %w", err)
+	if r.det != nil {
+		err = r.registerRestored()
+	} else if r.keep, err = stage.Keep(own); err != nil {
+		err = fmt.Errorf("hand over to the keeper: %w", err)
 	}
-	if err := endOf(ctx); err != nil {
+	if err == nil {
+		err = endOf(ctx)
+	}
+	if err != nil {
 		return err
 	}
 	return r.goOn(ctx)
 }
+
+// registerRestored records a detached container that goes on from a checkpoint.
+func (r *running) registerRestored() error {
+	if err := r.recordDetached(false); err != nil {
+		return err
+	}
+	_, err := r.det.status.WriteAt(state.Released(time.Now()), state.ReleasedAt)
+	return err
+}
+
+// checkParents refuses a checkpoint that follows one to which others could write.
+func checkParents(dir string) error {
+	for range maxParents {
+		to, err := os.Readlink(filepath.Join(dir, "parent"))
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(dir, to)
+		}
+		dir = to
+		f, err := openCheckpoint(dir)
+		if err != nil {
+			return fmt.Errorf("parent: %w", err)
+		}
+		f.Close()
+	}
+	return invalid("WithRestore", "more than %d checkpoints follow each other", maxParents)
+}
+
+// maxParents bounds how many checkpoints follow each other.
+const maxParents = 1000
 
 // goOn continues the processes that CRIU has left stopped.
 func (r *running) goOn(ctx context.Context) error {

@@ -70,7 +70,7 @@ type spec struct {
 
 	nesting nestingSpec
 
-	restore *string // directory of a checkpoint
+	restore *RestoreConfig
 }
 
 // processSpec is what a process was asked to be.

@@ -78,6 +78,8 @@ type running struct {
 	mountsGone <-chan struct{}                 // closed when the mount namespace that was held is gone; nil if none is
 	listener   atomic.Pointer[seccompListener] // answers notifications; nil if there are none
 
+	heldListener *os.File // for another program, until the process is known that it is about
+
 	joins joins
 
 	ready   bool          // of a pool
@@ -540,6 +542,9 @@ func (r *running) adopt(pidfd int, stop bool) error {
 		return err
 	}
 	r.child.Pid = pid
+	if err := r.handHeld(); err != nil {
+		return err
+	}
 	if testHookAdopted != nil {
 		testHookAdopted(pid)
 	}

@@ -1,7 +1,6 @@
 package caisson
 
 import (
-	"fmt"
 	"os"
 	"time"
 
@@ -87,26 +86,7 @@ func (r *running) passPidfd(socket string) error {
 // passTimeout bounds how long a program that listens on a socket may take.
 const passTimeout = 10 * time.Second
 
-// passTo sends a file, with its name, to the program that listens on a socket. Package net would link its resolver of names.
+// passTo sends a file, with its name.
 func passTo(socket string, f *os.File) error {
-	fail := func(call string, err error) error {
-		return fmt.Errorf("pass %s on to %s: %w", f.Name(), socket, os.NewSyscallError(call, err))
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fail("socket", err)
-	}
-	defer unix.Close(fd)
-	bound := unix.NsecToTimeval(passTimeout.Nanoseconds()) // of connect(2) as well, see unix(7)
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &bound); err != nil {
-		return fail("setsockopt", err)
-	}
-	if err := linux.Retry(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: socket}) }); err != nil {
-		return fail("connect", err)
-	}
-	rights := unix.UnixRights(int(f.Fd()))
-	if err := linux.Retry(func() error { return unix.Sendmsg(fd, []byte(f.Name()), rights, nil, unix.MSG_NOSIGNAL) }); err != nil {
-		return fail("sendmsg", err)
-	}
-	return nil
+	return passMessage(socket, f.Name(), []byte(f.Name()), f)
 }

@@ -5,6 +5,12 @@ import "time"
 // legacy translates what only v1 has. On v2 nothing has such a file, which is what the writer says then.
 func (l *settings) legacy(r *Resources) {
 	l.limit(Memory, "memory.swappiness", r.Memory.Swappiness, "")
+	switch r.Memory.OOMKill { // the file says what is disabled
+	case On:
+		l.add(Memory, "memory.oom_control", "0")
+	case Off:
+		l.add(Memory, "memory.oom_control", "1")
+	}
 	if d := r.CPU.RealtimePeriod; d != 0 { // before the time in it, which cannot be longer
 		l.add(CPU, "cpu.rt_period_us", micros(d, ""))
 	}

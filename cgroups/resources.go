@@ -86,6 +86,9 @@ type MemoryResources struct {
 	// Swappiness is how readily memory of processes is swapped out rather than that of files dropped: 1 to 100, or [Zero];
 	// the kernel's default is the parent's. v1: memory.swappiness; v2: unsupported, where vm.swappiness holds for all.
 	Swappiness int64
+	// OOMKill Off has processes wait when the memory is used up, until some is given back or the limit is raised, instead of killing one; On
+	// takes that back. v1: memory.oom_control; v2: unsupported, no kernel has it there.
+	OOMKill Toggle
 }
 
 // CPUResources limit CPU time.

@@ -15,6 +15,7 @@ func TestValidate(t *testing.T) {
 		"Memory.Max  ":        {Memory: MemoryResources{Max: 100}},
 		"Memory.Swap":         {Memory: MemoryResources{Max: math.MaxInt64, Swap: math.MaxInt64}},
 		"Memory.OOMGroup":     {Memory: MemoryResources{OOMGroup: 7}},
+		"Memory.OOMKill":      {Memory: MemoryResources{OOMKill: 7}},
 		"CPU.CPUs":            {CPU: CPUResources{CPUs: -0.5}},
 		"CPU.CPUs ":           {CPU: CPUResources{CPUs: math.NaN()}},
 		"CPU.CPUs  ":          {CPU: CPUResources{CPUs: math.Inf(1)}},

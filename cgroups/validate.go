@@ -109,6 +109,7 @@ func (f *faults) memory(m *MemoryResources) {
 		f.add("Memory.Swap", m.Swap, "is too large together with Memory.Max")
 	}
 	f.toggle("Memory.OOMGroup", m.OOMGroup)
+	f.toggle("Memory.OOMKill", m.OOMKill)
 	f.swappiness(m.Swappiness)
 }
 

@@ -126,6 +126,9 @@ func (p *Plan) checkMount(m *Mount, s *mountState) error {
 	if m.Type == TypeCgroup && p.env.Cgroup.Version == 1 && m.Target != "/sys/fs/cgroup" {
 		return invalid("mount cgroup on", m.Target, "with cgroup version 1 it belongs on /sys/fs/cgroup")
 	}
+	if m.Type == TypeRemount && !p.env.Features.MountSetattr {
+		return &Error{Op: "remount", Object: m.Target, Err: unix.ENOSYS, Remedy: "it needs mount_setattr (Linux 5.12), which is not available here"}
+	}
 	if m.Type != TypeBind {
 		return nil
 	}

@@ -54,6 +54,10 @@ func (p *Plan) attach(b *program.Builder, m *Mount, s *mountState) {
 	if m.Type == TypeCgroup && p.env.Cgroup.Version == 0 {
 		return
 	}
+	if m.Type == TypeRemount {
+		p.remount(b, m)
+		return
+	}
 	b.Step("mount "+m.Type.String()+" on", m.Target)
 	switch t := path.Clean(m.Target); {
 	case p.isKernelDir(m, t):
@@ -63,6 +67,13 @@ func (p *Plan) attach(b *program.Builder, m *Mount, s *mountState) {
 	default:
 		p.attachAnywhere(b, m, s, t)
 	}
+}
+
+// remount changes attributes of what is mounted on a path; EINVAL is the kernel's answer where nothing is.
+func (p *Plan) remount(b *program.Builder, m *Mount) {
+	b.Step("remount", m.Target)
+	set, clr := change(m.Set, m.Clear)
+	b.MountSetattr(p.open(b, rel(path.Clean(m.Target)), 0, 0).Result(), "", false, set, clr, 0, program.Null())
 }
 
 // isKernelDir says that the mount is one of the three on which everything else relies: procfs on /proc, sysfs
@@ -295,6 +306,9 @@ func (p Part) ownMount() bool { return p.Link == "" && (p.cover || p.Layer != ni
 // hides reports whether one of the layout's mounts stands where target is.
 func (p *Plan) hides(target string) bool {
 	for i := range p.layout.Mounts {
+		if p.layout.Mounts[i].Type == TypeRemount {
+			continue
+		}
 		m := path.Clean(p.layout.Mounts[i].Target)
 		if m == "/" || target == m || strings.HasPrefix(target, m+"/") {
 			return true

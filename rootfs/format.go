@@ -26,9 +26,15 @@ func (m *Mount) Format() (fstype, source string, options []string, err error) {
 	case TypeOverlay:
 		f.overlay(m)
 	}
+	if m.Type == TypeRemount {
+		f.add(remountOption)
+	}
 	f.flags("", m.Set, m.Clear)
 	f.flags("r", m.SetAll, m.ClearAll)
 	f.propagation(m)
+	if m.Type == TypeRemount {
+		return "none", "none", f, nil
+	}
 	return m.Type.String(), m.Source, f, nil
 }
 

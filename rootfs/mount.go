@@ -26,11 +26,15 @@ const (
 	TypeDevpts
 	// TypeOverlay is a stack of directories of the host (overlayfs).
 	TypeOverlay
+	// TypeRemount mounts nothing: it changes the attributes of what has been mounted on Target, by an earlier mount of the
+	// list or of the root filesystem, to those of Set and Clear. Others stay, as do the options of the filesystem as a whole. A
+	// target on which nothing is mounted is an error of the start. Linux 5.12.
+	TypeRemount
 )
 
-var typeNames = [...]string{"", "bind", "tmpfs", "proc", "sysfs", "mqueue", "cgroup", "devpts", "overlay"}
+var typeNames = [...]string{"", "bind", "tmpfs", "proc", "sysfs", "mqueue", "cgroup", "devpts", "overlay", "remount"}
 
-// String returns the name of the filesystem, and "bind" for TypeBind.
+// String returns the name of the filesystem, "bind" for TypeBind and "remount" for TypeRemount.
 func (t MountType) String() string {
 	if t <= 0 || int(t) >= len(typeNames) {
 		return "unknown"

@@ -20,9 +20,12 @@ var optionFlags = map[string]struct{ set, clear MountFlags }{
 
 var optionPropagation = map[string]Propagation{"private": Private, "slave": Slave, "shared": Shared, "unbindable": Unbindable}
 
+// remountOption makes a change of an earlier mount of what would be one.
+const remountOption = "remount"
+
 // ParseMount reads a mount as the OCI runtime specification has it (config.md, "Mounts"): type, source, target
 // and options as of mount(8). The type is one of those of [MountType] ("bind" may be left out where the option
-// bind or rbind is given; "cgroup2" is cgroup). Unlike [BindMount] it adds no options of its own.
+// bind or rbind is given; "cgroup2" is cgroup). The option remount makes it one of [TypeRemount], whatever the type. Unlike [BindMount] it adds no options of its own.
 //
 // Every option that is not known, or could change more than this mount, is refused; all faults are reported.
 func ParseMount(fstype, source, target string, options []string) (Mount, error) {
@@ -31,7 +34,9 @@ func ParseMount(fstype, source, target string, options []string) (Mount, error) 
 	if fstype == "cgroup2" {
 		fstype = "cgroup"
 	}
-	if i := slices.Index(typeNames[1:], fstype); i >= 0 {
+	if slices.Contains(options, remountOption) {
+		m.Type, m.Source = TypeRemount, ""
+	} else if i := slices.Index(typeNames[1:], fstype); i >= 0 && MountType(i+1) != TypeRemount {
 		m.Type = MountType(i + 1)
 	} else if fstype == "none" || fstype == "" {
 		if slices.Contains(options, "bind") || slices.Contains(options, "rbind") {
@@ -69,6 +74,7 @@ func (p *mountParser) option(o string) {
 	}
 	bind := m.Type == TypeBind
 	switch {
+	case (o == remountOption || o == "bind") && m.Type == TypeRemount:
 	case o == "bind" && bind, o == "defaults", o == "newinstance" && m.Type == TypeDevpts, slices.Contains(withoutEffect, o):
 	case m.Type == TypeTmpfs && m.writing(o):
 	case o == "rbind" && bind:
@@ -90,17 +96,17 @@ func (p *mountParser) flag(o string) {
 	m := p.m
 	if f, ok := optionFlags[o]; ok {
 		m.Set, m.Clear = override(m.Set, f.set, f.clear), override(m.Clear, f.clear, f.set)
-		if m.Type != TypeBind {
+		if m.Type != TypeBind && m.Type != TypeRemount {
 			m.Clear = 0
 		}
 		return
 	}
-	if prop, ok := optionPropagation[o]; ok {
+	if prop, ok := optionPropagation[o]; ok && m.Type != TypeRemount {
 		m.Propagation, m.PropagationTop = prop, true
 		return
 	}
 	name, recursive := strings.CutPrefix(o, "r")
-	if prop, ok := optionPropagation[name]; ok && recursive {
+	if prop, ok := optionPropagation[name]; ok && recursive && m.Type != TypeRemount {
 		m.Propagation, m.PropagationTop = prop, false
 		return
 	}
@@ -195,7 +201,7 @@ func parseMode(s string) (fs.FileMode, error) {
 
 // MountOptions lists the options that [ParseMount] takes and that are not of one type of filesystem, in order.
 func MountOptions() []string {
-	out := []string{"async", "bind", "defaults", "dirsync", "idmap", "lazytime", "nolazytime", "rbind", "ridmap", "sync"}
+	out := []string{"async", "bind", "defaults", "dirsync", "idmap", "lazytime", "nolazytime", "rbind", remountOption, "ridmap", "sync"}
 	out = append(out, withoutEffect...)
 	for o := range optionFlags {
 		out = append(out, o, "r"+o)

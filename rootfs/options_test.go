@@ -27,6 +27,8 @@ func TestParseMount(t *testing.T) {
 		{"bind", "/a", "/b", "rbind,ridmap,rprivate,unbindable", Mount{Type: TypeBind, Source: "/a", Target: "/b", Recursive: true, IDMap: MappedAll,
 			Propagation: Unbindable, PropagationTop: true}},
 		{"cgroup2", "cgroup", "/sys/fs/cgroup", "ro", Mount{Type: TypeCgroup, Source: "cgroup", Target: "/sys/fs/cgroup", Set: ReadOnly}},
+		{"tmpfs", "tmpfs", "/x", "remount,ro,exec", Mount{Type: TypeRemount, Target: "/x", Set: ReadOnly, Clear: NoExec}},
+		{"", "/a", "/x", "rw,bind,remount", Mount{Type: TypeRemount, Target: "/x", Clear: ReadOnly}},
 		{"overlay", "overlay", "/o", "lowerdir=/a:/b,upperdir=/u/u,workdir=/u/w,volatile", Mount{Type: TypeOverlay, Source: "overlay", Target: "/o",
 			Lower: []string{"/a", "/b"}, Upper: "/u/u", Work: "/u/w", Volatile: true}},
 	} {

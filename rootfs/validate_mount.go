@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -17,7 +18,7 @@ var overProc = []string{
 func (m *Mount) faults() []error {
 	var out []error
 	bad := func(why string) { out = append(out, invalid("mount "+m.Type.String()+" on", quoted(m.Target), why)) }
-	if m.Type < TypeBind || m.Type > TypeOverlay {
+	if m.Type < TypeBind || m.Type > TypeRemount {
 		bad("unknown type")
 		return out
 	}
@@ -55,6 +56,7 @@ func (m *Mount) targetFaults(bad func(string)) {
 		bad("the root itself is the business of the source")
 	case m.Type == TypeProc && t != "/proc", m.Type == TypeSysfs && t != "/sys":
 		bad("proc belongs on /proc and sysfs on /sys")
+	case m.Type == TypeRemount:
 	case m.Type != TypeProc && m.Type != TypeBind && t == "/proc", m.Type != TypeSysfs && m.Type != TypeBind && m.Type != TypeTmpfs && t == "/sys":
 		bad("only procfs, sysfs or a bind mount of them can stand here")
 	case strings.HasPrefix(t, "/proc/") && !(m.Type == TypeBind && slices.Contains(overProc, t)):
@@ -64,6 +66,10 @@ func (m *Mount) targetFaults(bad func(string)) {
 
 func (m *Mount) typeFaults(bad func(string)) {
 	bind, tmpfs := m.Type == TypeBind, m.Type == TypeTmpfs
+	if m.Type == TypeRemount {
+		m.remountFaults(bad)
+		return
+	}
 	if !bind && (m.File != nil || m.Recursive || m.Clear|m.SetAll|m.ClearAll != 0 || m.IDMap != Unmapped || m.IDMapFile != nil) {
 		bad("only a bind mount has a file, recursive or cleared options, or an id mapping")
 	}
@@ -91,6 +97,17 @@ func (m *Mount) typeFaults(bad func(string)) {
 	}
 	if overlay {
 		m.overlayFaults(bad)
+	}
+}
+
+// remountFaults: nothing but attributes can be changed.
+func (m *Mount) remountFaults(bad func(string)) {
+	only := Mount{Type: m.Type, Target: m.Target, Set: m.Set, Clear: m.Clear}
+	if !reflect.DeepEqual(*m, only) {
+		bad("a remount changes nothing but attributes")
+	}
+	if m.Set|m.Clear == 0 {
+		bad("a remount says which attributes are to be others")
 	}
 }
 

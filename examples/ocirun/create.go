@@ -21,6 +21,7 @@ type wish struct {
 	bundle, config, pidFile, console, pidfdSocket *string
 	preserve                                      *int
 	noPivot, noKeyring, detach                    *bool
+	restore                                       *caisson.RestoreConfig
 }
 
 func (f *flags) wish(container bool) *wish {
@@ -126,6 +127,9 @@ func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, erro
 		return nil, err
 	}
 	opts = append(opts, notifySocket(), streams, maps)
+	if w.restore != nil {
+		opts = append(opts, caisson.WithRestoreConfig(*w.restore))
+	}
 	return caisson.New(opts...)
 }
 

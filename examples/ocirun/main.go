@@ -49,8 +49,8 @@ func commands() []command {
 		{"events", "CONTAINER", "show figures and OOM kills", events},
 		{"spec", "", "write an example config.json", writeSpec},
 		{"features", "", "show what is supported", features},
-		{"checkpoint", "CONTAINER", "not possible: see the error", checkpoint},
-		{"restore", "CONTAINER", "not possible: see the error", checkpoint},
+		{"checkpoint", "CONTAINER", "write a running container to disk", checkpoint},
+		{"restore", "CONTAINER", "make a container go on from there", restore},
 	}
 }
 
@@ -113,7 +113,7 @@ func parseGlobal(args []string) (*global, []string, error) {
 	f.StringVar(&g.log, "log", "", "file of the log")
 	f.StringVar(&g.logFormat, "log-format", "text", "text or json")
 	f.StringVar(&g.rootless, "rootless", "auto", "true, false or auto")
-	f.StringVar(&g.criu, "criu", "", "not used")
+	f.StringVar(&g.criu, "criu", "", "the program of that name")
 	f.StringVar(&g.cgroupManager, "cgroup-manager", "", "cgroupfs, systemd or disabled")
 	f.BoolVar(&g.systemd, "systemd-cgroup", false, "cgroups by systemd")
 	f.BoolVar(&g.debug, "debug", false, "log more")

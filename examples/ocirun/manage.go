@@ -125,8 +125,3 @@ func freeze(ctx context.Context, g *global, name string, args []string, do func(
 	defer c.Close()
 	return do(c, ctx)
 }
-
-// checkpoint is both checkpoint and restore.
-func checkpoint(context.Context, *global, []string) error {
-	return fmt.Errorf("%w: processes are not saved and brought back; stop the container, and start one from its image and volumes", caisson.ErrUnsupported)
-}

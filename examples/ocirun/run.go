@@ -22,7 +22,12 @@ func run(ctx context.Context, g *global, args []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := g.make(w, args[0], *w.detach)
+	return g.runs(ctx, w, args[0], *keep)
+}
+
+// runs makes and starts a container, and waits for its end unless it is to be left.
+func (g *global) runs(ctx context.Context, w *wish, id string, keep bool) error {
+	c, err := g.make(w, id, *w.detach)
 	if err != nil {
 		return err
 	}
@@ -30,7 +35,7 @@ func run(ctx context.Context, g *global, args []string) error {
 	signals := notified(*w.detach)
 	p, err := c.Start(ctx)
 	if err != nil {
-		return explain(args[0], err)
+		return explain(id, err)
 	}
 	if err := w.announce(p); err != nil {
 		return orRemove(ctx, c, err)
@@ -39,7 +44,7 @@ func run(ctx context.Context, g *global, args []string) error {
 		return nil
 	}
 	status := follow(ctx, p, signals)
-	if !*keep {
+	if !keep {
 		if err := c.Remove(ctx); err != nil {
 			g.report(err)
 		}

@@ -92,6 +92,8 @@ type Record struct {
 	Bundle string          `json:"bundle,omitempty"` // its directory
 	Rootfs string          `json:"rootfs,omitempty"` // the directory that is its root filesystem
 	Hooks  json.RawMessage `json:"hooks,omitempty"`  // programs that are still to be run
+
+	Checkpoint json.RawMessage `json:"checkpoint,omitempty"` // what writing it to disk must know
 }
 
 // Process names a process so that no other is mistaken for it.

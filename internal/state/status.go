@@ -40,6 +40,13 @@ type Status struct {
 // NewStatus is the content of a status file at the beginning.
 func NewStatus() []byte { return append([]byte(statusMagic), make([]byte, ReleasedSize)...) }
 
+// Released is the part of a status file that says when the command was begun. It belongs at [ReleasedAt].
+func Released(t time.Time) []byte {
+	b := binary.NativeEndian.AppendUint64(nil, 1)
+	b = binary.NativeEndian.AppendUint64(b, uint64(t.Unix()))
+	return binary.NativeEndian.AppendUint64(b, uint64(t.Nanosecond()))
+}
+
 // ParseStatus reads the content of a status file.
 func ParseStatus(b []byte) (Status, error) {
 	var s Status

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/caisson-go/caisson"
+)
+
+// images are the options that checkpoint and restore have in common. What a checkpoint took along its restore knows by itself.
+type images struct {
+	path, work, parent, groups *string
+	empty                      *many
+	toggles                    map[string]*bool
+	refused                    map[string]*string
+}
+
+func (f *flags) images() *images {
+	i := &images{path: f.str("image-path", "", ""), work: f.str("work-path", "", ""), parent: f.str("parent-path", "", ""),
+		groups: f.str("manage-cgroups-mode", "", "soft"), empty: f.many("empty-ns", ""), toggles: map[string]*bool{}, refused: map[string]*string{}}
+	for _, name := range []string{"tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup", "lazy-pages"} {
+		i.toggles[name] = f.toggle(name, "")
+	}
+	for _, name := range []string{"page-server", "status-fd", "lsm-profile", "lsm-mount-context"} {
+		i.refused[name] = f.str(name, "", "")
+	}
+	return i
+}
+
+// check refuses what is not known, by name, and makes the paths absolute.
+func (i *images) check() error {
+	for name, value := range i.refused {
+		if *value != "" {
+			return fmt.Errorf("--%s: %w: pages and labels are kept on this machine as they are", name, caisson.ErrUnsupported)
+		}
+	}
+	for _, name := range []string{"auto-dedup", "lazy-pages"} {
+		if *i.toggles[name] {
+			return fmt.Errorf("--%s: %w: all pages of a checkpoint are kept, and read at once", name, caisson.ErrUnsupported)
+		}
+	}
+	if !slices.Contains([]string{"soft", "ignore"}, *i.groups) {
+		return fmt.Errorf("--manage-cgroups-mode %q: %w: the container's own cgroup is made as config.json says; soft and ignore are known", *i.groups, caisson.ErrUnsupported)
+	}
+	for _, ns := range *i.empty {
+		if ns != "network" {
+			return fmt.Errorf("--empty-ns %q: %w: network is known", ns, caisson.ErrUnsupported)
+		}
+	}
+	for _, p := range []*string{i.path, i.work} {
+		if p == i.path {
+			*p = cmp.Or(*p, "checkpoint")
+		}
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	return nil
+}
+
+// checkpoint writes a container to disk, and removes it unless it goes on.
+func checkpoint(ctx context.Context, g *global, args []string) error {
+	f := newFlags("checkpoint", "CONTAINER", 1, 1)
+	i := f.images()
+	leave, pre := f.toggle("leave-running", ""), f.toggle("pre-dump", "")
+	args, err := f.parse(args)
+	if err == nil {
+		err = i.check()
+	}
+	if err != nil {
+		return err
+	}
+	c, err := g.load(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for _, dir := range []string{filepath.Dir(*i.path), *i.work} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	parent := *i.parent
+	if parent != "" && !filepath.IsAbs(parent) { // as CRIU has it
+		parent = filepath.Join(*i.path, parent)
+	}
+	cfg := caisson.CheckpointConfig{Dir: *i.path, WorkDir: *i.work, Parent: parent, Program: g.criu, LeaveRunning: *leave, PreDump: *pre,
+		TCPEstablished: *i.toggles["tcp-established"], ExternalSockets: *i.toggles["ext-unix-sk"], ShellJob: *i.toggles["shell-job"],
+		FileLocks: *i.toggles["file-locks"], EmptyNetwork: len(*i.empty) > 0, IgnoreCgroups: *i.groups == "ignore"}
+	if err := c.Checkpoint(ctx, cfg); err != nil {
+		return err
+	}
+	if *leave || *pre {
+		return nil
+	}
+	return c.Remove(ctx)
+}
+
+// restore makes a container of a bundle that goes on from a checkpoint.
+func restore(ctx context.Context, g *global, args []string) error {
+	f := newFlags("restore", "CONTAINER", 1, 1)
+	w, i := f.wish(true), f.images()
+	w.detach = f.toggle("detach", "d")
+	args, err := f.parse(args)
+	if err == nil {
+		err = i.check()
+	}
+	if err != nil {
+		return err
+	}
+	if *w.console != "" {
+		return fmt.Errorf("--console-socket: %w: a terminal is not kept in a checkpoint", caisson.ErrUnsupported)
+	}
+	w.restore = &caisson.RestoreConfig{Dir: *i.path, WorkDir: *i.work, Program: g.criu}
+	return g.runs(ctx, w, args[0], false)
+}
