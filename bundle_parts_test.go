@@ -113,7 +113,11 @@ func TestBundleFeatures(t *testing.T) {
 	f := BundleFeatures()
 	for _, o := range f.MountOptions {
 		s := minimalSpec()
-		s.Mounts = []specs.Mount{{Destination: "/a", Source: "/tmp", Type: "bind", Options: []string{"rbind", o}}}
+		opts := []string{"rbind", o}
+		if o == "remount" { // says which attributes are to be others
+			opts = []string{o, "ro"}
+		}
+		s.Mounts = []specs.Mount{{Destination: "/a", Source: "/tmp", Type: "bind", Options: opts}}
 		_, err := FromSpec(s, "/b")
 		if err != nil { // of file systems, not of mounts
 			s.Mounts = []specs.Mount{{Destination: "/a", Source: "tmpfs", Type: "tmpfs", Options: []string{o}}}
