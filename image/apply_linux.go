@@ -403,8 +403,8 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 	return nil
 }
 
-// growMetas makes room for one more. Without room the directories so far are finished, unless they are given away then: nothing could be put into
-// them any more.
+// growMetas makes room for one more. Where there are too many the directories so far are finished, unless they are given away then: nothing could be
+// put into them any more. A layer that others leave no memory to is put aside instead.
 func (a *applier) growMetas(path string) error {
 	size := len(path) + 192
 	if a.giver != nil {
@@ -412,7 +412,7 @@ func (a *applier) growMetas(path string) error {
 	}
 	full := a.giver == nil && a.metaBytes+size > maxMetaBytes
 	err := a.notes.grow(size)
-	if a.giver == nil && a.metaBytes > 0 && (full || err != nil) {
+	if a.giver == nil && a.metaBytes > 0 && (full || err != nil && !errors.Is(err, errMemoryBusy)) {
 		if ferr := a.finishDirs(); ferr != nil {
 			return ferr
 		}

@@ -306,8 +306,12 @@ func powerBoot(t *testing.T, cmd *exec.Cmd, cut int, last bool) (b boot) {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = cmd.Wait()
+		err := cmd.Wait()
 		b.log = log.String()
+		// The guest itself, not QEMU: 124 and 125 are vmrun's own.
+		if exit := new(exec.ExitError); !b.worked && errors.As(err, &exit) && exit.ExitCode() != 124 && exit.ExitCode() != 125 {
+			t.Errorf("boot %d: the program ended: %v: %s", cut, err, b.log)
+		}
 	}()
 	b.state = map[string]bool{}
 	for lines := bufio.NewScanner(out); lines.Scan(); {

@@ -56,7 +56,6 @@ type RegistryOptions struct {
 
 // Times of conversation with a registry.
 const (
-	headerTimeout = 60 * time.Second // until an answer begins
 	stallTimeout  = 60 * time.Second // without a byte
 	retryWait     = 250 * time.Millisecond
 	retryWaitMost = 5 * time.Second
@@ -79,7 +78,7 @@ func (o RegistryOptions) transport() (http.RoundTripper, func()) {
 		DialContext: (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		// HTTP/2 would put all layers on one connection, and one window.
 		ForceAttemptHTTP2: false, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
-		TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: headerTimeout, MaxIdleConnsPerHost: 16, DisableCompression: true,
+		TLSHandshakeTimeout: 20 * time.Second, MaxIdleConnsPerHost: 16, DisableCompression: true,
 	}
 	if o.TLS != nil {
 		t.TLSClientConfig = o.TLS.Clone()

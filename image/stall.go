@@ -26,9 +26,13 @@ type stallTransport struct {
 // RoundTrip implements http.RoundTripper.
 func (t stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(t.header, func() { cancel(errStalled) })
 	sent := req.WithContext(ctx)
-	var answered atomic.Bool
+	var answered atomic.Bool // the timer may be set again a moment after that
+	timer := time.AfterFunc(t.header, func() {
+		if !answered.Load() {
+			cancel(errStalled)
+		}
+	})
 	taken := func() {
 		if !answered.Load() {
 			timer.Reset(t.header)
@@ -54,6 +58,10 @@ func (t stallTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		err = stalledOr(ctx, err)
 		cancel(nil)
 		return nil, err
+	}
+	if resp.Body == nil { // other transports than package http's may leave it out
+		cancel(nil)
+		return resp, nil
 	}
 	resp.Body = &stallBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, after: t.body}
 	return resp, nil

@@ -123,7 +123,10 @@ func (v *view) refresh() {
 		if e := v.eps[name]; e != nil && !e.Waiting {
 			continue
 		}
-		if e, err := readEndpoint(filepath.Join(v.dir, name)); err == nil && e != nil {
+		e, rerr := readEndpoint(filepath.Join(v.dir, name))
+		if rerr != nil {
+			err = rerr // looked at again, though the directory does not change
+		} else if e != nil {
 			v.eps[name] = e
 		}
 	}

@@ -63,7 +63,12 @@ func findObstacles(device string, four, six bool) (out []Obstacle, err error) {
 			return nil, &Error{Op: "list chains", Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "run as root")}
 		}
 		for _, ch := range chains {
-			if !forwards(ch) || ownTable(ch.Table.Name) || !refuses(c, ch) || named(c, chains, ch.Table.Name, device) {
+			if !forwards(ch) || ownTable(ch.Table.Name) {
+				continue
+			}
+			if drops, err := obstructs(c, ch, chains, device); err != nil {
+				return nil, &Error{Op: "list rules", Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "run as root")}
+			} else if !drops {
 				continue
 			}
 			o := Obstacle{Family: families[f], Table: ch.Table.Name, Chain: ch.Name}
@@ -80,13 +85,32 @@ func forwards(c *nftables.Chain) bool {
 
 func ownTable(name string) bool { return name == "caisson" || strings.HasPrefix(name, "caisson-") }
 
-// refuses says that a chain drops what none of its rules takes.
-func refuses(c *nftables.Conn, ch *nftables.Chain) bool {
-	if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
-		return true
+// obstructs says that a chain drops what the device forwards, and that no rule of the table is about the device.
+func obstructs(c *nftables.Conn, ch *nftables.Chain, chains []*nftables.Chain, device string) (bool, error) {
+	drops, err := refuses(c, ch)
+	if err != nil || !drops {
+		return false, err
 	}
+	about, err := named(c, chains, ch.Table.Name, device)
+	return !about, err
+}
+
+// rulesOf lists the rules of a chain; one that is gone has none.
+func rulesOf(c *nftables.Conn, ch *nftables.Chain) ([]*nftables.Rule, error) {
 	l, err := c.GetRules(ch.Table, ch)
-	return err == nil && slices.ContainsFunc(l, func(r *nftables.Rule) bool { return refusesAll(r.Exprs) })
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return l, err
+}
+
+// refuses says that a chain drops what none of its rules takes.
+func refuses(c *nftables.Conn, ch *nftables.Chain) (bool, error) {
+	if ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop {
+		return true, nil
+	}
+	l, err := rulesOf(c, ch)
+	return slices.ContainsFunc(l, func(r *nftables.Rule) bool { return refusesAll(r.Exprs) }), err
 }
 
 // refusesAll is true for a rule without a condition that drops or rejects.
@@ -110,24 +134,24 @@ func refusesAll(l []expr.Any) bool {
 const maxLooked = 1000
 
 // named says that a rule of the table compares something with the device's name.
-func named(c *nftables.Conn, chains []*nftables.Chain, table, device string) bool {
+func named(c *nftables.Conn, chains []*nftables.Chain, table, device string) (bool, error) {
 	for _, ch := range chains[:min(len(chains), maxLooked)] {
 		if ch.Table.Name != table {
 			continue
 		}
-		l, err := c.GetRules(ch.Table, ch)
+		l, err := rulesOf(c, ch)
 		if err != nil {
-			continue
+			return false, err
 		}
 		for _, r := range l {
 			for _, e := range r.Exprs {
 				if cmp, ok := e.(*expr.Cmp); ok && cmp.Op == expr.CmpOpEq && namesDevice(cmp.Data, device) {
-					return true
+					return true, nil
 				}
 			}
 		}
 	}
-	return false
+	return false, nil
 }
 
 // namesDevice is true for the name, which ends with a zero byte, and for the beginning of it, which does not ("cs*").

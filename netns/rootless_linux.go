@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -44,9 +45,13 @@ var errNotOwner = errors.New("the user namespace that owns it is not the caller'
 
 // socket opens a socket inside by another process.
 func (n *Namespace) socket(ctx context.Context, domain, kind, protocol int) (int, error) {
+	defer runtime.KeepAlive(n)
 	user, err := unix.IoctlRetInt(int(n.file.Fd()), unix.NS_GET_USERNS)
-	if err != nil {
+	if err == unix.EPERM {
 		return -1, errNotOwner
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("ioctl NS_GET_USERNS", err)
 	}
 	defer unix.Close(user)
 	unix.CloseOnExec(user)
@@ -130,9 +135,16 @@ func fetch(ctx context.Context, b *program.Builder, c stage.Config) (int, error)
 	}
 	defer unix.Close(child.Pidfd)
 	defer child.Conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = unix.Shutdown(child.Conn.Fd(), unix.SHUT_RDWR) })
+	shut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(shut)
+		_ = unix.Shutdown(child.Conn.Fd(), unix.SHUT_RDWR)
+	})
 	msg, err := child.Conn.Recv()
 	ended := !stop()
+	if ended {
+		<-shut // before the descriptor's number can be another's
+	}
 	child.Kill()
 	switch {
 	case err == nil && msg.FD >= 0:

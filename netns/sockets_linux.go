@@ -69,6 +69,9 @@ func wish(network, address string, listening bool) (*wanted, error) {
 // inet fills in an address of IP, of the family '4' or '6', or either.
 func (w *wanted) inet(ap netip.AddrPort, family byte, listening bool) {
 	ip := ap.Addr().Unmap()
+	if listening && family != '4' && family != '6' && ip.IsValid() && ip.IsUnspecified() {
+		ip = netip.Addr{} // as package net: of both families
+	}
 	if !ip.IsValid() { // no host
 		ip = netip.IPv6Unspecified()
 		if w.both = family != '6'; family == '4' || !listening {
@@ -164,6 +167,11 @@ func (w *wanted) connect(ctx context.Context, f *os.File) error {
 		if errno = err; err == nil && v != 0 {
 			errno = unix.Errno(v)
 		}
+		if errno == nil { // the socket may have been told ready before connect(2), which such a one is
+			if _, err := unix.Getpeername(int(fd)); err == unix.ENOTCONN {
+				return false
+			}
+		}
 		return true
 	})
 	if werr != nil {
@@ -229,6 +237,10 @@ func (w *wanted) bindTo(fd int) error {
 
 // listenSocket is Listen by a socket that another process opens.
 func (n *Namespace) listenSocket(ctx context.Context, network, address string) (net.Listener, error) {
+	address, err := resolve(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
 	w, err := wish(network, address, true)
 	if err == nil && (w.kind == unix.SOCK_DGRAM || w.kind == unix.SOCK_RAW) {
 		err = fmt.Errorf("%w: no connections come to it", net.UnknownNetworkError(network))
@@ -241,11 +253,19 @@ func (n *Namespace) listenSocket(ctx context.Context, network, address string) (
 		return nil, err
 	}
 	defer f.Close()
-	return net.FileListener(f)
+	l, err := net.FileListener(f)
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(true)
+	}
+	return l, err
 }
 
 // listenPacketSocket is ListenPacket by a socket that another process opens.
 func (n *Namespace) listenPacketSocket(ctx context.Context, network, address string) (net.PacketConn, error) {
+	address, err := resolve(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
 	w, err := wish(network, address, true)
 	if err == nil && (w.kind == unix.SOCK_STREAM || w.kind == unix.SOCK_SEQPACKET) {
 		err = net.UnknownNetworkError(network)

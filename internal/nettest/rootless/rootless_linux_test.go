@@ -169,7 +169,7 @@ func rootlessPing(ctx context.Context, n *netns.Namespace) error {
 
 func rootlessFrames(ctx context.Context, n *netns.Namespace) error {
 	if _, err := n.ListenFrames("nothing", 3); !errors.Is(err, netns.ErrNotFound) {
-		return err
+		return fmt.Errorf("a device that is not there: %v", err)
 	}
 	f, err := n.ListenFrames("lo", unix.ETH_P_IP)
 	if err != nil {
