@@ -140,8 +140,8 @@ func (s *spec) validateRestore() error {
 	if what, _ := s.notInCheckpoint(); what != "" {
 		faults = append(faults, invalid("WithRestore", "a checkpoint has no %s", what))
 	}
-	if s.hooks.creating() {
-		faults = append(faults, invalid("WithRestore", "no hooks while it is created: it is not"))
+	if s.hooks.creating() || s.hooks.any(HookStartContainer) {
+		faults = append(faults, invalid("WithRestore", "no hooks before the command begins: it does not begin"))
 	}
 	return errors.Join(faults...)
 }

@@ -180,7 +180,16 @@ func parentArgs(cfg *CheckpointConfig) ([]string, error) {
 		return nil, fmt.Errorf("parent: %w", err)
 	}
 	f.Close()
-	to, err := filepath.Rel(cfg.Dir, cfg.Parent)
+	// CRIU goes there from where the directory really is.
+	dir, err := filepath.EvalSymlinks(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	parent, err := filepath.EvalSymlinks(cfg.Parent)
+	if err != nil {
+		return nil, err
+	}
+	to, err := filepath.Rel(dir, parent)
 	return []string{"--track-mem", "--prev-images-dir", to}, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -301,4 +302,39 @@ func FuzzCheckpointNote(f *testing.F) {
 			t.Errorf("%+v", n)
 		}
 	})
+}
+
+// CRIU goes from one checkpoint to the one before by a relative way, which begins where the directory really is.
+func TestCheckpointParents(t *testing.T) {
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := func(name string) string { return filepath.Join(base, name) }
+	if err := errors.Join(os.MkdirAll(dir("far/away/one"), 0o700), os.Mkdir(dir("two"), 0o700), os.Mkdir(dir("others"), 0o700), os.Chmod(dir("others"), 0o777),
+		os.Symlink(dir("far/away"), dir("link"))); err != nil {
+		t.Fatal(err)
+	}
+	args, err := parentArgs(&CheckpointConfig{Dir: dir("link/one"), Parent: dir("two")})
+	if want := []string{"--track-mem", "--prev-images-dir", "../../../two"}; err != nil || !slices.Equal(args, want) {
+		t.Fatalf("%q, %v; want %q", args, err, want)
+	}
+	if err := os.Symlink(args[2], dir("far/away/one/parent")); err != nil { // as CRIU does
+		t.Fatal(err)
+	}
+	if err := checkParents(dir("link/one")); err != nil {
+		t.Error(err)
+	}
+	if err := os.Symlink("../others", dir("two/parent")); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkParents(dir("link/one")); !errors.Is(err, ErrPrivilege) {
+		t.Errorf("a parent that others can write to: %v", err)
+	}
+	if err := errors.Join(os.Remove(dir("two/parent")), os.Symlink("../two", dir("two/parent"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkParents(dir("link/one")); !errors.Is(err, ErrInvalid) {
+		t.Errorf("one that is its own parent: %v", err)
+	}
 }

@@ -39,7 +39,8 @@ func WithHook(point HookPoint, f func(ctx context.Context, state *HookState) err
 // It needs [WithID], which programs use to tell containers apart. With programs that run before the root directory is
 // switched the mount namespace begins as a copy of the host's, which takes longer the more mounts the host has. The programs of a
 // detached container are recorded: those of startContainer and poststart are run by the program that starts it, those of
-// poststop by the one that removes it. startContainer does not go together with [WithSeccompNotify] and [WithSeccompRecorder].
+// poststop by the one that removes it. startContainer does not go together with [WithSeccompNotify], [WithSeccompListener] and
+// [WithSeccompRecorder].
 func WithHooks(h *specs.Hooks) Option {
 	return option(func(s *spec) {
 		if h == nil {

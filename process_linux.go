@@ -373,8 +373,8 @@ func (r *running) signal(sig os.Signal) error {
 	err := r.pidfd.Signal(s)
 	if s == unix.SIGKILL {
 		r.unfreeze()
-		if r.m.newPID && r.group != nil {
-			r.group.Unthrottle()
+		if err == nil && r.m.newPID && r.group != nil {
+			r.group.Unthrottle() // the group goes with them
 		}
 	}
 	return err
@@ -391,7 +391,7 @@ func (r *running) killAll() error {
 	r.unfreeze()
 	if !r.m.newPID {
 		err = errors.Join(err, r.killGroup())
-	} else if r.group != nil { // which goes with them
+	} else if err == nil && r.group != nil { // which goes with them
 		r.group.Unthrottle()
 	}
 	return err

@@ -354,9 +354,11 @@ func checkParents(dir string) error {
 			return err
 		}
 		if !filepath.IsAbs(to) {
-			to = filepath.Join(dir, to)
+			to = dir + "/" + to // not cleaned: the kernel follows links on the way
 		}
-		dir = to
+		if dir, err = filepath.EvalSymlinks(to); err != nil {
+			return fmt.Errorf("parent: %w", err)
+		}
 		f, err := openCheckpoint(dir)
 		if err != nil {
 			return fmt.Errorf("parent: %w", err)

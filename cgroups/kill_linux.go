@@ -28,7 +28,8 @@ func (g *Group) Kill(ctx context.Context) error {
 			return err
 		}
 	}
-	defer g.Unthrottle()()
+	limits := g.lift()
+	defer g.throttle(limits)
 	var undo func()
 	defer func() {
 		if undo != nil {

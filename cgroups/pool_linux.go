@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caisson-go/caisson/internal/journal"
 )
@@ -91,15 +92,20 @@ func (w *pooled) intact() bool {
 
 // remove removes a group that nobody was given. What is in it is not the pool's, and stays; so does the record then.
 func (w *pooled) remove() error {
-	if err := w.g.removeEmpty(); err != nil {
+	if err := w.g.removeEmpty(context.Background()); err != nil {
 		return errors.Join(err, w.g.Close())
 	}
 	w.strike()
 	return nil
 }
 
-// removeEmpty deletes the group where no process is in it, and does not wait.
-func (g *Group) removeEmpty() error {
+// removeTime is how long a group may seem to be in use in which nothing is.
+const removeTime = time.Second
+
+// removeEmpty deletes the group where neither process nor group is in it.
+func (g *Group) removeEmpty(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTime)
+	defer cancel()
 	pids, err := g.AllProcs()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // gone is removed
 		return err
@@ -107,12 +113,28 @@ func (g *Group) removeEmpty() error {
 	if len(pids) > 0 {
 		return &BusyError{Path: g.Name(), Pids: pids[:min(len(pids), 10)], Err: errors.New("they were put into a group that waited in a pool")}
 	}
-	return g.Delete(context.Background())
+	if g.hasGroups() {
+		return &BusyError{Path: g.Name(), Err: errors.New("groups were made below a group that waited in a pool")}
+	}
+	return g.Delete(ctx)
+}
+
+func (g *Group) hasGroups() bool {
+	if !g.hold() {
+		return false
+	}
+	defer g.release()
+	for i := range g.nodes {
+		if hasChildren(g.nodes[i].fd) {
+			return true
+		}
+	}
+	return false
 }
 
 // UndoPool removes a group that waited in the [Pool] of a dead program, from what that recorded under [PoolOwner]. It kills nothing: a
-// group that somebody has put a process into is a [*BusyError].
-func UndoPool(_ context.Context, version int, data []byte) error {
+// group that somebody has put a process or a group into is a [*BusyError].
+func UndoPool(ctx context.Context, version int, data []byte) error {
 	r, err := parsePoolRecord(version, data)
 	if err != nil {
 		return err
@@ -128,7 +150,7 @@ func UndoPool(_ context.Context, version int, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(g.removeEmpty(), g.Close())
+	return errors.Join(g.removeEmpty(ctx), g.Close())
 }
 
 func parsePoolRecord(version int, data []byte) (*poolRecord, error) {

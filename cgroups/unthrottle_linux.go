@@ -19,9 +19,21 @@ func (g *Group) Unthrottle() (restore func()) {
 		return func() {}
 	}
 	defer g.release()
+	before := g.lift()
+	return func() {
+		if len(before) == 0 || !g.hold() {
+			return
+		}
+		defer g.release()
+		g.throttle(before)
+	}
+}
+
+// lift lifts the limits, and returns them by path. The caller holds the group.
+func (g *Group) lift() map[string]string {
 	n := g.node(CPU)
 	if n == nil {
-		return func() {}
+		return nil
 	}
 	file, none := quotaFile(n.h.Version)
 	before := map[string]string{}
@@ -33,16 +45,16 @@ func (g *Group) Unthrottle() (restore func()) {
 		}
 		return nil
 	})
-	return func() { g.throttle(file, before) }
+	return before
 }
 
-// throttle sets the limits of the groups that are still there.
-func (g *Group) throttle(file string, limits map[string]string) {
-	if len(limits) == 0 || !g.hold() {
+// throttle sets the limits of the groups that are still there. The caller holds the group.
+func (g *Group) throttle(limits map[string]string) {
+	if len(limits) == 0 {
 		return
 	}
-	defer g.release()
 	n := g.node(CPU)
+	file, _ := quotaFile(n.h.Version)
 	_ = postorder(n.fd, n.path, func(fd int, path string) error {
 		if limit, ok := limits[path]; ok {
 			_ = writeAt(fd, file, limit)

@@ -18,7 +18,7 @@ func TestOcirunCheckpoint(t *testing.T) {
 	asEach(t, func(t *testing.T, c caller) {
 		r := newRuntime(t, c, func(s *specs.Spec) {
 			s.Root.Readonly = false
-			s.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /tmp/count; sleep 0.1; done"}
+			s.Process.Args = []string{"sh", "-c", "i=0; while :; do i=$((i+1)); echo $i > /tmp/new; mv /tmp/new /tmp/count; sleep 0.1; done"}
 		})
 		r.oci(t, "create", "--bundle", r.bundle, "web").want(t, 0)
 		r.oci(t, "start", "web").want(t, 0)

@@ -127,7 +127,7 @@ func hangUpAfter(ctx context.Context, conn *stage.Conn) func() {
 }
 
 // converse leads the stage through its sync points to the command. It returns the process that is the command now; on an
-// error no process is left.
+// error none is left, or one that was killed and takes long to end, which is collected then.
 func (r *running) converse(c *Cmd, child *stage.Child, maps IDMaps) (pid, pidfd int, err error) {
 	pid, pidfd = child.Pid, child.Pidfd
 	err = r.keep(c, pidfd)

@@ -70,13 +70,15 @@ func (p *Pidfd) polled() (*os.File, error) {
 func AwaitShort(pidfd int, d time.Duration) (ended bool) {
 	until := time.Now().Add(d)
 	p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	for left := d; left > 0; left = time.Until(until) {
+	for left := max(d, 0); ; left = max(time.Until(until), 0) {
 		n, err := unix.Poll(p, int((left+time.Millisecond-1)/time.Millisecond))
 		if err != unix.EINTR {
 			return n > 0
 		}
+		if left == 0 {
+			return false
+		}
 	}
-	return false
 }
 
 // Fd returns the descriptor's number, valid until Close.

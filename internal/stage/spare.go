@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spareTime is how long a network namespace waits for the next start.
-const spareTime = 5 * time.Second
+// spareTime is how long a network namespace waits for the next start. Tests change it.
+var spareTime = 5 * time.Second
 
 // A network namespace takes the kernel a fifth of a whole start. Who starts one container after another has the next one
 // made while a command runs, on another processor. It is used once, like every other.
@@ -136,6 +136,11 @@ func unshareNetwork() (fd int, back bool, err error) {
 		return -1, true, os.NewSyscallError("unshare", err)
 	}
 	fd, err = unix.Open(own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil && fd < 3 { // of a program without standard streams; 0 means none
+		low := fd
+		fd, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, 3)
+		unix.Close(low)
+	}
 	if err != nil {
 		fd, err = -1, &os.PathError{Op: "open", Path: own, Err: err}
 	} else if err = loopbackUp(); err != nil {
