@@ -413,7 +413,7 @@ func TestOcirunLog(t *testing.T) {
 	c.run(t, "ocirun", "--help").want(t, 0, `create`, `--systemd-cgroup`)
 	c.run(t, "ocirun", "--version").want(t, 0, `^ocirun version`, `^spec: 1\.`)
 	c.run(t, "ocirun", "features").want(t, 0, `"ociVersionMax": "1.3.0"`, `"createContainer"`, `"rbind"`)
-	c.run(t, "ocirun", "checkpoint", "x").wantErr(t, 1, `not saved`)
+	c.run(t, "ocirun", "--root", filepath.Join(c.dir, "state"), "checkpoint", "x").wantErr(t, 1, `does not exist`)
 }
 
 // awaitTrue waits until something has happened, a minute at most.
