@@ -237,18 +237,7 @@ func (w *wanted) bindTo(fd int) error {
 
 // listenSocket is Listen by a socket that another process opens.
 func (n *Namespace) listenSocket(ctx context.Context, network, address string) (net.Listener, error) {
-	address, err := resolve(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	w, err := wish(network, address, true)
-	if err == nil && (w.kind == unix.SOCK_DGRAM || w.kind == unix.SOCK_RAW) {
-		err = fmt.Errorf("%w: no connections come to it", net.UnknownNetworkError(network))
-	}
-	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
-	}
-	f, err := w.bound(ctx, n)
+	f, err := n.listening(ctx, network, address, true)
 	if err != nil {
 		return nil, err
 	}
@@ -262,21 +251,30 @@ func (n *Namespace) listenSocket(ctx context.Context, network, address string) (
 
 // listenPacketSocket is ListenPacket by a socket that another process opens.
 func (n *Namespace) listenPacketSocket(ctx context.Context, network, address string) (net.PacketConn, error) {
-	address, err := resolve(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	w, err := wish(network, address, true)
-	if err == nil && (w.kind == unix.SOCK_STREAM || w.kind == unix.SOCK_SEQPACKET) {
-		err = net.UnknownNetworkError(network)
-	}
-	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
-	}
-	f, err := w.bound(ctx, n)
+	f, err := n.listening(ctx, network, address, false)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	return net.FilePacketConn(f)
+}
+
+// listening opens a socket to which connections come, or packets, and binds it.
+func (n *Namespace) listening(ctx context.Context, network, address string, connections bool) (*os.File, error) {
+	address, err := resolve(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	w, err := wish(network, address, true)
+	switch {
+	case err != nil:
+	case connections && (w.kind == unix.SOCK_DGRAM || w.kind == unix.SOCK_RAW):
+		err = fmt.Errorf("%w: no connections come to it", net.UnknownNetworkError(network))
+	case !connections && (w.kind == unix.SOCK_STREAM || w.kind == unix.SOCK_SEQPACKET):
+		err = net.UnknownNetworkError(network)
+	}
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
+	}
+	return w.bound(ctx, n)
 }
