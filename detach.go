@@ -76,6 +76,7 @@ func List(ctx context.Context) ([]Info, error) { return StateDir("").List(ctx) }
 //
 // Its processes are found by numbers, start times and the id of the boot, so that no other is mistaken for one of them.
 // [ErrNotFound] is the error for an id that is not there, [ErrState] for one that another program is making at this moment.
+// For one that is just being started again, as by its monitor, Load waits, five seconds at most.
 // Close lets go of the container, Remove ends and removes it.
 func (d StateDir) Load(ctx context.Context, id string, owners ...Owner) (*Container, error) {
 	c, err := d.load(ctx, id, owners)

@@ -40,26 +40,47 @@ func (d StateDir) load(ctx context.Context, id string, owners []Owner) (*Contain
 	if err != nil {
 		return nil, err
 	}
-	c, err := d.attach(ctx, e, ownerMap(owners))
+	c, err := d.attachSettled(ctx, e, ownerMap(owners))
 	if err != nil {
 		e.Close()
 	}
 	return c, err
 }
 
+// startingTime bounds the wait for a container that is just being started once more.
+const startingTime = 5 * time.Second
+
+// attachSettled waits for a container that has run before: whoever starts it again, such as its monitor, is done soon.
+func (d StateDir) attachSettled(ctx context.Context, e *state.Entry, owners map[string]Owner) (*Container, error) {
+	ctx2, cancel := context.WithTimeout(ctx, startingTime)
+	defer cancel()
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		c, err := d.attach(ctx, e, owners)
+		if !errors.Is(err, errStarting) {
+			return c, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx2.Done():
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return nil, err
+		}
+	}
+}
+
 // attach makes a Container of a record. On success the entry belongs to it.
 func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]Owner) (*Container, error) {
-	rec, err := e.Read()
-	if errors.Is(err, ErrNotFound) && beingMade(e) {
+	rec, making, err := settledRecord(e)
+	switch {
+	case making && err == nil && rec.Run > 1:
+		return nil, errStarting
+	case making:
 		return nil, errMaking
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
-	}
-	if e.Leftover(rec) {
-		if beingMade(e) {
-			return nil, errMaking
-		}
+	case e.Leftover(rec):
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, errLeftover)
 	}
 	s, err := loadedSpec(d, rec)
@@ -87,13 +108,25 @@ func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]
 // errMaking: the container is not there yet.
 var errMaking = fmt.Errorf("%w: another program is making it at this moment", ErrState)
 
-// beingMade reports whether a program holds the lock.
-func beingMade(e *state.Entry) bool {
-	err := e.Lock(false)
-	if err == nil {
-		e.Unlock()
+// errStarting: it is between two runs.
+var errStarting = fmt.Errorf("%w: another program is starting it again at this moment", ErrState)
+
+// settledRecord reads a record. One that looks like what a killed program has left, or is missing, may be that of a program
+// that is just making the container, which the lock tells; where nobody holds that, the program may have got done since.
+func settledRecord(e *state.Entry) (rec *state.Record, making bool, err error) {
+	rec, err = e.Read()
+	if !errors.Is(err, ErrNotFound) && (err != nil || !e.Leftover(rec)) {
+		return rec, false, err
 	}
-	return errors.Is(err, state.ErrBusy)
+	switch lock := e.Lock(false); {
+	case errors.Is(lock, state.ErrBusy):
+		return rec, true, err
+	case lock != nil:
+		return nil, false, lock
+	}
+	defer e.Unlock()
+	rec, err = e.Read()
+	return rec, false, err
 }
 
 // loadedSpec is what is known of the wishes for a loaded container.
@@ -380,7 +413,7 @@ func (d StateDir) each(ctx context.Context, f func(*state.Entry) error) error {
 
 // infoOf tells about a container; nil if there is none.
 func infoOf(e *state.Entry) (*Info, error) {
-	rec, err := e.Read()
+	rec, making, err := settledRecord(e)
 	if err != nil {
 		return nil, err
 	}
@@ -389,12 +422,12 @@ func infoOf(e *state.Entry) (*Info, error) {
 	if monitorLives(rec) {
 		i.Monitor = rec.Monitor.PID
 	}
-	if e.Leftover(rec) {
-		if !beingMade(e) {
-			return nil, nil
-		}
+	if making {
 		i.State = StateCreating
 		return i, nil
+	}
+	if e.Leftover(rec) {
+		return nil, nil
 	}
 	st, err := e.Status()
 	if err != nil && rec.Phase != state.Stopped {

@@ -196,6 +196,37 @@ func TestMonitoredRestart(t *testing.T) {
 	}
 }
 
+// A program may load a container at any moment at which its monitor starts the command again.
+func TestLoadWhileRestarting(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := monitored(t, d, "web", WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), WithCommand("/bin/false"))
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	for c.RestartCount() < 5 {
+		h, err := d.Load(testContext(t), "web")
+		if err != nil {
+			t.Fatalf("after %d restarts: %v", c.RestartCount(), err)
+		}
+		if s := h.State(); s != StateRunning && s != StateRestarting {
+			t.Error(s)
+		}
+		if l, err := d.List(testContext(t)); err != nil || len(l) != 1 {
+			t.Error(l, err)
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := c.Stop(testContext(t), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // killMonitor kills a container's monitor in the hardest way, and returns when it is gone.
 func killMonitor(t *testing.T, d StateDir, id string) {
 	t.Helper()

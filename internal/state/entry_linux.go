@@ -133,10 +133,7 @@ func (e *Entry) Write(r *Record) error {
 			return err
 		}
 	}
-	if err := unix.Renameat(int(e.own.Fd()), tmpName, int(e.own.Fd()), recordName); err != nil {
-		return &os.PathError{Op: "rename", Path: filepath.Join(e.Path(), recordName), Err: err}
-	}
-	return nil
+	return e.rename(recordName)
 }
 
 func (e *Entry) onDisk() bool {
@@ -157,17 +154,29 @@ func (e *Entry) create(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// CreateStatus makes the status file.
+// CreateStatus makes the status file, or replaces that of an earlier run, of which others may be reading at this moment.
+// The caller holds the lock.
 func (e *Entry) CreateStatus() (*os.File, error) {
-	f, err := e.create(StatusName)
+	f, err := e.create(tmpName)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.Write(NewStatus()); err != nil {
+	if _, err = f.Write(NewStatus()); err == nil {
+		err = e.rename(StatusName)
+	}
+	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return f, nil
+}
+
+// rename gives the new file its name.
+func (e *Entry) rename(name string) error {
+	if err := unix.Renameat(int(e.own.Fd()), tmpName, int(e.own.Fd()), name); err != nil {
+		return &os.PathError{Op: "rename", Path: filepath.Join(e.Path(), name), Err: err}
+	}
+	return nil
 }
 
 // Listen makes the socket on which a created container waits. Connections carry packets.
