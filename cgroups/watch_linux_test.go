@@ -2,12 +2,15 @@ package cgroups
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
 	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 )
@@ -60,6 +63,36 @@ func TestWatchV1Only(t *testing.T) {
 		return
 	}
 	t.Error("ended without an event")
+}
+
+// TestWatchLooksAgain: v1 tells of an OOM before it counts the kill, by how much nobody knows.
+func TestWatchLooksAgain(t *testing.T) {
+	if mode(t) == ModeV2 {
+		t.Skip("no v1 here")
+	}
+	g := newGroup(t, Resources{}, Config{Controllers: Memory, NoUnified: true})
+	w, err := g.newWatcher(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	if _, err := unix.Write(w.eventfd, binary.NativeEndian.AppendUint64(nil, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx := within(t, patience)
+	stop := context.AfterFunc(ctx, func() { _ = w.poll.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for i := range 6 { // that it is told, and then without being told
+		if err := w.wait(ctx); err != nil {
+			t.Fatalf("look %d: %v", i, err)
+		}
+		if events, gone := w.look(); len(events) > 0 || gone {
+			t.Errorf("look %d: %v, %v", i, events, gone)
+		}
+	}
+	if before, now := untilLook(0), untilLook(looksAfterOOM); before != lastWait || now != lookAgain {
+		t.Error(before, now)
+	}
 }
 
 func TestWatchEnds(t *testing.T) {

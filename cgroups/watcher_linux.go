@@ -25,7 +25,7 @@ type watcher struct {
 	counts    counts
 	logged    uint64 // the kernel's log was read up to here
 	populated bool
-	late      bool // v1 told of an OOM whose kill is not counted yet
+	looks     int // how often to look again: v1 tells of an OOM before it counts the kill
 }
 
 // counts are the counters that are watched.
@@ -167,7 +167,6 @@ func (w *watcher) look() (events []Event, gone bool) {
 	grown(MemoryHigh, &w.counts.high, now.high)
 	grown(MemoryMax, &w.counts.max, now.max)
 	if grown(OOMKill, &w.counts.kills, now.kills) {
-		w.late = false
 		if n := w.g.node(Memory); n != nil && n.groupPath() != "" {
 			events[len(events)-1].Victims, w.logged = victimsSince(n.groupPath(), w.logged)
 		}
@@ -223,16 +222,21 @@ func (w *watcher) readHeld() (c counts, populated, gone bool) {
 // lookAgain is how long an empty v2 group goes unlooked at: older kernels do not tell of its removal by others.
 const lookAgain = time.Second
 
-// wait blocks until the kernel tells of something, or ctx ends. v1 tells before the kill is counted: then it waits
-// for a moment only, so that the next look finds the count.
+// looksAfterOOM is how often the counters of v1 are looked at after it told of an OOM: for a minute. It is told before the victim is
+// chosen, for which a busy machine takes its time, and of two at once it may tell but once.
+const looksAfterOOM = 64
+
+// untilLook is for how long nothing is looked at after the ith of these looks: 5 ms, then twice as long each time, to a second.
+func untilLook(i int) time.Duration { return min(lastWait<<min(i, 16), lookAgain) }
+
+// wait blocks until the kernel tells of something, ctx ends, or it is time to look again.
 func (w *watcher) wait(ctx context.Context) error {
-	if w.late {
-		w.late = false
-		time.Sleep(lastWait)
-		return nil
-	}
 	limit := time.Time{}
-	if w.inotify >= 0 && !w.populated {
+	switch {
+	case w.looks > 0:
+		limit = time.Now().Add(untilLook(looksAfterOOM - w.looks))
+		w.looks--
+	case w.inotify >= 0 && !w.populated:
 		limit = time.Now().Add(lookAgain)
 	}
 	_ = w.poll.SetReadDeadline(limit)
@@ -263,7 +267,9 @@ func (w *watcher) drainReady(ep uintptr) bool {
 }
 
 func (w *watcher) drain(fd int) {
-	w.late = w.late || fd == w.eventfd
+	if fd == w.eventfd {
+		w.looks = looksAfterOOM
+	}
 	var b [4096]byte
 	for {
 		if n, err := unix.Read(fd, b[:]); n <= 0 || err != nil || fd != w.inotify {
