@@ -335,8 +335,9 @@ func writeLoan(dir string, l loan) (err error) {
 	return nil
 }
 
-// lendPatience bounds the wait for the lock: whoever holds it makes or removes one group, unless it was stopped meanwhile.
-const lendPatience = time.Second
+// lendPatience bounds the wait for the lock: whoever holds it makes or removes one group, unless it was stopped meanwhile. Many programs on a busy
+// machine wait for each other, and without the lock one may take back what another has just found.
+const lendPatience = 20 * time.Second
 
 // lockLoans locks out the other programs of this user. Not on the group's directory, which everybody may open and lock. Where there is
 // no lock to be had it goes on without.

@@ -45,7 +45,7 @@ func TestPool(t *testing.T) {
 	p.filled(t, 2)
 	seen := map[string]bool{}
 	for i := range 5 {
-		g, err := p.Get(within(t, poolTime), Resources{Pids: PidsResources{Max: int64(10 + i)}})
+		g, err := p.Get(within(t, poolTime), Resources{Pids: PidsResources{Max: int64(100 + i)}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func TestPool(t *testing.T) {
 			t.Errorf("%s comes twice, or has another name", g.Name())
 		}
 		seen[g.Name()] = true
-		if got := cat(t, g, Pids, "pids.max"); got != fmt.Sprint(10+i) {
+		if got := cat(t, g, Pids, "pids.max"); got != fmt.Sprint(100+i) {
 			t.Errorf("pids.max is %s", got)
 		}
 		s, err := g.Stats()

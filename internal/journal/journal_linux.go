@@ -75,8 +75,11 @@ func Open(dir *os.File) (*Journal, error) {
 	return j, nil
 }
 
-// errTaken: someone recovered the file between its creation and its lock.
-var errTaken = errors.New("taken by a recovery")
+// errTaken: someone recovered the file between its creation and its lock. errLocked is the same, while he has it still.
+var (
+	errTaken  = errors.New("taken by a recovery")
+	errLocked = fmt.Errorf("%w that is under way", errTaken)
+)
 
 // create makes a locked file. Between creation and lock another process may take it for a dead one's and remove it;
 // then it is not ours.
@@ -101,7 +104,7 @@ func lockLinked(dir *os.File, name string, f *os.File) error {
 			break
 		}
 		if err == unix.EWOULDBLOCK {
-			return errTaken
+			return errLocked
 		}
 		if err != unix.EINTR {
 			return os.NewSyscallError("flock", err)
@@ -207,6 +210,9 @@ func (j *Journal) compact() error {
 func (j *Journal) rewrite() error {
 	tmp := j.name + ".new"
 	f, err := create(j.dir, tmp)
+	if errors.Is(err, errTaken) {
+		return nil // by somebody who looks for files of the dead: it is for the next time
+	}
 	if err != nil {
 		return fmt.Errorf("journal: compact %s: %w", j.name, err)
 	}
@@ -268,7 +274,11 @@ func bootID() (string, error) {
 // startTime returns when this process was started, in clock ticks since boot: field 22 of /proc/self/stat, the 20th after
 // the command name, which may hold anything but ends at the last parenthesis.
 func startTime() (uint64, error) {
-	b, err := os.ReadFile("/proc/self/stat")
+	return startTimeOf("self")
+}
+
+func startTimeOf(pid string) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return 0, fmt.Errorf("journal: start time: %w", err)
 	}

@@ -207,6 +207,31 @@ func TestRecoverForeignFiles(t *testing.T) {
 	}
 }
 
+// Who looks at the file of a dead process, and can undo nothing in it, does not keep another from undoing it.
+func TestRecoverBesideAnother(t *testing.T) {
+	d := openTemp(t)
+	cmd := startOwner(t, d)
+	cmd.Process.Kill()
+	cmd.Wait()
+	f, err := os.Open(filepath.Join(d.Name(), files(t, d)[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	nothing := UndoFunc(func(context.Context, int, []byte) error { return nil })
+	owners := map[string]Undoer{"test.thing": nothing, "test.other": nothing}
+	if n, err := Recover(t.Context(), d, owners); n != 0 || err != nil { // somebody has it for long
+		t.Fatal(n, err)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) })
+	if n, err := Recover(t.Context(), d, owners); n != 4 || err != nil || len(files(t, d)) != 0 {
+		t.Errorf("%d undone, left %v: %v", n, files(t, d), err)
+	}
+}
+
 // An undo that fails after a torn line must leave a file that can be read.
 func TestTornLineIsCutBeforeAppending(t *testing.T) {
 	d := openTemp(t)

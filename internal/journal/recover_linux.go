@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -59,7 +61,8 @@ func (e *UndoError) Unwrap() error { return e.Err }
 // the errors of those that were not: [*UnclaimedError], [*UndoError] and files that cannot be read. When ctx ends it stops
 // between two entries.
 //
-// It may run at any time, in many processes at once: each file is recovered by whoever locks it.
+// It may run at any time, in many processes at once: each file is recovered by whoever locks it. Who can undo other things may have locked it
+// just to look at it, so Recover waits a moment for files of processes that are gone.
 func Recover(ctx context.Context, dir *os.File, owners map[string]Undoer) (undone int, err error) {
 	boot, err := bootID()
 	if err != nil {
@@ -70,12 +73,13 @@ func Recover(ctx context.Context, dir *os.File, owners map[string]Undoer) (undon
 		return 0, err
 	}
 	var faults []error
+	patience := recoverPatience
 	for _, name := range names {
 		if ctx.Err() != nil {
 			faults = append(faults, ctx.Err())
 			break
 		}
-		r := recovery{ctx: ctx, dir: dir, name: name, boot: boot, owners: owners}
+		r := recovery{ctx: ctx, dir: dir, name: name, boot: boot, owners: owners, patience: &patience}
 		if err := r.run(); err != nil {
 			faults = append(faults, err)
 		}
@@ -109,6 +113,28 @@ type recovery struct {
 	boot   string
 	owners map[string]Undoer
 	undone int
+
+	patience *time.Duration // that is left
+}
+
+// recoverPatience is for how long one recovery waits for others in all.
+const recoverPatience = time.Second
+
+// awaited says that it is worth a moment's wait for the lock of a file: it is not its own process that has it.
+func (r *recovery) awaited() bool {
+	const wait = 2 * time.Millisecond
+	pid, rest, _ := strings.Cut(strings.TrimSuffix(r.name, suffix), "-")
+	began, _, _ := strings.Cut(rest, "-")
+	start, err := strconv.ParseUint(began, 10, 64)
+	if err != nil || *r.patience <= 0 || r.ctx.Err() != nil {
+		return false
+	}
+	if at, err := startTimeOf(pid); err == nil && at == start {
+		return false
+	}
+	time.Sleep(wait)
+	*r.patience -= wait
+	return true
 }
 
 func (r *recovery) run() error {
@@ -163,11 +189,14 @@ func (r *recovery) lock() (*os.File, error) {
 		return nil, r.fail(fmt.Errorf("%w: not a regular file of this user", ErrCorrupt))
 	}
 	err = lockLinked(r.dir, r.name, f)
+	for err == errLocked && r.awaited() {
+		err = lockLinked(r.dir, r.name, f)
+	}
 	if err == nil {
 		return f, nil
 	}
 	f.Close()
-	if err == errTaken {
+	if errors.Is(err, errTaken) {
 		return nil, nil
 	}
 	return nil, r.fail(err)
