@@ -239,7 +239,7 @@ func removeTree(dir string) error {
 	defer root.Close()
 	if err = openUp(root, filepath.Base(dir)); errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		// Of subordinate ids: of a container's, or of the image's.
-		if err = reclaim(context.Background(), dir); err == nil {
+		if err = reclaim(context.Background(), dir); err == nil || notExist(err) {
 			err = openUp(root, filepath.Base(dir))
 		}
 	}
@@ -252,17 +252,23 @@ func removeTree(dir string) error {
 // openUp gives the owner of all directories below name the right to change them. It goes down with a handle for each level,
 // since whole paths may be longer than the kernel takes.
 func openUp(parent *os.Root, name string) error {
-	if err := parent.Chmod(name, 0o700); err != nil {
+	gone := func(err error) error { // by another who removes it too
+		if notExist(err) {
+			return nil
+		}
 		return err
+	}
+	if err := parent.Chmod(name, 0o700); err != nil {
+		return gone(err)
 	}
 	dir, err := parent.OpenRoot(name)
 	if err != nil {
-		return err
+		return gone(err)
 	}
 	defer dir.Close()
 	entries, err := fs.ReadDir(dir.FS(), ".")
 	if err != nil {
-		return err
+		return gone(err)
 	}
 	for _, e := range entries {
 		if e.IsDir() {

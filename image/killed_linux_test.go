@@ -148,11 +148,20 @@ func (l *life) check(when, said string) (done bool) {
 	}
 	defer removeTree(l.dir)
 	l.lasting(ctx, s, when, has)
-	left, _ := os.ReadDir(s.path(dirIngest))
-	for _, e := range left {
-		if !strings.HasPrefix(e.Name(), partialPrefix) {
-			t.Errorf("%s: left %s", when, e.Name())
+	half := func() []os.DirEntry {
+		left, _ := os.ReadDir(s.path(dirIngest))
+		return slices.DeleteFunc(left, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), partialPrefix) })
+	}
+	testutil.Eventually(10*time.Second, func() bool { // a process of the program's may be about to end, and have its locks
+		if len(half()) > 0 {
+			if s, err = Open(l.dir, lifeOptions); err != nil {
+				t.Fatalf("%s: opened again: %v", when, err)
+			}
 		}
+		return len(half()) == 0
+	})
+	for _, e := range half() {
+		t.Errorf("%s: left %s", when, e.Name())
 	}
 	for _, st := range stages {
 		if st.name == "used" && (has("sealed") || has("begin sealed")) || st.name == "committed" && has("begin removed") || st.name == "snapped" && has("begin unsnapped") {
@@ -252,12 +261,18 @@ func TestKilledAtEverySystemCall(t *testing.T) {
 		moments = 6
 	}
 	step := envNumber(killStepEnv, max(total/moments, 1))
-	runs := 0
-	for n := 1 + rand.IntN(step); n <= 2*total; n += step {
+	runs, again := 0, 0
+	for n := 1 + rand.IntN(step); ; n += step {
 		said, calls := l.runUntil(n)
 		l.check(fmt.Sprintf("killed at call %d", n), said)
 		if calls < n {
-			break
+			if again++; runs >= 3 || again > 5 || t.Failed() {
+				break
+			}
+			// Threads that wait for each other had made many more calls the first time: the kills are closer together.
+			step = max(calls/moments, 1)
+			n = rand.IntN(step)
+			continue
 		}
 		if runs++; t.Failed() {
 			return

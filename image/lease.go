@@ -79,10 +79,10 @@ func (s *Store) addLeased(needed map[string]bool) error {
 
 // liveLease returns a lease that counts, or nil.
 func (s *Store) liveLease(path string) (*lease, error) {
-	if _, err := os.Lstat(path); notExist(err) {
+	f, err := tryLock(path, os.O_RDWR, true) // it may be dropped in this moment, and must not come back
+	if notExist(err) {
 		return nil, nil
 	}
-	f, err := tryLockFile(path, true)
 	held := errors.Is(err, errWouldBlock)
 	if err != nil && !held {
 		return nil, err

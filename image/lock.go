@@ -31,7 +31,12 @@ func lockFile(ctx context.Context, path string, exclusive bool) (*os.File, error
 
 // tryLockFile is lockFile without waiting: errWouldBlock if another has the lock.
 func tryLockFile(path string, exclusive bool) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	return tryLock(path, os.O_RDWR|os.O_CREATE, exclusive)
+}
+
+// tryLock locks a file that is opened with these flags.
+func tryLock(path string, flags int, exclusive bool) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -127,7 +128,7 @@ func (s *Store) addSnapshots(needed map[string]bool) error {
 // keepSnapshot keeps a snapshot from being removed, or, exclusively, from being used. The lock is that of a
 // snapshot that is still there.
 func (s *Store) keepSnapshot(name string, exclusive bool) (*os.File, *snapRecord, error) {
-	f, err := s.lockSnapshot(name, fileKeep, exclusive)
+	f, err := s.lockSnapshot(name, fileKeep, exclusive, lockPatience(exclusive))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,10 +140,21 @@ func (s *Store) keepSnapshot(name string, exclusive bool) (*os.File, *snapRecord
 	return f, r, nil
 }
 
-// lockSnapshot takes one of a snapshot's locks without waiting.
-func (s *Store) lockSnapshot(name, file string, exclusive bool) (*os.File, error) {
+// lockPatience is for how long a snapshot may seem to be used. Who asks whether it is has it alone for a moment, and a process that another goroutine
+// has just made has the locks of this program until it executes something. Who seals or removes one, and so keeps all others away, is soon done.
+func lockPatience(exclusive bool) time.Duration {
+	if exclusive {
+		return 300 * time.Millisecond
+	}
+	return 20 * time.Second
+}
+
+// lockSnapshot takes one of a snapshot's locks. It does not wait for who uses the snapshot.
+func (s *Store) lockSnapshot(name, file string, exclusive bool, patience time.Duration) (*os.File, error) {
 	path := filepath.Join(s.snapshotDir(name), file)
-	f, err := tryLockFile(path, exclusive)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errWouldBlock)
+	defer cancel()
+	f, err := lockFile(ctx, path, exclusive)
 	switch {
 	case errors.Is(err, errWouldBlock):
 		return nil, ErrInUse
@@ -212,7 +224,7 @@ func (s *Store) snapshotInUse(r *snapRecord) bool {
 	if leased, err := s.leased(r.Name); leased || err != nil {
 		return true
 	}
-	f, err := s.lockSnapshot(r.Name, fileKeep, true)
+	f, err := s.lockSnapshot(r.Name, fileKeep, true, 5*time.Millisecond) // another may ask just now
 	if err != nil {
 		return errors.Is(err, ErrInUse)
 	}
@@ -271,7 +283,7 @@ func (s *Store) aloneSnapshot(name string) (*os.File, *snapRecord, error) {
 
 // retireSnapshot takes a snapshot's name away and returns where its files are. One whose record is damaged goes too.
 func (s *Store) retireSnapshot(name string) (string, error) {
-	keep, err := s.lockSnapshot(name, fileKeep, true) // whoever forks it keeps it
+	keep, err := s.lockSnapshot(name, fileKeep, true, lockPatience(true)) // whoever forks it keeps it
 	if err != nil {
 		return "", err
 	}

@@ -101,7 +101,7 @@ func (s *Store) takeSnapshot(name string) ([]*os.File, *snapRecord, error) {
 	if rec.ReadOnly {
 		return locks, rec, nil
 	}
-	write, err := s.lockSnapshot(name, fileWrite, true)
+	write, err := s.lockSnapshot(name, fileWrite, true, lockPatience(true))
 	if err == nil {
 		locks = append(locks, write)
 		var held bool
