@@ -118,7 +118,7 @@ func recoverFirst(ctx context.Context) {
 			return
 		}
 		defer dir.Close()
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
 		undoHere := func(ctx context.Context, version int, data []byte) error {
 			r, err := decodeRecord(version, data)

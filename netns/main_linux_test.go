@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -180,6 +181,28 @@ func world(t testing.TB) (ns *Namespace, host, outside []netip.Addr) {
 	}
 	defer h.Close()
 	v := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "csworld", TxQLen: -1}, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.File().Fd()))}
+	// ready says that what the kernel does on its own time is done: that both ends are connected, and have all addresses that they are going to have.
+	ready := func(h *netlink.Handle, name string, l []netip.Addr) error {
+		why := errors.New("the device is not connected")
+		testutil.Eventually(testTime/2, func() bool {
+			link, err := h.LinkByName(name)
+			if err != nil || link.Attrs().OperState != netlink.OperUp {
+				return false
+			}
+			own, err := h.AddrList(link, netlink.FAMILY_V6)
+			if err != nil || !slices.ContainsFunc(own, func(a netlink.Addr) bool { return a.IP.IsLinkLocalUnicast() }) {
+				return false
+			}
+			for _, a := range l {
+				if r, err := h.RouteGet(a.AsSlice()); err != nil || len(r) == 0 || r[0].Type != unix.RTN_LOCAL {
+					return false
+				}
+			}
+			why = nil
+			return true
+		})
+		return why
+	}
 	up := func(h *netlink.Handle, name string, l []netip.Addr) error {
 		link, err := h.LinkByName(name)
 		if err != nil {
@@ -205,9 +228,9 @@ func world(t testing.TB) (ns *Namespace, host, outside []netip.Addr) {
 			return err
 		}
 		defer in.Close()
-		return up(in, "eth0", outside)
+		return errors.Join(up(in, "eth0", outside), ready(in, "eth0", outside))
 	})
-	if err != nil {
+	if err := errors.Join(err, ready(h, "csworld", host)); err != nil {
 		t.Fatal(err)
 	}
 	return ns, host, outside

@@ -279,7 +279,7 @@ func (o *Overlay) announce(ctx context.Context) error {
 }
 
 // patience is how long a container waits to hear of the other hosts before its command runs.
-const patience = 5 * time.Second
+const patience = 20 * time.Second
 
 // join begins to listen to the others with the first container, and waits until what they told is in the kernel.
 func (o *Overlay) join(ctx context.Context) error {

@@ -53,7 +53,7 @@ func (c *call) run(ctx context.Context, plugin string, stdin []byte) (json.RawMe
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, program)
-	cmd.Env, cmd.Dir, cmd.Stdin, cmd.WaitDelay = c.environment(), "/", bytes.NewReader(stdin), time.Second
+	cmd.Env, cmd.Dir, cmd.Stdin, cmd.WaitDelay = c.environment(), "/", bytes.NewReader(stdin), 5*time.Second
 	if c.lock != nil {
 		cmd.ExtraFiles = []*os.File{c.lock}
 	}
