@@ -172,12 +172,15 @@ func (r *reader) rest() error {
 	}
 }
 
+// settleTime is for how long files may be changing places: the writer does it in two steps, between which a busy machine may let it wait.
+const settleTime = 5 * time.Second
+
 // begin opens the file in which what is asked for begins.
 func (r *reader) begin() error {
 	if r.o.Tail > 0 {
 		return r.beginAtTail()
 	}
-	for range 100 {
+	for end := time.Now().Add(settleTime); time.Now().Before(end); {
 		gens, err := generations(r.path)
 		if err != nil {
 			return err
@@ -228,7 +231,7 @@ func (r *reader) beginAtTail() error {
 		return err == nil && r.o.wants(&e)
 	}
 	f, err := openFile(r.path, os.O_RDONLY)
-	for range 100 {
+	for end := time.Now().Add(settleTime); time.Now().Before(end); {
 		if !errors.Is(err, fs.ErrNotExist) || !r.settling() {
 			break
 		}
@@ -281,7 +284,7 @@ func indexOf(gens []generation, f *os.File) int {
 
 // next opens the file after the one that was read, which has been rotated; nil if there is none.
 func (r *reader) next() (*os.File, error) {
-	for range 1000 {
+	for end := time.Now().Add(settleTime); time.Now().Before(end); {
 		gens, err := generations(r.path)
 		if err != nil {
 			return nil, err

@@ -33,6 +33,10 @@ type Writer struct {
 	toldAt  time.Time
 }
 
+// busyTime is for how long a log may seem to have another writer: a process that this program has just made, anywhere in it, has the lock of a writer
+// that was closed until it executes something.
+const busyTime = 500 * time.Millisecond
+
 // Open opens a log for writing and appends to what is there. told is called with why something could not be written, or
 // the files not be changed, at most once a second; it must not call the writer.
 func Open(cfg Config, told func(error)) (*Writer, error) {
@@ -44,13 +48,21 @@ func Open(cfg Config, told func(error)) (*Writer, error) {
 	if len(gens) > 0 {
 		w.last = gens[len(gens)-1].n
 	}
-	for range 100 {
+	patience := time.Now().Add(busyTime)
+	for tries := 0; tries < 100; {
 		f, err := openFile(cfg.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND)
 		if err != nil {
 			return nil, err
 		}
-		if err = lock(f); err == nil && !isCurrent(f, cfg.Path) { // it was rotated in between
+		err = lock(f)
+		if errors.Is(err, ErrBusy) && time.Now().Before(patience) {
 			f.Close()
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if err == nil && !isCurrent(f, cfg.Path) { // it was rotated in between
+			f.Close()
+			tries++
 			continue
 		}
 		if err == nil {
