@@ -121,13 +121,13 @@ func TestCommandStdio(t *testing.T) {
 	if err := c.Run(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("err = %v", err)
 	}
-	c = sh("sleep 3 & echo started")
+	c = sh("sleep 20 & echo started")
 	c.Set.PID = Host() // so that the sleeper lives on and holds the pipe
 	if os.Geteuid() != 0 {
 		c.Set.User = New()
 	}
 	var b bytes.Buffer
-	c.Stdout, c.WaitDelay = &b, 100*time.Millisecond
+	c.Stdout, c.WaitDelay = &b, time.Second
 	if err := c.Run(); !errors.Is(err, exec.ErrWaitDelay) || b.String() != "started\n" {
 		t.Errorf("%q, %v", b.String(), err)
 	}

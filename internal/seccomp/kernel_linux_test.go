@@ -257,7 +257,7 @@ func childThread() {
 		die("the thread survived")
 	}()
 	path := fmt.Sprintf("/proc/self/task/%d", <-tid)
-	for range 500 {
+	for range 6000 {
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			return
 		}
