@@ -218,7 +218,8 @@ func TestRecoverBesideAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	fd := int(f.Fd())
+	if err := unix.Flock(fd, unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
 	nothing := UndoFunc(func(context.Context, int, []byte) error { return nil })
@@ -226,7 +227,7 @@ func TestRecoverBesideAnother(t *testing.T) {
 	if n, err := Recover(t.Context(), d, owners); n != 0 || err != nil { // somebody has it for long
 		t.Fatal(n, err)
 	}
-	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(int(f.Fd()), unix.LOCK_UN) })
+	time.AfterFunc(20*time.Millisecond, func() { unix.Flock(fd, unix.LOCK_UN) })
 	if n, err := Recover(t.Context(), d, owners); n != 4 || err != nil || len(files(t, d)) != 0 {
 		t.Errorf("%d undone, left %v: %v", n, files(t, d), err)
 	}
