@@ -3,6 +3,7 @@ package namespaces
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +59,11 @@ func Do(f func() error, targets ...Target) error {
 // With [New] the first child is the init of the namespace: when it ends the others are killed, and no more can be started.
 // An existing namespace must be the caller's own or a descendant of it. For what else holds see [Do].
 func DoWithChildrenInPID(n Namespace, f func() error) error {
+	// Package os starts a process of its own the first time that it starts one, to see what the kernel can do (pidfd_open(2), clone(2)): were it the
+	// init of the namespace, no other could be started. Whoever looks for a process has it do that now.
+	if p, err := os.FindProcess(os.Getpid()); err == nil {
+		_ = p.Release()
+	}
 	s := HostSet()
 	s.PID = n
 	return doIn(&s, f)
