@@ -225,6 +225,14 @@ func TestDoWithChildrenInPID(t *testing.T) {
 	noForeignThreads(t)
 }
 
+// The same in a program that has not started a process before.
+func TestDoWithChildrenInPIDFirst(t *testing.T) {
+	needRoot(t)
+	if out, err := exec.Command("/proc/self/exe", "-test.run=^TestDoWithChildrenInPID$").CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestDoRefuses(t *testing.T) {
 	never := func() error { t.Error("the function ran"); return nil }
 	for name, c := range map[string]struct {
