@@ -37,13 +37,6 @@ type Writer struct {
 // the files not be changed, at most once a second; it must not call the writer.
 func Open(cfg Config, told func(error)) (*Writer, error) {
 	w := &Writer{cfg: cfg, told: told}
-	gens, err := generations(cfg.Path)
-	if err != nil {
-		return nil, err
-	}
-	if len(gens) > 0 {
-		w.last = gens[len(gens)-1].n
-	}
 	for range 100 {
 		f, err := openFile(cfg.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND)
 		if err != nil {
@@ -56,9 +49,16 @@ func Open(cfg Config, told func(error)) (*Writer, error) {
 		if err == nil {
 			w.size, err = mend(f)
 		}
+		var gens []generation
+		if err == nil { // and nobody else rotates it from now on
+			gens, err = generations(cfg.Path)
+		}
 		if err != nil {
 			f.Close()
 			return nil, err
+		}
+		if len(gens) > 0 {
+			w.last = gens[len(gens)-1].n
 		}
 		w.f = f
 		return w, nil
