@@ -110,10 +110,10 @@ func (r *running) mayCheckpoint() (f checkpointFacts, err error) {
 // checkpointFacts looks at the wishes for the container, or into its record where another program has made it.
 func (r *running) checkpointFacts() (f checkpointFacts, err error) {
 	if r.spec.detach.loaded {
-		if len(r.det.rec.Checkpoint) == 0 {
+		if len(r.det.run.checkpoint) == 0 {
 			return f, fmt.Errorf("%w: the container was made by a release that did not record what a checkpoint must know", ErrUnsupported)
 		}
-		if err = json.Unmarshal(r.det.rec.Checkpoint, &f); err != nil {
+		if err = json.Unmarshal(r.det.run.checkpoint, &f); err != nil {
 			err = fmt.Errorf("%w: checkpoint: %w", ErrCorruptState, err)
 		}
 		return f, err

@@ -52,7 +52,7 @@ func (r *running) superviseDetached(p *Process) {
 	r.owner.exited(r, p, res)
 	close(p.done)
 	if sup := r.spec.detach.sup; sup != nil {
-		sup.ended(r.det.rec.Run, formatResult(res))
+		sup.ended(r.det.run.number, formatResult(res))
 	}
 }
 

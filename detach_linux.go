@@ -29,8 +29,10 @@ type detachment struct {
 	before *state.Record // of the last run; nil: this is the first
 	fresh  bool          // the directory is new
 
-	mu   sync.Mutex // orders this program's use of the entry's lock
-	rec  *state.Record
+	run runFacts // of the run that this is about
+
+	mu   sync.Mutex    // orders this program's use of the entry's lock
+	rec  *state.Record // as this program has read or written it last: it may be that of a later run
 	proc *Process
 
 	keeper   int         // pidfd of the keeper, or -1
@@ -38,6 +40,18 @@ type detachment struct {
 	letGo    atomic.Bool // Close was called: the end is not waited for
 	status   *os.File
 	listener *os.File
+}
+
+// runFacts is what does not change of the record of a run.
+type runFacts struct {
+	number     int
+	monitor    state.Process
+	terminal   bool
+	checkpoint json.RawMessage
+}
+
+func factsOf(rec *state.Record) runFacts {
+	return runFacts{rec.Run, rec.Monitor, rec.Terminal, rec.Checkpoint}
 }
 
 // claim takes the container's id: its directory, locked, with a record that says that it is being made. What is recorded

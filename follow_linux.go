@@ -70,6 +70,9 @@ func (d StateDir) wishOf(a *attempt) (w []byte, again bool, err error) {
 
 // settle completes a container whose monitor has ended, so that it can be started again.
 func (d StateDir) settle(ctx context.Context, e *state.Entry) error {
+	if err := e.LockSoon(ctx, lastWords); err == nil { // others may be completing it
+		e.Unlock()
+	}
 	_, err := d.recoverOne(ctx, e, nil)
 	if err != nil {
 		return err
@@ -117,6 +120,7 @@ func (d StateDir) follow(s *spec, c *Container) (*running, *Process, error) {
 		e.Close()
 		return nil, nil, err
 	}
+	asOfLastRun(rec)
 	r, err := resume(s, e, rec, nil)
 	if err != nil {
 		e.Close()
@@ -309,13 +313,13 @@ func (r *running) askMonitor(ctx context.Context, q request) (answer, error) {
 
 // followEnd completes the result of a run that a monitor supervises, or did until it was killed.
 func (r *running) followEnd(why Reason) (*Result, error) {
-	run := r.det.rec.Run
+	run := r.det.run.number
 	a, err := r.askMonitor(context.Background(), request{Op: opEnded, Run: run})
 	if err == nil && a.Result != nil {
 		return parseResult(a.Result)
 	}
 	d := r.det
-	awaitProcess(d.rec.Monitor, lastWords)
+	awaitProcess(d.run.monitor, lastWords)
 	rec, err := d.entry.Read()
 	if err == nil && (rec.Run > run || rec.Run == run && rec.Phase != state.Running) {
 		if rec.Result != nil && (rec.Run == run || rec.Run == run+1 && rec.Phase != state.Stopped) {
@@ -341,7 +345,7 @@ func (c *Container) refollow() {
 	switch {
 	case rec.Phase == state.Stopped || !lives:
 		c.settled = true
-	case rec.Phase == state.Running && rec.Run > c.run.det.rec.Run && !awaitProcess(rec.Init, 0):
+	case rec.Phase == state.Running && rec.Run > c.run.det.run.number && !awaitProcess(rec.Init, 0):
 		r, p, err := StateDir(c.spec.detach.dir).follow(c.spec, c)
 		if err != nil {
 			return
@@ -363,7 +367,7 @@ func (c *Container) waitFollowed(ctx context.Context) (*Result, error) {
 		if err != nil && (ctx.Err() != nil || errors.Is(err, ErrClosed)) {
 			return res, err
 		}
-		a, nerr := r.askMonitor(ctx, request{Op: opNext, Run: r.det.rec.Run})
+		a, nerr := r.askMonitor(ctx, request{Op: opNext, Run: r.det.run.number})
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -416,7 +420,7 @@ func (c *Container) signalFollowed(sig int) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), requestTime)
 	defer cancel()
-	_, err := r.askMonitor(ctx, request{Op: opSignal, Signal: sig, Run: r.det.rec.Run})
+	_, err := r.askMonitor(ctx, request{Op: opSignal, Signal: sig, Run: r.det.run.number})
 	return err
 }
 
@@ -454,10 +458,10 @@ func (r *running) attachFollowed(ctx context.Context, o AttachOptions) (*Attachm
 	if err != nil {
 		return nil, err
 	}
-	a, keys, err := newAttachment(o, &remote{conn: conn}, r.det.rec.Terminal)
+	a, keys, err := newAttachment(o, &remote{conn: conn}, r.det.run.terminal)
 	if err == nil {
 		var got answer
-		if got, err = ask(ctx, conn, request{Op: opAttach, Run: r.det.rec.Run, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil}); err == nil {
+		if got, err = ask(ctx, conn, request{Op: opAttach, Run: r.det.run.number, Stdout: o.Stdout != nil, Stderr: o.Stderr != nil}); err == nil {
 			err = got.Error.from("attach", r.spec.id)
 		}
 	}

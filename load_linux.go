@@ -50,7 +50,8 @@ func (d StateDir) load(ctx context.Context, id string, owners []Owner) (*Contain
 // startingTime bounds the wait for a container that is just being started once more.
 const startingTime = 5 * time.Second
 
-// attachSettled waits for a container that has run before: whoever starts it again, such as its monitor, is done soon.
+// attachSettled waits for a container that is between two states: whoever starts it again, such as its monitor, or takes it away,
+// is done soon.
 func (d StateDir) attachSettled(ctx context.Context, e *state.Entry, owners map[string]Owner) (*Container, error) {
 	ctx2, cancel := context.WithTimeout(ctx, startingTime)
 	defer cancel()
@@ -72,17 +73,18 @@ func (d StateDir) attachSettled(ctx context.Context, e *state.Entry, owners map[
 
 // attach makes a Container of a record. On success the entry belongs to it.
 func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]Owner) (*Container, error) {
-	rec, making, err := settledRecord(e)
+	rec, now, err := settledRecord(e)
 	switch {
-	case making && err == nil && rec.Run > 1:
+	case now == inMaking && (err != nil || rec.Run > 1):
 		return nil, errStarting
-	case making:
+	case now == inMaking:
 		return nil, errMaking
 	case err != nil:
 		return nil, err
-	case e.Leftover(rec):
+	case now == leftOver:
 		return nil, fmt.Errorf("%w: %w", ErrNotFound, errLeftover)
 	}
+	asOfLastRun(rec)
 	s, err := loadedSpec(d, rec)
 	if err != nil {
 		return nil, err
@@ -108,25 +110,62 @@ func (d StateDir) attach(ctx context.Context, e *state.Entry, owners map[string]
 // errMaking: the container is not there yet.
 var errMaking = fmt.Errorf("%w: another program is making it at this moment", ErrState)
 
-// errStarting: it is between two runs.
+// errStarting: it is between two runs, or is being taken away.
 var errStarting = fmt.Errorf("%w: another program is starting it again at this moment", ErrState)
+
+// settling is what a record is the record of.
+type settling int
+
+const (
+	settled  settling = iota // a container
+	inMaking                 // one that a program makes, or takes away, at this moment; there may be no record then
+	leftOver                 // what a killed program has left of making one
+)
 
 // settledRecord reads a record. One that looks like what a killed program has left, or is missing, may be that of a program
 // that is just making the container, which the lock tells; where nobody holds that, the program may have got done since.
-func settledRecord(e *state.Entry) (rec *state.Record, making bool, err error) {
-	rec, err = e.Read()
-	if !errors.Is(err, ErrNotFound) && (err != nil || !e.Leftover(rec)) {
-		return rec, false, err
+func settledRecord(e *state.Entry) (*state.Record, settling, error) {
+	rec, starting, err := readStarting(e)
+	if !errors.Is(err, ErrNotFound) && (err != nil || !starting) {
+		return rec, settled, err
 	}
-	switch lock := e.Lock(false); {
+	switch lock := e.Probe(); {
 	case errors.Is(lock, state.ErrBusy):
-		return rec, true, err
+		return rec, inMaking, err
 	case lock != nil:
-		return nil, false, lock
+		return nil, settled, lock
 	}
 	defer e.Unlock()
-	rec, err = e.Read()
-	return rec, false, err
+	if rec, err = e.Read(); err == nil && e.Leftover(rec) {
+		return rec, leftOver, nil
+	}
+	return rec, settled, err
+}
+
+// readStarting reads a record, and from the status file whether its command is about to be begun. The two files are of the same
+// run: the record is read until it is still the same afterwards.
+func readStarting(e *state.Entry) (*state.Record, bool, error) {
+	for {
+		rec, err := e.Read()
+		if err != nil {
+			return nil, false, err
+		}
+		starting := e.Starting(rec)
+		again, err := e.Read()
+		if err != nil {
+			return nil, false, err
+		}
+		if again.Run == rec.Run && again.Phase == rec.Phase {
+			return again, starting, nil
+		}
+	}
+}
+
+// asOfLastRun makes the record of a run that has not begun, or could not, that of the run before, whose result it has.
+func asOfLastRun(rec *state.Record) {
+	if rec.Phase == state.Restarting && rec.Init.PID == 0 && rec.Run > 1 {
+		rec.Run--
+	}
 }
 
 // loadedSpec is what is known of the wishes for a loaded container.
@@ -160,7 +199,7 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 func resume(s *spec, e *state.Entry, rec *state.Record, owners map[string]Owner) (*running, error) {
 	r := &running{spec: s, cgroup: -1, m: &machine{newPID: rec.OwnPID}, streams: &streams{}, keep: func() {},
 		child: &stage.Child{Pid: rec.Init.PID, Pidfd: -1}, hooked: rec.Hooks != nil}
-	r.det = &detachment{entry: e, owners: owners, rec: rec, keeper: -1}
+	r.det = &detachment{entry: e, owners: owners, rec: rec, run: factsOf(rec), keeper: -1}
 	r.det.kept.Store(true)
 	boot, err := bootID()
 	if err != nil || rec.BootID != boot {
@@ -230,7 +269,9 @@ func (r *running) resumed(ctx context.Context, c *Container, rec *state.Record) 
 	}
 	p.began = status.Released
 	if r.child.Pidfd < 0 {
-		if r.spec.detach.followed() {
+		if r.spec.detach.followed() && rec.Phase == state.Restarting {
+			p.result, p.err = parseResult(rec.Result)
+		} else if r.spec.detach.followed() {
 			p.result, p.err = r.followEnd(ReasonUnknown)
 		} else {
 			p.result, p.err = r.conclude(ctx, ReasonUnknown)
@@ -413,21 +454,24 @@ func (d StateDir) each(ctx context.Context, f func(*state.Entry) error) error {
 
 // infoOf tells about a container; nil if there is none.
 func infoOf(e *state.Entry) (*Info, error) {
-	rec, making, err := settledRecord(e)
+	rec, now, err := settledRecord(e)
 	if err != nil {
 		return nil, err
+	}
+	if now == leftOver {
+		return nil, nil
 	}
 	i := &Info{ID: rec.ID, Created: rec.Created, UID: rec.UID, Command: rec.Command, Labels: rec.Labels,
 		Bundle: rec.Bundle, Rootfs: rec.Rootfs, Cgroup: rec.Cgroup}
 	if monitorLives(rec) {
 		i.Monitor = rec.Monitor.PID
 	}
-	if making {
+	if now == inMaking {
 		i.State = StateCreating
+		if rec.Run > 1 {
+			i.State = StateRestarting
+		}
 		return i, nil
-	}
-	if e.Leftover(rec) {
-		return nil, nil
 	}
 	st, err := e.Status()
 	if err != nil && rec.Phase != state.Stopped {
@@ -448,11 +492,11 @@ func infoOf(e *state.Entry) (*Info, error) {
 		i.Result, _ = parseResult(rec.Result)
 		return i, nil
 	}
-	return i, i.look(rec, st)
+	return i, i.look(e, rec, st)
 }
 
 // look asks whether a container runs.
-func (i *Info) look(rec *state.Record, st state.Status) error {
+func (i *Info) look(e *state.Entry, rec *state.Record, st state.Status) error {
 	boot, err := bootID()
 	if err != nil {
 		return err
@@ -468,6 +512,12 @@ func (i *Info) look(rec *state.Record, st state.Status) error {
 	}
 	if pidfd < 0 {
 		i.State = StateStopped
+		if i.Monitor != 0 && rec.Restart != RestartNo.String() && !rec.Halted { // which is about to note the end, and to decide
+			i.State = StateRestarting
+		}
+		if boot == rec.BootID {
+			st = lastStatus(e, rec, st)
+		}
 		res := &Result{ExitCode: -1, Started: st.Released, Ended: st.Ended}
 		if !st.Ended.IsZero() {
 			res.setStatus(unix.WaitStatus(st.Wait))
@@ -486,6 +536,21 @@ func (i *Info) look(rec *state.Record, st state.Status) error {
 		i.State = StatePaused
 	}
 	return nil
+}
+
+// lookPatience is how long a look at a container that has ended waits for the keeper to write down how.
+const lookPatience = time.Second
+
+// lastStatus is the status of a container that has ended: its keeper writes it a moment later.
+func lastStatus(e *state.Entry, rec *state.Record, before state.Status) state.Status {
+	if !before.Ended.IsZero() || !awaitProcess(rec.Keeper, lookPatience) {
+		return before
+	}
+	now, err := e.Status()
+	if err != nil || !before.Released.Equal(now.Released) { // of a later run
+		return before
+	}
+	return now
 }
 
 // isFrozen reports whether a recorded container has been paused.
@@ -514,6 +579,10 @@ func (d StateDir) recover(ctx context.Context, owners []Owner) (n int, err error
 // recoverOne undoes a leftover, or completes a container that has ended.
 func (d StateDir) recoverOne(ctx context.Context, e *state.Entry, owners map[string]Owner) (bool, error) {
 	err := e.Lock(false)
+	if errors.Is(err, state.ErrBusy) && e.Probe() == nil { // others look at it
+		e.Unlock()
+		err = e.LockSoon(ctx, time.Second)
+	}
 	if errors.Is(err, state.ErrBusy) || errors.Is(err, ErrNotFound) {
 		return false, nil // someone sees to it
 	}

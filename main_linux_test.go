@@ -33,10 +33,10 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// warm makes what a host program has once and keeps: the keeper, the empty mount namespace, the id maps, probes, and
+// warm makes what a host program has once and keeps: the keeper, the empty mount namespaces, the id maps, probes, and
 // for each set of controllers the directory below which groups are made.
 var warm = sync.OnceFunc(func() {
-	for _, limit := range []Option{Options(), WithMemory(64 << 20), WithCPUs(1), Options(WithMemory(64<<20), WithCPUs(1)), WithCPUTime(time.Minute)} {
+	for _, limit := range []Option{Options(), WithMemory(64 << 20), WithCPUs(1), Options(WithMemory(64<<20), WithCPUs(1)), WithCPUTime(time.Minute), WithRootfs(rootfs.Host())} {
 		c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"), limit)
 		if err == nil {
 			_ = c.Run(context.Background())

@@ -64,7 +64,7 @@ func (s *supervision) await(ctx context.Context, ok func() bool) error {
 // began notes that a run runs, of which everything can be wanted.
 func (s *supervision) began(r *running) {
 	s.change(func() {
-		s.run = r.det.rec.Run
+		s.run = r.det.run.number
 		s.running = s.results[s.run] == nil // it may have ended already
 	})
 }
@@ -79,7 +79,7 @@ func (s *supervision) ended(run int, r *state.Result) {
 	s.change(func() {
 		s.results[run] = r
 		delete(s.results, run-keptResults)
-		s.running = false
+		s.running = s.running && run < s.run // the next one may have begun already
 	})
 }
 
@@ -131,6 +131,7 @@ func (r *running) claimSupervised(ctx context.Context, sup *supervision) error {
 	if d.rec, err = sup.record(s, before); err != nil {
 		return err
 	}
+	d.run = factsOf(d.rec)
 	if d.status, err = e.CreateStatus(); err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func (m *Manager) OpenPaths(p Paths) (*Group, error) {
 	g := &Group{m: m}
 	for _, name := range slices.Sorted(maps.Keys(p)) {
 		n, err := m.openNode(name, p[name])
-		if errors.Is(err, unix.ENOENT) {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) { // ENODEV: it went when it had been opened
 			continue
 		}
 		if err != nil {

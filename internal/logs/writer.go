@@ -41,13 +41,6 @@ const busyTime = 500 * time.Millisecond
 // the files not be changed, at most once a second; it must not call the writer.
 func Open(cfg Config, told func(error)) (*Writer, error) {
 	w := &Writer{cfg: cfg, told: told}
-	gens, err := generations(cfg.Path)
-	if err != nil {
-		return nil, err
-	}
-	if len(gens) > 0 {
-		w.last = gens[len(gens)-1].n
-	}
 	patience := time.Now().Add(busyTime)
 	for tries := 0; tries < 100; {
 		f, err := openFile(cfg.Path, os.O_CREATE|os.O_RDWR|os.O_APPEND)
@@ -68,9 +61,16 @@ func Open(cfg Config, told func(error)) (*Writer, error) {
 		if err == nil {
 			w.size, err = mend(f)
 		}
+		var gens []generation
+		if err == nil { // and nobody else rotates it from now on
+			gens, err = generations(cfg.Path)
+		}
 		if err != nil {
 			f.Close()
 			return nil, err
+		}
+		if len(gens) > 0 {
+			w.last = gens[len(gens)-1].n
 		}
 		w.f = f
 		return w, nil

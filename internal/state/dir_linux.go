@@ -95,7 +95,7 @@ func (d *Dir) Create(id string, undo func(*Entry) error) (*Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = e.Lock(false)
+		err = e.lockToMake()
 		if err == nil {
 			_, err = e.Read()
 		}
@@ -130,7 +130,7 @@ func (d *Dir) clear(id string, undo func(*Entry) error) error {
 		return err
 	}
 	defer e.Close()
-	switch err := e.Lock(false); {
+	switch err := e.lockToMake(); {
 	case errors.Is(err, ErrBusy):
 		return exists
 	case errors.Is(err, ErrNotFound):
@@ -143,7 +143,7 @@ func (d *Dir) clear(id string, undo func(*Entry) error) error {
 	case errors.Is(err, ErrNotFound): // killed before anything was recorded
 	case err != nil:
 		return errors.Join(exists, err)
-	case r.Phase != Creating && !(r.Phase == Running && r.Run <= 1 && !e.begun()):
+	case !e.Leftover(r):
 		return exists
 	default:
 		if err := undo(e); err != nil {
@@ -159,8 +159,14 @@ func (e *Entry) begun() bool {
 	return err != nil || !s.Released.IsZero()
 }
 
-// Leftover reports whether a record is that of a container whose program was killed before it had made it.
+// Leftover reports whether a record is that of a container whose program was killed before it had made it, if nobody holds the
+// lock. One that has run before, under a monitor, is none.
 func (e *Entry) Leftover(r *Record) bool {
+	return r.Run <= 1 && e.Starting(r)
+}
+
+// Starting reports whether a record is that of a container whose command is about to be begun, or was when its program was killed.
+func (e *Entry) Starting(r *Record) bool {
 	return r.Phase == Creating || r.Phase == Running && !e.begun()
 }
 

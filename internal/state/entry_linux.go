@@ -2,12 +2,14 @@ package state
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,10 +20,13 @@ import (
 // directory that has been removed meanwhile is ErrNotFound. The lock is the process's open file: it ends with Unlock, Close
 // or the process.
 func (e *Entry) Lock(wait bool) error {
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
+	if wait {
+		return e.flock(unix.LOCK_EX)
 	}
+	return e.flock(unix.LOCK_EX | unix.LOCK_NB)
+}
+
+func (e *Entry) flock(how int) error {
 	for {
 		err := unix.Flock(int(e.own.Fd()), how)
 		if err == nil {
@@ -39,6 +44,42 @@ func (e *Entry) Lock(wait bool) error {
 		return fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
 	}
 	return nil
+}
+
+// Probe asks whether somebody holds the lock, which is ErrBusy then. Those who ask do not take each other for one. Who got
+// nil gives the lock back with Unlock: as long as it is shared, nobody changes anything.
+func (e *Entry) Probe() error { return e.flock(unix.LOCK_SH | unix.LOCK_NB) }
+
+// LockSoon takes the lock, waiting for it at most that long, or until ctx ends. Then one held by another is ErrBusy.
+func (e *Entry) LockSoon(ctx context.Context, patience time.Duration) error {
+	for end, pause := time.Now().Add(patience), time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		err := e.Lock(false)
+		if !errors.Is(err, ErrBusy) || time.Now().After(end) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(pause)
+	}
+}
+
+// readerPatience bounds the wait for those who look whether a directory is a leftover, or take it away.
+const readerPatience = 10 * time.Second
+
+// lockToMake takes the lock for who makes a container. Who looks at the directory, or takes a leftover away, holds the lock for
+// moments, which are waited for. ErrBusy: another program makes the container, or has it.
+func (e *Entry) lockToMake() error {
+	for end, pause := time.Now().Add(readerPatience), 100*time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
+		err := e.Lock(false)
+		if !errors.Is(err, ErrBusy) || time.Now().After(end) {
+			return err
+		}
+		if _, rerr := e.Read(); !errors.Is(rerr, ErrNotFound) {
+			if perr := e.Probe(); perr != nil {
+				return perr
+			}
+			e.Unlock()
+		}
+		time.Sleep(pause)
+	}
 }
 
 // Unlock gives the lock back.
