@@ -21,6 +21,7 @@ const module = "github.com/caisson-go/caisson"
 var mayImport = map[string][]string{
 	"internal/linux":    {},
 	"internal/program":  {"internal/linux"},
+	"internal/ahead":    {},
 	"internal/caps":     {},
 	"internal/dbus":     {},
 	"internal/journal":  {},
@@ -32,11 +33,11 @@ var mayImport = map[string][]string{
 	"internal/state":    {"internal/journal"},
 	// The leaves are useful alone, so they import neither each other nor the root.
 	"namespaces": {"internal/linux", "internal/program", "internal/stage", "internal/caps", "internal/journal"},
-	"cgroups":    {"internal/dbus", "internal/linux", "internal/journal", "internal/program", "internal/stage"},
-	"rootfs":     {"internal/linux", "internal/program"},
+	"cgroups":    {"internal/dbus", "internal/linux", "internal/journal", "internal/ahead", "internal/program", "internal/stage"},
+	"rootfs":     {"internal/linux", "internal/ahead", "internal/program"},
 	// Devices by name, for who asks for them: no other package links it.
 	"rootfs/cdi": {"rootfs"},
-	"netns":      {"internal/journal", "internal/program", "internal/stage"},
+	"netns":      {"internal/journal", "internal/ahead", "internal/program", "internal/stage"},
 	// Networks made by other programs, for who has them: netns does not link it.
 	"netns/cni": {"internal/journal", "netns"},
 	// Encryption between hosts, for who wants it.

@@ -29,7 +29,7 @@ type Monitor struct {
 // the same user finds it by [Load], waits for it, stops it, attaches to it and reads its log.
 //
 // All options are handed to the monitor as data, by a file in memory, not by arguments. What is no data is refused by name: readers,
-// writers and files, functions, contexts, networks, loggers, file systems ([WithFS]), and sources of root filesystems other than
+// writers and files, functions, contexts, networks, loggers, pools, file systems ([WithFS]), and sources of root filesystems other than
 // those of package rootfs that name paths. The monitor's program can add such options itself: see MonitorMain. It must be of the
 // same release of this library. [Container.Create] is refused.
 //
@@ -109,7 +109,7 @@ func optionOf(path []string) string {
 		{"process.cancel.", "WithCancel"}, {"process.extraFiles.", "WithExtraFiles"}, {"process.commandFile.", "WithCommandFile"},
 		{"process.notify.recorder.", "WithSeccompRecorder"}, {"process.notify.", "WithSeccompNotify"}, {"logger.", "WithLogger"}, {"trace.", "WithTrace"},
 		{"network.", "WithNetwork"}, {"hooks.", "WithHook"}, {"trees.", "WithFS"}, {"files.", "WithFiles"}, {"mounts.", "WithMount"},
-		{"devices.", "WithDevice"}, {"namespaces.", "WithNamespaces"}, {"rootfs.", "WithRootfs"}, {"idmaps.", "WithIDMaps"},
+		{"devices.", "WithDevice"}, {"namespaces.", "WithNamespaces"}, {"rootfs.", "WithRootfs"}, {"devPool.", "WithDevPool"}, {"idmaps.", "WithIDMaps"},
 	} {
 		if strings.HasPrefix(p, o[0]) {
 			return o[1]

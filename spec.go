@@ -71,6 +71,8 @@ type spec struct {
 	nesting nestingSpec
 
 	restore *RestoreConfig
+
+	devPool *rootfs.DevPool
 }
 
 // processSpec is what a process was asked to be.

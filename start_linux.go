@@ -176,6 +176,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 		err = r.launch()
 	}
 	r.leaveNetwork()
+	r.leaveDevices()
 	r.initEnd.launched(r.det != nil)
 	if cerr := endOf(ctx); cerr != nil && err != nil {
 		return nil, cerr

@@ -3,10 +3,10 @@ package cgroups
 import (
 	"context"
 	"errors"
-	"slices"
 	"strconv"
-	"sync"
-	"time"
+	"sync/atomic"
+
+	"github.com/caisson-go/caisson/internal/ahead"
 )
 
 // PoolConfig says how many groups a [Pool] keeps ready, and how they are made.
@@ -59,27 +59,14 @@ func (c *PoolConfig) validate() error {
 type Pool struct {
 	cfg PoolConfig
 
-	ctx    context.Context // of the filling
-	cancel context.CancelFunc
-	wake   chan struct{} // of size 1
-	over   chan struct{}
-	err    error // of Close, once it is over
-
-	mu      sync.Mutex
-	ready   []pooled
-	waiting []chan made
-	stats   PoolStats
+	ready       *ahead.Pool[pooled]
+	taken, lost atomic.Uint64
 }
 
 // pooled is a group that waits.
 type pooled struct {
 	g      *Group
 	strike func() // takes it out of the journal
-}
-
-type made struct {
-	p   pooled
-	err error
 }
 
 // PoolStats are counts of a [Pool] since it was made.
@@ -108,88 +95,10 @@ func NewPool(c PoolConfig) (*Pool, error) {
 	if c.Name == "" {
 		c.Name = "caisson-pool"
 	}
-	p := &Pool{cfg: c, wake: make(chan struct{}, 1), over: make(chan struct{})}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	recoverPools(p.ctx)
-	go p.fill()
+	recoverPools(context.Background())
+	p := &Pool{cfg: c}
+	p.ready = ahead.New(ahead.Config[pooled]{Size: c.Size, Make: p.make, Drop: pooled.remove, Closed: ErrPoolClosed})
 	return p, nil
-}
-
-// poolPause is for how long nothing is made after a failure, unless somebody asks.
-const poolPause = time.Second
-
-// fill makes what is missing, one after the other, until the pool is closed.
-func (p *Pool) fill() {
-	defer close(p.over)
-	for p.ctx.Err() == nil {
-		if !p.lacks() {
-			p.sleep(nil)
-			continue
-		}
-		g, err := p.make(p.ctx)
-		if p.put(g, err); err == nil || p.ctx.Err() != nil {
-			continue
-		}
-		pause := time.NewTimer(poolPause)
-		p.sleep(pause.C)
-		pause.Stop()
-	}
-	p.mu.Lock()
-	left, waiting := p.ready, p.waiting
-	p.ready, p.waiting = nil, nil
-	p.mu.Unlock()
-	for _, w := range waiting {
-		w <- made{err: ErrPoolClosed}
-	}
-	for _, g := range left {
-		p.err = errors.Join(p.err, g.remove())
-	}
-}
-
-func (p *Pool) sleep(until <-chan time.Time) {
-	select {
-	case <-p.wake:
-	case <-until:
-	case <-p.ctx.Done():
-	}
-}
-
-func (p *Pool) lacks() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.ready) < p.cfg.Size || len(p.waiting) > 0
-}
-
-// put hands over what was made, to those who wait first. A failure is told to all of them.
-func (p *Pool) put(g pooled, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stats.LastError = err
-	if err != nil {
-		if p.ctx.Err() != nil {
-			err = errors.Join(ErrPoolClosed, err)
-		}
-		p.stats.Failed++
-		for _, w := range p.waiting {
-			w <- made{err: err}
-		}
-		p.waiting = nil
-		return
-	}
-	p.stats.Made++
-	if len(p.waiting) > 0 {
-		p.waiting[0] <- made{p: g}
-		p.waiting = p.waiting[1:]
-		return
-	}
-	p.ready = append(p.ready, g)
-}
-
-func (p *Pool) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
 }
 
 // Get takes a group, and waits for one until ctx ends if none is ready. r are limits that this one gets beyond those of the pool,
@@ -203,7 +112,7 @@ func (p *Pool) Get(ctx context.Context, r Resources) (*Group, error) {
 		return nil, err
 	}
 	for {
-		w, err := p.next(ctx)
+		w, err := p.ready.Next(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -211,14 +120,12 @@ func (p *Pool) Get(ctx context.Context, r Resources) (*Group, error) {
 			p.lose(w)
 			continue
 		}
-		defer p.poke()
+		defer p.ready.Poke()
 		if err := w.g.Update(ctx, r); err != nil {
 			return nil, errors.Join(err, w.remove())
 		}
 		w.strike()
-		p.mu.Lock()
-		p.stats.Taken++
-		p.mu.Unlock()
+		p.taken.Add(1)
 		return w.g, nil
 	}
 }
@@ -226,60 +133,15 @@ func (p *Pool) Get(ctx context.Context, r Resources) (*Group, error) {
 // lose gives up a group that was touched while it waited.
 func (p *Pool) lose(w pooled) {
 	_ = w.remove() // what is in it is not the pool's, and the record stays
-	p.mu.Lock()
-	p.stats.Lost++
-	p.mu.Unlock()
-	p.poke()
-}
-
-func (p *Pool) next(ctx context.Context) (pooled, error) {
-	p.mu.Lock()
-	if p.ctx.Err() != nil {
-		p.mu.Unlock()
-		return pooled{}, ErrPoolClosed
-	}
-	if len(p.ready) > 0 {
-		w := p.ready[0]
-		p.ready[0] = pooled{}
-		p.ready = p.ready[1:]
-		p.mu.Unlock()
-		return w, nil
-	}
-	ch := make(chan made, 1)
-	p.waiting = append(p.waiting, ch)
-	p.stats.Missed++
-	p.mu.Unlock()
-	p.poke()
-	select {
-	case m := <-ch:
-		return m.p, m.err
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	i := slices.Index(p.waiting, ch)
-	if i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
-	}
-	p.mu.Unlock()
-	if i < 0 { // it came meanwhile
-		m := <-ch
-		return m.p, m.err
-	}
-	return pooled{}, ctx.Err()
+	p.lost.Add(1)
+	p.ready.Poke()
 }
 
 // Stats tells how the pool fares.
 func (p *Pool) Stats() PoolStats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.stats
-	s.Ready = len(p.ready)
-	return s
+	s := p.ready.Stats()
+	return PoolStats{Ready: s.Ready, Made: s.Made, Failed: s.Failed, Missed: s.Missed, LastError: s.LastError, Taken: p.taken.Load(), Lost: p.lost.Load()}
 }
 
 // Close removes what waits. What was taken stays its taker's. Closing again waits for the same end.
-func (p *Pool) Close() error {
-	p.cancel()
-	<-p.over
-	return p.err
-}
+func (p *Pool) Close() error { return p.ready.Close() }

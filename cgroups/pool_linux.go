@@ -74,7 +74,7 @@ func (r *poolRecord) add() (func(), error) {
 }
 
 // intact says that the group is still there, in every hierarchy, with nothing in it.
-func (w *pooled) intact() bool {
+func (w pooled) intact() bool {
 	if !w.g.hold() {
 		return false
 	}
@@ -91,7 +91,7 @@ func (w *pooled) intact() bool {
 }
 
 // remove removes a group that nobody was given. What is in it is not the pool's, and stays; so does the record then.
-func (w *pooled) remove() error {
+func (w pooled) remove() error {
 	if err := w.g.removeEmpty(context.Background()); err != nil {
 		return errors.Join(err, w.g.Close())
 	}

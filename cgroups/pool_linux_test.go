@@ -130,9 +130,7 @@ func TestPoolLoses(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			p := newPool(t, PoolConfig{Size: 1, Name: name(t), Config: Config{Controllers: Pids}})
 			p.filled(t, 1)
-			p.mu.Lock()
-			paths := p.ready[0].g.Paths()
-			p.mu.Unlock()
+			paths := p.ready.Waiting()[0].g.Paths()
 			g, err := OpenPaths(paths)
 			if err != nil {
 				t.Fatal(err)

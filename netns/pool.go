@@ -7,7 +7,9 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
+	"sync/atomic"
+
+	"github.com/caisson-go/caisson/internal/ahead"
 )
 
 // PoolConfig says how many network namespaces a [Pool] keeps ready, and what they are connected to.
@@ -61,21 +63,8 @@ type Pool struct {
 	cfg     PoolConfig
 	aliases [][]string // of each endpoint
 
-	ctx    context.Context // of the filling
-	cancel context.CancelFunc
-	wake   chan struct{} // of size 1
-	over   chan struct{}
-	err    error // of Close, once it is over
-
-	mu      sync.Mutex
-	ready   []*Lease
-	waiting []chan filled
-	stats   PoolStats
-}
-
-type filled struct {
-	l   *Lease
-	err error
+	ready *ahead.Pool[*Lease]
+	taken atomic.Uint64
 }
 
 // PoolStats are counts of a [Pool] since it was made.
@@ -94,7 +83,7 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	p := &Pool{cfg: cfg, wake: make(chan struct{}, 1), over: make(chan struct{})}
+	p := &Pool{cfg: cfg}
 	if n := cfg.Networks; n != nil {
 		// A copy without aliases: nobody is to find what waits.
 		p.cfg.Networks = &Networks{Endpoints: slices.Clone(n.Endpoints), DNS: n.DNS, Hosts: slices.Clone(n.Hosts), NoFiles: n.NoFiles}
@@ -104,99 +93,22 @@ func NewPool(cfg PoolConfig) (*Pool, error) {
 			e.Aliases = nil
 		}
 	}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	go p.fill()
+	p.ready = ahead.New(ahead.Config[*Lease]{Size: cfg.Size, Make: p.make, Drop: (*Lease).Close, Closed: ErrPoolClosed})
 	return p, nil
 }
 
-// poolPause is for how long nothing is made after a failure, unless somebody asks.
-const poolPause = time.Second
-
-// fill makes what is missing, one after the other, until the pool is closed.
-func (p *Pool) fill() {
-	defer close(p.over)
-	for p.ctx.Err() == nil {
-		if !p.lacks() {
-			select {
-			case <-p.wake:
-			case <-p.ctx.Done():
-			}
-			continue
-		}
-		l, err := p.make()
-		if p.put(l, err); err == nil || p.ctx.Err() != nil {
-			continue
-		}
-		pause := time.NewTimer(poolPause)
-		select {
-		case <-p.wake:
-		case <-pause.C:
-		case <-p.ctx.Done():
-		}
-		pause.Stop()
-	}
-	p.mu.Lock()
-	left, waiting := p.ready, p.waiting
-	p.ready, p.waiting = nil, nil
-	p.mu.Unlock()
-	for _, w := range waiting {
-		w <- filled{nil, ErrPoolClosed}
-	}
-	for _, l := range left {
-		p.err = errors.Join(p.err, l.Close())
-	}
-}
-
-func (p *Pool) lacks() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.ready) < p.cfg.Size || len(p.waiting) > 0
-}
-
-func (p *Pool) make() (*Lease, error) {
+func (p *Pool) make(ctx context.Context) (*Lease, error) {
 	ns, err := New()
 	if err != nil {
 		return nil, err
 	}
 	l := &Lease{ns: ns}
 	if p.cfg.Networks != nil {
-		if l.conn, err = p.cfg.Networks.wait(p.ctx, ns); err != nil {
+		if l.conn, err = p.cfg.Networks.wait(ctx, ns); err != nil {
 			return nil, errors.Join(err, ns.Close())
 		}
 	}
 	return l, nil
-}
-
-// put hands over what was made, to those who wait first. A failure is told to all of them.
-func (p *Pool) put(l *Lease, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.stats.LastError = err
-	if err != nil {
-		if p.ctx.Err() != nil {
-			err = errors.Join(ErrPoolClosed, err)
-		}
-		p.stats.Failed++
-		for _, w := range p.waiting {
-			w <- filled{nil, err}
-		}
-		p.waiting = nil
-		return
-	}
-	p.stats.Made++
-	if len(p.waiting) > 0 {
-		p.waiting[0] <- filled{l, nil}
-		p.waiting = p.waiting[1:]
-		return
-	}
-	p.ready = append(p.ready, l)
-}
-
-func (p *Pool) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
 }
 
 // Get takes a namespace, and waits for one until ctx ends if none is ready. name is the name it gets on its networks; "" for
@@ -208,11 +120,12 @@ func (p *Pool) Get(ctx context.Context, name string) (*Lease, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err // it would take one that could not be named, and end it
 	}
-	l, err := p.next(ctx)
+	l, err := p.ready.Next(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer p.poke() // not before: making the next one would take the lock that naming this one needs
+	p.taken.Add(1)
+	defer p.ready.Poke() // not before: making the next one would take the lock that naming this one needs
 	if l.conn != nil {
 		if err := l.conn.take(ctx, name, p.aliases); err != nil {
 			return nil, errors.Join(err, l.Close())
@@ -221,66 +134,14 @@ func (p *Pool) Get(ctx context.Context, name string) (*Lease, error) {
 	return l, nil
 }
 
-func (p *Pool) next(ctx context.Context) (*Lease, error) {
-	p.mu.Lock()
-	if p.ctx.Err() != nil {
-		p.mu.Unlock()
-		return nil, ErrPoolClosed
-	}
-	if len(p.ready) > 0 {
-		l := p.ready[0]
-		p.ready[0] = nil
-		p.ready = p.ready[1:]
-		p.stats.Taken++
-		p.mu.Unlock()
-		return l, nil
-	}
-	w := make(chan filled, 1)
-	p.waiting = append(p.waiting, w)
-	p.stats.Missed++
-	p.mu.Unlock()
-	p.poke()
-	select {
-	case f := <-w:
-		return p.got(f)
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	i := slices.Index(p.waiting, w)
-	if i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
-	}
-	p.mu.Unlock()
-	if i < 0 { // it came meanwhile, or comes at once
-		return p.got(<-w)
-	}
-	return nil, ctx.Err()
-}
-
-func (p *Pool) got(f filled) (*Lease, error) {
-	if f.err == nil {
-		p.mu.Lock()
-		p.stats.Taken++
-		p.mu.Unlock()
-	}
-	return f.l, f.err
-}
-
 // Stats tells how the pool fares.
 func (p *Pool) Stats() PoolStats {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.stats
-	s.Ready = len(p.ready)
-	return s
+	s := p.ready.Stats()
+	return PoolStats{Ready: s.Ready, Made: s.Made, Failed: s.Failed, Missed: s.Missed, LastError: s.LastError, Taken: p.taken.Load()}
 }
 
 // Close removes what waits. What was taken stays its taker's. Closing again waits for the same end.
-func (p *Pool) Close() error {
-	p.cancel()
-	<-p.over
-	return p.err
-}
+func (p *Pool) Close() error { return p.ready.Close() }
 
 // Lease is a network namespace from a [Pool], with its connection. It belongs to one taker, and is removed when it is closed.
 //

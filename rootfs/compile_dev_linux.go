@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,9 +13,16 @@ import (
 // makeDevices makes nodes and links in our own tmpfs, relative to its descriptor: nothing foreign is there.
 func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 	made := map[string]bool{}
+	links := p.layout.Links
+	if t := p.layout.Dev; t != nil {
+		links = slices.DeleteFunc(slices.Clone(links), func(l Link) bool { return slices.Contains(t.cfg.Links, l) })
+	}
 	for i, d := range p.layout.Devices {
+		if p.layout.Dev != nil && slices.Contains(p.layout.Dev.cfg.Devices, d) {
+			continue
+		}
 		b.Step("make device", d.Path)
-		name := devName(b, dev, d.Path, made)
+		name := p.devName(b, dev, d.Path, made)
 		mode := modeBits(d.Mode.Perm())
 		if mode == 0 {
 			mode = 0o666
@@ -28,14 +36,7 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 			}
 			continue
 		}
-		typ := uint32(unix.S_IFBLK)
-		switch {
-		case d.FIFO:
-			typ = unix.S_IFIFO
-		case d.Char:
-			typ = unix.S_IFCHR
-		}
-		b.Mknodat(dev, name, typ|mode, d.Major, d.Minor)
+		b.Mknodat(dev, name, d.kind()|mode, d.Major, d.Minor)
 		if d.UID != 0 || d.GID != 0 {
 			chown(b, dev, name, d.UID, d.GID)
 		}
@@ -44,20 +45,22 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 		// The clones are still peers of the host's mounts.
 		b.Mount("", "/dev", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	}
-	if len(p.layout.Links) > 0 {
+	if len(links) > 0 {
 		b.Step("make links in", "/dev")
 	}
-	for _, l := range p.layout.Links {
-		b.Symlinkat(l.Target, dev, devName(b, dev, l.Path, made))
+	for _, l := range links {
+		b.Symlinkat(l.Target, dev, p.devName(b, dev, l.Path, made))
 	}
 }
 
 // devName returns the path relative to /dev and makes its parents.
-func devName(b *program.Builder, dev program.Arg, full string, made map[string]bool) string {
+func (p *Plan) devName(b *program.Builder, dev program.Arg, full string, made map[string]bool) string {
 	name := strings.TrimPrefix(path.Clean(full), "/dev/")
 	for i := range len(name) {
 		if dir := name[:i]; name[i] == '/' && !made[dir] {
-			b.Mkdirat(dev, dir, 0o755)
+			if op := b.Mkdirat(dev, dir, 0o755); p.layout.Dev != nil {
+				op.Ignore(unix.EEXIST)
+			}
 			made[dir] = true
 		}
 	}

@@ -73,7 +73,11 @@ func (p *Plan) Files() map[string]*os.File { return p.files }
 // Lasting says that the plan would be the same at any other time: it holds no open file, and nothing of what it was
 // compared with is a place of the host's that can be replaced.
 func (p *Plan) Lasting() bool {
-	if len(p.files) > 0 || !p.env.Features.MountSetattr || p.env.ScratchDir != "" {
+	files := len(p.files)
+	if p.layout.Dev != nil {
+		files-- // which is another one at each start
+	}
+	if files > 0 || !p.env.Features.MountSetattr || p.env.ScratchDir != "" {
 		return false
 	}
 	for i := range p.layout.Mounts {
@@ -108,6 +112,12 @@ func (p *Plan) check() error {
 	}
 	if r := p.layout.Root; r != nil && r.Kind == KindBind && !p.env.Features.MountSetattr && r.Layers[0].Recursive && hasMountsBelow(layerPath(r.Layers[0])) {
 		faults = append(faults, &Error{Op: "bind root filesystem", Object: layerPath(r.Layers[0]), Err: unix.ENOSYS, Remedy: "mounts below it need mount_setattr, which is not available here"})
+	}
+	if t := p.layout.Dev; t != nil {
+		p.files[t.file.Name()] = t.file
+		if p.env.UserNamespace {
+			faults = append(faults, &Error{Op: "use device tree on", Object: "/dev", Err: errors.ErrUnsupported, Remedy: "its nodes are of no use in a user namespace, where those of the host are shown"})
+		}
 	}
 	if !p.env.Features.MountSetattr {
 		for _, m := range p.layout.Mounts {

@@ -58,7 +58,11 @@ func (p *Plan) attach(b *program.Builder, m *Mount, s *mountState) {
 		p.remount(b, m)
 		return
 	}
-	b.Step("mount "+m.Type.String()+" on", m.Target)
+	if p.layout.Dev != nil && m.Type == TypeTmpfs && m.Target == "/dev" {
+		b.Step("attach device tree to", m.Target)
+	} else {
+		b.Step("mount "+m.Type.String()+" on", m.Target)
+	}
 	switch t := path.Clean(m.Target); {
 	case p.isKernelDir(m, t):
 		p.attachKernelDir(b, m, s, t)
@@ -87,6 +91,8 @@ func (p *Plan) isKernelDir(m *Mount, target string) bool {
 func (p *Plan) attachKernelDir(b *program.Builder, m *Mount, s *mountState, target string) {
 	switch {
 	case s.ready:
+	case m.Type == TypeTmpfs && p.layout.Dev != nil:
+		s.tree = b.Input(p.layout.Dev.file.Name())
 	case m.Type == TypeTmpfs:
 		s.tree = fsmount(b, "tmpfs", m.Source, m.Set, m.tmpfsOptions()).Result()
 	default:

@@ -14,6 +14,9 @@ type Layout struct {
 	// Devices and Links are made in the tmpfs that Mounts has at /dev.
 	Devices []Device
 	Links   []Link
+	// Dev is attached as that tmpfs, with the devices and links that were made in it already; see [DevTree.Fits]. It cannot be with
+	// Env.UserNamespace, where device nodes are the host's.
+	Dev *DevTree
 	// Files are written after all mounts are in place.
 	Files []File
 	// MaskedPaths are covered, files by /dev/null and directories by an empty one. Missing ones are ignored.

@@ -35,3 +35,5 @@ func Chroot(string) error { return errLinuxOnly }
 func Attach(*os.File, Env, ...Mount) error { return errLinuxOnly }
 
 func newContent() (*os.File, error) { return nil, errLinuxOnly }
+
+func makeDevTree(*DevConfig) (*os.File, error) { return nil, errLinuxOnly }

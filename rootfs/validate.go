@@ -19,21 +19,9 @@ func (l *Layout) Validate() error {
 	if len(l.Devices)+len(l.Links) > 0 && l.devMount() < 0 {
 		faults = append(faults, invalid("devices", "", "they need a tmpfs mounted on /dev"))
 	}
-	for _, d := range l.Devices {
-		if !below(d.Path, "/dev") {
-			faults = append(faults, invalid("device", quoted(d.Path), "a device node must lie below /dev; other filesystems are mounted nodev"))
-		}
-		if d.FIFO && (d.Char || d.Major != 0 || d.Minor != 0 || d.HostPath != "") {
-			faults = append(faults, invalid("device", quoted(d.Path), "a FIFO is no character device, and has no number and no node on the host"))
-		}
-		if d.HostPath != "" && !cleanAbs(d.HostPath) {
-			faults = append(faults, invalid("device", quoted(d.HostPath), "not an absolute clean path"))
-		}
-	}
-	for _, k := range l.Links {
-		if !below(k.Path, "/dev") || k.Target == "" || strings.Contains(k.Target, "\x00") {
-			faults = append(faults, invalid("link", quoted(k.Path), "a link must lie below /dev and have a target"))
-		}
+	faults = append(append(faults, deviceFaults(l.Devices)...), linkFaults(l.Links)...)
+	if l.Dev != nil && !l.Dev.Fits(l) {
+		faults = append(faults, invalid("device tree", "/dev", "it holds what the layout has not, or its tmpfs is another one than that of the layout"))
 	}
 	for _, list := range [][]string{l.MaskedPaths, l.ReadOnlyPaths} {
 		for _, p := range list {
@@ -49,6 +37,30 @@ func (l *Layout) Validate() error {
 		faults = append(faults, invalid("propagation", "", "unknown value"))
 	}
 	return errors.Join(faults...)
+}
+
+func deviceFaults(list []Device) (faults []error) {
+	for _, d := range list {
+		if !below(d.Path, "/dev") {
+			faults = append(faults, invalid("device", quoted(d.Path), "a device node must lie below /dev; other filesystems are mounted nodev"))
+		}
+		if d.FIFO && (d.Char || d.Major != 0 || d.Minor != 0 || d.HostPath != "") {
+			faults = append(faults, invalid("device", quoted(d.Path), "a FIFO is no character device, and has no number and no node on the host"))
+		}
+		if d.HostPath != "" && !cleanAbs(d.HostPath) {
+			faults = append(faults, invalid("device", quoted(d.HostPath), "not an absolute clean path"))
+		}
+	}
+	return faults
+}
+
+func linkFaults(list []Link) (faults []error) {
+	for _, k := range list {
+		if !below(k.Path, "/dev") || k.Target == "" || strings.Contains(k.Target, "\x00") {
+			faults = append(faults, invalid("link", quoted(k.Path), "a link must lie below /dev and have a target"))
+		}
+	}
+	return faults
 }
 
 func (d *Description) validate() error {
