@@ -39,7 +39,7 @@ type running struct {
 	streams   *streams
 	outs      *outputs // nil: nobody gets a copy of the output
 	network   NetworkAttachment
-	devices   *movedDevices // until the start has come to its end
+	devices   *movedDevices   // until the start has come to its end
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
