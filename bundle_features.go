@@ -48,7 +48,7 @@ func BundleFeatures() *features.Features {
 			MountExtensions: &features.MountExtensions{
 				IDMap: &features.IDMap{Enabled: &yes},
 			},
-			NetDevices: &features.NetDevices{Enabled: &no},
+			NetDevices: &features.NetDevices{Enabled: &yes},
 		},
 	}
 }

@@ -36,7 +36,7 @@ func (b *bundleReader) linux(l *specs.Linux) {
 	b.personality(l.Personality)
 	b.refuse(l.MountLabel != "", "linux.mountLabel", "mounts keep the labels that the SELinux policy gives them; have the policy label the files of the container")
 	b.refuse(l.IntelRdt != nil, "linux.intelRdt", "resource director groups are not made; make one in resctrl and move the container's processes there")
-	b.refuse(len(l.NetDevices) > 0, "linux.netDevices", "give the container a network that moves the device (WithNetwork)")
+	b.netDevices(l)
 }
 
 var ociNamespaces = map[specs.LinuxNamespaceType]namespaces.Kind{

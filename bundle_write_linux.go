@@ -120,6 +120,7 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 			out.Devices = append(out.Devices, specDevice(d))
 		}
 	}
+	out.NetDevices = specNetDevices(s.netDevices)
 	w.seccomp(out, r.m.caps)
 	return out
 }

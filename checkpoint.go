@@ -156,7 +156,7 @@ func (s *spec) notInCheckpoint() (what, remedy string) {
 		return "process without namespaces (WithLandlockOnly)", ""
 	case p.terminal:
 		return "terminal", "use streams"
-	case s.network != nil:
+	case s.wired():
 		return "network", "use the loopback device alone, or the host's network"
 	case s.init:
 		return "init", "use a program of the container's as its first process"

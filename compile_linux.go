@@ -407,7 +407,7 @@ func (c *compiler) network() {
 		c.Ioctl(s.Result(), unix.SIOCSIFFLAGS, "SIOCSIFFLAGS", program.Bytes(ifr, `{ifr_name="lo", ifr_flags=IFF_UP|IFF_RUNNING}`))
 		c.Close(s.Result())
 	}
-	if c.s.network != nil {
+	if c.s.wired() {
 		c.Step("wait for", "the network")
 		stage.EmitSync(c.Builder, syncNetwork)
 	}

@@ -243,7 +243,7 @@ func (r *running) takeHelper(pidfd int) error {
 // before: if this program is killed in between, the status file tells that the command was never begun.
 func (r *running) registerDetached(stop bool) error {
 	err := r.recordDetached(stop)
-	if err != nil || r.spec.network != nil || r.m.attach || r.spec.hooks.creating() {
+	if err != nil || r.spec.wired() || r.m.attach || r.spec.hooks.creating() {
 		return err
 	}
 	return r.releaseLast(stop)

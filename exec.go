@@ -61,7 +61,7 @@ func (c *Container) execSpec(opts []ProcessOption) (*spec, error) {
 			o.applyProcess(p)
 		}
 	}
-	s.detach, s.trace, s.network = detachSpec{}, nil, nil
+	s.detach, s.trace, s.network, s.netDevices = detachSpec{}, nil, nil, nil
 	s.sysctls, s.cgroup, s.deviceRules, s.bundle.deviceRules = nil, CgroupConfig{}, nil, nil
 	err := errors.Join(append(p.validateLimits(), p.validate())...)
 	if s.alone {

@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"internal/dbus":     {},
 	"internal/journal":  {},
 	"internal/logs":     {},
+	"internal/netdev":   {"internal/linux"},
 	"internal/travel":   {},
 	"internal/seccomp":  {"internal/caps"},
 	"internal/landlock": {},
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 	// where the caller is an ordinary user.
 	"image": {"internal/linux", "namespaces", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
-	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
+	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/netdev", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},

@@ -72,7 +72,8 @@ type spec struct {
 
 	restore *RestoreConfig
 
-	devPool *rootfs.DevPool
+	devPool    *rootfs.DevPool
+	netDevices map[string]string // names on the host, and in the container
 }
 
 // processSpec is what a process was asked to be.
@@ -267,7 +268,7 @@ func (s *spec) validateIdentity() error {
 	if s.network != nil && !s.namespaces.Net.IsNew() {
 		faults = append(faults, invalid("WithNetwork", "a network needs a new network namespace"))
 	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, s.validateNetDevices()...)...)
 }
 
 func (s *spec) validateLimits() error {

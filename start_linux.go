@@ -39,6 +39,7 @@ type running struct {
 	streams   *streams
 	outs      *outputs // nil: nobody gets a copy of the output
 	network   NetworkAttachment
+	devices   *movedDevices   // until the start has come to its end
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
@@ -204,6 +205,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 		}
 		return nil, r.explainFailure(err)
 	}
+	r.leaveDevices()
 	if !stop {
 		r.child.Conn.Close()
 		r.traced()
@@ -474,7 +476,7 @@ func (r *running) asksNothing(stop bool) bool {
 	if r.spec.hooks.any(HookPrestart, HookCreateRuntime, HookCreateContainer, HookCreated, HookStartContainer) {
 		return false
 	}
-	return !stop && r.keep != nil && r.spec.network == nil && r.prog.Reads(stage.HostInput) == waits
+	return !stop && r.keep != nil && !r.spec.wired() && r.prog.Reads(stage.HostInput) == waits
 }
 
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
@@ -488,7 +490,7 @@ func (r *running) register(stop bool) error {
 		return fmt.Errorf("hand over to the keeper: %w", err)
 	}
 	r.keep = keep
-	if r.spec.network != nil || r.m.attach || r.spec.hooks.creating() {
+	if r.spec.wired() || r.m.attach || r.spec.hooks.creating() {
 		return nil
 	}
 	return r.releaseLast(stop)
@@ -512,7 +514,7 @@ func (r *running) enterByManager(ctx context.Context, stop bool) error {
 	if err := r.child.Conn.Release(); err != nil {
 		return err
 	}
-	if r.m.twoSteps() || r.spec.network != nil || r.spec.hooks.creating() {
+	if r.m.twoSteps() || r.spec.wired() || r.spec.hooks.creating() {
 		return nil
 	}
 	return r.releaseLast(stop)
@@ -609,10 +611,32 @@ func detach(a NetworkAttachment) error {
 	return a.Detach(ctx)
 }
 
+// attachNetwork does what is to be done in the network namespace before the set-up goes on.
 func (r *running) attachNetwork(ctx context.Context) error {
 	ns, err := os.Open("/proc/" + strconv.Itoa(r.child.Pid) + "/ns/net")
 	if err != nil {
 		return err
+	}
+	if err := r.moveDevices(ns); err != nil {
+		ns.Close()
+		return err
+	}
+	if err := r.callAttach(ctx, ns); err != nil {
+		return err
+	}
+	if err := r.child.Conn.Release(); err != nil {
+		return err
+	}
+	if r.spec.hooks.creating() {
+		return nil
+	}
+	return r.releaseLast(r.m.create)
+}
+
+// callAttach calls Attach of the network, if there is one, and closes ns when that has returned.
+func (r *running) callAttach(ctx context.Context, ns *os.File) (err error) {
+	if r.network == nil {
+		return ns.Close()
 	}
 	a, target := r.network, NetworkTarget{Netns: ns, Pid: r.child.Pid}
 	r.attaching, err = call(ctx, func(ctx context.Context) error {
@@ -623,13 +647,7 @@ func (r *running) attachNetwork(ctx context.Context) error {
 		return fmt.Errorf("attach network: %w", err)
 	}
 	r.noteWarnings(a)
-	if err := r.child.Conn.Release(); err != nil {
-		return err
-	}
-	if r.spec.hooks.creating() {
-		return nil
-	}
-	return r.releaseLast(r.m.create)
+	return nil
 }
 
 func (r *running) takeTTY(fd int) error {

@@ -3,7 +3,6 @@
 package examples_test
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -26,10 +25,13 @@ func TestOcirunCheckpoint(t *testing.T) {
 		for _, wrong := range [][]string{{"--page-server", "host:1"}, {"--lazy-pages"}, {"--manage-cgroups-mode", "strict"}, {"--empty-ns", "user"}} {
 			r.oci(t, append(append([]string{"checkpoint", "--image-path", images}, wrong...), "web")...).wantErr(t, 1, wrong[0])
 		}
-		if !fitsCRIU(c) {
+		if fault := faultOfCRIU(c); fault != "" {
 			r.oci(t, "checkpoint", "--image-path", images, "web").wantErr(t, 1, `CRIU|criu`)
 			r.oci(t, "state", "web").want(t, 0, `"status": "running"`)
-			return
+			if c.root() {
+				t.Skipf("no CRIU that fits this kernel: %s", fault)
+			}
+			return // for an ordinary user that answer is all there is
 		}
 		r.oci(t, "checkpoint", "--leave-running", "--image-path", images+"0", "web").want(t, 0)
 		r.oci(t, "state", "web").want(t, 0, `"status": "running"`)
@@ -42,7 +44,17 @@ func TestOcirunCheckpoint(t *testing.T) {
 	})
 }
 
-func fitsCRIU(c caller) bool {
+// faultOfCRIU says why the caller's containers cannot be written to disk here, in one line; "" if they can.
+func faultOfCRIU(c caller) string {
+	if !c.root() {
+		return "it takes root"
+	}
 	out, err := exec.Command("criu", "check").CombinedOutput()
-	return c.root() && os.Geteuid() == 0 && err == nil && !strings.Contains(string(out), "Error")
+	switch line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n"); {
+	case err != nil:
+		return err.Error() + ": " + line
+	case strings.Contains(string(out), "Error"):
+		return line
+	}
+	return ""
 }

@@ -4,11 +4,15 @@ package examples_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -16,6 +20,7 @@ import (
 type engine struct {
 	dir  string
 	args []string
+	user *syscall.Credential // nil: root
 }
 
 func needPodman(t *testing.T) *engine {
@@ -26,7 +31,43 @@ func needPodman(t *testing.T) *engine {
 	if _, err := exec.LookPath("podman"); err != nil {
 		t.Skip("podman is not installed")
 	}
-	e := &engine{dir: ownDir(t, 0)}
+	return newEngine(t, nil)
+}
+
+// rootlessPodman is podman of the user that has subordinate ids.
+func rootlessPodman(t *testing.T) *engine {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: what the user's containers leave behind belongs to subordinate ids")
+	}
+	if _, err := exec.LookPath("podman"); err != nil {
+		t.Skip("podman is not installed")
+	}
+	const name = "caisson-test"
+	u, err := user.Lookup(name)
+	ids, rerr := os.ReadFile("/etc/subuid")
+	if err != nil || rerr != nil || !strings.Contains("\n"+string(ids), "\n"+name+":") {
+		t.Skipf("no user %s with subordinate ids: .ci/setup makes one", name)
+	}
+	id := func(text string) uint32 {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(n)
+	}
+	return newEngine(t, &syscall.Credential{Uid: id(u.Uid), Gid: id(u.Gid)})
+}
+
+// newEngine makes an engine of a user's, with an image.
+func newEngine(t *testing.T, id *syscall.Credential) *engine {
+	t.Helper()
+	e := &engine{user: id}
+	if id == nil {
+		e.dir = ownDir(t, 0)
+	} else {
+		e.dir = ownDir(t, int(id.Uid))
+	}
 	conf := filepath.Join(e.dir, "containers.conf")
 	text := "[containers]\ndefault_ulimits = [\"nofile=1024:4096\", \"nproc=1024:4096\"]\n[engine]\ncgroup_manager=\"cgroupfs\"\nevents_logger=\"file\"\n"
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
@@ -49,7 +90,10 @@ func needPodman(t *testing.T) *engine {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(func() { _ = e.command(t, "rm", "--all", "--force", "--time", "0").Run() })
+	t.Cleanup(func() {
+		_ = e.command(t, "rm", "--all", "--force", "--time", "0").Run()
+		e.endPause(t)
+	})
 	return e
 }
 
@@ -57,7 +101,27 @@ func (e *engine) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("env", append(append([]string{}, e.args...), args...)...)
 	cmd.Dir = e.dir
+	if e.user != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: e.user}
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.dir, "TMPDIR=" + e.dir, "XDG_RUNTIME_DIR=" + e.dir}
+	}
 	return cmd
+}
+
+// endPause ends the process that keeps an ordinary user's namespaces between commands.
+func (e *engine) endPause(t *testing.T) {
+	t.Helper()
+	if e.user == nil {
+		return
+	}
+	b, err := os.ReadFile(filepath.Join(e.dir, "tmp", "pause.pid"))
+	if err != nil {
+		t.Errorf("the process that keeps podman's namespaces: %v", err)
+		return
+	}
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(b))); err != nil || pid <= 1 || syscall.Kill(pid, syscall.SIGKILL) != nil {
+		t.Errorf("the process that keeps podman's namespaces is %q", b)
+	}
 }
 
 // podman runs a command of podman; its output is in files, since what it leaves behind may hold it.
@@ -77,11 +141,7 @@ func TestOcirunPodman(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := "run --rm --network none "
-	for _, f := range []struct {
-		feature, args, script string
-		code                  int
-		says                  string
-	}{
+	e.features(t, []feature{
 		{"exit status", run + "localhost/bb", "exit 5", 5, `^$`},
 		{"missing command", run + "localhost/bb nosuch", "", 127, `no such file or directory`},
 		{"terminal", run + "-t localhost/bb tty", "", 0, `/dev/pts/0`},
@@ -114,7 +174,43 @@ func TestOcirunPodman(t *testing.T) {
 		{"kill", "kill -s KILL web", "", 0, `web|[0-9a-f]{64}`},
 		{"rm", "rm -f -t 0 web", "", 0, `web`},
 		{"pod", "pod create --name p --network none --infra-image localhost/bb --infra-command /bin/cat", "", 0, `^[0-9a-f]{64}`},
-	} {
+	})
+}
+
+// TestOcirunPodmanRootless drives podman of an ordinary user, with what it has without a session and without a network.
+func TestOcirunPodmanRootless(t *testing.T) {
+	e := rootlessPodman(t)
+	run := "run --rm --network none "
+	e.features(t, []feature{
+		{"exit status", run + "localhost/bb", "exit 5", 5, `^$`},
+		{"all ids of the user's", run + "localhost/bb cat /proc/self/uid_map", "", 0, `^ +0 +0 +1\n +1 +1 +\d+`},
+		{"--userns keep-id", run + "--userns keep-id localhost/bb id -u", "", 0, fmt.Sprintf(`^%d$`, e.user.Uid)},
+		{"--user", run + "--user 1000:1001 localhost/bb id", "", 0, `^uid=1000\(1000\) gid=1001`},
+		{"--read-only", run + "--read-only localhost/bb", "touch /x", 1, `Read-only file system`},
+		{"volume", run + "-v vv:/mnt localhost/bb", "echo 1 > /mnt/f; cat /mnt/f", 0, `^1`},
+		{"terminal", run + "-t localhost/bb tty", "", 0, `/dev/pts/0`},
+		{"run --detach", "run -d --name web --network none localhost/bb", "echo line; trap exit TERM; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
+		{"exec", "exec web", "echo inside; exit 3", 3, `^inside`},
+		{"exec, terminal", "exec -t web tty", "", 0, `/dev/pts/0`},
+		{"logs", "logs web", "", 0, `^line`},
+		{"stop", "stop -t 10 web", "", 0, `web`},
+		{"inspect, stopped", "inspect --format {{.State.Status}}/{{.State.ExitCode}} web", "", 0, `^exited/0|^exited/143`},
+		{"start again", "start web", "", 0, `web`},
+		{"kill", "kill -s KILL web", "", 0, `web|[0-9a-f]{64}`},
+		{"rm", "rm -f -t 0 web", "", 0, `web`},
+	})
+}
+
+// feature is one of an engine: a command, its exit status and what it says.
+type feature struct {
+	feature, args, script string
+	code                  int
+	says                  string
+}
+
+func (e *engine) features(t *testing.T, list []feature) {
+	t.Helper()
+	for _, f := range list {
 		ok := t.Run(f.feature, func(t *testing.T) {
 			args := strings.Fields(f.args)
 			if f.script != "" {

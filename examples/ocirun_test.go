@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -335,6 +336,29 @@ func TestOcirunTerminal(t *testing.T) {
 		defer tty.Close()
 		r.oci(t, "start", "web").want(t, 0)
 		readUntil(t, tty, "11 22\r\n1\r\ncon\r\n")
+	})
+}
+
+// Who has no terminal is told so, and does not wait for what nobody can type.
+func TestOcirunNoTerminal(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		r := newRuntime(t, c, nil)
+		alone := func(args ...string) result {
+			cmd := r.ociCommand(t, args...)
+			if cmd.SysProcAttr == nil {
+				cmd.SysProcAttr = &syscall.SysProcAttr{}
+			}
+			cmd.SysProcAttr.Setsid = true // no controlling terminal
+			return r.finishLeaving(t, cmd)
+		}
+		r.oci(t, "run", "--detach", "web").want(t, 0)
+		alone("exec", "--tty", "web", "cat").wantErr(t, 255, `^ocirun: cannot allocate tty: .*process\.terminal`)
+		alone("exec", "web", "cat").want(t, 0, `^$`)
+		r.change(t, func(s *specs.Spec) { s.Process.Terminal, s.Process.Args = true, []string{"cat"} })
+		alone("run", "other").wantErr(t, 1, `^ocirun: cannot allocate tty: .*process\.terminal`)
+		r.oci(t, "state", "other").wantErr(t, 1, `does not exist`)
+		cmd := c.command(t, "run", "-t", "cat")
+		finish(t, cmd).wantErr(t, 125, `^-t: standard input is no terminal`)
 	})
 }
 

@@ -185,6 +185,8 @@ func (w *wish) streams(terminal, leaves bool) (caisson.ProcessOption, error) {
 	switch socket := *w.console; {
 	case terminal && leaves && socket == "":
 		return nil, errors.New("cannot allocate tty if ocirun will detach without setting console socket")
+	case terminal && socket == "" && !hasTerminal():
+		return nil, errors.New("cannot allocate tty: neither a standard stream of ocirun is a terminal, nor does it have a controlling one; give the process none (process.terminal of config.json), or use --detach with --console-socket")
 	case socket != "" && !(terminal && leaves):
 		return nil, errors.New("cannot use console socket if ocirun will not detach or allocate tty")
 	case socket != "":

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,19 @@ func follow(ctx context.Context, p *caisson.Process, signals chan os.Signal) err
 		return exitError(code)
 	}
 	return nil
+}
+
+// hasTerminal reports whether somebody can be at the process's terminal: a standard stream of this program is one, or it has
+// a controlling one. Without, the process would wait for input that cannot come.
+func hasTerminal() bool {
+	if slices.ContainsFunc([]int{0, 1, 2}, term.IsTerminal) {
+		return true
+	}
+	f, err := os.Open("/dev/tty")
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
 }
 
 // rawTerminal has the process's terminal do what that of this program did, if both have one.

@@ -72,6 +72,9 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 	if c.tty && c.supervision.again() {
 		return exitFailed, errors.New("-restart: a terminal is for one run")
 	}
+	if c.tty && !c.explain && !term.IsTerminal(int(os.Stdin.Fd())) {
+		return exitFailed, errors.New("-t: standard input is no terminal, so that the command would wait for input that cannot come: leave out -t, or give it a terminal")
+	}
 	opts, err := c.options(ctx)
 	if err != nil {
 		return exitFailed, err

@@ -9,9 +9,6 @@ var differs = map[string]string{
 
 // lacks says what ocirun cannot do yet, all of it refused by name or left out by the specification's own rules.
 var lacks = map[string]string{
-	"config-linux: namespaces | time: without a path it is new":                                "a time namespace without offsets is the runtime's: it would change nothing",
-	"config-linux: network devices | a device is moved into the container, under its new name": "devices are moved by a network of the library, not by config.json",
-	"config-linux: network devices | it is up":                                                 "devices are moved by a network of the library, not by config.json",
-	"config-linux: network devices | its permanent global addresses are kept":                  "devices are moved by a network of the library, not by config.json",
-	"config-linux: rootfs mount propagation | slave: mounts of the host appear":                "mounts of the host below a root filesystem do not appear",
+	"config-linux: namespaces | time: without a path it is new":                 "a time namespace without offsets is the runtime's: it would change nothing",
+	"config-linux: rootfs mount propagation | slave: mounts of the host appear": "mounts of the host below a root filesystem do not appear",
 }
