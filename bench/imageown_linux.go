@@ -139,7 +139,7 @@ func ownSnapshots(ctx context.Context, s *image.Store, args []string) error {
 	}
 	var times []float64
 	for i := range n {
-		name := "s" + strconv.Itoa(i)
+		name := "in-program-" + strconv.Itoa(i)
 		begin := time.Now()
 		if _, err := s.NewSnapshot(ctx, name, "bench", image.SnapshotOptions{}); err != nil {
 			return err

@@ -108,7 +108,7 @@ func changeTasks() []imageTask {
 				run: script(`"$SELF" ` + imageProgram + ` commit "$STORE" "$(cat "$W/name")" c$N gzip`)},
 			{name: "ctr", about: "ctr snapshot diff: the layer alone, gzip", kind: kindPeer, needs: []string{"CONTAINERD", "CTR"},
 				ready: []string{daemonStart, ctrImport, `parent=$("$CTR" -a "$W/ctd/s" snapshot ls | awk '$3 == "Committed" { parents[$2] = 1; keys[$1] = 1 } END { for (k in keys) if (!(k in parents)) print k }')
-mkdir "$W/at"; at=$W/at; "$CTR" -a "$W/ctd/s" snapshot prepare --mounts "$W/at" changed "$parent" >"$W/mount"; bash "$W/mount"; ` + change + `; umount "$W/at"`},
+mkdir "$W/at"; at=$W/at; "$CTR" -a "$W/ctd/s" snapshot prepare --target "$W/at" changed "$parent" >"$W/mount"; bash "$W/mount"; ` + change + `; umount "$W/at"`},
 				run: script(`"$CTR" -a "$W/ctd/s" snapshot diff --keep=false changed >"$S/layer"`)},
 			{name: "caisson, not compressed", about: "the same with CompressNone", kind: kindMore, ready: []string{`at=$(` + self + `changed "$STORE" s$N); ` + change + `; echo s$N >"$W/name"`},
 				run: script(`"$SELF" ` + imageProgram + ` commit "$STORE" "$(cat "$W/name")" c$N plain`)},
@@ -117,7 +117,7 @@ mkdir "$W/at"; at=$W/at; "$CTR" -a "$W/ctd/s" snapshot prepare --mounts "$W/at" 
 				run:   words(buildahKept + "commit -q changed localhost/c$N")},
 		}},
 		{name: "diff", about: "the whole tree is looked through for 2,000 new files of 32 MB in all", ways: []imageWay{
-			{name: "caisson", about: "DiffLayer and Store.Write, gzip", kind: kindOwn, ready: []string{self + `unpack "$STORE"; ` + self + `extract "$STORE" "$W/tree"; at=$W/tree; ` + change}, run: words(self + "diff $STORE $W/tree d$N")},
+			{name: "caisson", about: "DiffLayer and Store.Write, gzip", kind: kindOwn, ready: []string{`mkdir "$W/tree"; ` + self + `unpack "$STORE"; ` + self + `extract "$STORE" "$W/tree"; at=$W/tree; ` + change}, run: words(self + "diff $STORE $W/tree d$N")},
 			{name: "umoci", about: "umoci repack, gzip", kind: kindPeer, needs: []string{"UMOCI"},
 				ready: []string{`cp -r "$L" "$W/layout"; "$UMOCI" unpack --image "$W/layout:bench" "$W/bundle"; at=$W/bundle/rootfs; ` + change}, run: words("$UMOCI repack --image $W/layout:d$N $W/bundle")},
 		}},
