@@ -99,7 +99,7 @@ func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) 
 	if stall == 0 {
 		stall = stallTimeout
 	}
-	base := stallTransport{base: plain, header: 2 * stall, body: stall}
+	base := listTransport{stallTransport{base: plain, header: 2 * stall, body: stall}}
 	s := &session{attempts: o.attempts(), close: done}
 	credential, err := o.credential()
 	if err != nil {
@@ -118,7 +118,7 @@ func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) 
 			done()
 			return nil, because(ErrReference, "mirror %q is no host", clip(host))
 		}
-		r := &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: ref.Repository}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest}
+		r := &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: ref.Repository}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest, ReferrerListMaxPages: maxPages}
 		r.ManifestMediaTypes = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerIndex}
 		if !o.PlainHTTP && isLoopback(host) {
 			r.PlainHTTP = speaksPlain(ctx, base, host)
