@@ -9,7 +9,7 @@ import (
 )
 
 // maxPages bounds the answers that a list of referrers may come in.
-const maxPages = 256
+const maxPages = 128
 
 // listsKey marks the context of requests whose answers are lists of descriptors.
 type listsKey struct{}
