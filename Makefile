@@ -10,6 +10,7 @@ SOAK        ?= 20000
 SOAKTIME    ?= 1h
 KILLS       ?= 500
 POWERCUTS   ?= 100
+BIGBLOB     ?= 6000000000
 STATICCHECK := v0.8.2
 GOVULNCHECK := v1.6.0
 APIDIFF     := v0.0.0-20261014143641-f0251eb4aa3e
@@ -23,7 +24,7 @@ endif
 EXAMPLES := $(if $(wildcard examples/go.mod),./examples/...)
 
 .PHONY: help setup test test-root test-user test-bare test-self test-race test-old test-examples test-browser test-engines test-vm test-vm-small test-debian test-arm64 test-amd64 kernels conformance \
-	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bench clean
+	fmt licences api reproducible cover vet cross lint vuln generate fuzz soak kills powercuts bigblob bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -140,6 +141,9 @@ kills: setup ## host programs killed at every system call, and KILLS (500) times
 
 powercuts: setup ## a virtual machine with a store on ext4 loses its power POWERCUTS (100) times
 	CAISSON_TEST_POWERCUTS=$(POWERCUTS) go test -run 'PowerCuts' -timeout 120m -v ./image
+
+bigblob: ## a layer of BIGBLOB (6000000000) bytes is pulled, unpacked and pushed; $$TMPDIR has to have room for it twice
+	CAISSON_TEST_BIGBLOB=$(BIGBLOB) go test -run 'BigBlob' -timeout 60m -v ./image
 
 bench: ## side by side with the C floors and with other engines, where they are installed (see bench/doc.go)
 	@$(MAKE) -C bench

@@ -16,7 +16,8 @@
 //	go run ./bench life        how long it takes to freeze, thaw and kill a container, beside crun and runc
 //	go run ./bench stats       processor time of reading the figures of 1,000 groups, beside containerd/cgroups
 //	go run ./bench net         attaching to a bridge, throughput and requests, beside CNI's plugins (iperf3, wrk, containernetworking-plugins)
-//	go run ./bench image       images unpacked, beside umoci, skopeo, podman, containerd and tar; a start from an image
+//	go run ./bench image       images unpacked, pulled, pushed, saved, loaded, committed; snapshots, rebuilds and starts of them: beside umoci,
+//	                           skopeo, podman, buildah, containerd, curl and tar
 //	go run ./bench hostwork    time and allocations of the host's part alone, with a CPU profile
 //
 // It needs root and a C compiler (make -C bench tools builds the floors). The floors are functions of one long-lived

@@ -27,8 +27,8 @@ var (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == unpackCommand {
-		if err := unpackOnly(os.Args[2]); err != nil {
+	if len(os.Args) > 2 && os.Args[1] == imageProgram {
+		if err := imageDo(os.Args[2:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

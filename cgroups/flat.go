@@ -45,7 +45,10 @@ func pickValue(text []byte, key string) (v Value[uint64]) {
 		from = i + len(key)
 		if (i == 0 || text[i-1] == '\n') && from < len(text) && text[from] == ' ' {
 			line, _, _ := bytes.Cut(text[from+1:], newline)
-			return single(line)
+			if n, ok := parseUint(line); ok {
+				v = ValueOf(n)
+			}
+			return v
 		}
 	}
 }

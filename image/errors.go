@@ -81,7 +81,7 @@ func (e *Error) Error() string {
 	if e.Entry != "" {
 		b.WriteString(": entry " + strconv.Quote(clip(e.Entry)))
 	}
-	b.WriteString(": " + printableLines(e.Err.Error()))
+	b.WriteString(": " + shownError(e.Err))
 	if e.Remedy != "" {
 		b.WriteString("; " + e.Remedy)
 	}
@@ -119,12 +119,11 @@ func because(sentinel error, format string, args ...any) error {
 
 // fail makes an Error, or leaves err as it is where it is one already.
 func fail(op, object string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var e *Error
-	if errors.As(err, &e) {
+	if _, is := err.(*Error); is || err == nil {
 		return err
+	}
+	if parts := joined(err); parts != nil {
+		return joinedBy(parts, func(e error) error { return fail(op, object, e) })
 	}
 	return &Error{Op: op, Object: object, Err: underlying(err)}
 }

@@ -240,8 +240,10 @@ func toInside(maps []IDMap, id uint32) (uint32, bool) {
 
 // packError names the entry.
 func packError(path string, err error) error {
-	var e *Error
-	if err == nil || errors.As(err, &e) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if parts := joined(err); parts != nil {
+		return joinedBy(parts, func(e error) error { return packError(path, e) })
+	}
+	if _, is := err.(*Error); is || err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return &Error{Op: "write layer", Entry: path, Err: err}

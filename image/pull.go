@@ -49,6 +49,9 @@ func (s *Store) Pull(ctx context.Context, name string, o PullOptions) (Image, er
 
 // pullError names the image, also where an inner error names less.
 func pullError(op string, ref Reference, err error) error {
+	if parts := joined(err); parts != nil {
+		return joinedBy(parts, func(e error) error { return pullError(op, ref, e) })
+	}
 	var e *Error
 	if errors.As(err, &e) && e.Op != "ask registry" {
 		named := *e

@@ -99,7 +99,8 @@ func (p *pusher) tree(ctx context.Context, d ocispec.Descriptor, tag string, dep
 	if err != nil {
 		return err
 	}
-	return p.repo.Manifests().PushReference(ctx, d, bytes.NewReader(data), tag)
+	// Where the registry lists no referrers, the list that a tag stands for is read.
+	return p.repo.Manifests().PushReference(withLists(ctx), d, bytes.NewReader(data), tag)
 }
 
 func (p *pusher) tell(d ocispec.Descriptor, done int64, cached bool) {

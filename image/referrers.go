@@ -150,7 +150,7 @@ func (s *Store) pullReferrers(ctx context.Context, c *copier, from *session, d o
 func (s *session) referrers(ctx context.Context, d ocispec.Descriptor) (out []ocispec.Descriptor, err error) {
 	err = s.try(ctx, func(r *remote.Repository) error {
 		out = nil
-		err := r.Referrers(ctx, d, "", func(list []ocispec.Descriptor) error {
+		err := r.Referrers(withLists(ctx), d, "", func(list []ocispec.Descriptor) error {
 			if out = append(out, list...); len(out) > maxReferrers {
 				return because(ErrDocument, "more than %d manifests refer to %s", maxReferrers, d.Digest)
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -48,8 +49,12 @@ type RegistryOptions struct {
 	Mirrors map[string][]string
 	// Attempts is how often a request or a download is tried before it fails. Default 5.
 	Attempts int
-	// Transport performs requests instead of one that honours $HTTPS_PROXY and its kin. With it, TLS is not used.
+	// Transport performs requests instead of one that goes by TLS and Proxy; with it, those are not used.
 	Transport http.RoundTripper
+	// Proxy chooses the proxy for a request; a nil URL means none. [http.ProxyURL] makes one that chooses always the same: with the scheme http,
+	// https, socks5 or socks5h, and user and password where it wants those. Default: what $HTTPS_PROXY, $HTTP_PROXY and $NO_PROXY say, as
+	// [http.ProxyFromEnvironment] reads them once: never one for loopback addresses.
+	Proxy func(*http.Request) (*url.URL, error)
 
 	stall time.Duration // instead of stallTimeout
 }
@@ -83,6 +88,9 @@ func (o RegistryOptions) transport() (http.RoundTripper, func()) {
 	if o.TLS != nil {
 		t.TLSClientConfig = o.TLS.Clone()
 	}
+	if o.Proxy != nil {
+		t.Proxy = o.Proxy
+	}
 	return t, t.CloseIdleConnections
 }
 
@@ -99,7 +107,7 @@ func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) 
 	if stall == 0 {
 		stall = stallTimeout
 	}
-	base := stallTransport{base: plain, header: 2 * stall, body: stall}
+	base := listTransport{stallTransport{base: plain, header: 2 * stall, body: stall}}
 	s := &session{attempts: o.attempts(), close: done}
 	credential, err := o.credential()
 	if err != nil {
@@ -118,7 +126,7 @@ func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) 
 			done()
 			return nil, because(ErrReference, "mirror %q is no host", clip(host))
 		}
-		r := &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: ref.Repository}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest}
+		r := &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: ref.Repository}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest, ReferrerListMaxPages: maxPages}
 		r.ManifestMediaTypes = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerIndex}
 		if !o.PlainHTTP && isLoopback(host) {
 			r.PlainHTTP = speaksPlain(ctx, base, host)

@@ -34,13 +34,44 @@ func printable(s string) string {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
-// printableLines is printable for the text of an error, which may be several, one a line.
-func printableLines(s string) string {
-	lines := strings.Split(s, "\n")
-	for i, l := range lines {
-		lines[i] = printable(l)
+// shownError is the text of an error as it can be shown. Only the ends of lines between errors that were joined are of this program; any other
+// may be of a name in an image, and could pass for a line of somebody else's.
+func shownError(err error) string {
+	parts := joined(err)
+	if parts == nil {
+		return printable(err.Error())
+	}
+	lines := make([]string, len(parts))
+	for i, e := range parts {
+		lines[i] = shownError(e)
 	}
 	return strings.Join(lines, "\n")
+}
+
+// joined are the errors that errors.Join made one of; nil where it did not.
+func joined(err error) []error {
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	parts := many.Unwrap()
+	lines := make([]string, len(parts))
+	for i, e := range parts {
+		lines[i] = e.Error()
+	}
+	if len(parts) == 0 || err.Error() != strings.Join(lines, "\n") {
+		return nil
+	}
+	return parts
+}
+
+// joinedBy makes of each error that was joined what f makes of it.
+func joinedBy(parts []error, f func(error) error) error {
+	out := make([]error, len(parts))
+	for i, e := range parts {
+		out[i] = f(e)
+	}
+	return errors.Join(out...)
 }
 
 // foreignError is an error with words of a registry in it.
@@ -61,8 +92,7 @@ func (e foreignError) Unwrap() error { return e.err }
 
 // foreign makes the text of an error fit to be shown. Errors of this package are.
 func foreign(err error) error {
-	var own *Error
-	if err == nil || errors.As(err, &own) {
+	if _, own := err.(*Error); own || err == nil {
 		return err
 	}
 	return foreignError{err}

@@ -120,7 +120,7 @@ func TestRegistryTextsShown(t *testing.T) {
 			t.Errorf("%q: %s", in, got)
 		}
 	}
-	if got := (&Error{Op: "x", Object: "a\x1b", Err: errors.New("one\x1b\ntwo\r")}).Error(); got != "image: x a\\x1b: one\\x1b\ntwo\\r" {
+	if got := (&Error{Op: "x", Object: "a\x1b", Err: errors.New("one\x1b\ntwo\r")}).Error(); got != "image: x a\\x1b: one\\x1b\\ntwo\\r" {
 		t.Errorf("%q", got)
 	}
 }

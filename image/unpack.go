@@ -185,6 +185,9 @@ func layerError(d digest.Digest, err error) error {
 	if err == nil {
 		return nil
 	}
+	if parts := joined(err); parts != nil {
+		return joinedBy(parts, func(e error) error { return layerError(d, e) })
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		named := *e
@@ -367,7 +370,11 @@ func (j *layerJob) unpack(ctx context.Context, alone bool) (work string, m *mark
 		return "", nil, err
 	}
 	if m, err = j.attempt(ctx, work, alone); err != nil {
-		return "", nil, errors.Join(err, removeTree(work))
+		rerr := removeTree(work)
+		if rerr != nil && errors.Is(err, errMemoryBusy) {
+			err = nil // a second attempt would hide that something is left
+		}
+		return "", nil, errors.Join(err, rerr)
 	}
 	return work, m, nil
 }
