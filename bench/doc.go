@@ -15,7 +15,9 @@
 //	go run ./bench exec        a further process in a running container, beside crun exec and runc exec
 //	go run ./bench life        how long it takes to freeze, thaw and kill a container, beside crun and runc
 //	go run ./bench stats       processor time of reading the figures of 1,000 groups, beside containerd/cgroups
-//	go run ./bench net         attaching to a bridge, throughput and requests, beside CNI's plugins (iperf3, wrk, containernetworking-plugins)
+//	go run ./bench net         attaching to a bridge and publishing ports as the first, the second and the 1,000th, throughput and requests, names,
+//	                           memory, an ordinary user's container by pasta; beside CNI's plugins, netavark and aardvark-dns (of PATH, or what
+//	                           $NETAVARK and $AARDVARK_DNS name), a script's ip and nft, and a plain pair of devices; -parts picks some (iperf3, wrk)
 //	go run ./bench image       images unpacked, pulled, pushed, saved, loaded, committed; snapshots, rebuilds and starts of them: beside umoci,
 //	                           skopeo, podman, buildah, containerd, curl and tar
 //	go run ./bench hostwork    time and allocations of the host's part alone, with a CPU profile

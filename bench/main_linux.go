@@ -51,6 +51,9 @@ func run(name string) error {
 	if command == nil {
 		return fmt.Errorf("no command %q; see go doc ./bench", name)
 	}
+	if os.Getenv(pastaEnv) != "" { // started by itself
+		return pastaRole()
+	}
 	if os.Getuid() != 0 {
 		return errors.New("needs root")
 	}

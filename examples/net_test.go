@@ -4,11 +4,15 @@ package examples_test
 
 import (
 	"context"
+	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/caisson-go/caisson/netns"
 )
@@ -64,6 +68,24 @@ func TestRunNetwork(t *testing.T) {
 		}
 		if l, _ := filepath.Glob(stateOf(state) + "/networks/examples/ep/*"); len(l) != 1 {
 			t.Errorf("endpoints of a detached container: %q", l)
+		}
+		run("-rm", id).want(t, 0)
+		// With -restart the network is that of the process that stays, which carries what comes to a loopback address.
+		run("-q", "-detach", "-id", id, "-restart", "always", "-net", "bridge:examples", "-p", "127.0.0.1:8090:80", "-add-host", "printer:192.0.2.9", "--", "busybox", "httpd", "-f", "-p", "80", "-h", "/etc").want(t, 0, id)
+		web := http.Client{Transport: &http.Transport{DialContext: host.Dial, DisableKeepAlives: true}, Timeout: time.Minute}
+		var text []byte
+		for end := time.Now().Add(time.Minute); len(text) == 0; time.Sleep(20 * time.Millisecond) {
+			resp, err := web.Get("http://127.0.0.1:8090/hosts")
+			if err == nil {
+				text, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			if time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+		if !strings.Contains(string(text), "192.0.2.9\tprinter") {
+			t.Errorf("from a container that is started again: %q", text)
 		}
 		run("-rm", id).want(t, 0)
 		if _, err := os.Stat(stateOf(state)); !os.IsNotExist(err) {

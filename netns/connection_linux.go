@@ -334,8 +334,34 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	return nil
 }
 
+// publish publishes the ports of what ends with this program. Others are noted, and published by the table of all.
+func (c *Connection) publish(s *store) error {
+	var l []*epState
+	for _, e := range c.eps {
+		if len(e.Ports) > 0 {
+			l = append(l, e)
+		}
+	}
+	if len(l) == 0 {
+		return nil
+	}
+	if !c.durable {
+		return publishOwned(ownedKey{c.rec.Host, c.tableName()}, l)
+	}
+	for _, e := range l {
+		e.Shared = true
+		if err := s.saveEndpoint(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // addRules adds the elements of the connection, or makes the table if it is not there, or was emptied by others.
 func (c *Connection) addRules(s *store) error {
+	if err := c.publish(s); err != nil {
+		return err
+	}
 	r, err := openRules(c.tableName())
 	if err != nil {
 		return err
@@ -351,7 +377,7 @@ func (c *Connection) addRules(s *store) error {
 			if !n.Kind.ruled() {
 				continue
 			}
-			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.endpoint(c.eps[i], r.conn.SetAddElements))
+			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.shared(c.eps[i], r.conn.SetAddElements))
 		}
 		err := errors.Join(append(faults, r.conn.Flush())...)
 		if err == nil {
@@ -600,7 +626,8 @@ func undo(ctx context.Context, rec *record) error {
 	if std, err := stateDir(""); err == nil {
 		standard = std == rec.StateDir
 	}
-	u := undoing{store: s, table: tableName(rec.StateDir, standard)}
+	table := tableName(rec.StateDir, standard)
+	u := undoing{store: s, table: table, owned: ownedKey{rec.Host, table}}
 	for _, ref := range rec.Endpoints {
 		if err := u.endpoint(ref); err != nil {
 			return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
@@ -613,6 +640,7 @@ func undo(ctx context.Context, rec *record) error {
 type undoing struct {
 	store *store
 	table string
+	owned ownedKey
 	ruled bool // rules may have been made
 	dirty bool // elements were missing: the table has to be made afresh
 }
@@ -671,11 +699,14 @@ func (u *undoing) endpoint(ref endpointRef) error {
 
 // rules deletes the elements of an endpoint. If any of them is missing all are made afresh, without it, after it is released.
 func (u *undoing) rules(n *netState, e *epState) error {
-	if len(e.Ports) == 0 && (n == nil || n.Kind != kindRouted) {
+	if err := withdrawOwned(u.owned, e); err != nil {
+		return err
+	}
+	if (len(e.Ports) == 0 || !e.Shared) && (n == nil || n.Kind != kindRouted) {
 		return nil
 	}
 	return u.delete(func(r *rules) error {
-		return errors.Join(r.pair(n, e, r.conn.SetDeleteElements), r.endpoint(e, r.conn.SetDeleteElements))
+		return errors.Join(r.pair(n, e, r.conn.SetDeleteElements), r.shared(e, r.conn.SetDeleteElements))
 	})
 }
 
@@ -768,6 +799,7 @@ func (u *undoing) finish() error {
 		}
 		return nil
 	}
+	closeOwned(u.owned)
 	if err := r.remove(); err != nil {
 		return &Error{Op: "remove rules", Object: "table inet " + u.table, Err: privileged(err)}
 	}

@@ -128,6 +128,11 @@ func sendBatch(requests ...*nl.NetlinkRequest) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(s)
+	return sendBatchBy(s, requests...)
+}
+
+// sendBatchBy does so by a socket that is there already.
+func sendBatchBy(s int, requests ...*nl.NetlinkRequest) error {
 	out := raw(nfnlRequest(unix.NFNL_MSG_BATCH_BEGIN, unix.AF_UNSPEC, 0))
 	for _, r := range requests {
 		out = append(out, raw(r)...)

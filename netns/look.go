@@ -13,10 +13,17 @@ type Obstacle struct {
 	Family, Table, Chain string // "ip", "filter", "FORWARD"
 	// Remedy says what lets packets of the network pass, in the place that the chain's program has for it.
 	Remedy string
+	// Legacy says that iptables-legacy made it, or ip6tables-legacy: nft does not show it.
+	Legacy bool
 }
 
 // String names the chain as nft does.
-func (o Obstacle) String() string { return o.Family + " " + o.Table + " " + o.Chain }
+func (o Obstacle) String() string {
+	if o.Legacy {
+		return o.Family + " " + o.Table + " " + o.Chain + " (iptables-legacy)"
+	}
+	return o.Family + " " + o.Table + " " + o.Chain
+}
 
 // Warning is what stands against a connection that was made all the same; it is caisson.NetworkWarning.
 type Warning = struct{ Name, Reason, Remedy string }

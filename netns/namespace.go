@@ -28,7 +28,8 @@ func (n *Namespace) Close() error {
 }
 
 // Dial connects as [net.Dialer.DialContext] does, from inside the namespace; the connection belongs to it for good. It can be
-// the DialContext of an http.Transport. The host of the address is an IP address, or a name of /etc/hosts of the host.
+// the DialContext of an http.Transport. The host of the address is an IP address, or a name of /etc/hosts of the host. Its zone
+// (fe80::1%eth0) is the name or number of a device inside; the error matches syscall.ENODEV if there is none.
 //
 // Who may not enter the namespace by [Namespace.Do], but made the user namespace that owns it, gets a socket from a short-lived
 // process that enters both: so Dial, Listen, ListenPacket and [Namespace.ListenFrames] work for ordinary users, for what [New] made and for the
@@ -38,8 +39,11 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (c net.Co
 	if err != nil {
 		return nil, err
 	}
-	err = n.orBySocket(func() (err error) {
-		c, err = dial(ctx, network, resolved)
+	err = n.orBySocket(func() error {
+		at, err := numberZone("dial", network, resolved)
+		if err == nil {
+			c, err = dial(ctx, network, at)
+		}
 		return err
 	}, func() (err error) {
 		c, err = n.dialSocket(ctx, network, resolved)
@@ -50,8 +54,11 @@ func (n *Namespace) Dial(ctx context.Context, network, address string) (c net.Co
 
 // Listen listens as [net.Listen] does, inside the namespace. See [Namespace.Dial].
 func (n *Namespace) Listen(ctx context.Context, network, address string) (l net.Listener, err error) {
-	err = n.orBySocket(func() (err error) {
-		l, err = new(net.ListenConfig).Listen(ctx, network, address)
+	err = n.orBySocket(func() error {
+		at, err := numberZone("listen", network, address)
+		if err == nil {
+			l, err = new(net.ListenConfig).Listen(ctx, network, at)
+		}
 		return err
 	}, func() (err error) {
 		l, err = n.listenSocket(ctx, network, address)
@@ -62,8 +69,11 @@ func (n *Namespace) Listen(ctx context.Context, network, address string) (l net.
 
 // ListenPacket listens as [net.ListenPacket] does, inside the namespace. See [Namespace.Dial].
 func (n *Namespace) ListenPacket(ctx context.Context, network, address string) (c net.PacketConn, err error) {
-	err = n.orBySocket(func() (err error) {
-		c, err = new(net.ListenConfig).ListenPacket(ctx, network, address)
+	err = n.orBySocket(func() error {
+		at, err := numberZone("listen", network, address)
+		if err == nil {
+			c, err = new(net.ListenConfig).ListenPacket(ctx, network, at)
+		}
 		return err
 	}, func() (err error) {
 		c, err = n.listenPacketSocket(ctx, network, address)

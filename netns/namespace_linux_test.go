@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -182,5 +183,35 @@ func TestNamed(t *testing.T) {
 	}
 	if _, err := Named("cs-test"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// The zone of an address is a device inside, whatever number others have it under.
+func TestZones(t *testing.T) {
+	web := newBridge(t, BridgeConfig{Name: "zones"})
+	server, c := connect(t, "server", Endpoint{Network: web, Interface: "cszone"})
+	client, _ := connect(t, "client", Endpoint{Network: web, Interface: "csother"})
+	mac := c.Status()[0].MAC
+	own := netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}) // RFC 4291, appendix A
+	var l net.Listener
+	var err error
+	if !testutil.Eventually(testTime/2, func() bool { // the kernel makes it on its own time
+		l, err = server.Listen(testContext(t), "tcp", netip.AddrPortFrom(own.WithZone("cszone"), 80).String())
+		return err == nil
+	}) {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			_, _ = io.WriteString(c, "here")
+			c.Close()
+		}
+	}()
+	if got, err := ask(t, client.Dial, "tcp", own.WithZone("csother"), 80); got != "here" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := client.Dial(testContext(t), "tcp", netip.AddrPortFrom(own.WithZone("cszone"), 80).String()); !errors.Is(err, unix.ENODEV) {
+		t.Errorf("a device of another namespace: %v", err)
 	}
 }

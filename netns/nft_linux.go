@@ -45,7 +45,7 @@ import (
 //
 //	ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @port4
 //
-// An accept ends this table only: whatever other tables drop is dropped.
+// An accept ends this table only: whatever other tables drop is dropped. Ports that end with a program are not here, see [ownedTable].
 type rules struct {
 	conn  *nftables.Conn
 	table *nftables.Table
@@ -62,8 +62,8 @@ func tableName(stateDir string, standard bool) string {
 	return fmt.Sprintf("caisson-%08x", uint32(h.Sum64()))
 }
 
-func openRules(name string) (*rules, error) {
-	c, err := nftables.New(nftables.AsLasting())
+func openRules(name string, opts ...nftables.ConnOption) (*rules, error) {
+	c, err := nftables.New(append(opts, nftables.AsLasting())...)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 		byName[n.Name] = n
 	}
 	for _, e := range eps {
-		if err := errors.Join(r.pair(byName[e.Network], e, r.conn.SetAddElements), r.endpoint(e, r.conn.SetAddElements)); err != nil {
+		if err := errors.Join(r.pair(byName[e.Network], e, r.conn.SetAddElements), r.shared(e, r.conn.SetAddElements)); err != nil {
 			return err
 		}
 	}
@@ -186,6 +186,14 @@ func interval(s netip.Prefix) []nftables.SetElement {
 	return []nftables.SetElement{{Key: s.Addr().AsSlice()}, {Key: lastOf(s).Next().AsSlice(), IntervalEnd: true}}
 }
 
+// shared adds or deletes the elements of an endpoint that outlives the program which attached it.
+func (r *rules) shared(e *epState, do change) error {
+	if !e.Shared {
+		return nil
+	}
+	return r.endpoint(e, do)
+}
+
 // perMessage is how many elements go into one message, which has a limit of 64 KiB.
 const perMessage = 256
 
@@ -223,17 +231,31 @@ var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP
 // pad makes a port as it stands in a concatenation: each part fills registers of four bytes.
 func pad(port uint16) []byte { return []byte{byte(port >> 8), byte(port), 0, 0} }
 
+// chain adds one.
+func (r *rules) chain(name string, t nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority, rules ...[]expr.Any) {
+	c := r.conn.AddChain(&nftables.Chain{Name: name, Table: r.table, Type: t, Hooknum: hook, Priority: prio})
+	for _, e := range rules {
+		r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: e})
+	}
+}
+
+// portMaps are the maps of published ports, in the order in which they are looked at.
+var portMaps = []string{"addr4", "port4", "addr6", "port6"}
+
+// publishing adds the chains that translate by them.
+func (r *rules) publishing() {
+	var dnat [][]expr.Any
+	for _, m := range portMaps {
+		dnat = append(dnat, r.dnat(m))
+	}
+	r.chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dnat...)
+	r.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dnat...)
+}
+
 // chains adds the chains and rules.
 func (r *rules) chains() {
-	chain := func(name string, t nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority, rules ...[]expr.Any) {
-		c := r.conn.AddChain(&nftables.Chain{Name: name, Table: r.table, Type: t, Hooknum: hook, Priority: prio})
-		for _, e := range rules {
-			r.conn.AddRule(&nftables.Rule{Table: r.table, Chain: c, Exprs: e})
-		}
-	}
-	dnat := [][]expr.Any{r.dnat("addr4"), r.dnat("port4"), r.dnat("addr6"), r.dnat("port6")}
-	chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dnat...)
-	chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dnat...)
+	chain := r.chain
+	r.publishing()
 	masq := &expr.Masq{}
 	chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
 		join(r.from("nat4"), r.oif("bridges", true), masq),

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Obstacles finds chains of other programs, seen by nftables, that drop what is forwarded unless a rule lets it through: by their policy, as Docker's
+// Obstacles finds chains of other programs that drop what is forwarded unless a rule lets it through: by their policy, as Docker's
 // FORWARD does, or by a rule at their end, as firewalld's do. A chain in whose table a rule names the bridge is not among them: whether
-// rules let packets pass cannot be told in general, and whoever wrote that one has decided. Rules made by iptables-legacy are not
-// seen. Attaching a container looks by itself, see [Connection.Obstacles]. It needs CAP_NET_ADMIN.
+// rules let packets pass cannot be told in general, and whoever wrote that one has decided. The chain FORWARD of iptables-legacy, which
+// nftables does not show, is judged alike. Attaching a container looks by itself, see [Connection.Obstacles]. It needs CAP_NET_ADMIN.
 func (b *Bridge) Obstacles(context.Context) (out []Obstacle, err error) {
 	err = b.cfg.inHost(func() error {
 		out, err = findObstacles(b.cfg.Bridge, true, true)
@@ -76,7 +76,8 @@ func findObstacles(device string, four, six bool) (out []Obstacle, err error) {
 			out = append(out, o)
 		}
 	}
-	return out, nil
+	more, err := findLegacy(device, four, six)
+	return append(out, more...), err
 }
 
 func forwards(c *nftables.Chain) bool {
@@ -165,15 +166,20 @@ func namesDevice(data []byte, device string) bool {
 
 // remedy knows the places that programs have for rules of others.
 func (o Obstacle) remedy(chains []*nftables.Chain, device string) string {
-	if device == "cs0" {
-		device = "cs+"
-	}
 	has := func(name string) bool {
 		return slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name == o.Table && c.Name == name })
 	}
 	tool := map[string]string{"ip6": "ip6tables"}[o.Family]
 	if tool == "" {
 		tool = "iptables"
+	}
+	return o.remedyIn(tool, has, device)
+}
+
+// remedyIn is the same for a table of which it can be asked what chains it has, and the tool that made it.
+func (o Obstacle) remedyIn(tool string, has func(chain string) bool, device string) string {
+	if device == "cs0" {
+		device = "cs+"
 	}
 	switch {
 	case has("DOCKER-USER"):
@@ -182,6 +188,9 @@ func (o Obstacle) remedy(chains []*nftables.Chain, device string) string {
 		return "ufw route allow in on " + device + ", and ufw route allow out on " + device
 	case o.Table == "firewalld":
 		return "firewall-cmd --zone=trusted --add-interface=" + device
+	}
+	if o.Legacy {
+		return tool + " -I FORWARD -i " + device + " -j ACCEPT, and the same with -o"
 	}
 	return "a rule in that table that accepts what comes in by " + device + ", and one for what goes out by it"
 }

@@ -20,7 +20,8 @@ type wanted struct {
 	domain, kind, protocol int
 	at                     unix.Sockaddr
 	addr                   net.Addr
-	both                   bool // IPv4 as well as IPv6
+	both                   bool   // IPv4 as well as IPv6
+	zone                   string // name or number of a device inside
 }
 
 // wish says what socket an address of package net means. Names are resolved already. listening makes no host all addresses.
@@ -88,8 +89,7 @@ func (w *wanted) inet(ap netip.AddrPort, family byte, listening bool) {
 		w.domain, w.at = unix.AF_INET, &unix.SockaddrInet4{Port: int(ap.Port()), Addr: ip.As4()}
 		return
 	}
-	zone, _ := strconv.ParseUint(ip.Zone(), 10, 32)
-	w.domain, w.at = unix.AF_INET6, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ip.As16(), ZoneId: uint32(zone)}
+	w.domain, w.at, w.zone = unix.AF_INET6, &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ip.As16()}, ip.Zone()
 }
 
 func ipProtocol(s string) (int, error) {
@@ -114,6 +114,12 @@ func (w *wanted) open(ctx context.Context, n *Namespace) (*os.File, error) {
 	}
 	if w.kind == unix.SOCK_DGRAM && w.domain != unix.AF_UNIX {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1) // as package net
+	}
+	if at, ok := w.at.(*unix.SockaddrInet6); ok && w.zone != "" {
+		if at.ZoneId, err = deviceNumber(fd, w.zone); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
 	}
 	return os.NewFile(uintptr(fd), w.network+":"+w.address), nil
 }

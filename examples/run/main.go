@@ -34,8 +34,8 @@ echo "I am $(id -un) on $(hostname), and process $$."
 echo "/home holds $(ls -A /home | wc -l) files, and the network has:" $(ls /sys/class/net)`
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == monitorWord {
-		caisson.MonitorMain() // does not return
+	if len(os.Args) > 1 && os.Args[1] == monitorWord {
+		supervise(os.Args[2:]) // does not return
 	}
 	c, err := parse(os.Args[1:], os.Stdout, os.Stderr)
 	switch {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caisson-go/caisson"
 	"github.com/caisson-go/caisson/netns"
+	"github.com/caisson-go/caisson/netns/cni"
 )
 
 // stopGrace is how long a stopped container has to end by itself, as with docker stop.
@@ -39,7 +40,7 @@ func (c *config) manage(ctx context.Context, out io.Writer) (done bool, status i
 
 // with finds a container and does something with it.
 func with(ctx context.Context, id string, do func(*caisson.Container) error) error {
-	ctr, err := caisson.Load(ctx, id, netns.Owner())
+	ctr, err := caisson.Load(ctx, id, netns.Owner(), cni.Owner())
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type network struct {
 	endpoint netns.Endpoint
 	dns      netns.DNS
 	hosts    []netns.Host
+	handed   bool            // to the process that stays for the container
 	joined   *netns.Networks // once one of these is used
 	pasta    *netns.Pasta
 

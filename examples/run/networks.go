@@ -96,3 +96,43 @@ func (n *network) cni(ctx context.Context, name string) ([]caisson.Option, error
 	n.byPlugins = made
 	return []caisson.Option{caisson.WithNetwork(made)}, nil
 }
+
+// byOwner says that a network is something of this program's, which a monitor has to make itself.
+func (n *network) byOwner() bool {
+	kind, _, _ := strings.Cut(n.kind, ":")
+	return ofNetns(kind) || kind == "pasta" || kind == "cni"
+}
+
+// arguments are the flags that say the same.
+func (n *network) arguments() []string {
+	args := []string{"-net", n.kind}
+	add := func(flag string, value fmt.Stringer) { args = append(args, flag, value.String()) }
+	for _, p := range n.endpoint.Ports {
+		add("-p", p)
+	}
+	for _, a := range n.endpoint.Addresses {
+		add("-ip", a)
+	}
+	if len(n.endpoint.MAC) > 0 {
+		add("-mac", n.endpoint.MAC)
+	}
+	for _, a := range n.endpoint.Aliases {
+		args = append(args, "-alias", a)
+	}
+	for _, s := range n.dns.Servers {
+		add("-dns", s.Addr())
+	}
+	for _, h := range n.hosts {
+		args = append(args, "-add-host", h.Names[0]+":"+h.Addr.String())
+	}
+	for _, s := range n.subnets {
+		add("-subnet", s)
+	}
+	for _, g := range n.gateways {
+		add("-gateway", g)
+	}
+	if n.plugins != "" {
+		args = append(args, "-cni-path", n.plugins)
+	}
+	return args
+}

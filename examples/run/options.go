@@ -56,7 +56,9 @@ func (c *config) options(ctx context.Context) ([]caisson.Option, error) {
 	if more, err = c.network.options(ctx); err != nil {
 		return nil, err
 	}
-	opts = append(opts, more...)
+	if c.network.handed = c.detach && c.supervision.again() && c.network.byOwner(); !c.network.handed {
+		opts = append(opts, more...)
+	}
 	if more, err = c.devices.options(); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/caisson-go/caisson"
 )
 
-// monitorWord is the only argument of this program when it supervises a detached container.
+// monitorWord is the first argument of this program when it supervises a detached container. What follows are the flags of the container's network.
 const monitorWord = "-supervise"
 
 // supervision is what has a command looked after.
@@ -85,7 +85,25 @@ func (c *config) monitored() ([]caisson.Option, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []caisson.Option{caisson.WithMonitor(caisson.Monitor{Path: self, Args: []string{monitorWord}})}, nil
+	args := []string{monitorWord}
+	if c.network.handed {
+		args = append(args, c.network.arguments()...)
+	}
+	return []caisson.Option{caisson.WithMonitor(caisson.Monitor{Path: self, Args: args})}, nil
+}
+
+// supervise is the main function of the process that stays for a container.
+func supervise(args []string) {
+	var n network
+	f := flag.NewFlagSet("run "+monitorWord, flag.ExitOnError)
+	n.flags(f)
+	_ = f.Parse(args)
+	opts, err := n.options(context.Background())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitFailed)
+	}
+	caisson.MonitorMain(opts...)
 }
 
 // logged has the output of the command written to a file as well.

@@ -75,6 +75,7 @@ func roleRootless() {
 	for _, network := range []string{"udp", "udp4", "udp6", "unixgram"} {
 		check(network, rootlessPackets(ctx, n, network))
 	}
+	check("zone", rootlessZone(ctx, n))
 	check("ping", rootlessPing(ctx, n))
 	check("frames", rootlessFrames(ctx, n))
 	rootlessRefusals(ctx, n)
@@ -139,6 +140,21 @@ func rootlessPackets(ctx context.Context, n *netns.Namespace, network string) er
 	b := make([]byte, 10)
 	if k, _, err := p.ReadFrom(b); err != nil || string(b[:k]) != "inside" {
 		return fmt.Errorf("%q %w", b[:k], err)
+	}
+	return nil
+}
+
+// rootlessZone names a device inside, without which the kernel takes no address of a link.
+func rootlessZone(ctx context.Context, n *netns.Namespace) error {
+	for _, zone := range []string{"lo", "1"} {
+		p, err := n.ListenPacket(ctx, "udp6", "[ff02::1%"+zone+"]:5353")
+		if err != nil {
+			return err
+		}
+		p.Close()
+	}
+	if _, err := n.Dial(ctx, "tcp", "[fe80::1%none]:80"); !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("a device that is not there: %w", err)
 	}
 	return nil
 }
