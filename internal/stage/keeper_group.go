@@ -23,10 +23,10 @@ var errNoKeeper = errors.New("there is no keeper")
 // KeepGroup has the keeper remove a group's directories when the host has ended, in whatever way, if they are empty then. It replaces what
 // was given before. Without a keeper, which the first [Keep] starts, it fails.
 func KeepGroup(dirs []string) error {
-	msg := make([]byte, 16+keptDirs*keptDir)
 	if len(dirs) > keptDirs {
 		return fmt.Errorf("a group of %d directories is too large for the keeper", len(dirs))
 	}
+	msg := make([]byte, 16+len(dirs)*keptDir)
 	for i, dir := range dirs {
 		if len(dir) >= keptDir {
 			return &os.PathError{Op: "have the keeper note", Path: dir, Err: unix.ENAMETOOLONG}
