@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -638,10 +637,7 @@ func (r *running) limits(ctx context.Context) error {
 	cfg.Late = r.mayBeLate()
 	name := s.cgroup.Name
 	if name == "" {
-		name = "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
-		if s.id != "" {
-			name = "caisson-" + s.id + name[len("caisson"):]
-		}
+		name = groupName(s.id)
 	}
 	g, err := r.makeGroup(ctx, name, withoutSwap(res), cfg)
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && errors.Is(err, ErrUnsupported) {
@@ -670,8 +666,8 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.group = g
-	if frozen, err := g.Frozen(); err == nil && frozen {
-		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
+	if err := r.notFrozen(g); err != nil {
+		return fmt.Errorf("limits: %w", err)
 	}
 	if err := r.enter(ctx, g); err != nil {
 		return fmt.Errorf("limits: %w", err)

@@ -33,6 +33,9 @@ func (r *running) enter(ctx context.Context, g *cgroups.Group) error {
 	r.cgroup = join.CloneInto
 	late := g.Missing()
 	r.m.joins, r.m.late, r.m.attach = len(join.Tasks)+len(late), len(late) > 0, join.Attach
+	if r.ahead != nil { // it is entered as one of which a part is made meanwhile
+		r.m.late, join.Tasks = len(join.Tasks) > 0, nil
+	}
 	for i, fd := range join.Tasks {
 		r.fds[cgroupName(i)] = fd
 	}
@@ -41,6 +44,18 @@ func (r *running) enter(ctx context.Context, g *cgroups.Group) error {
 		trees = append(trees, name)
 	}
 	r.narrowView(trees)
+	return nil
+}
+
+// notFrozen looks that processes can start in the group. One that was made ahead is in a group that this program is in or below, and would
+// be frozen with it.
+func (r *running) notFrozen(g *cgroups.Group) error {
+	if r.ahead != nil {
+		return nil
+	}
+	if frozen, err := g.Frozen(); err == nil && frozen {
+		return fmt.Errorf("cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
+	}
 	return nil
 }
 

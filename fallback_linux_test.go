@@ -23,6 +23,7 @@ import (
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
 	"github.com/caisson-go/caisson/internal/seccomp"
+	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -376,6 +377,7 @@ func refusedRole() {
 
 // leftovers counts descriptors, child processes and cgroups of this process.
 func leftovers() [3]int {
+	stage.NoSpares()
 	fds, _ := os.ReadDir("/proc/self/fd")
 	children, _ := filepath.Glob("/proc/self/task/*/children")
 	n := 0

@@ -115,6 +115,15 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
+	var wish *groupWish
+	if r.mayTakeGroup() {
+		wish = &groupWish{r.spec.id, res, cfg}
+		if m := takeGroup(wish); m != nil {
+			r.ahead = m.dirs
+			r.hasGroup(m.wish, m.strike)
+			return m.group, nil
+		}
+	}
 	strike, err := r.noteGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
@@ -127,9 +136,17 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	if strike, err = r.noteMadeGroup(g, strike); err != nil {
 		return nil, errors.Join(err, g.Delete(ctx))
 	}
+	r.hasGroup(wish, strike)
+	return g, nil
+}
+
+// hasGroup notes that a group has been made, or taken.
+func (r *running) hasGroup(wish *groupWish, strike func()) {
+	if r.wish = wish; wish != nil {
+		wantGroup(wish)
+	}
 	r.unrecord = strike
 	r.undo.add(r.removeGroup) // once more, where supervise could not
-	return g, nil
 }
 
 func (r *running) describeLimits(res cgroups.Resources) { r.iso = append(r.iso, limitMeasures(res)...) }

@@ -154,6 +154,9 @@ func (r *running) supervise(p *Process) {
 	if r.m.ownNet {
 		stage.SpareNetwork()
 	}
+	if r.wish != nil {
+		spareNextGroup(r.wish)
+	}
 	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()
 	}

@@ -1,0 +1,228 @@
+package caisson
+
+import (
+	"context"
+	"os"
+	"reflect"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/stage"
+)
+
+// On v1 a group is a directory in each of several hierarchies, which take a tenth of a whole start. Who starts one container after another
+// has those of the next one made while a command runs, on another processor. A group is used once, so that its figures begin at zero.
+
+// spareGroupTime is how long a group waits for the next start. Tests change it.
+var spareGroupTime = 5 * time.Second
+
+// groupWish is what a group is made from. One that waits is for a start that wishes the same.
+type groupWish struct {
+	id  string // its name begins with it
+	res cgroups.Resources
+	cfg cgroups.Config
+}
+
+// madeGroup is a group that waits. It is recorded, as one that is used.
+type madeGroup struct {
+	wish   *groupWish
+	group  *cgroups.Group
+	strike func()   // takes it out of the journal
+	born   string   // the directory in which a process is born, if there is one
+	dirs   []string // all
+}
+
+var spareGroup struct {
+	mu     sync.Mutex
+	free   *sync.Cond // that busy has become zero
+	busy   int        // how many are being made, or removed
+	made   *madeGroup // nil: none waits
+	gone   *time.Timer
+	last   *groupWish // of the last start
+	taken  time.Time  // when that was
+	wanted bool       // starts with the same wish follow each other within spareGroupTime
+}
+
+// dropWithSpares has the group dropped with all else that waits for a next start.
+var dropWithSpares = sync.OnceFunc(func() {
+	spareGroup.free = sync.NewCond(&spareGroup.mu)
+	stage.AlsoSpare(noSpareGroup)
+})
+
+// groupName is the name of a group that was given none.
+func groupName(id string) string {
+	name := "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
+	if id != "" {
+		name = "caisson-" + id + name[len("caisson"):]
+	}
+	return name
+}
+
+// mayTakeGroup says whether the container's group can be one that was made before its start: in the default place, at the end of the
+// program removed with it, and of v1. Making one in v2 can change what its parent hands on to all below it.
+func (r *running) mayTakeGroup() bool {
+	if !r.mayBeLate() || r.ready || r.spec.process.engine.unkept {
+		return false
+	}
+	m, err := cgroups.Default()
+	return err == nil && (m.Mode() == cgroups.ModeV1 || m.Mode() == cgroups.ModeHybrid)
+}
+
+// takeGroup takes the group that waits, if it is one for w and still there. The rest of it is looked at when the stage runs.
+func takeGroup(w *groupWish) *madeGroup {
+	s := &spareGroup
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.made == nil || !reflect.DeepEqual(s.made.wish, w) {
+		return nil
+	}
+	if s.made.born == "" || intact(s.made.born) {
+		return takeSpareGroup()
+	}
+	s.busy++
+	go leaveGroup(takeSpareGroup())
+	return nil
+}
+
+// takeSpareGroup returns the group that waits, or nil. The caller holds the lock.
+func takeSpareGroup() *madeGroup {
+	s := &spareGroup
+	g := s.made
+	if s.made = nil; g != nil {
+		s.gone.Stop()
+	}
+	return g
+}
+
+// wantGroup notes that a start has a group from w.
+func wantGroup(w *groupWish) {
+	s := &spareGroup
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.wanted = s.last != nil && now.Sub(s.taken) < spareGroupTime && reflect.DeepEqual(s.last, w)
+	s.last, s.taken = w, now
+}
+
+// spareNextGroup begins to make a group for the next start, if starts with the wish w follow each other. One that waits for others makes
+// way.
+func spareNextGroup(w *groupWish) {
+	s := &spareGroup
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.wanted || s.last != w || s.busy > 0 || s.made != nil && reflect.DeepEqual(s.made.wish, w) {
+		return
+	}
+	dropWithSpares()
+	s.busy++
+	old := takeSpareGroup()
+	go func() {
+		old.remove()
+		g, err := makeGroupAhead(w)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		groupLeft()
+		if err == nil { // else the next start will say why
+			s.made, s.gone = g, time.AfterFunc(spareGroupTime, func() { dropGroup(g) })
+		}
+	}()
+}
+
+// groupLeft notes that one is no longer being made, or removed. The caller holds the lock.
+func groupLeft() {
+	if spareGroup.busy--; spareGroup.busy == 0 {
+		spareGroup.free.Broadcast()
+	}
+}
+
+// leaveGroup removes a group for which busy was raised.
+func leaveGroup(g *madeGroup) {
+	g.remove()
+	spareGroup.mu.Lock()
+	defer spareGroup.mu.Unlock()
+	groupLeft()
+}
+
+// dropGroup removes the group that waits, if it is still g.
+func dropGroup(g *madeGroup) {
+	s := &spareGroup
+	s.mu.Lock()
+	mine := s.made == g
+	if mine {
+		takeSpareGroup()
+		s.busy++
+	}
+	s.mu.Unlock()
+	if mine {
+		leaveGroup(g)
+	}
+}
+
+// noSpareGroup removes the group that waits, after it has been made.
+func noSpareGroup() {
+	s := &spareGroup
+	s.mu.Lock()
+	for s.busy > 0 {
+		s.free.Wait()
+	}
+	g := takeSpareGroup()
+	s.mu.Unlock()
+	g.remove()
+}
+
+// makeGroupAhead makes a group, of which the journal knows before and the keeper after.
+func makeGroupAhead(w *groupWish) (*madeGroup, error) {
+	name := groupName(w.id)
+	strike, err := recordGroup(name, "")
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	g, err := cgroups.New(ctx, name, w.res, w.cfg)
+	if err != nil {
+		strike()
+		return nil, err
+	}
+	m := &madeGroup{wish: w, group: g, strike: strike}
+	if err = g.Complete(ctx); err == nil {
+		for name, dir := range g.Paths() {
+			m.dirs = append(m.dirs, dir)
+			if name == "unified" { // the name of the v2 hierarchy
+				m.born = dir
+			}
+		}
+		err = stage.KeepGroup(m.dirs)
+	}
+	if err != nil {
+		m.remove()
+		return nil, err
+	}
+	return m, nil
+}
+
+// intact says that nobody has removed a group's directory, or made groups in it.
+func intact(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && st.Nlink <= 2
+}
+
+// removeAheadTime is how long a group may be in use that nobody was given.
+const removeAheadTime = time.Second
+
+// remove removes a group that nobody was given. What somebody else has put something into stays, and stays recorded.
+func (m *madeGroup) remove() {
+	if m == nil {
+		return
+	}
+	ctx := &lazyTimeout{after: removeAheadTime}
+	defer ctx.end()
+	if m.group.Delete(ctx) != nil {
+		_ = m.group.Close()
+		return
+	}
+	m.strike()
+}
