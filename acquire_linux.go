@@ -60,7 +60,7 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 		r.fds["template"] = fd
 	}
 	r.takeNetwork()
-	r.takeDevices()
+	r.takeDevTree()
 	if err := r.planDetach(); err != nil {
 		return err
 	}

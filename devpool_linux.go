@@ -1,7 +1,7 @@
 package caisson
 
-// takeDevices takes a /dev that is ready. It is this program's until the stage has it.
-func (r *running) takeDevices() {
+// takeDevTree takes a /dev that is ready. It is this program's until the stage has it.
+func (r *running) takeDevTree() {
 	if r.spec.devPool == nil || r.layout == nil || r.env.UserNamespace || r.spec.restore != nil {
 		return
 	}
@@ -17,8 +17,8 @@ func (r *running) takeDevices() {
 	r.fds[t.File().Name()] = int(t.File().Fd())
 }
 
-// leaveDevices closes it here, when the stage has it or will not be.
-func (r *running) leaveDevices() {
+// leaveDevTree closes it here, when the stage has it or will not be.
+func (r *running) leaveDevTree() {
 	if r.layout != nil && r.layout.Dev != nil {
 		_ = r.layout.Dev.Close()
 		r.layout.Dev = nil

@@ -179,7 +179,7 @@ func (r *running) start(ctx context.Context, stop bool) (*Process, error) {
 		err = r.launch()
 	}
 	r.leaveNetwork()
-	r.leaveDevices()
+	r.leaveDevTree()
 	r.initEnd.launched(r.det != nil)
 	if cerr := endOf(ctx); cerr != nil && err != nil {
 		return nil, cerr
