@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
@@ -107,6 +108,29 @@ func TestMakeBesideReaders(t *testing.T) {
 		if err := c.Remove(testContext(t)); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A descriptor that has been closed is not asked: its number may be that of another process.
+func TestEndingOfAClosedDescriptor(t *testing.T) {
+	open := func() int {
+		fd, err := unix.PidfdOpen(unix.Getpid(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	r := &running{pidfd: stage.NewPidfd(open()), child: &stage.Child{Pid: unix.Getpid()}}
+	if r.ending() || r.pidfd.Ended() {
+		t.Error("this process lives")
+	}
+	if err := r.pidfd.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open() // the same number, as a rule
+	defer unix.Close(again)
+	if !r.ending() || !r.pidfd.Ended() {
+		t.Error("another process was asked")
 	}
 }
 

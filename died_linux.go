@@ -46,7 +46,7 @@ func (r *running) executed() error {
 
 // released is executed for a process that is supervised already.
 func (r *running) released(p *Process) error {
-	if hasMemory(r.pidfd.Fd(), p.pid) {
+	if !r.ending() { // who supervises it may close the descriptor meanwhile
 		r.ran.Store(true)
 		return nil
 	}
@@ -89,6 +89,16 @@ func hasMemory(pidfd, pid int) bool {
 	}
 	flags, _ := strconv.ParseUint(f[6], 10, 32)
 	return flags&exiting == 0
+}
+
+// ending reports whether the process has given up its memory, or has ended.
+func (r *running) ending() bool {
+	has := false
+	err := r.pidfd.Control(func(fd int) error {
+		has = hasMemory(fd, r.child.Pid)
+		return nil
+	})
+	return err != nil || !has
 }
 
 // isStage reports whether a process that has not been collected yet is, or was at its end, the stage.

@@ -14,9 +14,15 @@ func (r *running) watch(ctx context.Context, triggers []cgroups.PressureTrigger)
 	return r.group.Watch(ctx, triggers...)
 }
 
-// announce tells, once, that the command has been executed.
+// announce tells, once, that the command has been executed, and for the second time if the restart policy did it: before anything
+// else can be told of the run.
 func (r *running) announce(pid int) {
-	r.announced.Do(func() { r.owner.emit(Event{Kind: EventStarted, PID: pid}) })
+	r.announced.Do(func() {
+		r.owner.emit(Event{Kind: EventStarted, PID: pid})
+		if r.again {
+			r.owner.emit(Event{Kind: EventRestarted, PID: pid})
+		}
+	})
 }
 
 // memoryLimit is the limit with which the container was started.

@@ -227,7 +227,7 @@ func TestExecLimits(t *testing.T) {
 	if res.Reason != ReasonOOM {
 		t.Errorf("%v", res)
 	}
-	out, _ := execs(t, c, "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait", WithResources(cgroups.Resources{Pids: cgroups.PidsResources{Max: 4}}))
+	out, _ := execs(t, c, "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait", WithResources(cgroups.Resources{Pids: cgroups.PidsResources{Max: 4}}))
 	if !strings.Contains(out, "can't fork") {
 		t.Errorf("%q", out)
 	}

@@ -166,13 +166,20 @@ func (p *Process) endsSoon() bool {
 	if why != ReasonUnknown {
 		return true
 	}
-	t := time.NewTimer(endPatience)
-	defer t.Stop()
-	select {
-	case <-p.done:
-		return true
-	case <-t.C:
-		return false
+	for end := time.Now().Add(endPatience); ; {
+		if p.h.ending() {
+			return true
+		}
+		t := time.NewTimer(endPatience / 20)
+		select {
+		case <-p.done:
+			t.Stop()
+			return true
+		case <-t.C:
+		}
+		if time.Now().After(end) {
+			return false
+		}
 	}
 }
 

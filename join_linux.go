@@ -90,7 +90,7 @@ func (c *Container) openNamespace(k namespaces.Kind) (*os.File, error) {
 	}
 	defer run.execs.in.Done()
 	f, err := namespaces.Of(k, p.pid)
-	if run.pidfd == nil || pollPidfd(run.pidfd.Fd(), 0) { // that of a detached container is collected by its keeper
+	if run.pidfd == nil || run.pidfd.Ended() { // that of a detached container is collected by its keeper
 		if err == nil {
 			f.Close()
 		}

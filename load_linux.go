@@ -303,7 +303,7 @@ func (r *running) openRoot() {
 		r.warn("open root directory", err)
 		return
 	}
-	if pollPidfd(r.pidfd.Fd(), 0) {
+	if r.pidfd.Ended() {
 		f.Close()
 		return
 	}

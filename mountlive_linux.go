@@ -79,7 +79,7 @@ func (r *running) lateEnv(userns usernsMode, mounts []rootfs.Mount) (env rootfs.
 	if err != nil {
 		return env, nil, err
 	}
-	if pollPidfd(r.pidfd.Fd(), 0) { // so the number may be another's
+	if r.pidfd.Ended() { // so the number may be another's
 		ns.Close()
 		return env, nil, fmt.Errorf("%w: the container has ended", ErrState)
 	}
@@ -308,7 +308,7 @@ func (r *running) mountPoint(id uint64) string {
 			at = linux.Unescape(field[4])
 		}
 	}
-	if !cleanAbs(at) || pollPidfd(r.pidfd.Fd(), 0) {
+	if !cleanAbs(at) || r.pidfd.Ended() {
 		return ""
 	}
 	return at

@@ -375,14 +375,23 @@ var errPoolClosed = fmt.Errorf("%w: it is a pool", ErrClosed)
 // leave takes a call that gives up out of the queue. What it was given meanwhile goes back.
 func (p *Pool) leave(ch chan filled) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if i := slices.Index(p.waiting, ch); i >= 0 {
 		p.waiting = slices.Delete(p.waiting, i, i+1)
+		p.mu.Unlock()
 		return
 	}
-	if f := <-ch; f.c != nil {
+	f := <-ch
+	if f.c != nil {
 		p.stats.Taken--
+	}
+	late := f.c != nil && p.closed // Close may not wait any more for who discards it
+	if f.c != nil && !late {
 		p.put(f.c)
+	}
+	p.mu.Unlock()
+	if late {
+		f.c.take(p.spec, true)
+		_ = f.c.Close()
 	}
 }
 

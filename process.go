@@ -42,6 +42,8 @@ type processHandle interface {
 	hasTerminal() bool
 	passPidfd(socket string) error
 	watchContext(ctx context.Context, p *Process)
+	// ending reports whether the process is on its way out: what it takes along has ended, or is about to.
+	ending() bool
 }
 
 // Pid returns the process id in the host program's pid namespace. It is for display: the id may be in use by

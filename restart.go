@@ -169,11 +169,7 @@ func (c *Container) startAgain(v *revival, count int) (*Process, error) {
 	c.mu.Lock()
 	v.count = count
 	c.mu.Unlock()
-	p, err := c.finish(a, StateRunning, c.create(a, false))
-	if err == nil {
-		c.emit(Event{Kind: EventRestarted, PID: p.pid})
-	}
-	return p, err
+	return c.finish(a, StateRunning, c.create(a, false))
 }
 
 // RestartCount returns how often the policy given by [WithRestart] has started the command again since the last

@@ -71,6 +71,7 @@ type running struct {
 	mounting  mounting
 	owner     *Container                    // whom events are told to
 	announced sync.Once                     // the command's start has been told
+	again     bool                          // the restart policy has started it
 	last      atomic.Pointer[cgroups.Stats] // the figures at the end
 	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
@@ -137,13 +138,13 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, early: a.spec.restore != nil}
+	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, again: a.again, early: a.spec.restore != nil}
 	p, err := r.begin(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, again: a.again, early: true}
 		p, err = r.start(a.ctx, stop)
 	}
 	if err == nil && !stop {

@@ -57,7 +57,7 @@ func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) 
 		return nil, err
 	}
 	fds, err = accompanyVisit(ctx, child, w.answer)
-	if errors.Is(err, ErrHelperKilled) && pollPidfd(r.pidfd.Fd(), 0) {
+	if errors.Is(err, ErrHelperKilled) && r.pidfd.Ended() {
 		err = errGone
 	}
 	return fds, err

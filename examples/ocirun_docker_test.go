@@ -72,7 +72,7 @@ func TestOcirunDocker(t *testing.T) {
 		{"volume", run + "-v vv:/mnt bb:1", "echo 1 > /mnt/f; cat /mnt/f", 0, `^1`},
 		{"--memory, killed", "run --name oom --network none --memory 16m bb:1", "x=aaaaaaaaaaaa; while :; do x=$x$x; done", 137, `^$`},
 		{"the kill is reported", "inspect --format {{.State.OOMKilled}} oom", "", 0, `^true$`},
-		{"--pids-limit", run + "--pids-limit 7 bb:1", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; wait", 2, `fork`},
+		{"--pids-limit", run + "--pids-limit 7 bb:1", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; wait", 2, `fork`},
 		{"build", "build -q -t built " + src, "", 0, `^sha256:`},
 		{"run what was built", run + "built", "", 0, `^built`},
 		{"network create", "network create n", "", 0, `^[0-9a-f]{64}`},

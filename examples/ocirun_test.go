@@ -285,7 +285,7 @@ func TestOcirunCgroup(t *testing.T) {
 	r.oci(t, "exec", "web", "true").wantErr(t, 255, `cannot exec in a paused container`)
 	r.oci(t, "resume", "web").want(t, 0)
 	r.oci(t, "update", "--pids-limit", "10", "web").want(t, 0)
-	r.oci(t, "exec", "web", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait").wantErr(t, 2, `fork`)
+	r.oci(t, "exec", "web", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 5 & done; wait").wantErr(t, 2, `fork`)
 	cmd := r.ociCommand(t, "update", "--resources", "-", "web")
 	cmd.Stdin = strings.NewReader(`{"pids": {"limit": 20}}`)
 	finish(t, cmd).want(t, 0)

@@ -146,7 +146,7 @@ func TestRunLimits(t *testing.T) {
 		needLimits(t, c)
 		r := c.run(t, "run", "-memory", "16M", "sh", "-c", "x=x; while :; do x=$x$x; done")
 		r.wantErr(t, 137, `^  limits .*memory 16 MiB`, `^caisson: out of memory after`)
-		c.run(t, "run", "-q", "-pids", "8", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done").wantErr(t, 2, "fork")
+		c.run(t, "run", "-q", "-pids", "8", "sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done").wantErr(t, 2, "fork")
 		c.run(t, "run", "-cpu-time", "200ms", "sh", "-c", "while :; do :; done").wantErr(t, 137, "^caisson: CPU time")
 	})
 }

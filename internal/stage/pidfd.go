@@ -81,7 +81,17 @@ func AwaitShort(pidfd int, d time.Duration) (ended bool) {
 	}
 }
 
-// Fd returns the descriptor's number, valid until Close.
+// Ended reports whether the process has ended, or the descriptor has been closed, which is done after that.
+func (p *Pidfd) Ended() bool {
+	ended := false
+	err := p.Control(func(fd int) error {
+		ended = AwaitShort(fd, 0)
+		return nil
+	})
+	return err != nil || ended
+}
+
+// Fd returns the descriptor's number, valid until Close: only for who knows that nobody closes it meanwhile.
 func (p *Pidfd) Fd() int { return p.fd }
 
 // Control calls fn with the descriptor, which stays open meanwhile. Once it has been closed that is [os.ErrClosed].
