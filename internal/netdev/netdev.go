@@ -12,7 +12,7 @@ var ErrName = errors.New("this cannot be the name of a network device")
 
 // CheckName refuses what cannot be the name of a network device: 1 to 15 bytes without slashes, colons and white space.
 func CheckName(name string) error {
-	if name == "" || len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r\x00\xa0") {
+	if name == "" || len(name) > 15 || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n\v\f\r\x00") || strings.IndexByte(name, 0xa0) >= 0 {
 		return fmt.Errorf("%q: %w: it has 1 to 15 bytes, without slashes, colons and spaces", name, ErrName)
 	}
 	return nil
