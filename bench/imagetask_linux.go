@@ -45,7 +45,7 @@ type imageWay struct {
 	run                  [][]string
 	reports              bool // the last word that it prints is how many milliseconds it took
 	failed               error
-	seconds              []float64
+	seconds, cpu         []float64
 	peak                 int64
 	dir                  string
 	readyDone            bool
@@ -59,8 +59,9 @@ type imageSample struct {
 	Seconds []float64 `json:"seconds,omitempty"`
 	Median  float64   `json:"median_seconds,omitempty"`
 	Fastest float64   `json:"fastest_seconds,omitempty"`
-	Ratio   float64   `json:"to_caisson,omitempty"` // of the medians: above 1 is slower than caisson
-	PeakMiB int64     `json:"peak_mib,omitempty"`   // resident memory of the largest process that was started
+	Ratio   float64   `json:"to_caisson,omitempty"`         // of the medians: above 1 is slower than caisson
+	CPU     float64   `json:"median_cpu_seconds,omitempty"` // of all processes, with the way's daemon: what counts on a busy machine
+	PeakMiB int64     `json:"peak_mib,omitempty"`           // resident memory of the largest process that was started
 	Fault   string    `json:"fault,omitempty"`
 }
 
@@ -167,15 +168,17 @@ func (t *imageTools) sample(w *imageWay) (took time.Duration, err error) {
 		return 0, err
 	}
 	var out []byte
+	cpu := -daemonCPU(w.dir)
 	begin := time.Now()
 	for _, words := range w.run {
-		var peak int64
-		if out, peak, err = t.command(words); err != nil {
+		var use imageUse
+		if out, use, err = t.command(words); err != nil {
 			return 0, err
 		}
-		w.peak = max(w.peak, peak)
+		w.peak, cpu = max(w.peak, use.peak), cpu+use.cpu
 	}
 	took = time.Since(begin)
+	w.cpu = append(w.cpu, cpu+daemonCPU(w.dir))
 	if w.reports {
 		f := bytes.Fields(out)
 		if len(f) == 0 {
@@ -205,8 +208,31 @@ func (t *imageTools) scripts(list []string) error {
 	return nil
 }
 
-// command runs a program to its end and returns what it printed, and the resident memory that it had at most.
-func (t *imageTools) command(words []string) ([]byte, int64, error) {
+// imageUse is what a program took: the resident memory of its largest process, and processor time in seconds.
+type imageUse struct {
+	peak int64
+	cpu  float64
+}
+
+// daemonCPU is the processor time of a way's daemon, and of the processes that it has waited for; see proc_pid_stat(5).
+func daemonCPU(dir string) (seconds float64) {
+	pid, err := os.ReadFile(dir + "/daemon")
+	if err != nil {
+		return 0
+	}
+	text, _ := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+	_, rest, _ := strings.Cut(string(text), ") ")
+	const utime, ticks = 14 - 3, 100 // sysconf(_SC_CLK_TCK) is 100 wherever caisson runs
+	f := strings.Fields(rest)
+	for i := utime; i < utime+4 && i < len(f); i++ {
+		n, _ := strconv.ParseFloat(f[i], 64)
+		seconds += n / ticks
+	}
+	return seconds
+}
+
+// command runs a program to its end and returns what it printed, and what it took.
+func (t *imageTools) command(words []string) ([]byte, imageUse, error) {
 	expanded := words
 	if words[0] != "bash" {
 		expanded = nil
@@ -229,13 +255,13 @@ func (t *imageTools) command(words []string) ([]byte, int64, error) {
 	}
 	if err != nil {
 		text := out.Bytes()
-		return nil, 0, fmt.Errorf("%s: %w: %s", filepath.Base(expanded[0]), err, strings.ReplaceAll(strings.TrimSpace(string(text[max(0, len(text)-300):])), "\n", " "))
+		return nil, imageUse{}, fmt.Errorf("%s: %w: %s", filepath.Base(expanded[0]), err, strings.ReplaceAll(strings.TrimSpace(string(text[max(0, len(text)-300):])), "\n", " "))
 	}
-	var peak int64
+	use := imageUse{cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()}
 	if ru, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		peak = ru.Maxrss << 10
+		use.peak = ru.Maxrss << 10
 	}
-	return out.Bytes(), peak, nil
+	return out.Bytes(), use, nil
 }
 
 // fill computes medians and ratios.
@@ -253,6 +279,7 @@ func (r *imageResult) fill(task imageTask) {
 		case len(w.seconds) > 0:
 			sorted := slices.Sorted(slices.Values(w.seconds))
 			s.Median, s.Fastest = quantile(sorted, 0.5), sorted[0]
+			s.CPU = quantile(slices.Sorted(slices.Values(w.cpu)), 0.5)
 			if w.kind == kindOwn && math.IsNaN(own) {
 				own = s.Median
 			}
@@ -301,17 +328,17 @@ func (r *imageResult) judge(task imageTask, own float64, medians map[string][]fl
 // markdown is the result as a table.
 func (r imageResult) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s: %s; load average %s\n\n| tool | seconds, median (fastest) | × caisson | peak MiB | |\n|---|---|---|---|---|\n", r.Task, r.About, r.Load)
+	fmt.Fprintf(&b, "\n%s: %s; load average %s\n\n| tool | seconds, median (fastest) | × caisson | processor seconds | peak MiB | |\n|---|---|---|---|---|---|\n", r.Task, r.About, r.Load)
 	for _, s := range r.Rows {
 		if s.Fault != "" {
-			fmt.Fprintf(&b, "| %s | | | | %s |\n", s.Tool, s.Fault)
+			fmt.Fprintf(&b, "| %s | | | | | %s |\n", s.Tool, s.Fault)
 			continue
 		}
 		about := s.About
 		if s.Kind != kindPeer && s.Kind != kindOwn {
 			about += " (" + s.Kind + ")"
 		}
-		fmt.Fprintf(&b, "| %s | %.4g (%.4g) | %.2f | %d | %s |\n", s.Tool, s.Median, s.Fastest, s.Ratio, s.PeakMiB, about)
+		fmt.Fprintf(&b, "| %s | %.4g (%.4g) | %.2f | %.2f | %d | %s |\n", s.Tool, s.Median, s.Fastest, s.Ratio, s.CPU, s.PeakMiB, about)
 	}
 	if len(r.Ratios) > 0 {
 		fmt.Fprint(&b, "\n| ratio of medians | is | should be |\n|---|---|---|\n")

@@ -111,7 +111,7 @@ func (s *Store) NewSnapshot(ctx context.Context, name, image string, o SnapshotO
 	if err != nil {
 		return nil, fail("make snapshot", name, err)
 	}
-	rec := snapRecord{Image: img.Name, Manifest: info.Manifest, Platform: o.Platform}
+	rec := snapRecord{Image: img.Name, Manifest: info.Manifest, Platform: o.Platform, info: info}
 	sn, err := s.makeSnapshot(ctx, name, rec, o)
 	return sn, fail("make snapshot", name, err)
 }

@@ -30,9 +30,12 @@ func (s *Store) below(ctx context.Context, r *snapRecord, plain bool) (stackBelo
 		}
 		return s.within(ctx, p, plain)
 	}
-	info, err := s.inspectImage(Image{Name: r.Image, Descriptor: r.Manifest}, r.Platform)
-	if err != nil {
-		return stackBelow{}, err
+	info := r.info
+	if info == nil {
+		var err error
+		if info, err = s.inspectImage(Image{Name: r.Image, Descriptor: r.Manifest}, r.Platform); err != nil {
+			return stackBelow{}, err
+		}
 	}
 	u, err := s.unpackInfo(ctx, info, UnpackOptions{plain: plain})
 	if err != nil {
@@ -88,6 +91,7 @@ func (s *Store) makeSnapshot(ctx context.Context, name string, rec snapRecord, o
 	if err := syncDir(s.path(dirSnapshots)); err != nil {
 		return nil, err
 	}
+	rec.info = nil
 	return &Snapshot{s: s, rec: rec}, nil
 }
 
@@ -148,18 +152,23 @@ func (s *Store) finishSnapshot(work string, rec *snapRecord) error {
 	}
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Sync()
+		err = syncRecord(f, work, rec.Method != MethodOverlay)
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+// syncRecord waits until the record is on disk and all beside it. With a tree that is the whole file system's work; otherwise both are asked for at
+// once, since a file system with a journal writes it once for both.
+func syncRecord(f *os.File, work string, tree bool) error {
+	if tree {
+		return errors.Join(f.Sync(), syncFS(work))
 	}
-	if rec.Method != MethodOverlay {
-		return syncFS(work)
-	}
-	return syncDir(work)
+	synced := make(chan error, 1)
+	go func() { synced <- syncDir(work) }()
+	return errors.Join(f.Sync(), <-synced)
 }
 
 // makeDirMode makes a directory with a mode in spite of the umask.

@@ -54,6 +54,9 @@ type snapRecord struct {
 	UserMarks bool `json:"userMarks,omitempty"`
 	// CallerOwned says that all files are the caller's in spite of OwnersMapped, since the method makes no others.
 	CallerOwned bool `json:"callerOwned,omitempty"`
+
+	// info is what the image was found to be, while the snapshot is made; it is not written.
+	info *Info
 }
 
 const snapRecordVersion = 1

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -118,7 +119,7 @@ func get(device string) (key []byte, peers map[string]bool, err error) {
 
 // parseDevice reads one message about a device.
 func parseDevice(b []byte, peers map[string]bool) (key []byte, err error) {
-	attrs, err := nl.ParseRouteAttr(b)
+	attrs, err := attributes(b)
 	if err != nil {
 		return nil, err
 	}
@@ -127,12 +128,12 @@ func parseDevice(b []byte, peers map[string]bool) (key []byte, err error) {
 		case devPublicKey:
 			key = slices.Clone(a.Value)
 		case devPeers:
-			each, err := nl.ParseRouteAttr(a.Value)
+			each, err := attributes(a.Value)
 			if err != nil {
 				return nil, err
 			}
 			for _, p := range each {
-				of, err := nl.ParseRouteAttr(p.Value)
+				of, err := attributes(p.Value)
 				if err != nil {
 					return nil, err
 				}
@@ -145,6 +146,14 @@ func parseDevice(b []byte, peers map[string]bool) (key []byte, err error) {
 		}
 	}
 	return key, nil
+}
+
+// attributes reads a list whose last element may lack its padding: netlink's reader goes beyond its end then.
+func attributes(b []byte) ([]syscall.NetlinkRouteAttr, error) {
+	if n := len(b) % unix.NLA_ALIGNTO; n != 0 {
+		b = append(slices.Clone(b), make([]byte, unix.NLA_ALIGNTO-n)...)
+	}
+	return nl.ParseRouteAttr(b)
 }
 
 // perMessage is how many peers go into one message.
