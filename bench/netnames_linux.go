@@ -120,8 +120,7 @@ func (a *asked) ask(f *figures) error {
 		return err
 	}
 	defer c.Close()
-	var b dnsmessage.Builder
-	b = dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: 7, RecursionDesired: true})
+	b := dnsmessage.NewBuilder(nil, dnsmessage.Header{ID: 7, RecursionDesired: true})
 	name, err := dnsmessage.NewName(a.query)
 	if err != nil {
 		return err

@@ -51,7 +51,8 @@ func findLegacy(device string, four, six bool) (out []Obstacle, err error) {
 			continue
 		}
 		names, err := os.ReadFile("/proc/thread-self/net/" + f.proc)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), "filter") {
+		// In a namespace that was made together with its user namespace the file belongs to nobody in that: such a one is an ordinary user's own.
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || err == nil && !slices.Contains(strings.Fields(string(names)), "filter") {
 			continue
 		}
 		var t *legacyTable
