@@ -116,7 +116,7 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
 	var wish *groupWish
-	if r.mayTakeGroup() {
+	if plainLimits(&res) && r.mayTakeGroup() {
 		wish = &groupWish{r.spec.id, res, cfg}
 		if m := takeGroup(wish); m != nil {
 			r.ahead = m.dirs

@@ -3,7 +3,6 @@ package caisson
 import (
 	"context"
 	"os"
-	"reflect"
 	"strconv"
 	"sync"
 	"time"
@@ -25,6 +24,18 @@ type groupWish struct {
 	id  string // its name begins with it
 	res cgroups.Resources
 	cfg cgroups.Config
+}
+
+// plainLimits says that the limits are those that like compares.
+func plainLimits(r *cgroups.Resources) bool {
+	return len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil
+}
+
+// like says that a group for w is one for o.
+func (w *groupWish) like(o *groupWish) bool {
+	a, b := &w.res, &o.res
+	return w == o || w.id == o.id && w.cfg == o.cfg && a.Memory == b.Memory && a.CPU == b.CPU && a.CPUSet == b.CPUSet &&
+		a.Pids == b.Pids && a.IO.Weight == b.IO.Weight
 }
 
 // madeGroup is a group that waits. It is recorded, as one that is used.
@@ -77,7 +88,7 @@ func takeGroup(w *groupWish) *madeGroup {
 	s := &spareGroup
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.made == nil || !reflect.DeepEqual(s.made.wish, w) {
+	if s.made == nil || !w.like(s.made.wish) {
 		return nil
 	}
 	if s.made.born == "" || intact(s.made.born) {
@@ -104,7 +115,7 @@ func wantGroup(w *groupWish) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	s.wanted = s.last != nil && now.Sub(s.taken) < spareGroupTime && reflect.DeepEqual(s.last, w)
+	s.wanted = s.last != nil && now.Sub(s.taken) < spareGroupTime && w.like(s.last)
 	s.last, s.taken = w, now
 }
 
@@ -114,7 +125,7 @@ func spareNextGroup(w *groupWish) {
 	s := &spareGroup
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.wanted || s.last != w || s.busy > 0 || s.made != nil && reflect.DeepEqual(s.made.wish, w) {
+	if !s.wanted || s.last != w || s.busy > 0 || s.made != nil && w.like(s.made.wish) {
 		return
 	}
 	dropWithSpares()

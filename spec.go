@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -240,11 +240,9 @@ func validatePaths(option string, paths []string) error {
 	return errors.Join(faults...)
 }
 
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
-
 func (s *spec) validateIdentity() error {
 	var faults []error
-	if s.id != "" && !idPattern.MatchString(s.id) {
+	if s.id != "" && !state.ValidID(s.id) {
 		faults = append(faults, invalid("WithID", "%q: an id has 1 to 128 letters, digits, '-', '_', '+' or '.', and begins with a letter or digit", s.id))
 	}
 	derived := s.namespaces.Hostname == "" && s.hostname == s.id[:min(len(s.id), 63)] // its faults are those of the id
@@ -467,7 +465,7 @@ func cleanAbs(p string) bool {
 // sysctlNamespace tells which namespace a kernel parameter belongs to (namespaces(7), Documentation/admin-guide/
 // sysctl). Parameters that belong to none would change the host.
 func checkSysctl(name, value string, set *namespaces.Set) error {
-	if strings.ContainsAny(value, "\x00\n") || !sysctlName.MatchString(name) {
+	if strings.ContainsAny(value, "\x00\n") || !isSysctl(name) {
 		return invalid("WithSysctl", "%q=%q: not a parameter name, or the value has a line break", name, value)
 	}
 	var ns namespaces.Namespace
@@ -487,7 +485,22 @@ func checkSysctl(name, value string, set *namespaces.Set) error {
 	return nil
 }
 
-var sysctlName = regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_-]+)+$`)
+// isSysctl says whether name is two or more words of letters, digits, '_' and '-', with dots or slashes between them, of which the first
+// has neither capital letters nor '-'.
+func isSysctl(name string) bool {
+	words, word := 0, 0 // those that have ended, and the length of the current one
+	for i := range len(name) {
+		switch c := name[i]; {
+		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '_', words > 0 && ('A' <= c && c <= 'Z' || c == '-'):
+			word++
+		case (c == '.' || c == '/') && word > 0:
+			words, word = words+1, 0
+		default:
+			return false
+		}
+	}
+	return words > 0 && word > 0
+}
 
 // sysctlPath returns the path below /proc/sys.
 func sysctlPath(name string) string {

@@ -215,7 +215,7 @@ var keeperProgram = sync.OnceValues(func() (*program.Program, error) {
 	b.Step("remove", "the groups that wait")
 	for n := range keptDirs {
 		b.Call(unix.SYS_UNLINKAT, "unlinkat", program.Cwd(), (dirs+program.Word(n*keptDir/8)).Addr(), program.Named(unix.AT_REMOVEDIR, "AT_REMOVEDIR")).
-			Ignore(unix.ENOENT, unix.EBUSY, unix.ENOTDIR) // the first also where there is no name; the second if it is used
+			Ignore(unix.ENOENT, unix.EBUSY, unix.ENOTEMPTY) // the first also where there is no name; the others if it is used
 	}
 	b.ExitGroup(0)
 	return b.Build()

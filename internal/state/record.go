@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -144,10 +143,17 @@ type Result struct {
 	LogLost    uint64  `json:"logLost,omitempty"`
 }
 
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,127}$`)
-
-// ValidID reports whether a container can be called so: the name is also that of its directory.
-func ValidID(id string) bool { return idPattern.MatchString(id) }
+// ValidID reports whether a container can be called so: 1 to 128 letters, digits, '_', '.', '+' or '-', of which the first is a letter or
+// digit. The name is also that of its directory.
+func ValidID(id string) bool {
+	for i := range len(id) {
+		c := id[i]
+		if alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'; !alnum && (i == 0 || strings.IndexByte("_.+-", c) < 0) {
+			return false
+		}
+	}
+	return 1 <= len(id) && len(id) <= 128
+}
 
 // Parse reads a record. id is the name of the directory in which it stood.
 func Parse(id string, b []byte) (*Record, error) {
