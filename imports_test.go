@@ -169,7 +169,7 @@ func checkImport(t *testing.T, file, imported string) {
 		}
 	case strings.Contains(first, "."):
 		m := moduleOf(imported, modules)
-		if m == "" && (dir == "netns" || dir == "netns/wireguard" || dir == "internal/nettest") {
+		if m == "" && (dir == "netns" || dir == "netns/wireguard" || dir == "internal/nettest" || dir == "bench") {
 			m = moduleOf(imported, netModules)
 		}
 		if m == "" && (dir == "image" || dir == "internal/imagetest") {
