@@ -277,7 +277,7 @@ func TestFromSpecRefusesByName(t *testing.T) {
 		{"linux.devices[0].type", ErrInvalid, func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "x"}} }},
 		{"linux.timeOffsets", ErrInvalid, func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}} }},
 		{"linux.intelRdt", ErrUnsupported, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
-		{"linux.netDevices", ErrUnsupported, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }},
+		{"linux.netDevices", ErrInvalid, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }},
 		{"linux.rootfsPropagation", ErrInvalid, func(s *specs.Spec) { s.Linux.RootfsPropagation = "x" }},
 		{"linux.personality.domain", ErrInvalid, func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "x"} }},
 		{"linux.memoryPolicy.mode", ErrInvalid, func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: "x"} }},
