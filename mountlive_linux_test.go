@@ -271,7 +271,7 @@ func TestMountLiveRefuses(t *testing.T) {
 }
 
 // swapper is a command that exchanges directories and links for as long as it runs.
-const swapper = `mkdir -p /a/b /c/b /real/b; ln -s OUT /evil; ln -s /proc /evil2
+const swapper = `mkdir -p /a/b /c/b /real/b; ln -s OUT /evil; ln -s /proc /evil2; echo begun
 while :; do mv /a /a2; ln -s OUT /a; rm /a; ln -s ../../..OUT /a; rm /a; mv /a2 /a; mv /a/b /a/b2 2>/dev/null; ln -s OUT /a/b; rm /a/b; mv /a/b2 /a/b 2>/dev/null; done`
 
 // Processes inside exchange what lies on the way to a target, and nothing of the host is mounted on or made.

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"errors"
 	"sync"
 	"testing"
@@ -93,5 +94,23 @@ func TestLeftover(t *testing.T) {
 	}
 	if r := record(Running); e.Starting(r) {
 		t.Error("begun, and still starting")
+	}
+}
+
+// Wishes that are kept anew are read as they were or as they are.
+func TestWishIsWhole(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	old, now := bytes.Repeat([]byte("a"), 1<<16), bytes.Repeat([]byte("b"), 1<<17)
+	check(t, e.WriteWish(old))
+	stop := beside(func() {
+		if b, err := e.Wish(); err != nil || !bytes.Equal(b, old) && !bytes.Equal(b, now) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+	})
+	defer stop()
+	for range 200 {
+		check(t, e.WriteWish(now))
+		check(t, e.WriteWish(old))
 	}
 }

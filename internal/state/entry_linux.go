@@ -287,17 +287,21 @@ func (e *Entry) RemoveSocket() { _ = unix.Unlinkat(int(e.own.Fd()), SocketName, 
 // maxWish bounds what a monitor is handed: files that a container gets are in it.
 const maxWish = 64 << 20
 
-// WriteWish keeps what the monitor was handed.
+// WriteWish keeps what the monitor was handed. A kill leaves what was kept before, and who reads meanwhile sees one of the two. The
+// caller holds the lock.
 func (e *Entry) WriteWish(b []byte) error {
 	if len(b) > maxWish {
 		return fmt.Errorf("the wishes for a container with a monitor have %d bytes; at most %d", len(b), maxWish)
 	}
-	f, err := e.create(WishName)
+	f, err := e.create(tmpName)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b)
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return e.rename(WishName)
 }
 
 // Wish returns what WriteWish has kept.
