@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -52,8 +53,12 @@ func stateChecks() []check {
 		})},
 		{s, "MUST", "pid is that of the container process when running", func(t *trial) {
 			t.started()
-			b, _ := os.ReadFile(filepath.Join("/proc", itoa(t.state().Pid), "cmdline"))
-			want(t, "command line", strings.ReplaceAll(string(b), "\x00", " "), "/probe wait ")
+			line, pid := "", itoa(t.state().Pid)
+			for end := time.Now().Add(10 * time.Second); line != "/probe wait " && time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // start may return before it is executed
+				b, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
+				line = strings.ReplaceAll(string(b), "\x00", " ")
+			}
+			want(t, "command line", line, "/probe wait ")
 		}},
 		{s, "MUST", "bundle is the absolute path of the bundle", created(func(t *trial, st specs.State) { want(t, "bundle", st.Bundle, t.bundle()) })},
 		{s, "MUST", "annotations are those of the configuration", created(func(t *trial, st specs.State) {
