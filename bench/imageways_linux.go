@@ -62,7 +62,7 @@ func transferTasks() []imageTask {
 	return []imageTask{
 		{name: "pull", about: "from a registry on a loopback address, verified, not unpacked", goals: []imageGoal{{kindBound, 1.3}, {"MiB", 128}}, ways: []imageWay{
 			{name: "caisson", about: "Store.Pull into an empty store", kind: kindOwn, needs: []string{"REGISTRY"}, run: words(self + "pull $S/store $REF")},
-			{name: "curl, sha256sum, sync", about: "all layers at once, in files that are synced", kind: kindBound, needs: []string{"REGISTRY", "CURL"},
+			{name: "curl + sha256sum + sync", about: "all layers at once, in files that are synced", kind: kindBound, needs: []string{"REGISTRY", "CURL"},
 				run: script(`for b in $BLOBS; do { "$CURL" -sSf "http://$R/v2/bench/blobs/sha256:$b" | tee "$S/$b" | sha256sum | grep -q "^$b"; sync "$S/$b"; } & p="${p:-} $!"; done; for i in $p; do wait "$i"; done`)},
 			{name: "skopeo", about: "skopeo copy into a layout", kind: kindPeer, needs: []string{"REGISTRY", "SKOPEO"}, before: []string{forgetBlobs},
 				run: words("$SKOPEO --insecure-policy copy -q --src-tls-verify=false docker://$REF oci:$S/layout:bench")},
@@ -110,7 +110,7 @@ func changeTasks() []imageTask {
 				ready: []string{daemonStart, ctrImport, `parent=$("$CTR" -a "$W/ctd/s" snapshot ls | awk '$3 == "Committed" { parents[$2] = 1; keys[$1] = 1 } END { for (k in keys) if (!(k in parents)) print k }')
 mkdir "$W/at"; at=$W/at; "$CTR" -a "$W/ctd/s" snapshot prepare --target "$W/at" changed "$parent" >"$W/mount"; bash "$W/mount"; ` + change + `; umount "$W/at"`},
 				run: script(`"$CTR" -a "$W/ctd/s" snapshot diff --keep=false changed >"$S/layer"`)},
-			{name: "caisson, not compressed", about: "the same with CompressNone", kind: kindMore, ready: []string{`at=$(` + self + `changed "$STORE" s$N); ` + change + `; echo s$N >"$W/name"`},
+			{name: "caisson uncompressed", about: "the same with CompressNone", kind: kindMore, ready: []string{`at=$(` + self + `changed "$STORE" s$N); ` + change + `; echo s$N >"$W/name"`},
 				run: script(`"$SELF" ` + imageProgram + ` commit "$STORE" "$(cat "$W/name")" c$N plain`)},
 			{name: "buildah", about: "buildah commit, not compressed", kind: kindMore, needs: []string{"BUILDAH"},
 				ready: []string{buildahHas, buildahKept + `from --name changed "$(cat "$W/id")"; at=$(` + buildahKept + `mount changed); ` + change + `; ` + buildahKept + `umount changed`},
@@ -128,7 +128,7 @@ mkdir "$W/at"; at=$W/at; "$CTR" -a "$W/ctd/s" snapshot prepare --target "$W/at" 
 func snapshotTask() imageTask {
 	return imageTask{name: "snapshot", about: "one more root filesystem of an unpacked image, made by a program that ends then", ways: []imageWay{
 		{name: "caisson", about: "Store.NewSnapshot, safe from power cuts when it returns", kind: kindOwn, ready: []string{self + `unpack "$STORE"`}, run: words(self + "snapshot $STORE n$N")},
-		{name: "caisson, in the program", about: "the same without the start of a program, median of 50", kind: kindMore, reports: true, run: words(self + "snapshots $STORE 50")},
+		{name: "caisson in the program", about: "the same without the start of a program, median of 50", kind: kindMore, reports: true, run: words(self + "snapshots $STORE 50")},
 		{name: "ctr", about: "ctr snapshot prepare", kind: kindPeer, needs: []string{"CONTAINERD", "CTR"}, ready: []string{daemonStart, ctrImport, `"$CTR" -a "$W/ctd/s" snapshot ls | awk '$3 == "Committed" { parents[$2] = 1; keys[$1] = 1 } END { for (k in keys) if (!(k in parents)) print k }' >"$W/parent"`},
 			before: []string{`cp "$W/parent" "$S/parent"`}, run: script(`"$CTR" -a "$W/ctd/s" snapshot prepare n$N "$(cat "$S/parent")"`)},
 		{name: "buildah", about: "buildah from", kind: kindPeer, needs: []string{"BUILDAH"}, ready: []string{buildahHas}, run: script(buildahKept + `from -q "$(cat "$W/id")"`)},
