@@ -22,16 +22,13 @@ func TestLegacyObstacles(t *testing.T) {
 		}
 		return err
 	}
-	unreadable := func() error {
-		_, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-		return err
-	}
 	const four, six = "iptables-legacy", "ip6tables-legacy"
 	for _, tool := range []string{four, six} {
-		if run(tool, "-P", "FORWARD", "DROP") != nil || errors.Is(unreadable(), fs.ErrPermission) {
+		t.Cleanup(func() { _, _ = run(tool, "-P", "FORWARD", "ACCEPT"), run(tool, "-F") })
+		_, err := os.ReadFile("/proc/thread-self/net/" + map[string]string{four: "ip_tables_names", six: "ip6_tables_names"}[tool])
+		if errors.Is(err, fs.ErrPermission) || run(tool, "-P", "FORWARD", "DROP") != nil {
 			t.Skip("iptables-legacy does not work here")
 		}
-		t.Cleanup(func() { _, _ = run(tool, "-P", "FORWARD", "ACCEPT"), run(tool, "-F") })
 	}
 	web := newBridge(t, BridgeConfig{Name: "web"})
 	found := func(when, want string) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -28,11 +29,11 @@ func TestPortOfKilledProgram(t *testing.T) {
 	}
 	line, err := bufio.NewReader(pipe).ReadString('\n')
 	words := strings.Fields(line)
-	if len(words) != 2 {
+	if len(words) != 3 {
 		t.Fatalf("%q, %v", line, err)
 	}
 	var all []netip.AddrPort
-	for _, w := range words {
+	for _, w := range words[1:] {
 		all = append(all, netip.MustParseAddrPort(w))
 	}
 	for _, a := range all {
@@ -40,6 +41,10 @@ func TestPortOfKilledProgram(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	gone := func() bool { _, err := net.InterfaceByName(words[0]); return err != nil }
+	if !testutil.Eventually(testTime/2, gone) { // the kernel takes the namespace away on its own time; until then it answers
+		t.Fatal("the device of the program's namespace is still there")
+	}
 	for _, a := range all {
 		if got, err := ask(t, hostDial, "tcp", a.Addr(), a.Port()); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("%v after it was killed: %q, %v", a, got, err)
@@ -66,6 +71,7 @@ func rolePublish() {
 	fail(err)
 	l, err := ns.Listen(context.Background(), "tcp", ":80")
 	fail(err)
+	fmt.Print(c.Status()[0].Device, " ")
 	for _, g := range c.states[0].Gateways {
 		fmt.Print(netip.AddrPortFrom(g, c.Status()[0].Ports[0].Host), " ")
 	}
