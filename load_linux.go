@@ -539,7 +539,7 @@ func (i *Info) look(e *state.Entry, rec *state.Record, st state.Status) error {
 }
 
 // lookPatience is how long a look at a container that has ended waits for the keeper to write down how.
-const lookPatience = time.Second
+const lookPatience = keeperPatience
 
 // lastStatus is the status of a container that has ended: its keeper writes it a moment later.
 func lastStatus(e *state.Entry, rec *state.Record, before state.Status) state.Status {

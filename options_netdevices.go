@@ -15,7 +15,8 @@ import (
 //
 // The devices then belong to the network namespace. When that ends, with its last process, the kernel moves physical devices to the
 // machine's first network namespace, under the names that they have, and virtual ones cease to exist (network_namespaces(7)). From a start that fails they come
-// back as they were, but for their routes. [Device] of package netns is a network of such a device, which the container
+// back as they were, but for their routes; once [Container.Create] or Start has returned, they are the namespace's. Who joins a namespace in which others have CAP_NET_ADMIN
+// must trust those with the devices: what comes back is what stands in their places. [Device] of package netns is a network of such a device, which the container
 // gives back.
 //
 // It needs CAP_NET_ADMIN over both network namespaces, and CAP_SYS_ADMIN over the container's. A device that is not there is ENODEV, a name that is in use there

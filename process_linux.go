@@ -155,7 +155,7 @@ func (r *running) supervise(p *Process) {
 		stage.SpareNetwork()
 	}
 	if r.wish != nil {
-		spareNextGroup(r.wish)
+		spareNextGroup(r.wish, r.group)
 	}
 	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()

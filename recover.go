@@ -14,7 +14,8 @@ type Owner interface {
 
 // Recover undoes what dead programs of this user have left behind on the machine: cgroups, and whatever the given
 // owners can undo. What nobody claims is kept, and is part of the error. Programs that live are not touched, this
-// one included. It returns how many things were undone.
+// one included. It returns how many things were undone, with those
+// that were found gone.
 //
 // It looks after the detached containers of the default state directory as well: see [StateDir.Recover]. Those that run
 // live on.

@@ -102,7 +102,7 @@ func undoGroup(ctx context.Context, version int, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := g.Kill(ctx); err != nil {
+	if err := g.Kill(ctx); err != nil && !goneGroup(err) { // the keeper of its program may remove it too
 		g.Close()
 		return err
 	}

@@ -2,7 +2,10 @@ package caisson
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -28,7 +31,8 @@ type groupWish struct {
 
 // plainLimits says that the limits are those that like compares.
 func plainLimits(r *cgroups.Resources) bool {
-	return len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil
+	return len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil &&
+		r.CPU.RealtimeRuntime == 0 && r.CPUSet.Partition == "" // which are taken from the groups beside it
 }
 
 // like says that a group for w is one for o.
@@ -120,8 +124,8 @@ func wantGroup(w *groupWish) {
 }
 
 // spareNextGroup begins to make a group for the next start, if starts with the wish w follow each other. One that waits for others makes
-// way.
-func spareNextGroup(w *groupWish) {
+// way. The group goes beside the one of this start.
+func spareNextGroup(w *groupWish, beside *cgroups.Group) {
 	s := &spareGroup
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,10 +134,10 @@ func spareNextGroup(w *groupWish) {
 	}
 	dropWithSpares()
 	s.busy++
-	old := takeSpareGroup()
+	old, paths := takeSpareGroup(), beside.Paths()
 	go func() {
 		old.remove()
-		g, err := makeGroupAhead(w)
+		g, err := makeGroupAhead(w, paths)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		groupLeft()
@@ -185,9 +189,19 @@ func noSpareGroup() {
 	g.remove()
 }
 
-// makeGroupAhead makes a group, of which the journal knows before and the keeper after.
-func makeGroupAhead(w *groupWish) (*madeGroup, error) {
+// makeGroupAhead makes a group beside another. Keeper and journal know of it before: the program may end at any moment.
+func makeGroupAhead(w *groupWish, beside cgroups.Paths) (*madeGroup, error) {
 	name := groupName(w.id)
+	m := &madeGroup{wish: w}
+	for tree, dir := range beside {
+		dir = path.Join(path.Dir(dir), name)
+		if m.dirs = append(m.dirs, dir); tree == "unified" { // the name of the v2 hierarchy
+			m.born = dir
+		}
+	}
+	if err := stage.KeepGroup(m.dirs); err != nil {
+		return nil, err
+	}
 	strike, err := recordGroup(name, "")
 	if err != nil {
 		return nil, err
@@ -198,21 +212,29 @@ func makeGroupAhead(w *groupWish) (*madeGroup, error) {
 		strike()
 		return nil, err
 	}
-	m := &madeGroup{wish: w, group: g, strike: strike}
-	if err = g.Complete(ctx); err == nil {
-		for name, dir := range g.Paths() {
-			m.dirs = append(m.dirs, dir)
-			if name == "unified" { // the name of the v2 hierarchy
-				m.born = dir
-			}
-		}
-		err = stage.KeepGroup(m.dirs)
+	m.group, m.strike = g, strike
+	if err = g.Complete(ctx); err == nil && !m.isThere() {
+		err = errElsewhere
 	}
 	if err != nil {
 		m.remove()
 		return nil, err
 	}
 	return m, nil
+}
+
+// errElsewhere: a group is not where that of the start before it is.
+var errElsewhere = errors.New("the group is elsewhere")
+
+// isThere says that the group is in the directories that the keeper was told of.
+func (m *madeGroup) isThere() bool {
+	made := m.group.Paths()
+	for _, dir := range made {
+		if !slices.Contains(m.dirs, dir) {
+			return false
+		}
+	}
+	return len(made) == len(m.dirs)
 }
 
 // intact says that nobody has removed a group's directory, or made groups in it.

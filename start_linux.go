@@ -150,6 +150,9 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err == nil && !stop {
 		err = r.hooksStarted(a.ctx, p)
 	}
+	if err == nil {
+		r.leaveDevices()
+	}
 	r.undo.add(a.pipes.started())
 	if err != nil {
 		if uerr := r.close(); uerr != nil {
@@ -208,7 +211,6 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 		}
 		return nil, r.explainFailure(err)
 	}
-	r.leaveDevices()
 	if !stop {
 		r.child.Conn.Close()
 		r.traced()

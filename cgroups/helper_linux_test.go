@@ -93,6 +93,11 @@ func helper(act string) {
 			keep = append(keep, b)
 			_ = keep
 		}
+	case "work": // in memory of its own, charged where it is touched
+		held := make([]byte, 8<<20)
+		for i := 0; ; i = (i + os.Getpagesize()) % len(held) {
+			held[i]++
+		}
 	case "spin":
 		for n := 0; ; n++ {
 			spun = n

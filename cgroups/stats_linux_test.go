@@ -16,11 +16,14 @@ func TestMeter(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	p := start(t, g, "spin")
+	p := start(t, g, "work")
 	p.run()
 	var u Usage
-	if !testutil.Eventually(patience, func() bool { u, err = m.Read(); return err != nil || u.CPU.Or(0) >= 10*time.Millisecond }) {
-		t.Errorf("used %v", u.CPU)
+	if !testutil.Eventually(patience, func() bool {
+		u, err = m.Read()
+		return err != nil || u.CPU.Or(0) >= 10*time.Millisecond && u.Memory.Or(0) >= 4<<20
+	}) {
+		t.Errorf("used %v, %v bytes", u.CPU, u.Memory)
 	}
 	s, err2 := g.Stats()
 	if err != nil || err2 != nil {
