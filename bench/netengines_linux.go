@@ -284,6 +284,7 @@ func (n *netavarkNet) run(do string, ns *netns.Namespace, config []byte) error {
 		args = append(args, "--aardvark-binary", n.aardvark)
 	}
 	cmd := exec.Command(n.program, append(args, do, pathOf(ns))...)
+	cmd.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nonexistent") // the machine's firewalld is none of this
 	cmd.Stdin = bytes.NewReader(config)
 	var out bytes.Buffer
 	cmd.Stdout = &out

@@ -85,15 +85,15 @@ func newEngine(t *testing.T, id *syscall.Credential) *engine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = e.command(t, "rm", "--all", "--force", "--time", "0").Run()
+		e.endPause(t)
+	})
 	cmd := e.command(t, "import", "-", "localhost/bb:latest")
 	cmd.Stdin = bytes.NewReader(archive)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(func() {
-		_ = e.command(t, "rm", "--all", "--force", "--time", "0").Run()
-		e.endPause(t)
-	})
 	return e
 }
 

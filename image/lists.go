@@ -5,7 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"mime"
 	"net/http"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // maxPages bounds the answers that a list of referrers may come in.
@@ -26,6 +29,9 @@ func (t listTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.base.RoundTrip(req)
 	if err != nil || req.Method != http.MethodGet || resp.StatusCode != http.StatusOK || resp.Body == nil || req.Context().Value(listsKey{}) == nil {
 		return resp, err
+	}
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != ocispec.MediaTypeImageIndex {
+		return resp, nil // its reader takes nothing else for a list, and asks for the tag instead
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
 	if cerr := resp.Body.Close(); err == nil {

@@ -66,6 +66,27 @@ func TestReferrersOfManyBytes(t *testing.T) {
 	}
 }
 
+// A registry that answers whatever it is asked with a page of its own has no list: the image comes without referrers.
+func TestReferrersOfNoList(t *testing.T) {
+	from, img := signed(t)
+	h := &shelf{s: from, tag: img.Descriptor}
+	h.before = func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case strings.Contains(r.URL.Path, "/referrers/"):
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<html>welcome</html>")
+		case strings.Contains(r.URL.Path, "/manifests/sha256-"):
+			http.Error(w, "", http.StatusNotFound)
+		default:
+			return false
+		}
+		return true
+	}
+	if _, err := openStore(t, Options{}).Pull(context.Background(), h.serve(t), PullOptions{RegistryOptions: anonymous, Referrers: true}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A name of an image cannot begin a line in a message, and an error beside another is not lost.
 func TestErrorLines(t *testing.T) {
 	left := &fs.PathError{Op: "unlink", Path: "a\nroot login ok", Err: fs.ErrPermission}

@@ -131,7 +131,7 @@ func (sn *Snapshot) Fork(ctx context.Context, name string, o SnapshotOptions) (*
 		return nil, err
 	}
 	defer use.Close()
-	keep, rec, err := sn.s.keepSnapshot(sn.rec.Name, false)
+	keep, rec, err := sn.s.keepSnapshot(ctx, sn.rec.Name, false)
 	if err != nil {
 		return nil, fail("fork snapshot", sn.rec.Name, err)
 	}
@@ -205,7 +205,7 @@ func (sn *Snapshot) Seal(ctx context.Context) error {
 		return err
 	}
 	defer use.Close()
-	return fail("seal snapshot", sn.rec.Name, sn.s.sealSnapshot(sn.rec.Name))
+	return fail("seal snapshot", sn.rec.Name, sn.s.sealSnapshot(ctx, sn.rec.Name))
 }
 
 // RemoveSnapshot removes a snapshot with all that was changed in it. One that a container or a program uses, or that others were forked from, is
@@ -222,7 +222,7 @@ func (s *Store) RemoveSnapshot(ctx context.Context, name string) error {
 		return err
 	}
 	defer use.Close()
-	trash, err := s.retireSnapshot(name)
+	trash, err := s.retireSnapshot(ctx, name)
 	if err != nil {
 		return fail("remove snapshot", name, err)
 	}
@@ -248,7 +248,7 @@ func (sn *Snapshot) Usage(ctx context.Context) (SnapshotUsage, error) {
 		return SnapshotUsage{}, err
 	}
 	defer use.Close()
-	keep, rec, err := sn.s.keepSnapshot(sn.rec.Name, false)
+	keep, rec, err := sn.s.keepSnapshot(ctx, sn.rec.Name, false)
 	if err != nil {
 		return SnapshotUsage{}, fail("measure snapshot", sn.rec.Name, err)
 	}
@@ -288,7 +288,7 @@ func (sn *Snapshot) Open(ctx context.Context) (*SnapshotView, error) {
 }
 
 func (s *Store) openSnapshot(ctx context.Context, name string) (_ *SnapshotView, err error) {
-	keep, rec, err := s.keepSnapshot(name, false)
+	keep, rec, err := s.keepSnapshot(ctx, name, false)
 	if err != nil {
 		return nil, err
 	}

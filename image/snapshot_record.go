@@ -130,8 +130,8 @@ func (s *Store) addSnapshots(needed map[string]bool) error {
 
 // keepSnapshot keeps a snapshot from being removed, or, exclusively, from being used. The lock is that of a
 // snapshot that is still there.
-func (s *Store) keepSnapshot(name string, exclusive bool) (*os.File, *snapRecord, error) {
-	f, err := s.lockSnapshot(name, fileKeep, exclusive, lockPatience(exclusive))
+func (s *Store) keepSnapshot(ctx context.Context, name string, exclusive bool) (*os.File, *snapRecord, error) {
+	f, err := s.lockSnapshot(ctx, name, fileKeep, exclusive, lockPatience(exclusive))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -153,9 +153,9 @@ func lockPatience(exclusive bool) time.Duration {
 }
 
 // lockSnapshot takes one of a snapshot's locks. It does not wait for who uses the snapshot.
-func (s *Store) lockSnapshot(name, file string, exclusive bool, patience time.Duration) (*os.File, error) {
+func (s *Store) lockSnapshot(ctx context.Context, name, file string, exclusive bool, patience time.Duration) (*os.File, error) {
 	path := filepath.Join(s.snapshotDir(name), file)
-	ctx, cancel := context.WithTimeoutCause(context.Background(), patience, errWouldBlock)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errWouldBlock)
 	defer cancel()
 	f, err := lockFile(ctx, path, exclusive)
 	switch {
@@ -227,7 +227,16 @@ func (s *Store) snapshotInUse(r *snapRecord) bool {
 	if leased, err := s.leased(r.Name); leased || err != nil {
 		return true
 	}
-	f, err := s.lockSnapshot(r.Name, fileKeep, true, 5*time.Millisecond) // another may ask just now
+	ctx := context.Background()
+	f, err := s.lockSnapshot(ctx, r.Name, fileKeep, true, 0)
+	if errors.Is(err, ErrInUse) { // by who uses it, who lets others share it; or by another who asks just now, who does not
+		patience := 5 * time.Millisecond
+		if f, err = s.lockSnapshot(ctx, r.Name, fileKeep, false, 0); err == nil {
+			f.Close()
+			patience = 0
+		}
+		f, err = s.lockSnapshot(ctx, r.Name, fileKeep, true, patience)
+	}
 	if err != nil {
 		return errors.Is(err, ErrInUse)
 	}
@@ -245,8 +254,8 @@ func (s *Store) writeSnapshot(r *snapRecord) error {
 }
 
 // sealSnapshot makes a snapshot read-only.
-func (s *Store) sealSnapshot(name string) error {
-	keep, r, err := s.aloneSnapshot(name)
+func (s *Store) sealSnapshot(ctx context.Context, name string) error {
+	keep, r, err := s.aloneSnapshot(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -268,8 +277,8 @@ func (s *Store) sealSnapshot(name string) error {
 }
 
 // aloneSnapshot keeps everybody else from using a snapshot.
-func (s *Store) aloneSnapshot(name string) (*os.File, *snapRecord, error) {
-	f, r, err := s.keepSnapshot(name, true)
+func (s *Store) aloneSnapshot(ctx context.Context, name string) (*os.File, *snapRecord, error) {
+	f, r, err := s.keepSnapshot(ctx, name, true)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -285,8 +294,8 @@ func (s *Store) aloneSnapshot(name string) (*os.File, *snapRecord, error) {
 }
 
 // retireSnapshot takes a snapshot's name away and returns where its files are. One whose record is damaged goes too.
-func (s *Store) retireSnapshot(name string) (string, error) {
-	keep, err := s.lockSnapshot(name, fileKeep, true, lockPatience(true)) // whoever forks it keeps it
+func (s *Store) retireSnapshot(ctx context.Context, name string) (string, error) {
+	keep, err := s.lockSnapshot(ctx, name, fileKeep, true, lockPatience(true)) // whoever forks it keeps it
 	if err != nil {
 		return "", err
 	}

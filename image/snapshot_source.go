@@ -55,7 +55,7 @@ func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env ro
 	if err := s.checkMaps(env); err != nil {
 		return nil, err
 	}
-	locks, rec, err := s.takeSnapshot(name)
+	locks, rec, err := s.takeSnapshot(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +92,8 @@ func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env ro
 }
 
 // takeSnapshot locks a snapshot for a container.
-func (s *Store) takeSnapshot(name string) ([]*os.File, *snapRecord, error) {
-	keep, rec, err := s.keepSnapshot(name, false)
+func (s *Store) takeSnapshot(ctx context.Context, name string) ([]*os.File, *snapRecord, error) {
+	keep, rec, err := s.keepSnapshot(ctx, name, false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,7 +101,7 @@ func (s *Store) takeSnapshot(name string) ([]*os.File, *snapRecord, error) {
 	if rec.ReadOnly {
 		return locks, rec, nil
 	}
-	write, err := s.lockSnapshot(name, fileWrite, true, lockPatience(true))
+	write, err := s.lockSnapshot(ctx, name, fileWrite, true, lockPatience(true))
 	if err == nil {
 		locks = append(locks, write)
 		var held bool

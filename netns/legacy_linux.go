@@ -81,7 +81,7 @@ type legacyTable struct {
 
 // read reads a table of the calling thread's namespace.
 func (f legacyFamily) read(name string) (*legacyTable, error) {
-	s, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	s, err := unix.Socket(f.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}

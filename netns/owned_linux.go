@@ -63,11 +63,14 @@ func withdrawOwned(k ownedKey, e *epState) error {
 	if t == nil || !t.eps[e.ID] {
 		return nil
 	}
-	delete(t.eps, e.ID)
 	if err := t.rules.endpoint(e, t.rules.conn.SetDeleteElements); err != nil {
 		return err
 	}
-	return ignoreMissing(t.rules.conn.Flush()) // a connection that failed midway
+	err := ignoreMissing(t.rules.conn.Flush()) // a connection that failed midway
+	if err == nil {
+		delete(t.eps, e.ID)
+	}
+	return err
 }
 
 // closeOwned removes this program's table, when no endpoint is in it.

@@ -210,7 +210,7 @@ func (j *Journal) compact() error {
 func (j *Journal) rewrite() error {
 	tmp := j.name + ".new"
 	f, err := create(j.dir, tmp)
-	if errors.Is(err, errTaken) {
+	if errors.Is(err, errTaken) || errors.Is(err, unix.EEXIST) {
 		return nil // by somebody who looks for files of the dead: it is for the next time
 	}
 	if err != nil {
