@@ -89,11 +89,7 @@ func (r *running) discardReady() error {
 }
 
 // alive reports whether the process of a container that is ready still waits.
-func (c *Container) alive() bool {
-	p := []unix.PollFd{{Fd: int32(c.run.pidfd.Fd()), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return n == 0 && err == nil
-}
+func (c *Container) alive() bool { return !c.run.pidfd.Ended() }
 
 // take makes a container that is ready the one that s describes. With attend the caller attends to its process.
 func (c *Container) take(s *spec, attend bool) {
