@@ -19,7 +19,7 @@ import (
 
 // imagePrograms are the programs that ways need. A variable of the environment of that name says where one is, else PATH has it.
 var imagePrograms = map[string]string{"UMOCI": "umoci", "SKOPEO": "skopeo", "PODMAN": "podman", "BUILDAH": "buildah", "CONTAINERD": "containerd", "CTR": "ctr",
-	"REGISTRY": "docker-registry", "TAR": "tar", "PIGZ_PROGRAM": "pigz", "ZSTD": "zstd", "CURL": "curl"}
+	"REGISTRY": "docker-registry", "TAR": "tar", "PIGZ_PROGRAM": "pigz", "ZSTD": "zstd", "CURL": "curl", "IGZIP": "igzip"}
 
 // imageReport is what results/image.json holds.
 type imageReport struct {
@@ -131,6 +131,10 @@ func (b *imageBench) unpack(kind string) error {
 	}
 	task := unpackTask(unpackGoals[kind])
 	task.name += " " + kind
+	if b.out.Images[kind].Comp == "gzip" {
+		task.ways = append(task.ways, igzipWay)
+	}
+	task.ways = append(task.ways, erofsWay)
 	b.do(task)
 	return done()
 }

@@ -32,6 +32,14 @@ var ownOperations = map[string]func(ctx context.Context, s *image.Store, args []
 		_, err := s.Unpack(ctx, "bench", image.UnpackOptions{})
 		return err
 	},
+	"unpack-igzip": func(ctx context.Context, s *image.Store, _ []string) error {
+		_, err := s.Unpack(ctx, "bench", image.UnpackOptions{Igzip: true})
+		return err
+	},
+	"unpack-erofs": func(ctx context.Context, s *image.Store, _ []string) error {
+		_, err := s.Unpack(ctx, "bench", image.UnpackOptions{EROFS: true})
+		return err
+	},
 	"layout": func(ctx context.Context, s *image.Store, args []string) error {
 		_, err := s.LoadLayout(ctx, args[0], image.LoadOptions{Name: "bench"})
 		return err

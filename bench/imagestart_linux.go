@@ -51,7 +51,7 @@ type startSource struct {
 	seconds []float64
 }
 
-// startSources are the same files in a directory, an image of four layers, and a snapshot of that.
+// startSources are the same command in a directory, an image of four layers, and a snapshot of that.
 func startSources(top string) ([]startSource, error) {
 	ctx := context.Background()
 	dir := top + "/root"
@@ -62,14 +62,13 @@ func startSources(top string) ([]startSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range []string{"0", "1", "2", "3"} {
-		if err := os.WriteFile(dir+"/file"+n, []byte(n), 0o644); err != nil {
+	layers := []image.Layer{image.DirLayer(image.Tree{Path: dir}, image.TreeOptions{})}
+	for _, n := range []string{"1", "2", "3"} {
+		more := top + "/more" + n
+		if err := errors.Join(os.MkdirAll(more, 0o755), os.WriteFile(more+"/file"+n, []byte(n), 0o644)); err != nil {
 			return nil, err
 		}
-	}
-	var layers []image.Layer
-	for range 4 {
-		layers = append(layers, image.DirLayer(image.Tree{Path: dir}, image.TreeOptions{}))
+		layers = append(layers, image.DirLayer(image.Tree{Path: more}, image.TreeOptions{}))
 	}
 	if _, err := store.Write(ctx, "small", image.ImageSpec{Layers: layers}); err != nil {
 		return nil, err
@@ -78,7 +77,17 @@ func startSources(top string) ([]startSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []startSource{{"a directory", rootfs.Dir(dir), nil}, {"an image", store.Rootfs("small"), nil}, {"a snapshot", sn.Rootfs(), nil}}, nil
+	sources := []startSource{{"a directory", rootfs.Dir(dir), nil}, {"an image", store.Rootfs("small"), nil}, {"a snapshot", sn.Rootfs(), nil}}
+	if files := store.Rootfs("small").EROFS(); canStart(files) {
+		sources = append(sources, startSource{"an image, its layers mounted from files of EROFS", files, nil})
+	}
+	return sources, nil
+}
+
+// canStart says that containers can have a root filesystem here.
+func canStart(src rootfs.Source) bool {
+	_, err := startOnce(src)
+	return err == nil
 }
 
 // startOnce runs a container to its end.

@@ -57,6 +57,12 @@ func unpackTask(goals []imageGoal) imageTask {
 	}}
 }
 
+// igzipWay is for layers that are gzip.
+var igzipWay = imageWay{name: "caisson with igzip", about: "Store.Unpack with UnpackOptions.Igzip", kind: kindMore, needs: []string{"IGZIP"}, before: []string{forgetLayers}, run: words(self + "unpack-igzip $STORE")}
+
+// erofsWay makes files that the kernel mounts instead of directories.
+var erofsWay = imageWay{name: "caisson EROFS", about: "Store.Unpack with UnpackOptions.EROFS: a file of each layer", kind: kindMore, before: []string{forgetLayers}, run: words(self + "unpack-erofs $STORE")}
+
 // transferTasks move an image from one place to another as it is.
 func transferTasks() []imageTask {
 	return []imageTask{

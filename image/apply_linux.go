@@ -55,10 +55,10 @@ type dirMeta struct {
 const maxMetaBytes = 16 << 20
 
 // apply reads the archive of a layer to its end.
-func (a *applier) apply(r io.Reader) error {
-	tr := tar.NewReader(r)
+func (a *applier) apply(r pieces) error {
+	all := newEntries(r, a.buf)
 	for {
-		hdr, err := tr.Next()
+		hdr, err := all.Next()
 		if err == io.EOF {
 			return a.finish()
 		}
@@ -71,14 +71,14 @@ func (a *applier) apply(r io.Reader) error {
 		if hdr.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := a.entry(hdr, tr); err != nil {
+		if err := a.entry(hdr, all); err != nil {
 			return &Error{Op: "unpack", Entry: hdr.Name, Err: err}
 		}
 	}
 }
 
 // entry writes one entry.
-func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
+func (a *applier) entry(hdr *tar.Header, r *entries) error {
 	if err := a.budget.addEntry(); err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (a *applier) entry(hdr *tar.Header, r io.Reader) error {
 	return a.noteGift(hdr, path)
 }
 
-func (a *applier) put(hdr *tar.Header, r io.Reader, path string) error {
+func (a *applier) put(hdr *tar.Header, r *entries, path string) error {
 	switch hdr.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		return a.putFile(hdr, r, path)
@@ -133,7 +133,9 @@ func (a *applier) put(hdr *tar.Header, r io.Reader, path string) error {
 }
 
 // checkHeader refuses values that no file can have.
-func (a *applier) checkHeader(hdr *tar.Header) error {
+func (a *applier) checkHeader(hdr *tar.Header) error { return checkHeader(hdr, a.limits) }
+
+func checkHeader(hdr *tar.Header, limits Limits) error {
 	switch {
 	case int64(hdr.Uid) < 0 || int64(hdr.Gid) < 0 || int64(hdr.Uid) >= math.MaxUint32 || int64(hdr.Gid) >= math.MaxUint32:
 		return because(ErrBadHeader, "owner %d:%d", hdr.Uid, hdr.Gid)
@@ -152,8 +154,8 @@ func (a *applier) checkHeader(hdr *tar.Header) error {
 			n++
 		}
 	}
-	if n > a.limits.Xattrs {
-		return &LimitError{Limit: "Xattrs", Max: a.limits.Xattrs, Need: n}
+	if n > limits.Xattrs {
+		return &LimitError{Limit: "Xattrs", Max: limits.Xattrs, Need: n}
 	}
 	return nil
 }
@@ -185,7 +187,7 @@ func (a *applier) again(path string, create func(at place) error) (at place, whi
 	return at, whiteout, err
 }
 
-func (a *applier) putFile(hdr *tar.Header, r io.Reader, path string) error {
+func (a *applier) putFile(hdr *tar.Header, r *entries, path string) error {
 	fd := -1
 	_, _, err := a.again(path, func(at place) (err error) {
 		fd, err = unix.Openat(at.dir, at.base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -205,7 +207,7 @@ func (a *applier) putFile(hdr *tar.Header, r io.Reader, path string) error {
 }
 
 // writeFile copies the content. Zeros of an entry that says it is sparse become holes.
-func (a *applier) writeFile(fd int, hdr *tar.Header, r io.Reader) error {
+func (a *applier) writeFile(fd int, hdr *tar.Header, r *entries) error {
 	sparse := isSparse(hdr)
 	if sparse {
 		if err := a.budget.addBytes(hdr.Size); err != nil { // they are not in the archive's own length
@@ -214,18 +216,18 @@ func (a *applier) writeFile(fd int, hdr *tar.Header, r io.Reader) error {
 	}
 	var off int64
 	for off < hdr.Size {
-		n, err := fill(r, a.buf[:min(int64(len(a.buf)), hdr.Size-off)])
-		if n == 0 && err != nil {
+		p, err := r.next(hdr.Size - off)
+		if err != nil {
 			return archiveError(err)
 		}
 		write := pwriteAll
 		if sparse {
 			write = pwriteData
 		}
-		if err := write(fd, a.buf[:n], off); err != nil {
+		if err := write(fd, p, off); err != nil {
 			return err
 		}
-		off += int64(n)
+		off += int64(len(p))
 	}
 	a.mark.Bytes += hdr.Size
 	if sparse {
@@ -291,9 +293,11 @@ func (a *applier) fileMeta(fd int, hdr *tar.Header) error {
 }
 
 // mode is what chmod takes.
-func (a *applier) mode(hdr *tar.Header) uint32 {
+func (a *applier) mode(hdr *tar.Header) uint32 { return a.policy.mode(hdr) }
+
+func (p Policy) mode(hdr *tar.Header) uint32 {
 	m := uint32(hdr.Mode) & 0o7777
-	if a.policy.NoSetuid && hdr.Typeflag != tar.TypeDir {
+	if p.NoSetuid && hdr.Typeflag != tar.TypeDir {
 		m &^= unix.S_ISUID | unix.S_ISGID
 	}
 	return m

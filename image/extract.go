@@ -48,13 +48,17 @@ func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOpt
 		ctx, cancel = context.WithTimeoutCause(ctx, s.limits.Time, &LimitError{Limit: "Time", Max: int64(s.limits.Time)})
 		defer cancel()
 	}
+	program, err := findIgzip(o.Igzip)
+	if err != nil {
+		return nil, err
+	}
 	b := &budget{limits: s.limits}
 	m := &mark{}
 	for i, l := range info.Layers {
 		if !isLayer(l.MediaType) {
 			return nil, layerError(l.Digest, because(ErrMediaType, "%s", shown(l.MediaType)))
 		}
-		if err := s.extractLayer(ctx, l, digest.Digest(info.Config.DiffIDs[i]), dir, b, m); err != nil {
+		if err := s.extractLayer(ctx, l, digest.Digest(info.Config.DiffIDs[i]), dir, program, b, m); err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
@@ -68,7 +72,7 @@ func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOpt
 }
 
 // openLayer opens a layer to be read uncompressed, alone: it may take all the memory that the limits allow.
-func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, b *budget) (st *stream, closeLayer func(), err error) {
+func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, igzip string, b *budget) (st *stream, closeLayer func(), err error) {
 	f, err := s.openBlob(l)
 	if err != nil {
 		return nil, nil, err
@@ -87,15 +91,15 @@ func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, b *budget) 
 	if need > s.limits.Memory {
 		return nil, nil, &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
 	}
-	if st, err = newStream(ctx, buffered, window, b, nil); err != nil {
+	if st, err = newBlobStream(ctx, f, buffered, igzip, window, b, nil); err != nil {
 		return nil, nil, err
 	}
 	return st, func() { st.close(); f.Close() }, nil
 }
 
 // extractLayer lays a layer over what is there.
-func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, dir string, b *budget, m *mark) error {
-	st, closeLayer, err := s.openLayer(ctx, l, b)
+func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, dir, igzip string, b *budget, m *mark) error {
+	st, closeLayer, err := s.openLayer(ctx, l, igzip, b)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func (s *Store) flatten(layers []ocispec.Descriptor, ids []digest.Digest, over b
 
 // eachEntry calls fn for the entries of a layer, and compares the layer with its digest.
 func (s *Store) eachEntry(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, b *budget, fn func(index int, h *tar.Header, r io.Reader) error) error {
-	st, closeLayer, err := s.openLayer(ctx, l, b)
+	st, closeLayer, err := s.openLayer(ctx, l, "", b)
 	if err != nil {
 		return err
 	}

@@ -209,6 +209,10 @@ func (s *Store) clearIngest(all bool) error {
 			_ = removeTree(s.path(dirIngest + "/" + e.Name())) // or whoever began it does
 			continue
 		}
+		if strings.HasPrefix(e.Name(), mountPrefix) {
+			faults = append(faults, clearStaleMount(s.path(dirIngest+"/"+e.Name())))
+			continue
+		}
 		if strings.HasPrefix(e.Name(), partialPrefix) {
 			fi, err := e.Info()
 			if err != nil || !all || time.Since(fi.ModTime()) < partialAge {

@@ -185,12 +185,12 @@ func variantKey(key string, from map[string]inherited) (string, error) {
 }
 
 // inherit replaces the layers of an image that have implied directories by variants that fit it.
-func (s *Store) inherit(ctx context.Context, info *Info, marks []*mark, plain bool, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
+func (s *Store) inherit(ctx context.Context, info *Info, marks []*mark, o UnpackOptions, gifts *giver, unpack func(i int, key string, from map[string]inherited) (*mark, error)) ([]string, error) {
 	keys := make([]string, len(marks))
 	dirs := make([]string, len(marks))
 	b := &below{marks: marks, dirs: dirs, gifts: gifts, known: map[string]belowAnswer{}}
 	for i := range marks {
-		keys[i] = s.layerKey(digest.Digest(info.Config.DiffIDs[i]), plain)
+		keys[i] = s.layerKey(digest.Digest(info.Config.DiffIDs[i]), o)
 		dirs[i] = s.layerDir(keys[i])
 		if len(marks[i].Implied) == 0 {
 			continue
@@ -198,7 +198,7 @@ func (s *Store) inherit(ctx context.Context, info *Info, marks []*mark, plain bo
 		base, from := keys[i], map[string]inherited(nil)
 		before := b.closed
 		for range maxRounds {
-			next, err := b.inheritance(ctx, i, isPrivileged() || gifts != nil)
+			next, err := b.inheritance(ctx, i, isPrivileged() || gifts != nil || o.EROFS)
 			if err != nil {
 				return nil, err
 			}

@@ -2,9 +2,11 @@ package image
 
 import (
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/erofs"
 	"github.com/caisson-go/caisson/internal/linux"
 )
 
@@ -13,11 +15,16 @@ func isPrivileged() bool { return os.Geteuid() == 0 }
 
 // layerRoot is the directory of an unpacked layer, which is opened when it is first needed.
 type layerRoot struct {
-	path string
-	fd   int
+	path  string
+	fd    int
+	blob  *blobFile // where the layer is a file of EROFS, which erofs reads
+	erofs *erofs.Reader
 }
 
 func (r *layerRoot) close() {
+	if r.blob != nil {
+		r.blob.file.Close()
+	}
 	if r.fd >= 0 {
 		unix.Close(r.fd)
 	}
@@ -25,6 +32,9 @@ func (r *layerRoot) close() {
 
 // stat looks a directory up, without following any link in it.
 func (r *layerRoot) stat(path string) (*inherited, error) {
+	if filepath.Base(r.path) == fileBlob {
+		return r.statBlob(path)
+	}
 	if r.fd < 0 {
 		fd, err := openTreeDir(r.path)
 		if err != nil {

@@ -30,14 +30,13 @@ func (s *Store) below(ctx context.Context, r *snapRecord, plain bool) (stackBelo
 		}
 		return s.within(ctx, p, plain)
 	}
-	info := r.info
-	if info == nil {
-		var err error
-		if info, err = s.inspectImage(Image{Name: r.Image, Descriptor: r.Manifest}, r.Platform); err != nil {
-			return stackBelow{}, err
-		}
+	var u *Unpacked
+	var err error
+	if r.info != nil {
+		u, err = s.unpackInfo(ctx, r.info, UnpackOptions{plain: plain})
+	} else {
+		u, err = s.unpackKnown(ctx, Image{Name: r.Image, Descriptor: r.Manifest}, UnpackOptions{Platform: r.Platform, plain: plain})
 	}
-	u, err := s.unpackInfo(ctx, info, UnpackOptions{plain: plain})
 	if err != nil {
 		return stackBelow{}, err
 	}

@@ -3,6 +3,8 @@ package image
 import (
 	"context"
 	"errors"
+	"strconv"
+	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -16,6 +18,7 @@ type Source struct {
 	platform *ocispec.Platform
 	upper    func(rootfs.OverlaySource) rootfs.OverlaySource
 	lease    string
+	erofs    bool
 	err      error
 }
 
@@ -47,6 +50,15 @@ func (r Source) UpperSize(bytes int64) Source {
 	r.upper = func(o rootfs.OverlaySource) rootfs.OverlaySource { return o.UpperSize(bytes) }
 	return r
 }
+
+// EROFS takes the layers from files that the kernel mounts (EROFS) instead of directories: one file for each, made of the layer's blob when it is first needed, and shared by all
+// images and containers; [Store.Unpack] makes it before. They are in the overlay what directories are. That is less to write and to remove, and where the store's
+// file system has fs-verity the kernel verifies what it reads of them: a file that is not what was written is an error.
+//
+// It needs CAP_SYS_ADMIN in the machine's own user namespace, and Linux 6.12 with CONFIG_EROFS_FS_BACKED_BY_FILE or a loop device (Linux 5.8); where something is missing the
+// error Is [errors.ErrUnsupported] and says what. Extended attributes and access control lists need the kernel's options for them. Up to Linux 6.14 the files are mounted in
+// the store's directory while they are in use, and what a killed program left mounted is unmounted by the next [Open].
+func (r Source) EROFS() Source { r.erofs = true; return r }
 
 // Lease protects the layers under a name of the caller's choice, such as the id of the container, until [Store.DropLease] or the next
 // start of the machine. Without it they are protected until the container is closed or this program ends, which is not enough for a container that
@@ -88,25 +100,79 @@ func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 		return nil, err
 	}
 	defer use.Close()
-	u, err := r.store.unpack(ctx, r.name, UnpackOptions{Platform: r.platform, plain: r.store.plainFor(env)})
+	if err := r.erofsNeeds(env); err != nil {
+		return nil, err
+	}
+	img, err := r.store.get(r.name)
 	if err != nil {
 		return nil, err
 	}
-	if len(u.Dirs) == 0 {
+	u, err := r.store.unpackKnown(ctx, img, UnpackOptions{Platform: r.platform, EROFS: r.erofs, plain: r.store.plainFor(env)})
+	if err != nil {
+		return nil, err
+	}
+	if len(u.keys) == 0 {
 		return nil, because(ErrDocument, "the image has no files")
 	}
-	overlay := rootfs.Overlay(u.Dirs...)
-	if r.upper != nil {
-		overlay = r.upper(overlay)
-	}
-	d, err := overlay.Describe(ctx, env)
+	d, err := r.store.overBlobs(u, func(dirs []string) (*rootfs.Description, error) {
+		overlay := rootfs.Overlay(dirs...)
+		if r.upper != nil {
+			overlay = r.upper(overlay)
+		}
+		return overlay.Describe(ctx, env)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if d.Release, err = r.store.takeLease(r.lease, u.keys); err != nil {
-		return nil, err
+	drop, err := r.store.takeLease(r.lease, u.keys)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
 	}
+	d.Release = released(d.Release, drop)
 	d.Origin = u.Manifest.Digest.String()
 	d.RootMode, d.Notes = u.rootMode, append(d.Notes, u.Notes...)
+	return d, nil
+}
+
+// erofsNeeds refuses what cannot be before anything is made.
+func (r Source) erofsNeeds(env rootfs.Env) error {
+	if !r.erofs || !env.Unprivileged {
+		return nil
+	}
+	return mountNeeds(syscall.EPERM)
+}
+
+// released is both, either of which may be nil.
+func released(first, second func() error) func() error {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return func() error { return errors.Join(first(), second()) }
+}
+
+// overBlobs describes an overlay of what was unpacked. Files are mounted for it, until its description is closed.
+func (s *Store) overBlobs(u *Unpacked, describe func(dirs []string) (*rootfs.Description, error)) (*rootfs.Description, error) {
+	if len(u.Blobs) == 0 {
+		return describe(u.Dirs)
+	}
+	files, release, err := s.holdBlobs(u.keys, u.marks)
+	if err != nil {
+		return nil, err
+	}
+	dirs := make([]string, len(files))
+	for i, f := range files {
+		dirs[i] = "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+	}
+	d, err := describe(dirs)
+	if err != nil {
+		return nil, errors.Join(err, release())
+	}
+	for i, f := range files {
+		d.Layers[i] = rootfs.Layer{File: f}
+	}
+	d.Release = released(d.Release, release)
 	return d, nil
 }

@@ -63,8 +63,10 @@ type Store struct {
 	maps      namespaces.IDMaps
 	shortfall error
 	closed    atomic.Bool
+	mounts    blobMounts
 	// overlay is why overlayfs cannot serve here, found out once.
 	overlay func() error
+	known   knownImages
 }
 
 // DefaultDir is where a user's images are by default: /var/lib/caisson/images for root, otherwise $XDG_DATA_HOME/caisson/images or

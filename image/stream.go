@@ -155,6 +155,7 @@ type stream struct {
 	err                  error
 	hash                 hash.Hash
 	buffers              *streamBuffers
+	cancel               func()        // ends a read of the decoder's that may take for ever; may be nil
 	onRead               func(n int64) // compressed bytes so far; may be nil
 }
 
@@ -180,6 +181,11 @@ func newStream(ctx context.Context, blob io.Reader, window int64, b *budget, onR
 		buffers.free()
 		return nil, err
 	}
+	return startStream(dec, closeDec, func() int64 { return count.n }, buffers, b, onRead), nil
+}
+
+// startStream begins a stream of what dec gives; read tells how much of the blob that took, to the goroutine that calls dec.
+func startStream(dec io.Reader, closeDec func(), read func() int64, buffers *streamBuffers, b *budget, onRead func(int64)) *stream {
 	s := &stream{free: make(chan *chunk, chunkCount), toHash: make(chan *chunk, chunkCount), toRead: make(chan *chunk, chunkCount),
 		stop: make(chan struct{}), hash: sha256.New(), buffers: buffers, onRead: onRead}
 	for i := range chunkCount {
@@ -189,7 +195,7 @@ func newStream(ctx context.Context, blob io.Reader, window int64, b *budget, onR
 		defer closeDec()
 		defer close(s.toHash)
 		defer close(s.toRead)
-		s.produce(dec, count, b)
+		s.produce(dec, read, b)
 	})
 	s.done.Go(func() {
 		for c := range s.toHash {
@@ -197,11 +203,11 @@ func newStream(ctx context.Context, blob io.Reader, window int64, b *budget, onR
 			s.give(c)
 		}
 	})
-	return s, nil
+	return s
 }
 
 // produce fills chunks until the end, an error, or close.
-func (s *stream) produce(dec io.Reader, count *countReader, b *budget) {
+func (s *stream) produce(dec io.Reader, read func() int64, b *budget) {
 	var total int64
 	for {
 		var c *chunk
@@ -213,12 +219,12 @@ func (s *stream) produce(dec io.Reader, count *countReader, b *budget) {
 		c.n, c.err = fill(dec, c.data)
 		total += int64(c.n)
 		if s.onRead != nil {
-			s.onRead(count.n)
+			s.onRead(read())
 		}
 		switch {
 		case c.err != nil && c.err != io.EOF:
 			c.err = decodeError(c.err, b)
-		case total > ratioFrom && total/b.limits.Ratio > count.n:
+		case total > ratioFrom && total/b.limits.Ratio > read():
 			c.err = &LimitError{Limit: "Ratio", Max: b.limits.Ratio}
 		default:
 			if err := b.addBytes(int64(c.n)); err != nil {
@@ -250,7 +256,7 @@ func decodeError(err error, b *budget) error {
 	switch {
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return &LimitError{Limit: "Memory", Max: b.limits.Memory}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(*Error)), errors.As(err, new(*LimitError)):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return because(ErrArchive, "it ends too soon")
@@ -278,6 +284,12 @@ func (s *stream) give(c *chunk) {
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
+	lent, err := s.next(int64(len(p)))
+	return copy(p, lent), err
+}
+
+// next implements pieces.
+func (s *stream) next(most int64) ([]byte, error) {
 	for len(s.rest) == 0 {
 		if s.now != nil {
 			s.err = s.now.err
@@ -285,17 +297,18 @@ func (s *stream) Read(p []byte) (int, error) {
 			s.now = nil
 		}
 		if s.err != nil {
-			return 0, s.err
+			return nil, s.err
 		}
 		c, ok := <-s.toRead
 		if !ok {
-			return 0, io.ErrClosedPipe
+			return nil, io.ErrClosedPipe
 		}
 		s.now, s.rest = c, c.data[:c.n]
 	}
-	n := copy(p, s.rest)
+	n := min(most, int64(len(s.rest)))
+	lent := s.rest[:n:n]
 	s.rest = s.rest[n:]
-	return n, nil
+	return lent, nil
 }
 
 // finish reads what is left, which is padding, and returns the digest of everything.
@@ -313,6 +326,9 @@ type onlyReader struct{ io.Reader }
 func (s *stream) close() {
 	s.once.Do(func() {
 		close(s.stop)
+		if s.cancel != nil {
+			s.cancel()
+		}
 		s.done.Wait()
 		s.now, s.rest, s.err = nil, nil, io.ErrClosedPipe
 		s.buffers.free()

@@ -37,6 +37,8 @@ type mark struct {
 	closed     int64 // of the implied ones, those that the caller may not look up below
 	RootOpaque bool  `json:"-"`
 	RootSet    bool  `json:"-"`
+
+	Blob *blobMark `json:"blob,omitempty"` // the layer is a file of EROFS
 }
 
 const fileMark = "layer.json"
@@ -53,6 +55,16 @@ type UnpackOptions struct {
 	Durable bool
 	// Progress is told how far each layer is, by several goroutines at once. It may be nil.
 	Progress func(Progress)
+	// Igzip lets the program igzip, which is looked for in PATH (package isal of Debian, Ubuntu and Fedora), decompress layers that are
+	// gzip; it takes about half the time. What it gives is hashed and bounded by [Limits] as ever, and a broken layer is the same error. It is a
+	// program in C that reads what a stranger wrote, with the rights of this one, and its memory is not counted in Limits.Memory:
+	// hence it is never used unasked. It gets no environment and no files but the blob, and ends with the context. Without the program the error is
+	// [exec.ErrNotFound]. Layers of several gzip members, as eStargz has them, are decoded in Go once more, to be sure of their end.
+	Igzip bool
+	// EROFS makes of each layer one file, which the kernel mounts, instead of a directory; see [Source.EROFS]. Making it takes no privilege, and owners,
+	// devices and capabilities are in it whoever makes it. What a layer has besides contents is held in memory until it is complete: some 700 bytes of
+	// Limits.Memory for a file. Layers that are both directories and files of EROFS are kept twice. [Store.Extract] does not look at it.
+	EROFS bool
 	// plain leaves files to the caller, whatever the policy is.
 	plain bool
 }
@@ -68,16 +80,19 @@ type Progress struct {
 	Cached bool
 }
 
-// Unpacked is an image whose layers are directories.
+// Unpacked is an image whose layers are directories, or files of EROFS.
 type Unpacked struct {
 	*Info
 	// Dirs are the layers, the topmost first, as overlayfs takes them; an empty image has none. They belong to the store: never change
 	// them. They stay as long as the image does.
 	Dirs []string
+	// Blobs are the layers as files of EROFS, the topmost first, where [UnpackOptions].EROFS asked for them. Dirs is empty then.
+	Blobs []string
 	// Notes say what could not be made as the image has it, a sentence each.
 	Notes []string
 
 	keys     []string
+	marks    []*blobMark // of Blobs
 	rootMode uint32
 }
 
@@ -112,6 +127,7 @@ func (s *Store) unpack(ctx context.Context, name string, o UnpackOptions) (*Unpa
 
 // unpackInfo is unpack for an image that was found.
 func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*Unpacked, error) {
+	o.plain = o.plain || o.EROFS
 	for _, l := range info.Layers {
 		if !isLayer(l.MediaType) {
 			return nil, &Error{Op: "unpack", Object: info.Name, Layer: l.Digest, Err: because(ErrMediaType, "%s", shown(l.MediaType))}
@@ -127,7 +143,7 @@ func (s *Store) unpackInfo(ctx context.Context, info *Info, o UnpackOptions) (*U
 		}
 	}
 	u := s.stack(info, keys, marks, !o.plain && !s.maps.IsZero())
-	if s.shortfall != nil {
+	if s.shortfall != nil && !o.EROFS {
 		u.Notes = append(u.Notes, "Files belong to the caller instead of subordinate ids: "+s.shortfall.Error()+".")
 	}
 	return u, nil
@@ -139,6 +155,10 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.limits.Time, &LimitError{Limit: "Time", Max: int64(s.limits.Time)})
 		defer cancel()
+	}
+	program, err := findIgzip(o.Igzip)
+	if err != nil {
+		return nil, nil, err
 	}
 	b := &budget{limits: s.limits}
 	gifts := s.newGiver(ctx, o.plain)
@@ -154,9 +174,15 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 			continue
 		}
 		first[id] = i
+		job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, giver: gifts, igzip: program, erofs: o.EROFS, progress: o.Progress}
+		key := s.layerKey(job.diffID, o)
+		if m, err := s.readMark(key); err == nil && b.addImplied(m) == nil { // as it is for each container but the first
+			job.tell(l.Size, true)
+			marks[i] = m
+			continue
+		}
 		g.Go(func() (err error) {
-			job := &layerJob{s: s, desc: l, diffID: digest.Digest(id), budget: b, memory: memory, giver: gifts, progress: o.Progress}
-			if marks[i], err = job.run(gctx, s.layerKey(job.diffID, o.plain)); err == nil {
+			if marks[i], err = job.run(gctx, key); err == nil {
 				err = b.addImplied(marks[i])
 			}
 			if err != nil && ctx.Err() != nil {
@@ -171,9 +197,9 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 	for i := range marks {
 		marks[i] = marks[first[info.Config.DiffIDs[i]]]
 	}
-	keys, err := s.inherit(ctx, info, marks, o.plain, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
+	keys, err := s.inherit(ctx, info, marks, o, gifts, func(i int, key string, from map[string]inherited) (*mark, error) {
 		job := &layerJob{s: s, desc: info.Layers[i], diffID: digest.Digest(info.Config.DiffIDs[i]), inherited: from,
-			budget: &budget{limits: s.limits}, memory: memory, giver: gifts}
+			budget: &budget{limits: s.limits}, memory: memory, giver: gifts, igzip: program, erofs: o.EROFS}
 		m, err := job.run(ctx, key)
 		return m, layerError(info.Layers[i].Digest, err)
 	})
@@ -213,7 +239,11 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark, mapped bool) *Un
 		}
 		owners, devices, xattrs, closed = owners+m.Owners, devices+m.Devices, xattrs+m.Xattrs, closed+m.closed
 		if !seen[key] { // overlayfs refuses a directory twice; the upper occurrence hides what the lower one has
-			u.Dirs = append(u.Dirs, s.layerDir(key))
+			if m.Blob != nil {
+				u.Blobs, u.marks = append(u.Blobs, s.layerDir(key)), append(u.marks, m.Blob)
+			} else {
+				u.Dirs = append(u.Dirs, s.layerDir(key))
+			}
 			u.keys = append(u.keys, key)
 		}
 		seen[key] = true
@@ -245,7 +275,7 @@ func (m *mark) notes(mapped bool) (out []string) {
 
 // layerKey names the directory of an unpacked layer: what is in it depends on the layer, on the policy, on the caller's subordinate ids, and on
 // whether the caller was privileged, which goes with the store, as that belongs to one user.
-func (s *Store) layerKey(diffID digest.Digest, plain bool) string {
+func (s *Store) layerKey(diffID digest.Digest, o UnpackOptions) string {
 	key := diffID.Encoded()
 	if s.policy.NoSetuid {
 		key += "-nosetuid"
@@ -253,13 +283,22 @@ func (s *Store) layerKey(diffID digest.Digest, plain bool) string {
 	if s.policy.Devices == DevicesSkipped {
 		key += "-nodev"
 	}
-	if !plain && !s.maps.IsZero() {
+	if !o.plain && !s.maps.IsZero() {
 		key += ownersKey(s.maps)
+	}
+	if o.EROFS {
+		key += erofsKey
 	}
 	return key
 }
 
-func (s *Store) layerDir(key string) string { return s.path(filepath.Join(dirLayers, key, dirTree)) }
+// layerDir is the directory of an unpacked layer, or its file of EROFS.
+func (s *Store) layerDir(key string) string {
+	if isBlobKey(key) {
+		return s.path(filepath.Join(dirLayers, key, fileBlob))
+	}
+	return s.path(filepath.Join(dirLayers, key, dirTree))
+}
 
 // readMark returns the mark of a complete layer. One that was unpacked before the last start of the machine and not synced may
 // have lost content, and counts as not there.
@@ -314,6 +353,8 @@ type layerJob struct {
 	budget   *budget
 	memory   *semaphore.Weighted
 	giver    *giver
+	igzip    string // the program, where it is wanted
+	erofs    bool   // a file is made, not a directory
 	progress func(Progress)
 	// inherited is what directories without an entry get; see inherit.
 	inherited map[string]inherited
@@ -399,22 +440,16 @@ func (j *layerJob) fill(ctx context.Context, work string, alone bool) (*mark, er
 		return nil, err
 	}
 	defer blob.Close()
-	tree := filepath.Join(work, dirTree)
-	if err := os.Mkdir(tree, 0o755); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(tree, 0o755); err != nil {
-		return nil, err
-	}
 	m := &mark{DiffID: j.diffID.String(), Boot: j.s.boot}
-	if err := j.stream(ctx, blob, tree, m, alone); err != nil {
-		return nil, err
+	if j.erofs {
+		err = j.fillBlob(ctx, work, blob, m, alone)
+	} else {
+		err = j.fillTree(ctx, work, blob, m, alone)
 	}
-	fi, err := os.Lstat(tree)
 	if err != nil {
 		return nil, err
 	}
-	m.Mode, m.Hides, m.Root = uint32(fi.Mode().Perm()), m.RootOpaque, m.RootSet
+	m.Hides, m.Root = m.RootOpaque, m.RootSet
 	data, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
@@ -425,8 +460,27 @@ func (j *layerJob) fill(ctx context.Context, work string, alone bool) (*mark, er
 	return m, os.WriteFile(filepath.Join(work, fileMark), data, 0o600)
 }
 
-// stream decodes, hashes and writes, within the memory that is granted.
-func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *mark, alone bool) error {
+// fillTree makes a directory.
+func (j *layerJob) fillTree(ctx context.Context, work string, blob *os.File, m *mark, alone bool) error {
+	tree := filepath.Join(work, dirTree)
+	if err := makeDirMode(tree, 0o755); err != nil {
+		return err
+	}
+	err := j.stream(ctx, blob, alone, func(r pieces, n *notes) error {
+		return writeTree(ctx, tree, r, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited, giver: j.giver, notes: n})
+	})
+	if err != nil {
+		return err
+	}
+	fi, err := os.Lstat(tree)
+	if err == nil {
+		m.Mode = uint32(fi.Mode().Perm())
+	}
+	return err
+}
+
+// stream decodes and hashes, within the memory that is granted, what write writes.
+func (j *layerJob) stream(ctx context.Context, blob *os.File, alone bool, write func(r pieces, n *notes) error) error {
 	buffered := bufio.NewReaderSize(blob, 4096)
 	head, err := buffered.Peek(64)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -439,7 +493,7 @@ func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *m
 	}
 	defer release()
 	last := time.Time{}
-	st, err := newStream(ctx, buffered, window, j.budget, func(n int64) {
+	st, err := newBlobStream(ctx, blob, buffered, j.igzip, window, j.budget, func(n int64) {
 		if now := time.Now(); now.Sub(last) > 50*time.Millisecond {
 			last = now
 			j.tell(n, false)
@@ -449,7 +503,7 @@ func (j *layerJob) stream(ctx context.Context, blob io.Reader, tree string, m *m
 		return err
 	}
 	defer st.close()
-	if err := writeTree(ctx, tree, st, j.s.policy, j.budget, m, treeOptions{inherited: j.inherited, giver: j.giver, notes: noted}); err != nil {
+	if err := write(st, noted); err != nil {
 		return err
 	}
 	got, err := st.finish()

@@ -2,7 +2,6 @@ package image
 
 import (
 	"context"
-	"io"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +10,7 @@ import (
 )
 
 // writeTree writes the archive r into the directory at path.
-func writeTree(ctx context.Context, path string, r io.Reader, policy Policy, b *budget, m *mark, o treeOptions) error {
+func writeTree(ctx context.Context, path string, r pieces, policy Policy, b *budget, m *mark, o treeOptions) error {
 	root, err := openTreeDir(path)
 	if err != nil {
 		return err

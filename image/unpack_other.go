@@ -5,9 +5,8 @@ package image
 import (
 	"context"
 	"errors"
-	"io"
 )
 
-func writeTree(context.Context, string, io.Reader, Policy, *budget, *mark, treeOptions) error {
+func writeTree(context.Context, string, pieces, Policy, *budget, *mark, treeOptions) error {
 	return errors.ErrUnsupported
 }

@@ -16,17 +16,20 @@ import (
 
 // Fault is something that is wrong in a store.
 type Fault struct {
-	// Digest is the blob that is missing or damaged; empty where a snapshot is.
+	// Digest is the blob that is missing or damaged; empty where a snapshot or a layer is.
 	Digest digest.Digest
 	// Images are the names, or digests where they have none, of what needs it, "snapshot NAME" for snapshots. Nobody needs what is left over.
 	Images []string
 	// Snapshot is the snapshot whose own files are damaged. [Store.RemoveSnapshot] removes it; nothing else does.
 	Snapshot string
+	// Layer is the directory, below layers, of a file of EROFS that is damaged; see [UnpackOptions].EROFS. [Store.Repair] removes it: it is made again of
+	// the layer's blob when it is needed.
+	Layer string
 	// Err says what is wrong: [ErrNotFound], [ErrDigest], [ErrSize], [ErrDocument].
 	Err error
 }
 
-// Verify reads every blob and compares it with its digest, and looks whether every image has all that it needs. Images of an index for
+// Verify reads every blob and every layer that is a file of EROFS and compares it with its digest, and looks whether every image has all that it needs. Images of an index for
 // other platforms need not be there. An empty result means that all is well.
 func (s *Store) Verify(ctx context.Context) ([]Fault, error) {
 	use, err := s.use(ctx)
@@ -54,6 +57,12 @@ func (s *Store) Repair(ctx context.Context) ([]Fault, error) {
 	broken := map[string]bool{}
 	for _, f := range faults {
 		if f.Snapshot != "" {
+			continue
+		}
+		if f.Layer != "" {
+			if err := s.removeLayer(f.Layer); err != nil {
+				return faults, fail("repair", s.dir, err)
+			}
 			continue
 		}
 		if err := os.Remove(s.blobPath(f.Digest)); err != nil && !notExist(err) {
@@ -100,11 +109,16 @@ func (s *Store) verify(ctx context.Context) ([]Fault, error) {
 	if err != nil {
 		return nil, err
 	}
+	layers, err := s.verifyLayers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, layers...)
 	for _, f := range bad {
 		out = append(out, *f)
 	}
 	slices.SortFunc(out, func(a, b Fault) int {
-		return strings.Compare(a.Digest.String()+" "+a.Snapshot, b.Digest.String()+" "+b.Snapshot)
+		return strings.Compare(a.Digest.String()+" "+a.Snapshot+" "+a.Layer, b.Digest.String()+" "+b.Snapshot+" "+b.Layer)
 	})
 	return out, nil
 }
@@ -207,7 +221,7 @@ type Usage struct {
 	Blobs        int   // files of blobs
 	BlobBytes    int64 // their sizes
 	Layers       int   // unpacked layers
-	LayerBytes   int64 // what their files hold
+	LayerBytes   int64 // what their files hold; of a file of EROFS, its length
 	PartialBytes int64 // interrupted downloads, and what is being written in this moment
 	Snapshots    int   // see Snapshot.Usage for what each takes
 }
@@ -244,7 +258,11 @@ func (s *Store) usage() (u Usage, err error) {
 	for _, e := range entries {
 		if m, err := s.readMark(e.Name()); err == nil {
 			u.Layers++
-			u.LayerBytes += m.Bytes
+			if m.Blob != nil {
+				u.LayerBytes += m.Blob.Size
+			} else {
+				u.LayerBytes += m.Bytes
+			}
 		}
 	}
 	return u, err

@@ -17,10 +17,12 @@ const xattrCaps = "security.capability"
 // mayXattr says which extended attributes of an image are set. Those of overlayfs would let a layer redirect
 // lookups or pass for a whiteout; other trusted ones are the administrator's; labels and checksums of security modules belong to the
 // machine that made the image.
-func (a *applier) mayXattr(name string) bool {
+func (a *applier) mayXattr(name string) bool { return a.policy.mayXattr(name) }
+
+func (p Policy) mayXattr(name string) bool {
 	switch {
 	case name == xattrCaps:
-		return !a.policy.NoSetuid
+		return !p.NoSetuid
 	case strings.HasPrefix(name, "user."):
 		return !strings.HasPrefix(name, "user.overlay.")
 	}

@@ -1,0 +1,192 @@
+package imagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/image"
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
+)
+
+// leftMounted looks for mounts and loop devices of a store. The kernel takes them away a moment after their last user.
+func leftMounted(t testing.TB, s *image.Store) {
+	t.Helper()
+	var left []string
+	testutil.Eventually(testutil.Time(time.Minute), func() bool {
+		left, _ = filepath.Glob(filepath.Join(s.Dir(), "ingest", "mount-*"))
+		mounts, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil || strings.Contains(string(mounts), s.Dir()) {
+			left = append(left, fmt.Sprintf("%v\n%s", err, mounts))
+		}
+		loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		for _, l := range loops {
+			if data, _ := os.ReadFile(l); strings.Contains(string(data), s.Dir()) {
+				left = append(left, l+" is "+string(data))
+			}
+		}
+		return len(left) == 0
+	})
+	for _, l := range left {
+		t.Errorf("left: %s", l)
+	}
+}
+
+func runErofs(ctx context.Context, t testing.TB, src image.Source, command string, more ...caisson.Option) string {
+	t.Helper()
+	c, err := caisson.New(append([]caisson.Option{caisson.WithRootfs(src), caisson.WithCommand("/bin/sh", "-c", command)}, more...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	out, err := c.Output(ctx)
+	if err != nil {
+		t.Fatalf("%q, %v", out, err)
+	}
+	return string(out)
+}
+
+// TestErofsContainer has containers whose layers are mounted from files: they see what those see whose layers are directories.
+func TestErofsContainer(t *testing.T) {
+	testutil.NeedErofs(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	s := stored(t)
+	const look = `cd /; find . -xdev ! -path './dev*' ! -path './proc*' ! -path './sys*' ! -name resolv.conf ! -name hostname ! -name hosts ! -name etc | sort | while read f; do ` +
+		`test -d "$f" && stat -c "%n %A %u %g %F" "$f" || stat -c "%n %A %u %g %s %h %Y %F" "$f"; done; cat kept/x both old/sub/c; sha256sum /bin/busybox`
+	for name, opts := range map[string][]caisson.Option{"root": nil, "user namespace": {caisson.WithNamespace(namespaces.User, namespaces.New())}} {
+		t.Run(name, func(t *testing.T) {
+			want := runErofs(ctx, t, s.Rootfs("base"), look, opts...)
+			if got := runErofs(ctx, t, s.Rootfs("base").EROFS(), look, opts...); got != want || !strings.Contains(got, "textext") && !strings.Contains(got, "texttext") {
+				t.Errorf("as files:\n%s\nas directories:\n%s", got, want)
+			}
+			if got := runErofs(ctx, t, s.Rootfs("base").EROFS(), "rm -r /old; mkdir /old; ls /old; echo more >>/both; cat /both", opts...); got != "textmore\n" {
+				t.Errorf("%q", got)
+			}
+			if got := runErofs(ctx, t, s.Rootfs("base").EROFS().ReadOnly(), "echo x >/both || cat /both", opts...); got != "text" {
+				t.Errorf("%q", got)
+			}
+		})
+	}
+	leftMounted(t, s)
+	upper := t.TempDir()
+	runErofs(ctx, t, s.Rootfs("base").EROFS().Upper(upper), "echo x >/new; rm /both")
+	if got := runErofs(ctx, t, s.Rootfs("base").EROFS().Upper(upper), "cat /new; test ! -e /both"); got != "x\n" {
+		t.Errorf("%q", got)
+	}
+	shared(ctx, t, s)
+	leftMounted(t, s)
+}
+
+// shared has two containers of the same layers at once, while their image goes away.
+func shared(ctx context.Context, t *testing.T, s *image.Store) {
+	t.Helper()
+	var running []*caisson.Container
+	for range 2 {
+		c, err := caisson.New(caisson.WithRootfs(s.Rootfs("base").EROFS()), caisson.WithCommand("/bin/sh", "-c", "echo up >/up; read x; cat /both"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		stdin, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stdin.Close()
+		if err := start(ctx, c, "/up"); err != nil {
+			t.Fatal(err)
+		}
+		running = append(running, c)
+	}
+	if err := s.Remove(ctx, "base"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range running {
+		root, err := c.Root()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := root.ReadFile("/kept/x", 100); err != nil || string(data) != "text" {
+			t.Errorf("%q, %v", data, err)
+		}
+		root.Close()
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.GC(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(s.Dir(), "layers")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestErofsRefused tells users what they lack.
+func TestErofsRefused(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("needs an ordinary user")
+	}
+	noLeaks(t)
+	ctx := testContext(t)
+	s := stored(t)
+	c, err := caisson.New(caisson.WithRootfs(s.Rootfs("base").EROFS()), caisson.WithCommand("true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Start(ctx); !errors.Is(err, errors.ErrUnsupported) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "leave EROFS out") {
+		t.Errorf("%v", err)
+	}
+	u, err := s.Unpack(ctx, "base", image.UnpackOptions{EROFS: true})
+	if err != nil || len(u.Blobs) != 2 {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+// TestErofsCommit makes an image of what a container changed: no more than that.
+func TestErofsCommit(t *testing.T) {
+	testutil.NeedErofs(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	s := stored(t)
+	c, err := caisson.New(caisson.WithRootfs(s.Rootfs("base").EROFS()), caisson.WithCommand("/bin/sh", "-c", "echo x >/new; rm /both; echo more >>/kept/x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Output(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(ctx, "more", c, image.CommitOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Inspect(ctx, "more", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := blobEntries(t, s, info.Layers[len(info.Layers)-1])
+	for _, name := range []string{"new", ".wh.both", "kept/x"} {
+		if _, ok := e[name]; !ok {
+			t.Errorf("%s is missing in %v", name, e)
+		}
+		delete(e, name)
+	}
+	for name := range e {
+		if !strings.HasSuffix(name, "/") {
+			t.Errorf("%s did not change", name)
+		}
+	}
+}
