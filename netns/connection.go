@@ -20,12 +20,19 @@ type Connection struct {
 	durable bool   // recorded elsewhere
 	eps     []*epState
 	states  []*netState
+	bridges []bridgePort // of those networks that have one, while attaching
 
 	obstacles []Obstacle
 	unseen    error // why obstacles could not be looked for
 
 	reserved []*reservation
 	services []service
+}
+
+// bridgePort is a network's bridge as it was found.
+type bridgePort struct {
+	index int
+	up    bool // it has a carrier
 }
 
 // service is something of this program's that a connection needs, such as a proxy.

@@ -45,7 +45,7 @@ func (c *Connection) reserve(ctx context.Context) error {
 		return &Error{Op: "open state directory", Object: c.host.StateDir, Err: err}
 	}
 	if slices.ContainsFunc(c.nets.Endpoints, func(e Endpoint) bool { return e.Network.config().link.Kind.ruled() }) {
-		if err := checkRules(c.tableName()); err != nil {
+		if err := c.checkRules(); err != nil {
 			return err
 		}
 	}
@@ -83,11 +83,16 @@ func (c *Connection) stateDir() string {
 
 func (c *Connection) tableName() string { return tableName(c.rec.StateDir, c.host.StateDir == "") }
 
-// checkRules finds out whether nftables can be used.
-func checkRules(table string) error {
-	r, err := openRules(table)
+func (c *Connection) owned() ownedKey { return ownedKey{c.rec.Host, c.tableName()} }
+
+// checkRules finds out whether nftables can be used, unless this program uses it already.
+func (c *Connection) checkRules() error {
+	if usesRules(c.owned()) {
+		return nil
+	}
+	r, err := openRules(c.tableName())
 	if err == nil {
-		defer r.close()
+		defer r.leave()
 		_, err = r.exists()
 	}
 	switch {
@@ -300,6 +305,7 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	}
 	defer h.Close()
 	ruled := false
+	c.bridges = nil
 	for i, n := range c.states {
 		if n.Kind.ruled() {
 			ruled = true
@@ -307,8 +313,9 @@ func (c *Connection) attachHost(ctx context.Context) error {
 				return err
 			}
 		}
+		c.bridges = append(c.bridges, bridgePort{})
 		if n.Kind.bridged() {
-			if _, err := ensureBridge(h, n); err != nil {
+			if c.bridges[i], err = ensureBridge(h, n); err != nil {
 				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
 			}
 		}
@@ -334,60 +341,46 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	return nil
 }
 
-// publish publishes the ports of what ends with this program. Others are noted, and published by the table of all.
-func (c *Connection) publish(s *store) error {
-	var l []*epState
-	for _, e := range c.eps {
-		if len(e.Ports) > 0 {
-			l = append(l, e)
-		}
-	}
-	if len(l) == 0 {
-		return nil
-	}
+// addRules adds the elements of the connection, or makes the table if it is not there, or was emptied by others. Ports of what ends with this
+// program are published by its own table, others are noted, and published by the table of all.
+func (c *Connection) addRules(s *store) error {
 	if !c.durable {
-		err := publishOwned(ownedKey{c.rec.Host, c.tableName()}, l)
+		err := c.addOwned(s)
 		if !errors.Is(err, unix.E2BIG) { // the kernel has no room for chains of one more program: in the table of all then
 			return err
 		}
 	}
-	for _, e := range l {
+	for _, e := range c.eps {
+		if len(e.Ports) == 0 {
+			continue
+		}
 		e.Shared = true
 		if err := s.saveEndpoint(e); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// addRules adds the elements of the connection, or makes the table if it is not there, or was emptied by others.
-func (c *Connection) addRules(s *store) error {
-	if err := c.publish(s); err != nil {
-		return err
-	}
 	r, err := openRules(c.tableName())
 	if err != nil {
 		return err
 	}
-	defer r.close()
-	ok, err := r.exists()
-	if err != nil {
-		return err
-	}
-	if ok {
-		var faults []error
-		for i, n := range c.states {
-			if !n.Kind.ruled() {
-				continue
-			}
-			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.shared(c.eps[i], r.conn.SetAddElements))
-		}
-		err := errors.Join(append(faults, r.conn.Flush())...)
-		if err == nil {
+	defer r.leave()
+	if err := c.elements(r); err == nil {
+		if err = r.conn.Flush(); err == nil {
 			return nil
 		}
 	}
 	return rebuild(r, s)
+}
+
+// elements adds those of the table of all to what is sent next.
+func (c *Connection) elements(r *rules) error {
+	var faults []error
+	for i, n := range c.states {
+		if n.Kind.ruled() {
+			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.shared(c.eps[i], r.conn.SetAddElements))
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // rebuild makes the table from what is recorded.
@@ -408,7 +401,7 @@ func rebuild(r *rules, s *store) error {
 	return r.build(nets, eps)
 }
 
-// attachEndpoint makes a pair of devices, one end on the bridge and one in the container.
+// attachEndpoint makes the devices of an endpoint.
 func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error {
 	e, n := c.eps[i], c.states[i]
 	fail := func(err error) error {
@@ -436,27 +429,20 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 		}
 		return nil
 	}
+	if n.Kind.bridged() {
+		if err := c.attachBridged(h, i, t); err != nil {
+			return fail(err)
+		}
+		return nil
+	}
 	mac, err := net.ParseMAC(e.MAC)
 	if err != nil {
 		return fail(err)
 	}
-	attrs := netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1}
-	var bridge netlink.Link
-	if n.Kind.bridged() {
-		if bridge, err = h.LinkByName(n.Bridge); err != nil {
-			return fail(err)
-		}
-		attrs.MasterIndex = bridge.Attrs().Index
-	}
-	veth := &netlink.Veth{LinkAttrs: attrs,
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: e.Device, MTU: n.MTU, TxQLen: -1},
 		PeerName: e.Interface, PeerHardwareAddr: mac, PeerNamespace: netlink.NsFd(int(t.Netns.Fd())), PeerMTU: uint32(n.MTU), PeerTxQLen: -1}
 	if err := h.LinkAdd(veth); err != nil {
 		return fail(err)
-	}
-	if n.Kind.bridged() {
-		if err := portSysctls(e.Device); err != nil {
-			return fail(err)
-		}
 	}
 	if e.Limits.any() {
 		link, err := h.LinkByName(e.Device)
@@ -467,43 +453,16 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 			return fail(err)
 		}
 	}
-	inside := &Namespace{t.Netns}
-	if n.Kind == kindRouted {
-		if err := h.LinkSetUp(veth); err != nil {
-			return fail(err)
-		}
-		if err := routeHost(h, n, e); err != nil {
-			return fail(err)
-		}
-		if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
-			return fail(err)
-		}
-		return settle(h, e.Device)
-	}
 	if err := h.LinkSetUp(veth); err != nil {
 		return fail(err)
 	}
-	for _, p := range e.Addresses {
-		if p.Addr().Is6() {
-			if err := introduce(h, bridge, p.Addr(), mac); err != nil {
-				return fail(err)
-			}
-		}
-	}
-	if len(e.Ports) > 0 {
-		// Where the bridge hands packets to the rules itself (br_netfilter), one that a container sends to a port it has
-		// published goes back by the way it came.
-		if err := h.LinkSetHairpin(veth, true); err != nil {
-			return fail(err)
-		}
-	}
-	if err := inside.Do(func() error { return c.configureInside(i) }); err != nil {
+	if err := routeHost(h, n, e); err != nil {
 		return fail(err)
 	}
-	if err := settle(h, e.Device); err != nil || bridge.Attrs().OperState == netlink.OperUp {
-		return err
+	if err := (&Namespace{t.Netns}).Do(func() error { return c.configureInside(i) }); err != nil {
+		return fail(err)
 	}
-	return settle(h, n.Bridge) // it has its carrier from its first port
+	return settle(h, e.Device)
 }
 
 // configureInside gives the container's end its addresses and routes. It runs in the container's namespace.
@@ -620,6 +579,10 @@ func undo(ctx context.Context, rec *record) error {
 	if _, err := os.Stat(rec.StateDir); os.IsNotExist(err) {
 		return nil
 	}
+	// The kernel takes its time to remove devices: nobody else waits for that. What a killed program left is looked for again below.
+	if err := removeDevices(rec); err != nil {
+		return err
+	}
 	s, err := openStore(ctx, rec.StateDir, rec.Host)
 	if err != nil {
 		return err
@@ -637,6 +600,21 @@ func undo(ctx context.Context, rec *record) error {
 		}
 	}
 	return u.finish()
+}
+
+// removeDevices removes the host's ends of endpoints, and with them the others, without the lock.
+func removeDevices(rec *record) error {
+	h, err := routeHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	for _, ref := range rec.Endpoints {
+		if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
+			return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
+		}
+	}
+	return nil
 }
 
 // undoing takes endpoints away.
@@ -719,7 +697,7 @@ func (u *undoing) delete(f func(*rules) error) error {
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer r.leave()
 	ok, err := r.exists()
 	if !ok || err != nil {
 		return err
@@ -791,16 +769,16 @@ func (u *undoing) finish() error {
 		}
 		return nil
 	}
+	if len(left) > 0 && !u.dirty {
+		return nil
+	}
 	r, err := openRules(u.table)
 	if err != nil {
 		return err
 	}
-	defer r.close()
+	defer r.leave()
 	if len(left) > 0 {
-		if u.dirty {
-			return rebuild(r, u.store)
-		}
-		return nil
+		return rebuild(r, u.store)
 	}
 	closeOwned(u.owned)
 	if err := r.remove(); err != nil {

@@ -76,30 +76,33 @@ func hostMTU(h *netlink.Handle) int {
 // aliasOf marks a device as a network's. It is set last, so that a device with it is complete.
 func aliasOf(network string) string { return "caisson network " + network }
 
-// ensureBridge makes the bridge unless it is there, and returns its index.
-func ensureBridge(h *netlink.Handle, n *netState) (int, error) {
+// ensureBridge makes the bridge unless it is there, and returns what it was before.
+func ensureBridge(h *netlink.Handle, n *netState) (bridgePort, error) {
 	link, err := h.LinkByName(n.Bridge)
 	switch {
 	case err == nil && link.Type() != "bridge":
-		return 0, fmt.Errorf("%w: a device %s of type %s", ErrExists, n.Bridge, link.Type())
+		return bridgePort{}, fmt.Errorf("%w: a device %s of type %s", ErrExists, n.Bridge, link.Type())
 	case err == nil && link.Attrs().Alias == aliasOf(n.Name):
-		return link.Attrs().Index, nil
+		return bridgePort{link.Attrs().Index, link.Attrs().OperState == netlink.OperUp}, nil
 	case err != nil && !errors.As(err, new(netlink.LinkNotFoundError)):
-		return 0, err
+		return bridgePort{}, err
 	case err != nil:
 		mac, err := net.ParseMAC(n.MAC)
 		if err != nil {
-			return 0, err
+			return bridgePort{}, err
 		}
-		link = &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Bridge, MTU: n.MTU, HardwareAddr: mac, TxQLen: -1}}
+		// Without a querier, which a bridge is not by itself, snooping bounds nothing, and the kernel sets two timers of every port anew
+		// whenever one comes or goes.
+		snooping := false
+		link = &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: n.Bridge, MTU: n.MTU, HardwareAddr: mac, TxQLen: -1}, MulticastSnooping: &snooping}
 		if err := h.LinkAdd(link); err != nil {
-			return 0, err
+			return bridgePort{}, err
 		}
 		if link, err = h.LinkByName(n.Bridge); err != nil {
-			return 0, err
+			return bridgePort{}, err
 		}
 	}
-	return link.Attrs().Index, configureBridge(h, n, link)
+	return bridgePort{index: link.Attrs().Index}, configureBridge(h, n, link)
 }
 
 func configureBridge(h *netlink.Handle, n *netState, link netlink.Link) error {
@@ -166,18 +169,14 @@ func removeLink(h *netlink.Handle, name, kind, alias string) error {
 	if link.Type() != kind || alias != "" && link.Attrs().Alias != "" && link.Attrs().Alias != alias {
 		return nil
 	}
-	err = h.LinkDel(link)
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return err
+	return vanish(link.Attrs().Index)
 }
 
 // forwarding returns the settings that let the host forward packets of a network, with the values that they have to get.
 // IPv6's global one makes a host a router, which takes no router advertisements; where a device does, 2 lets it go on.
 func forwarding(n *netState) (out []sysctlState, err error) {
 	want := func(path, value string, only string) error {
-		b, err := os.ReadFile(path)
+		b, err := readFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -197,7 +196,7 @@ func forwarding(n *netState) (out []sysctlState, err error) {
 			continue
 		}
 		const conf = "/proc/sys/net/ipv6/conf/"
-		if b, _ := os.ReadFile(conf + "all/forwarding"); strings.TrimSpace(string(b)) == "1" {
+		if b, _ := readFile(conf + "all/forwarding"); strings.TrimSpace(string(b)) == "1" {
 			continue
 		}
 		devices, err := os.ReadDir(conf)
@@ -273,14 +272,6 @@ func settle(h *netlink.Handle, name string) error {
 	})
 }
 
-// introduce tells the host the hardware address of a container's IPv6 address. Asking for it would not be answered yet: the container
-// joins the group that is asked (RFC 4291, 2.7.1) on the kernel's own time, some milliseconds later. The host makes sure of it soon, as
-// of any that it has not used for long.
-func introduce(h *netlink.Handle, bridge netlink.Link, a netip.Addr, mac net.HardwareAddr) error {
-	n := &netlink.Neigh{LinkIndex: bridge.Attrs().Index, Family: netlink.FAMILY_V6, State: netlink.NUD_STALE, IP: a.AsSlice(), HardwareAddr: mac}
-	return h.NeighSet(n)
-}
-
 // portSysctls keeps the host's end of a pair from having IPv6 of its own, for it is a port of a bridge. Its link-local address would be made, and
 // looked for at all others.
 func portSysctls(device string) error {
@@ -296,7 +287,7 @@ func awaitJoined(a netip.Addr) {
 	b := a.As16()
 	group := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", b[13], b[14], b[15])
 	_ = patiently(func() (bool, error) {
-		l, err := os.ReadFile("/proc/thread-self/net/igmp6")
+		l, err := readFile("/proc/thread-self/net/igmp6")
 		return strings.Contains(string(l), group), err
 	})
 }

@@ -50,7 +50,7 @@ func findLegacy(device string, four, six bool) (out []Obstacle, err error) {
 		if i == 0 && !four || i == 1 && !six {
 			continue
 		}
-		names, err := os.ReadFile("/proc/thread-self/net/" + f.proc)
+		names, err := readFile("/proc/thread-self/net/" + f.proc)
 		// In a namespace that was made together with its user namespace the file belongs to nobody in that: such a one is an ordinary user's own.
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || err == nil && !slices.Contains(strings.Fields(string(names)), "filter") {
 			continue

@@ -19,21 +19,21 @@ func (c *BridgeConfig) define(s *store) (*netState, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := routeHandle()
-	if err != nil {
-		return nil, err
-	}
-	defer h.Close()
 	if n != nil {
 		if what := n.same(c); what != "" {
 			return nil, &Error{Op: "join network", Object: c.Name, Err: fmt.Errorf("%w: %s", ErrConflict, what),
 				Remedy: "give the same properties, or another name"}
 		}
 		if n.Parent != "" && n.Kind.inside() {
-			n.avoid, err = hostAddrs(h)
+			err = n.avoidHost()
 		}
 		return n, errors.Join(err, n.free(s))
 	}
+	h, err := routeHandle()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
 	if n, err = c.resolve(s, h); err != nil {
 		return nil, &Error{Op: "define network", Object: c.Name, Err: err, Remedy: resolveRemedy(err)}
 	}
@@ -41,6 +41,17 @@ func (c *BridgeConfig) define(s *store) (*netState, error) {
 		return nil, err
 	}
 	return n, s.saveNetwork(n)
+}
+
+// avoidHost keeps the host's own addresses from being given out.
+func (n *netState) avoidHost() error {
+	h, err := routeHandle()
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	n.avoid, err = hostAddrs(h)
+	return err
 }
 
 func resolveRemedy(err error) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -30,8 +31,8 @@ import (
 //	    ip saddr @nat4 oifname != @bridges masquerade
 //	    ct status dnat ip saddr @nat4 oifname @bridges masquerade }   a container that uses a published port: answers come back
 //	  chain forward { type filter hook forward priority filter;
+//	    ct state established,related accept    nearly every packet; those of others' devices would be accepted at the end
 //	    iifname . oifname @same accept
-//	    iifname @bridges ct state established,related accept; oifname @bridges ct state established,related accept
 //	    iifname @internal drop; oifname @internal drop
 //	    oifname @bridges ct status dnat accept
 //	    oifname @bridges drop }                              from elsewhere, and from another network
@@ -67,6 +68,11 @@ func openRules(name string, opts ...nftables.ConnOption) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newRules(c, name), nil
+}
+
+// newRules are those of a table, by a connection that may serve others as well.
+func newRules(c *nftables.Conn, name string) *rules {
 	r := &rules{conn: c, table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}, sets: map[string]*nftables.Set{}}
 	add := func(s nftables.Set) {
 		s.Table = r.table
@@ -86,10 +92,13 @@ func openRules(name string, opts ...nftables.ConnOption) (*rules, error) {
 		add(nftables.Set{Name: "port" + v, KeyType: nftables.MustConcatSetType(portKey...), DataType: target, IsMap: true, Concatenation: true})
 		add(nftables.Set{Name: "addr" + v, KeyType: nftables.MustConcatSetType(append([]nftables.SetDatatype{addr}, portKey...)...), DataType: target, IsMap: true, Concatenation: true})
 	}
-	return r, nil
+	return r
 }
 
 func (r *rules) close() { _ = r.conn.CloseLasting() }
+
+// leave closes the connection without waiting for it, see [withRules].
+func (r *rules) leave() { go r.close() }
 
 // exists asks for the table.
 func (r *rules) exists() (bool, error) {
@@ -126,8 +135,9 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 		}
 	}
 	r.chains()
+	var all gathered
 	for _, n := range nets {
-		if err := r.network(n, r.conn.SetAddElements); err != nil {
+		if err := r.network(n, all.add); err != nil {
 			return err
 		}
 	}
@@ -136,11 +146,38 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 		byName[n.Name] = n
 	}
 	for _, e := range eps {
-		if err := errors.Join(r.pair(byName[e.Network], e, r.conn.SetAddElements), r.shared(e, r.conn.SetAddElements)); err != nil {
+		if err := errors.Join(r.pair(byName[e.Network], e, all.add), r.shared(e, all.add)); err != nil {
 			return err
 		}
 	}
+	if err := all.each(r.conn.SetAddElements); err != nil {
+		return err
+	}
 	return r.conn.Flush()
+}
+
+// gathered are elements of many changes, by their set: each message is acknowledged, and a socket holds some hundred answers.
+type gathered map[*nftables.Set][]nftables.SetElement
+
+// add is a [change].
+func (g *gathered) add(s *nftables.Set, l []nftables.SetElement) error {
+	if *g == nil {
+		*g = gathered{}
+	}
+	(*g)[s] = append((*g)[s], l...)
+	return nil
+}
+
+// each does the change in few messages.
+func (g gathered) each(do change) error {
+	for set, l := range g {
+		for part := range slices.Chunk(l, perMessage) {
+			if err := do(set, part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // change is SetAddElements or SetDeleteElements.
@@ -194,12 +231,12 @@ func (r *rules) shared(e *epState, do change) error {
 	return r.endpoint(e, do)
 }
 
-// perMessage is how many elements go into one message, which has a limit of 64 KiB.
+// perMessage is how many elements go into one message, which has a limit of 64 KiB. It is even: both ends of an interval are in one.
 const perMessage = 256
 
 // endpoint adds or deletes the elements of an endpoint: its published ports.
 func (r *rules) endpoint(e *epState, do change) error {
-	elems := map[string][]nftables.SetElement{}
+	var elems gathered
 	for _, p := range e.Ports {
 		for _, a := range e.Addresses {
 			a := a.Addr()
@@ -211,19 +248,10 @@ func (r *rules) endpoint(e *epState, do change) error {
 				set, key = "addr"+family(a), p.HostAddr.AsSlice()
 			}
 			key = append(append(key, protocols[p.protocol()], 0, 0, 0), pad(p.Host)...)
-			elems[set] = append(elems[set], nftables.SetElement{Key: key, Val: append(a.AsSlice(), pad(p.Container)...)})
+			_ = elems.add(r.sets[set], []nftables.SetElement{{Key: key, Val: append(a.AsSlice(), pad(p.Container)...)}})
 		}
 	}
-	for set, l := range elems {
-		for len(l) > 0 {
-			n := min(perMessage, len(l))
-			if err := do(r.sets[set], l[:n]); err != nil {
-				return err
-			}
-			l = l[n:]
-		}
-	}
-	return nil
+	return elems.each(do)
 }
 
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
@@ -264,11 +292,10 @@ func (r *rules) chains() {
 		join(dnatted(), r.from("nat6"), r.oif("bridges", false), masq))
 	accept, drop := &expr.Verdict{Kind: expr.VerdictAccept}, &expr.Verdict{Kind: expr.VerdictDrop}
 	chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
+		join(established(), accept),
 		[]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(4)},
 			&expr.Lookup{SourceRegister: reg(0), SetName: "same"}, accept},
-		join(r.oif("bridges", false), established(), accept),
-		join(r.iif("bridges"), established(), accept),
 		join(r.iif("internal"), drop),
 		join(r.oif("internal", false), drop),
 		join(r.oif("bridges", false), dnatted(), accept),

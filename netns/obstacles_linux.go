@@ -19,14 +19,22 @@ import (
 // nftables does not show, is judged alike. Attaching a container looks by itself, see [Connection.Obstacles]. It needs CAP_NET_ADMIN.
 func (b *Bridge) Obstacles(context.Context) (out []Obstacle, err error) {
 	err = b.cfg.inHost(func() error {
-		out, err = findObstacles(b.cfg.Bridge, true, true)
-		return err
+		return withRules(ownedKey{}, func(conn *nftables.Conn) error {
+			out, err = findObstacles(conn, b.cfg.Bridge, true, true)
+			return err
+		})
 	})
 	return out, err
 }
 
 // look looks for what is in the way of the connection's networks. It runs in the host's namespace.
 func (c *Connection) look() {
+	if err := withRules(c.owned(), func(conn *nftables.Conn) error { c.lookBy(conn); return nil }); err != nil {
+		c.unseen = err
+	}
+}
+
+func (c *Connection) lookBy(conn *nftables.Conn) {
 	for _, n := range c.states {
 		if !n.Kind.ruled() || n.Internal {
 			continue
@@ -35,7 +43,7 @@ func (c *Connection) look() {
 		if !n.Kind.bridged() {
 			device = "cs0" // each endpoint has a device of its own; a rule can name them all by "cs*"
 		}
-		l, err := findObstacles(device, slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Addr().Is4() }), n.hasIPv6())
+		l, err := findObstacles(conn, device, slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Addr().Is4() }), n.hasIPv6())
 		c.obstacles = append(c.obstacles, l...)
 		if err != nil {
 			c.unseen = err
@@ -45,23 +53,16 @@ func (c *Connection) look() {
 
 var families = map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}
 
-func findObstacles(device string, four, six bool) (out []Obstacle, err error) {
-	c, err := nftables.New(nftables.AsLasting())
+func findObstacles(c *nftables.Conn, device string, four, six bool) (out []Obstacle, err error) {
+	listed, err := c.ListChains()
 	if err != nil {
-		return nil, err
+		return nil, &Error{Op: "list chains", Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "run as root")}
 	}
-	defer func() { _ = c.CloseLasting() }()
 	for _, f := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6, nftables.TableFamilyINet} {
 		if f == nftables.TableFamilyIPv4 && !four || f == nftables.TableFamilyIPv6 && !six {
 			continue
 		}
-		chains, err := c.ListChainsOfTableFamily(f)
-		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-			continue
-		}
-		if err != nil {
-			return nil, &Error{Op: "list chains", Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "run as root")}
-		}
+		chains := slices.DeleteFunc(slices.Clone(listed), func(ch *nftables.Chain) bool { return ch.Table.Family != f })
 		for _, ch := range chains {
 			if !forwards(ch) || ownTable(ch.Table.Name) {
 				continue

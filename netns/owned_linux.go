@@ -2,6 +2,7 @@ package netns
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 
@@ -15,10 +16,16 @@ import (
 // listens; a translation that stays would send it to an address that does not answer. The table has the maps port4, addr4, port6 and addr6 and the chains
 // prerouting and output of [rules], and nothing else. Ports of containers that outlive the program stand in the table of all.
 
-// ownedTable is such a table of this program's.
+// ownedTable is such a table of this program's, and the connection by which this program changes the table of all too: both in one transaction.
+// It is open from the first endpoint that this program attaches until no network is left, see [closeOwned]: to close it with the last endpoint
+// would hold up the next one, see [withRules].
 type ownedTable struct {
 	rules *rules
-	eps   map[string]bool // whose ports are in it
+	all   *rules // by the same connection
+	sock  syscall.Conn
+	own   func() error
+	made  bool            // the table is there
+	eps   map[string]bool // that are attached
 }
 
 // owning are the tables of this program, by the host's namespace and the name of the table of all.
@@ -32,27 +39,122 @@ type ownedKey struct {
 	table string
 }
 
-// publishOwned publishes the ports of endpoints.
-func publishOwned(k ownedKey, eps []*epState) error {
+// usesRules says that this program has rules there.
+func usesRules(k ownedKey) bool {
 	owning.mu.Lock()
 	defer owning.mu.Unlock()
-	t := owning.tables[k]
-	if t == nil {
-		r, err := openOwned(k.table + "-" + newID())
-		if err != nil {
+	return owning.tables[k] != nil
+}
+
+// withRules calls f with this program's connection there, or one that is made for it. The kernel does not close one before all has been freed
+// that anybody deleted last, some ten milliseconds later, and makes no device meanwhile: so none is opened and closed without need.
+func withRules(k ownedKey, f func(*nftables.Conn) error) error {
+	owning.mu.Lock()
+	defer owning.mu.Unlock()
+	if t := owning.tables[k]; t != nil {
+		if err := t.settle(); err != nil {
 			return err
 		}
-		if t = (&ownedTable{r, map[string]bool{}}); owning.tables == nil {
-			owning.tables = map[ownedKey]*ownedTable{}
+		return f(t.rules.conn)
+	}
+	c, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return err
+	}
+	defer func() { go c.CloseLasting() }()
+	return f(c)
+}
+
+// addOwned publishes the ports of the connection's endpoints, and adds its elements to the table of all.
+func (c *Connection) addOwned(s *store) error {
+	owning.mu.Lock()
+	defer owning.mu.Unlock()
+	t, err := ownedLocked(c.owned())
+	if err != nil {
+		return err
+	}
+	if err := t.settle(); err != nil {
+		return err
+	}
+	publish := func() (err error) {
+		for _, e := range c.eps {
+			if !t.made && len(e.Ports) > 0 {
+				if err := t.make(); err != nil {
+					return err
+				}
+			}
+			t.eps[e.ID] = true
+			err = errors.Join(err, t.rules.endpoint(e, t.rules.conn.SetAddElements))
 		}
-		owning.tables[k] = t
+		return err
 	}
-	var faults []error
-	for _, e := range eps {
-		t.eps[e.ID] = true
-		faults = append(faults, t.rules.endpoint(e, t.rules.conn.SetAddElements))
+	if err := publish(); err != nil {
+		t.giveUp(c)
+		return err
 	}
-	return errors.Join(append(faults, t.rules.conn.Flush())...)
+	if err := c.elements(t.all); err == nil {
+		if err = t.all.conn.Flush(); err == nil {
+			return nil
+		}
+	}
+	// The table of all is not there, or not whole. It is made by a connection of its own: there may be many answers.
+	if err := errors.Join(t.settle(), publish(), t.rules.conn.Flush()); err != nil {
+		return err
+	}
+	r, err := openRules(c.tableName())
+	if err != nil {
+		return err
+	}
+	defer r.leave()
+	return rebuild(r, s)
+}
+
+// settle reads the answers that are left of a change that failed, or was too long for all of them: the next change would take them for its own.
+// The kernel has given every answer before a message is sent.
+func (t *ownedTable) settle() error {
+	raw, err := t.sock.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		buf := make([]byte, 32<<10)
+		for {
+			_, _, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			if err != nil && err != unix.EINTR && err != unix.ENOBUFS { // the last tells that answers were lost
+				return
+			}
+		}
+	})
+	if err == unix.EAGAIN {
+		err = nil
+	}
+	return errors.Join(cerr, os.NewSyscallError("recvfrom", err))
+}
+
+// giveUp forgets the endpoints of a connection that cannot be published here, and closes what nobody else uses.
+func (t *ownedTable) giveUp(c *Connection) {
+	for _, e := range c.eps {
+		delete(t.eps, e.ID)
+	}
+	if len(t.eps) == 0 {
+		delete(owning.tables, c.owned())
+		t.rules.leave()
+	}
+}
+
+func ownedLocked(k ownedKey) (*ownedTable, error) {
+	if t := owning.tables[k]; t != nil {
+		return t, nil
+	}
+	t, err := openOwned(k)
+	if err != nil {
+		return nil, err
+	}
+	if owning.tables == nil {
+		owning.tables = map[ownedKey]*ownedTable{}
+	}
+	owning.tables[k] = t
+	return t, nil
 }
 
 // withdrawOwned takes the ports of an endpoint back. What another program published went with it, or goes when that ends.
@@ -63,8 +165,13 @@ func withdrawOwned(k ownedKey, e *epState) error {
 	if t == nil || !t.eps[e.ID] {
 		return nil
 	}
-	if err := t.rules.endpoint(e, t.rules.conn.SetDeleteElements); err != nil {
+	if err := t.settle(); err != nil {
 		return err
+	}
+	if t.made {
+		if err := t.rules.endpoint(e, t.rules.conn.SetDeleteElements); err != nil {
+			return err
+		}
 	}
 	err := ignoreMissing(t.rules.conn.Flush()) // a connection that failed midway
 	if err == nil {
@@ -83,23 +190,31 @@ func closeOwned(k ownedKey) {
 	}
 }
 
-// openOwned makes a table that belongs to the socket by which it is made, and goes when that is closed.
-func openOwned(name string) (*rules, error) {
-	var made error
-	r, err := openRules(name, withSocket(nftables.WithSockOptions, func(c syscall.Conn) {
-		made = ownTableBy(c, name)
+// openOwned opens the connection. Its table is made when it is needed.
+func openOwned(k ownedKey) (*ownedTable, error) {
+	name := k.table + "-" + newID()
+	t := &ownedTable{eps: map[string]bool{}}
+	var err error
+	t.rules, err = openRules(name, withSocket(nftables.WithSockOptions, func(c syscall.Conn) {
+		t.sock, t.own = c, func() error { return ownTableBy(c, name) }
 	}))
 	if err != nil {
 		return nil, err
 	}
-	if made == nil {
-		made = r.buildOwned()
+	t.all = newRules(t.rules.conn, k.table)
+	return t, nil
+}
+
+// make makes the table, which belongs to the socket by which it is made, and goes when that is closed.
+func (t *ownedTable) make() error {
+	if err := t.own(); err != nil && !errors.Is(err, unix.EEXIST) { // there: its chains could not be made
+		return err
 	}
-	if made != nil {
-		r.close()
-		return nil, made
+	if err := t.rules.buildOwned(); err != nil {
+		return err
 	}
-	return r, nil
+	t.made = true
+	return nil
 }
 
 // withSocket is an option by which f gets the socket, whose type is one of another package's.

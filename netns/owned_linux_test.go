@@ -83,3 +83,67 @@ func rolePublish() {
 		x.Close()
 	}
 }
+
+// Many endpoints are few messages, whose answers are all read: the connection keeps in step.
+func TestManyEndpointsInStep(t *testing.T) {
+	nothingLeft(t)
+	var r *rules
+	err := newNS(t).Do(func() (err error) {
+		r, err = openRules("caisson-many")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	n := &netState{Name: "web", Bridge: "cs-web"}
+	n.Subnets = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}
+	var eps []*epState
+	for i := range 600 {
+		a := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 16)
+		eps = append(eps, &epState{ID: fmt.Sprint(i), Network: "web", Shared: true, Addresses: []netip.Prefix{a}, Ports: []Port{{Host: uint16(10000 + i), Container: 80}}})
+	}
+	if err := r.build([]*netState{n}, eps); err != nil {
+		t.Fatal(err)
+	}
+	elements, err := r.conn.GetSetElements(r.sets["port4"])
+	if err != nil || len(elements) != len(eps) {
+		t.Errorf("%d ports, %v", len(elements), err)
+	}
+	missing := newRules(r.conn, "caisson-missing")
+	if err := errors.Join(missing.endpoint(eps[0], r.conn.SetAddElements), r.conn.Flush()); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a table that is not there: %v", err)
+	}
+}
+
+// Answers that were left are not taken for those of the next change.
+func TestAnswersLeft(t *testing.T) {
+	nothingLeft(t)
+	var o *ownedTable
+	err := newNS(t).Do(func() (err error) {
+		o, err = openOwned(ownedKey{table: "caisson-left"})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.rules.close()
+	e := &epState{ID: "a", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}, Ports: []Port{{Host: 8080, Container: 80}}}
+	for range 1000 { // more than can be answered, and the table is not there
+		if err := o.all.endpoint(e, o.all.conn.SetAddElements); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.all.conn.Flush(); err == nil { // ENOBUFS, unless the host's sockets hold more than by default
+		t.Fatal("a table that is not there was changed")
+	}
+	if err := o.settle(); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.make(); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := o.rules.exists(); !ok || err != nil {
+		t.Errorf("its table: %v, %v", ok, err)
+	}
+}

@@ -77,7 +77,9 @@ func (r *reservation) listen(a netip.Addr) error {
 		r.port.Host = uint16(c.LocalAddr().(*net.UDPAddr).Port)
 		return nil
 	}
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp"+family(a), address)
+	lc := new(net.ListenConfig)
+	lc.SetMultipathTCP(false) // the way to a container is one
+	l, err := lc.Listen(context.Background(), "tcp"+family(a), address)
 	if err != nil {
 		return err
 	}

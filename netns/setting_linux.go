@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +93,7 @@ func (p *procInstance) closeLocked() {
 
 // setSysctl writes a setting of the calling thread's namespace unless it has the value.
 func setSysctl(path, value string) error {
-	return writeSetting(os.OpenFile, path, value)
+	return writeSetting(openSetting, path, value)
 }
 
 // setInside is setSysctl for the namespace of a container.
@@ -100,27 +101,40 @@ func setInside(path, value string) error {
 	return writeSetting(func(path string, flags int, _ os.FileMode) (*os.File, error) { return insideProc.open(path, flags) }, path, value)
 }
 
+// openSetting is os.OpenFile without the network poller, which would be asked to wait for settings.
+func openSetting(path string, flags int, _ os.FileMode) (*os.File, error) {
+	fd, err := openSmall(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 func writeSetting(open func(string, int, os.FileMode) (*os.File, error), path, value string) error {
 	fail := func(err error) error {
 		return &Error{Op: "write setting", Object: path, Err: privileged(err), Remedy: "/proc/sys must be writable"}
 	}
-	f, err := open(path, os.O_RDONLY, 0)
-	if err != nil {
-		return fail(err)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, 4096))
-	f.Close()
-	if err == nil && strings.TrimSpace(string(b)) == value {
-		return nil
+	f, err := open(path, os.O_RDWR, 0)
+	unwritable := err
+	if err != nil { // it may have the value already
+		f, err = open(path, os.O_RDONLY, 0)
 	}
 	if err != nil {
-		return fail(err)
-	}
-	if f, err = open(path, os.O_WRONLY, 0); err != nil {
 		return fail(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteString(value); err != nil {
+	b := make([]byte, 4096)
+	n, err := f.Read(b)
+	if err != nil && err != io.EOF {
+		return fail(err)
+	}
+	if strings.TrimSpace(string(b[:n])) == value {
+		return nil
+	}
+	if unwritable != nil {
+		return fail(unwritable)
+	}
+	if _, err := f.WriteAt([]byte(value), 0); err != nil {
 		return fail(err)
 	}
 	return nil
@@ -128,10 +142,16 @@ func writeSetting(open func(string, int, os.FileMode) (*os.File, error), path, v
 
 // haveIPv6 tells whether the kernel has IPv6. A socket is asked for: a look-up below /proc/sys/net takes long where there are many namespaces.
 func haveIPv6() bool {
+	if sixSeen.Load() {
+		return true
+	}
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err != unix.EAFNOSUPPORT
 	}
 	unix.Close(fd)
+	sixSeen.Store(true)
 	return true
 }
+
+var sixSeen atomic.Bool // it does not go again

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,7 @@ type store struct {
 	base string
 	dir  string
 	lock *os.File
+	turn *turn
 }
 
 // openStore opens the state directory and takes the lock. The caller closes it.
@@ -44,7 +46,12 @@ func openStore(ctx context.Context, dir string, cookie uint64) (*store, error) {
 		return nil, &Error{Op: "open state directory", Object: dir, Err: err}
 	}
 	s := &store{base: base, dir: filepath.Join(base, strconv.FormatUint(cookie, 10))}
-	if s.lock, err = lockFile(ctx, filepath.Join(base, "lock")); err != nil {
+	if s.turn, err = takeTurn(ctx, base); err == nil {
+		if s.lock, err = lockFile(ctx, filepath.Join(base, "lock")); err != nil {
+			s.turn.end()
+		}
+	}
+	if err != nil {
 		return nil, &Error{Op: "lock state directory", Object: base, Err: err}
 	}
 	if err := s.checkBoot(); err != nil {
@@ -74,11 +81,12 @@ func stateDir(dir string) (string, error) {
 
 // lockFile waits for the lock, until ctx ends: a stopped program may hold it for long.
 func lockFile(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := openSmall(path, unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW)
 	if err != nil {
 		return nil, err
 	}
-	for wait := 100 * time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
+	f := os.NewFile(uintptr(fd), path)
+	for wait := 100 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return f, nil
@@ -96,15 +104,18 @@ func lockFile(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-func (s *store) close() { s.lock.Close() }
+func (s *store) close() {
+	s.lock.Close()
+	s.turn.end()
+}
 
 func (s *store) checkBoot() error {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootID()
 	if err != nil {
 		return err
 	}
 	file := filepath.Join(s.dir, "boot")
-	was, err := os.ReadFile(file)
+	was, err := readFile(file)
 	if err == nil && string(was) == string(boot) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -114,12 +125,27 @@ func (s *store) checkBoot() error {
 	return os.RemoveAll(s.dir)
 }
 
+// knownBoot is what bootID has read.
+var knownBoot atomic.Pointer[[]byte]
+
+// bootID identifies the machine's boot. It is read once; a failure, such as for want of descriptors, is not remembered.
+func bootID() ([]byte, error) {
+	if b := knownBoot.Load(); b != nil {
+		return *b, nil
+	}
+	b, err := readFile("/proc/sys/kernel/random/boot_id")
+	if err == nil {
+		knownBoot.Store(&b)
+	}
+	return b, err
+}
+
 // begin makes the directory of a host namespace.
 func (s *store) begin() error {
 	if _, err := os.Stat(filepath.Join(s.dir, "boot")); err == nil {
 		return nil
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootID()
 	if err != nil {
 		return err
 	}
@@ -134,10 +160,10 @@ const unfinished = ".new"
 
 func writeFile(path string, data []byte) error {
 	tmp := filepath.Join(filepath.Dir(path), unfinished)
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := writeWhole(tmp, data); err != nil {
 		return err
 	}
-	return os.Rename(tmp, path)
+	return rename(tmp, path)
 }
 
 func writeJSON(path string, v any) error {
@@ -150,7 +176,7 @@ func writeJSON(path string, v any) error {
 
 // readJSON reports whether the file is there.
 func readJSON(path string, v any) (bool, error) {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -312,7 +338,7 @@ func take(path, id string) (bool, error) {
 
 // giveBack removes a file of that owner's.
 func giveBack(path, id string) error {
-	b, err := os.ReadFile(path)
+	b, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && string(b) != id {
 		return nil
 	}
@@ -398,7 +424,7 @@ func (s *store) saveSysctls(l []sysctlState) error {
 
 // lastLease is the address of a family that was given out last.
 func (s *store) lastLease(network string, is4 bool) netip.Addr {
-	b, _ := os.ReadFile(s.lastFile(network, is4))
+	b, _ := readFile(s.lastFile(network, is4))
 	a, _ := netip.ParseAddr(string(b))
 	return a
 }

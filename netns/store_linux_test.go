@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A network with one endpoint is not empty, whatever else lies beside it, and one that cannot be looked into is not either.
@@ -39,5 +41,29 @@ func TestEmpty(t *testing.T) {
 		if empty, err := s.isEmpty("web"); empty || !errors.As(err, &e) {
 			t.Errorf("%s: %v, %v", what, empty, err)
 		}
+	}
+}
+
+// That a descriptor was lacking once is not remembered for ever.
+func TestBootIDAfterFailure(t *testing.T) {
+	knownBoot.Store(nil)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, first := bootID()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(first, unix.EMFILE) {
+		t.Errorf("without a descriptor: %v", first)
+	}
+	if b, err := bootID(); err != nil || len(b) == 0 {
+		t.Errorf("afterwards: %q, %v", b, err)
 	}
 }
