@@ -666,8 +666,8 @@ func (r *running) limits(ctx context.Context) error {
 		return fmt.Errorf("limits: %w", err)
 	}
 	r.group = g
-	if err := r.notFrozen(g); err != nil {
-		return fmt.Errorf("limits: %w", err)
+	if frozen, err := g.Frozen(); err == nil && frozen {
+		return fmt.Errorf("limits: cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
 	}
 	if err := r.enter(ctx, g); err != nil {
 		return fmt.Errorf("limits: %w", err)

@@ -81,6 +81,12 @@ func TestResourcesFromSpec(t *testing.T) {
 	if r, err := ResourcesFromSpec(nil); err != nil || !isZero(r) {
 		t.Errorf("%+v, %v", r, err)
 	}
+	for check, want := range map[bool]cgroups.Toggle{true: cgroups.On, false: cgroups.Off} { // an update may take it back
+		r, err := ResourcesFromSpec(&specs.LinuxResources{Memory: &specs.LinuxMemory{CheckBeforeUpdate: &check}})
+		if err != nil || r.Memory.CheckUse != want || isZero(r) == check || r.Controllers().Has(cgroups.Memory) != check {
+			t.Errorf("%v: %+v, %v", check, r, err)
+		}
+	}
 	var fe *FieldError
 	if _, err := ResourcesFromSpec(&specs.LinuxResources{Network: &specs.LinuxNetwork{}}); !errors.As(err, &fe) || fe.Field != "linux.resources.network" {
 		t.Errorf("%v", err)

@@ -185,6 +185,11 @@ func (b *bundleReader) memory(out *cgroups.MemoryResources, m *specs.LinuxMemory
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller { // false is what every kernel does, and not all have the file
 		out.OOMKill = cgroups.Off
 	}
+	if v := m.CheckBeforeUpdate; v != nil {
+		if out.CheckUse = cgroups.Off; *v {
+			out.CheckUse = cgroups.On
+		}
+	}
 	b.refuse(m.UseHierarchy != nil && !*m.UseHierarchy, field+"useHierarchy", "groups are always hierarchical")
 }
 

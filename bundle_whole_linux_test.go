@@ -144,7 +144,6 @@ var meaningless = map[string]string{
 	"process.capabilities.bounding":                  "an unknown capability is to be noted, not refused",
 	"mounts[2].type":                                 "it is a bind mount by its options",
 	"linux.resources.memory.useHierarchy":            "every hierarchy is one nowadays",
-	"linux.resources.memory.checkBeforeUpdate":       "a new container uses nothing yet",
 	"linux.resources.cpu.period":                     "there is no quota",
 	"linux.resources.blockIO.weightDevice[0]..major": "a device without a weight",
 	"linux.resources.blockIO.weightDevice[0]..minor": "a device without a weight",

@@ -133,6 +133,9 @@ func (w *specWriter) memory(out *specs.LinuxResources, m *cgroups.MemoryResource
 	case swap != 0:
 		w.refuse(true, "WithResources", "Memory.Swap: an OCI configuration limits memory and swap together, so Max has to be set")
 	}
+	if m.CheckUse != 0 {
+		mem.CheckBeforeUpdate = new(m.CheckUse == cgroups.On)
+	}
 	if m.OOMKill != 0 {
 		mem.DisableOOMKiller = new(m.OOMKill == cgroups.Off)
 	}

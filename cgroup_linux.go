@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -33,9 +35,6 @@ func (r *running) enter(ctx context.Context, g *cgroups.Group) error {
 	r.cgroup = join.CloneInto
 	late := g.Missing()
 	r.m.joins, r.m.late, r.m.attach = len(join.Tasks)+len(late), len(late) > 0, join.Attach
-	if r.ahead != nil { // it is entered as one of which a part is made meanwhile
-		r.m.late, join.Tasks = len(join.Tasks) > 0, nil
-	}
 	for i, fd := range join.Tasks {
 		r.fds[cgroupName(i)] = fd
 	}
@@ -44,18 +43,6 @@ func (r *running) enter(ctx context.Context, g *cgroups.Group) error {
 		trees = append(trees, name)
 	}
 	r.narrowView(trees)
-	return nil
-}
-
-// notFrozen looks that processes can start in the group. One that was made ahead is in a group that this program is in or below, and would
-// be frozen with it.
-func (r *running) notFrozen(g *cgroups.Group) error {
-	if r.ahead != nil {
-		return nil
-	}
-	if frozen, err := g.Frozen(); err == nil && frozen {
-		return fmt.Errorf("cgroup %s is frozen: a process cannot start in it until it is thawed", g.Name())
-	}
 	return nil
 }
 
@@ -75,12 +62,25 @@ func (r *running) delegate(ctx context.Context, g *cgroups.Group) (*cgroups.Grou
 	if !uok || !gok {
 		return nil, fmt.Errorf("%w: no root is mapped in the container's user namespace, to whom a group could be delegated", ErrInvalid)
 	}
-	if err := in.Delegate(int(uid), int(gid)); err != nil {
+	switch err := in.Delegate(int(uid), int(gid)); {
+	case errors.Is(err, unix.EPERM) && r.spec.nesting.cgroups: // it is done where it can be
+		r.note(Measure{Name: "cgroup delegation", Status: Unavailable, Reason: notGiven(uid), Remedy: giveRemedy})
+		return in, nil
+	case errors.Is(err, unix.EPERM):
+		return nil, withRemedy(giveRemedy, "%w: cgroup delegation: %s: %w", ErrUnsupported, notGiven(uid), err)
+	case err != nil:
 		return nil, err
 	}
 	r.applied("cgroup delegation", fmt.Sprintf("to uid %d outside", uid))
 	return in, nil
 }
+
+// notGiven tells of a group that stays the host program's: an ordinary user cannot give it to another.
+func notGiven(uid uint32) string {
+	return fmt.Sprintf("the container's root is user %d outside, to whom this user cannot give a group", uid)
+}
+
+const giveRemedy = "have this user be root in the container (WithIDMaps with namespaces.SingleIDMaps, or another root filesystem than rootfs.Host), or run as root"
 
 // narrowView shows the container those v1 hierarchies in which it has a group of its own: in the others it would see the
 // host's groups.

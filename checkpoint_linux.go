@@ -158,13 +158,15 @@ func (r *running) dump(p *Process, criu string, cfg CheckpointConfig, args []str
 		return runCRIU(exec.Command(criu, args...), filepath.Join(work, dumpLog))
 	}
 	undo := p.because(ReasonCheckpointed)
-	r.noteEnding()
 	err = runCRIU(exec.Command(criu, args...), filepath.Join(work, dumpLog))
 	if err != nil {
 		undo()
-		err = errors.Join(err, r.unnoteEnding())
+		return err
 	}
-	return err
+	if err := r.noteCheckpointed(); err != nil { // the images are whole, and all that is left of the container
+		r.warn("note the checkpoint", err)
+	}
+	return nil
 }
 
 // parentArgs are those for a checkpoint that follows another. CRIU wants the way from the one to the other.
@@ -210,18 +212,24 @@ func (p *Process) because(why Reason) (undo func()) {
 	}
 }
 
-// unnoteEnding takes back what noteEnding has recorded.
-func (r *running) unnoteEnding() error {
+// noteCheckpointed records that the container has ended because it was written to disk, which is known only when CRIU has done so: another
+// program may have seen the end, and called it a killing, before.
+func (r *running) noteCheckpointed() error {
 	if r.det == nil {
 		return nil
 	}
-	return r.det.change(func(rec *state.Record) bool {
-		if rec.Phase == state.Stopped || rec.Ending != ReasonCheckpointed.String() {
-			return false
+	err := r.det.change(func(rec *state.Record) bool {
+		if rec.Phase == state.Stopped && rec.Result != nil {
+			rec.Result.Reason = ReasonCheckpointed.String()
+		} else {
+			rec.Ending = ReasonCheckpointed.String()
 		}
-		rec.Ending = ""
 		return true
 	})
+	if errors.Is(err, ErrNotFound) {
+		return nil // removed meanwhile
+	}
+	return err
 }
 
 // runCRIU runs a command of CRIU's, and returns what it has logged as errors.

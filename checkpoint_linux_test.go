@@ -338,3 +338,46 @@ func TestCheckpointParents(t *testing.T) {
 		t.Errorf("one that is its own parent: %v", err)
 	}
 }
+
+// The images stay when the record cannot be changed after they were written: nothing else is left of the container.
+func TestCheckpointUnnoted(t *testing.T) {
+	testutil.NeedRoot(t)
+	noLeaks(t)
+	ctx := longContext(t)
+	d := stateDir(t)
+	c := detached(t, d, "web", sh("sleep 1000"), WithRootfs(onDisk(t)))
+	if _, err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	found, err := filepath.Glob(filepath.Join(string(d), "*", "state.json"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	record := found[0]
+	whole, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In place of CRIU, which fits few kernels: what it leaves when it has succeeded, and a record that somebody has spoilt meanwhile.
+	program := filepath.Join(t.TempDir(), "criu")
+	script := "#!/bin/sh\n[ $1 = dump ] || exit 0\necho spoilt > '" + record + "'\ntouch \"$5/inventory.img\"\nkill -9 $3\n"
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "checkpoint")
+	if err := c.Checkpoint(ctx, CheckpointConfig{Dir: dir, Program: program}); err != nil {
+		t.Error(err)
+	}
+	if now, err := os.ReadFile(record); err != nil || string(now) != "spoilt\n" {
+		t.Errorf("the record was not spoilt: %q, %v", now, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(record, whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -87,6 +87,21 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 		}
 	}
 	res, err := parseResult(rec.Result)
+	noted := res.Reason
+	if errors.Is(err, ErrStatusUnknown) && rec.Phase == state.Stopped && r.ownStatus(rec, res) {
+		// Another program saw the end first. It cannot know the status of a process that has not been collected; its parent can.
+		if why == ReasonUnknown {
+			why = noted
+		}
+		if why == ReasonUnknown {
+			_ = why.UnmarshalText([]byte(rec.Ending))
+		}
+		r.judge(res, why)
+		rec.Result = formatResult(res)
+		if err = d.entry.Write(rec); err != nil {
+			err = &Error{Op: "wait", ID: r.spec.id, Err: err}
+		}
+	}
 	r.diedEarly = res.Started.IsZero()
 	r.removeRecorded(ctx, rec)
 	if r.spec.detach.sup != nil {

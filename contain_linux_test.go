@@ -33,7 +33,7 @@ func self(t testing.TB, role string, args ...string) Option {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	return Options(WithCommandFile(f), WithCommand(role, args...), WithEnv(testutil.RoleEnv+"="+role), libraries(t, f))
+	return Options(WithCommandFile(f), WithCommand(role, args...), WithEnv(testutil.RoleEnviron(role)...), libraries(t, f))
 }
 
 func libraries(t testing.TB, exe *os.File) Option {

@@ -114,7 +114,7 @@ func TestChrootEscapeStaysInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer exe.Close()
-	c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("escape"), WithCommandFile(exe), WithEnv(testutil.RoleEnv+"=escape"))
+	c, err := New(WithRootfs(rootfs.Dir("/")), WithCommand("escape"), WithCommandFile(exe), WithEnv(testutil.RoleEnviron("escape")...))
 	if err != nil {
 		t.Fatal(err)
 	}

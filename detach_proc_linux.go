@@ -6,18 +6,29 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/state"
 )
 
-// bootID is the id that the kernel chose for this boot.
-var bootID = sync.OnceValues(func() (string, error) {
+// knownBoot is what bootID has read.
+var knownBoot atomic.Pointer[string]
+
+// bootID is the id that the kernel chose for this boot. It is read once; a failure, such as for want of descriptors, is not remembered.
+func bootID() (string, error) {
+	if id := knownBoot.Load(); id != nil {
+		return *id, nil
+	}
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b)), err
-})
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(b))
+	knownBoot.Store(&id)
+	return id, nil
+}
 
 // pidNamespace is the number of this program's pid namespace.
 func pidNamespace() (uint64, error) {

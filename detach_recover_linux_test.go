@@ -123,12 +123,10 @@ func TestRecoverCompletesResults(t *testing.T) {
 	}) {
 		t.Fatal("it does not end")
 	}
-	want := 1
-	if recorded(t, d, id).Phase == state.Stopped { // the program was so slow that it saw the end itself
-		want = 0
-	}
-	if n, err := d.Recover(ctx); n != want || err != nil {
-		t.Errorf("%d, %v; want %d", n, err, want)
+	// A program that was so slow that it saw the end itself has recorded it, and may have ended before or after it removed what was left.
+	seen := recorded(t, d, id).Phase == state.Stopped
+	if n, err := d.Recover(ctx); err != nil || n != 1 && (n != 0 || !seen) {
+		t.Errorf("%d, %v; recorded by the program: %v", n, err, seen)
 	}
 	if g := groupsOf(id); len(g) > 0 {
 		t.Errorf("left: %v", g)

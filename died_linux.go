@@ -17,7 +17,7 @@ import (
 // which: both close the socket. What tells:
 //
 //	it has memory                      it executed the command (who dies gives up memory before files)
-//	it ended with an exit code         the command did: the stage says a word before it exits
+//	it ended with an exit code         the command did: the stage says a word before it exits, which has been read
 //	it ended by a signal, and is       the stage died
 //	  still called what the stage is
 //
@@ -35,13 +35,23 @@ func (r *running) executed() error {
 		dead, _ := r.lookAtDead()
 		return dead
 	}
-	if hasMemory(r.child.Pidfd, r.child.Pid) || !isStage(r.child.Pid) {
+	if hasMemory(r.child.Pidfd, r.child.Pid) || r.exitedAlready() || !isStage(r.child.Pid) {
 		return nil
 	}
 	if dead, exited := r.lookAtDead(); !exited {
 		return dead
 	}
 	return nil
+}
+
+// exitedAlready reports whether the process has ended with an exit code. Who starts the container and waits for its end waits for
+// that here, since looking at the process by its directory in procfs takes longer.
+func (r *running) exitedAlready() bool {
+	if r.attend {
+		stage.AwaitShort(r.child.Pidfd, shortLife)
+	}
+	exit, err := linux.WaitidFD(r.child.Pidfd, unix.WALL|unix.WNOWAIT|unix.WNOHANG)
+	return err == nil && exit.Status.Exited()
 }
 
 // released is executed for a process that is supervised already.

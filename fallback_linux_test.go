@@ -168,7 +168,7 @@ func runFiltered(t *testing.T, bin string, uid uint32, env ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(testContext(t), bin)
 	cmd.Dir = "/"
-	cmd.Env = append([]string{testutil.RoleEnv + "=filtered", "PATH=" + os.Getenv("PATH")}, env...)
+	cmd.Env = append(append(testutil.RoleEnviron("filtered"), "PATH="+os.Getenv("PATH")), env...)
 	cmd.Stderr = os.Stderr
 	switch {
 	case slices.Contains(env, forbidEnv+"=memfd_noexec"):
@@ -327,7 +327,7 @@ func TestRefusedByAnOuterContainer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(testContext(t), bin)
 			cmd.Dir = "/"
-			cmd.Env = []string{testutil.RoleEnv + "=refused", rootEnv + "=" + root, forbidEnv + "=" + tt.calls}
+			cmd.Env = append(testutil.RoleEnviron("refused"), rootEnv+"="+root, forbidEnv+"="+tt.calls)
 			cmd.Stderr = os.Stderr
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.uid}}
 			out, err := cmd.Output()
@@ -377,7 +377,7 @@ func refusedRole() {
 
 // leftovers counts descriptors, child processes and cgroups of this process.
 func leftovers() [3]int {
-	stage.NoSpares()
+	stage.NoSpareNetwork()
 	fds, _ := os.ReadDir("/proc/self/fd")
 	children, _ := filepath.Glob("/proc/self/task/*/children")
 	n := 0

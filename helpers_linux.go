@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"unsafe"
@@ -115,15 +116,6 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
-	var wish *groupWish
-	if plainLimits(&res) && r.mayTakeGroup() {
-		wish = &groupWish{r.spec.id, res, cfg}
-		if m := takeGroup(wish); m != nil {
-			r.ahead = m.dirs
-			r.hasGroup(m.wish, m.strike)
-			return m.group, nil
-		}
-	}
 	strike, err := r.noteGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
@@ -136,17 +128,18 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	if strike, err = r.noteMadeGroup(g, strike); err != nil {
 		return nil, errors.Join(err, g.Delete(ctx))
 	}
-	r.hasGroup(wish, strike)
+	r.unrecord = strike
+	r.undo.add(r.removeGroup) // once more, where supervise could not
 	return g, nil
 }
 
-// hasGroup notes that a group has been made, or taken.
-func (r *running) hasGroup(wish *groupWish, strike func()) {
-	if r.wish = wish; wish != nil {
-		wantGroup(wish)
+// groupName is the name of a group that was given none.
+func groupName(id string) string {
+	name := "caisson-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(groupSerial.Add(1), 10)
+	if id != "" {
+		name = "caisson-" + id + name[len("caisson"):]
 	}
-	r.unrecord = strike
-	r.undo.add(r.removeGroup) // once more, where supervise could not
+	return name
 }
 
 func (r *running) describeLimits(res cgroups.Resources) { r.iso = append(r.iso, limitMeasures(res)...) }

@@ -203,7 +203,7 @@ func escapee() {
 			continue
 		}
 		cmd := exec.Command("/proc/self/exe", role)
-		cmd.Env = []string{testutil.RoleEnv + "=escapee"}
+		cmd.Env = testutil.RoleEnviron("escapee")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		if err := cmd.Start(); err != nil {
@@ -255,12 +255,13 @@ func (fatal) Fatal(args ...any) { fmt.Println(args...); os.Exit(1) }
 // threadsHost starts containers from OS threads that end at once.
 func threadsHost() {
 	var wg sync.WaitGroup
-	pids := make(chan int, 100)
+	pids, threads := make(chan int, 100), make(chan int, 100)
 	for range 100 {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
 			runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+			threads <- unix.Gettid()
 			c, err := hostContainerOf(WithCommand("/bin/sleep", "1000"))
 			if err != nil {
 				report(err)
@@ -276,8 +277,15 @@ func threadsHost() {
 	for range 100 {
 		fmt.Println("pid", <-pids)
 	}
-	if !testutil.Eventually(testTime/4, func() bool { return testutil.Threads() < 60 }) {
-		report(fmt.Errorf("%d threads", testutil.Threads()))
+	for range 100 {
+		// The first thread of a program never ends: the runtime parks it.
+		tid := <-threads
+		if tid != os.Getpid() && !testutil.Eventually(testTime/4, func() bool {
+			_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid))
+			return os.IsNotExist(err)
+		}) {
+			report(fmt.Errorf("thread %d lives on", tid))
+		}
 	}
 	fmt.Println("ready")
 	select {}

@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"internal/travel":   {},
 	"internal/seccomp":  {"internal/caps"},
 	"internal/landlock": {},
+	"internal/erofs":    {},
 	"internal/stage":    {"internal/linux", "internal/program"},
 	"internal/state":    {"internal/journal"},
 	// The leaves are useful alone, so they import neither each other nor the root.
@@ -45,7 +46,7 @@ var mayImport = map[string][]string{
 	"netns/wireguard": {"netns"},
 	// An image is a root filesystem, so it speaks of itself in the terms of that package. Its files get their owners in a user namespace
 	// where the caller is an ordinary user.
-	"image": {"internal/linux", "namespaces", "rootfs"},
+	"image": {"internal/erofs", "internal/linux", "namespaces", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
 	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/netdev", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
 

@@ -66,7 +66,7 @@ func TestNothingOfOursMayBeExecuted(t *testing.T) {
 	want := runFiltered(t, bin, 65534, env...) + "the stage is a copy of the host program <nil>\n"
 	cmd := exec.CommandContext(testContext(t), bin)
 	cmd.Dir = "/"
-	cmd.Env = append(env, testutil.RoleEnv+"=noexec", "PATH="+os.Getenv("PATH"))
+	cmd.Env = append(append(env, testutil.RoleEnviron("noexec")...), "PATH="+os.Getenv("PATH"))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}
 	out, err := cmd.Output()

@@ -148,7 +148,7 @@ func TestLandlockOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		c, err := New(WithLandlockOnly(l), WithCommandFile(f), WithCommand("landlock"), WithDir(dir), WithEnv(testutil.RoleEnv+"=landlock", "CAISSON_TEST_DIR="+dir,
+		c, err := New(WithLandlockOnly(l), WithCommandFile(f), WithCommand("landlock"), WithDir(dir), WithEnv(testutil.RoleEnviron("landlock")...), WithEnv("CAISSON_TEST_DIR="+dir,
 			"CAISSON_TEST_SOCKET="+name, "CAISSON_TEST_PID="+strconv.Itoa(os.Getpid())))
 		if err != nil {
 			t.Fatal(err)

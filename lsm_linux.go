@@ -68,7 +68,10 @@ func appArmorProfile(name string) (found, known bool) {
 	return false, lines.Err() == nil && !strings.ContainsAny(name, "/:&")
 }
 
-const appArmorStep = "set AppArmor profile"
+const (
+	appArmorStep = "set AppArmor profile"
+	selinuxStep  = "set SELinux label"
+)
 
 // labels writes what execve is to make of the process, in our own procfs: a file laid over /proc inside would swallow it
 // (CVE-2019-16884).
@@ -92,7 +95,7 @@ func (c *compiler) labels(l *lsmSpec) {
 		c.writeLabel(fd.Value(), "exec "+*p)
 	}
 	if s := l.selinux; s != nil {
-		c.Step("set SELinux label", *s)
+		c.Step(selinuxStep, *s)
 		for _, name := range []string{"keycreate", "exec"} {
 			c.writeLabel(c.Openat(dir, at+name, unix.O_WRONLY, 0).Result(), *s)
 		}

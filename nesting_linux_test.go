@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func TestNesting(t *testing.T) {
 	outer := func(more ...Option) []Option {
 		return append([]Option{WithRootfs(rootfs.Dir("/")), WithCommand("/mnt/tests"),
 			WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
-			WithEnv("PATH=/usr/bin:/bin", testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root", scenarioEnv+"=defaults")}, more...)
+			WithEnv("PATH=/usr/bin:/bin", testutil.RoleEnv+"=filtered", "GORACE="+os.Getenv("GORACE"), rootEnv+"=/mnt/root", scenarioEnv+"=defaults")}, more...)
 	}
 	for name, tt := range map[string]struct {
 		outer []Option
@@ -82,7 +83,7 @@ func TestNestingOfThisPackage(t *testing.T) {
 	}
 	bin, root := copyOfTests(t), testutil.Busybox(t)
 	opts := []Option{WithMount(hostLibraries()...), WithNesting(true), WithCommand("/mnt/tests"), WithMount(rootfs.ReadOnlyBindMount(bin, "/mnt/tests"), rootfs.BindMount(root, "/mnt/root")),
-		WithEnv(testutil.RoleEnv+"=filtered", rootEnv+"=/mnt/root", scenarioEnv+"=defaults", vacateEnv+"=inner")}
+		WithEnv(testutil.RoleEnv+"=filtered", "GORACE="+os.Getenv("GORACE"), rootEnv+"=/mnt/root", scenarioEnv+"=defaults", vacateEnv+"=inner")}
 	if err := newContainer(t, WithNesting(true), WithCommand("true")).Run(testContext(t)); err != nil { // makes what the program keeps
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 END
 export CONTAINERS_CONF=/tmp/containers.conf
-if [ -e /sys/fs/cgroup/cgroup.controllers ]; then # a v2 group that has processes hands no controllers on
+if [ $CGROUPS = enabled ] && [ -e /sys/fs/cgroup/cgroup.controllers ]; then # a v2 group that has processes hands no controllers on
 	mkdir -p /sys/fs/cgroup/engine
 	for p in $(cat /sys/fs/cgroup/cgroup.procs); do echo $p > /sys/fs/cgroup/engine/cgroup.procs || :; done
 	for c in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$c > /sys/fs/cgroup/cgroup.subtree_control || :; done

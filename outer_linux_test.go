@@ -112,7 +112,7 @@ func podman(t *testing.T) func(t *testing.T, env string, options ...string) stri
 	}
 	return func(t *testing.T, env string, options ...string) string {
 		t.Helper()
-		args := append(append(append([]string{}, run...), options...), "-e", testutil.RoleEnv+"=inner", "-e", env, "--rootfs", root, "/usr/inner")
+		args := append(append(append([]string{}, run...), options...), "-e", testutil.RoleEnv+"=inner", "-e", "GORACE="+os.Getenv("GORACE"), "-e", env, "--rootfs", root, "/usr/inner")
 		cmd := exec.CommandContext(testContext(t), engine, args...)
 		cmd.Env = environ
 		if isRoot() { // what it mounts is not seen by tests of other packages

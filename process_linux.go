@@ -154,9 +154,6 @@ func (r *running) supervise(p *Process) {
 	if r.m.ownNet {
 		stage.SpareNetwork()
 	}
-	if r.wish != nil {
-		spareNextGroup(r.wish, r.group)
-	}
 	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
 		_ = r.pidfd.AwaitExit()
 	}

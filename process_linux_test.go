@@ -229,7 +229,7 @@ func TestCapabilitiesThatTheHostLacks(t *testing.T) {
 func init() {
 	roles["ids"] = func() {
 		if len(os.Args) > 1 { // the program that executes the one with the bits
-			err := unix.Exec(os.Args[1], os.Args[1:2], []string{testutil.RoleEnv + "=ids"})
+			err := unix.Exec(os.Args[1], os.Args[1:2], testutil.RoleEnviron("ids"))
 			fmt.Println(err)
 			return
 		}

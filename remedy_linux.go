@@ -56,6 +56,9 @@ func (r *running) commandFault(errno unix.Errno) error {
 		}
 		return fmt.Errorf("%w: %w", ErrCommandNotFound, errno)
 	case unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.EISDIR, unix.ELIBBAD, unix.EINVAL:
+		if help := r.spec.process.lsm.refused(errno); help != "" {
+			return withRemedy(help, "%w: %w", ErrCommandNotExecutable, errno)
+		}
 		return fmt.Errorf("%w: %w", ErrCommandNotExecutable, errno)
 	}
 	return errno
@@ -117,6 +120,12 @@ func remedy(err error) string {
 	if errors.As(err, &sc) && call == "" {
 		call = sc.Syscall
 	}
+	if se != nil && rootUnreadable(se, errno) {
+		return "the root directory, or one above it, cannot be entered by the container's root user: chmod o+x, or another place"
+	}
+	if r := confinedRemedy(call, errno); r != "" {
+		return r
+	}
 	if r := filterRemedy(call, errno); r != "" {
 		return r
 	}
@@ -126,8 +135,8 @@ func remedy(err error) string {
 	if se != nil && se.Step == appArmorStep {
 		return appArmorRemedy(errno)
 	}
-	if se != nil && rootUnreadable(se, errno) {
-		return "the root directory, or one above it, cannot be entered by the container's root user: chmod o+x, or another place"
+	if se != nil && se.Step == selinuxStep {
+		return selinuxRemedy(errno)
 	}
 	switch call {
 	case "close_range":
@@ -213,6 +222,51 @@ func filterRemedy(call string, e unix.Errno) string {
 	return ""
 }
 
+// confinedRemedy is for a program that AppArmor may have refused a call: the call itself, which its profile does not allow (EACCES), or for want
+// of the capabilities that it may not have in a user namespace (EPERM).
+func confinedRemedy(call string, e unix.Errno) string {
+	if e != unix.EACCES && (e != unix.EPERM || privileged() || filtered()) {
+		return ""
+	}
+	switch call {
+	case "clone3", "clone", "unshare":
+		if e == unix.EPERM { // AppArmor answers EACCES
+			return ""
+		}
+		return appArmorRestricts()
+	case "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "mount_setattr", "sethostname",
+		"setdomainname", "setgroups", "setresuid", "setresgid":
+		return appArmorRestricts()
+	}
+	return ""
+}
+
+// appArmorRestricts says how AppArmor keeps this program from what containers need, if it may do so.
+func appArmorRestricts() string {
+	name := appArmorConfines()
+	switch {
+	case !privileged() && sysctlIs("kernel/apparmor_restrict_unprivileged_userns", "1"):
+		return "AppArmor restricts unprivileged user namespaces: give the program a profile with \"userns,\", or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+	case name != "":
+		return fmt.Sprintf("this program runs under the AppArmor profile %q, which may refuse it: allow \"userns,\", \"capability,\", \"mount,\", \"umount,\" and \"pivot_root,\" there, "+
+			"or run the program without (for an outer container: docker run --security-opt apparmor=unconfined)", name)
+	}
+	return ""
+}
+
+// appArmorConfines returns the AppArmor profile that this program is held to, if there is one. The kernel says "name (mode)".
+func appArmorConfines() string {
+	b, err := os.ReadFile("/proc/thread-self/attr/apparmor/current")
+	if err != nil {
+		return ""
+	}
+	label, mode, _ := strings.Cut(strings.TrimRight(string(b), "\n\x00"), " (")
+	if mode != "enforce)" && mode != "mixed)" {
+		return ""
+	}
+	return label
+}
+
 // filtered reports whether this program runs under a seccomp filter.
 func filtered() bool {
 	b, err := os.ReadFile("/proc/thread-self/status")
@@ -232,8 +286,9 @@ func cloneRemedy(e unix.Errno) string {
 		return ""
 	case sysctlIs("kernel/unprivileged_userns_clone", "0"):
 		return "unprivileged user namespaces are switched off: sysctl kernel.unprivileged_userns_clone=1"
-	case sysctlIs("kernel/apparmor_restrict_unprivileged_userns", "1"):
-		return "AppArmor restricts unprivileged user namespaces: give the program a profile with \"userns,\", or sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+	}
+	if r := appArmorRestricts(); r != "" {
+		return r
 	}
 	return "namespaces need CAP_SYS_ADMIN, or unprivileged user namespaces, which a security policy may forbid here"
 }
@@ -250,6 +305,31 @@ func appArmorRemedy(e unix.Errno) string {
 		return "no such profile is loaded: apparmor_parser -r FILE"
 	case unix.EACCES, unix.EPERM:
 		return "the host program's own profile does not allow to change to this one"
+	}
+	return ""
+}
+
+// selinuxRemedy tells the reasons why a label is refused apart.
+func selinuxRemedy(e unix.Errno) string {
+	switch e {
+	case unix.EINVAL:
+		return "the SELinux policy that is loaded has no such label: look at its user, role, type and levels (seinfo -t, semodule -l)"
+	case unix.EACCES, unix.EPERM:
+		return "the SELinux policy does not allow this program to give the label (setexec, setkeycreate): ausearch -m AVC tells"
+	}
+	return ""
+}
+
+// refused says what else than the file's mode may refuse the execution of a command that gets a label.
+func (l *lsmSpec) refused(e unix.Errno) string {
+	switch {
+	case e != unix.EACCES && e != unix.EPERM:
+		return ""
+	case l.selinux != nil:
+		return "if the file may be executed, the SELinux policy does not allow the change to " + *l.selinux +
+			" (transition, entrypoint, and nnp_transition with no_new_privs): ausearch -m AVC tells"
+	case l.apparmor != nil:
+		return "if the file may be executed, the AppArmor profile " + *l.apparmor + " does not allow it: dmesg tells"
 	}
 	return ""
 }

@@ -288,7 +288,7 @@ func (s *spec) validateLimits() error {
 	if s.cgroup.Delegate && (s.namespaces.Cgroup.IsHost() || s.namespaces.Cgroup.IsJoin()) {
 		faults = append(faults, invalid("WithCgroup", "Delegate needs a new cgroup namespace"))
 	}
-	if p := &s.process; s.cgroupOff && (p.pidsSet || !isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
+	if p := &s.process; s.cgroupOff && (!isZero(p.resources) || s.cgroup != (CgroupConfig{})) {
 		faults = append(faults, invalid("WithoutCgroup", "limits and WithCgroup need a cgroup"))
 	}
 	return errors.Join(append(faults, s.process.validateLimits()...)...)
@@ -558,6 +558,9 @@ func (s *spec) limitsAsked() bool {
 
 // isZero reports whether no limit is set.
 func isZero(r cgroups.Resources) bool {
+	if r.Memory.CheckUse == cgroups.Off { // as without
+		r.Memory.CheckUse = 0
+	}
 	return r.Memory == (cgroups.MemoryResources{}) && r.CPU == (cgroups.CPUResources{}) && r.CPUSet == (cgroups.CPUSetResources{}) &&
 		r.Pids == (cgroups.PidsResources{}) && r.IO.Weight == 0 && len(r.IO.Devices)+len(r.HugeTLB)+len(r.Misc)+len(r.RDMA)+len(r.Unified) == 0 && r.Devices == nil
 }

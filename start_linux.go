@@ -46,8 +46,6 @@ type running struct {
 	maps      namespaces.IDMaps
 	ns        uint64         // CLONE_NEW flags of the first clone
 	groupGone atomic.Bool    // the group has been removed
-	wish      *groupWish     // what it was made from, if the next one can be made ahead; else nil
-	ahead     []string       // its directories, if it was made ahead
 	entry     *cgroups.Group // where the processes enter: group, or one below it
 	cgroup    int            // directory for CLONE_INTO_CGROUP, or -1
 	iso       Isolation

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -59,13 +60,19 @@ func startRole() {
 // startAs starts a container in a process of its own, as uid.
 func startAs(t *testing.T, uid uint32) started {
 	t.Helper()
+	return startBy(t, testutil.Role("start"), uid)
+}
+
+// startBy has cmd, which executes this test binary in the role "start", start a container as user uid.
+func startBy(t *testing.T, cmd *exec.Cmd, uid uint32) started {
+	t.Helper()
 	dir := testutil.Busybox(t)
 	for d := dir; len(d) > len(os.TempDir()); d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := testutil.Role("start", "CAISSON_TEST_DIR="+dir)
+	cmd.Env = append(cmd.Env, "CAISSON_TEST_DIR="+dir)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.Output()

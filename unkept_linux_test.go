@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
@@ -94,6 +95,37 @@ func TestWithoutKeeperLeavesNothing(t *testing.T) {
 	}
 	if l, err := d.List(testContext(t)); err != nil || len(l) > 0 {
 		t.Errorf("%v, %v", l, err)
+	}
+}
+
+// Why a container ended, which another program has noted before its parent saw the end, stays.
+func TestNotedReasonStays(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := detached(t, d, "web", sh("sleep 1000"), WithoutKeeper())
+	p, err := c.Start(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.run.det.change(func(rec *state.Record) bool {
+		rec.Phase, rec.Result = state.Stopped, formatResult(&Result{ExitCode: -1, Reason: ReasonCheckpointed})
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r, err := p.Wait(testContext(t))
+	if err != nil || r.Signal != syscall.SIGKILL || r.Reason != ReasonCheckpointed {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if i, err := d.Info(testContext(t), "web"); err != nil || i.Result == nil || i.Result.Reason != ReasonCheckpointed {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -39,6 +39,9 @@ func (c *Container) update(ctx context.Context, res cgroups.Resources) error {
 	if err := r.recorded(&before); err != nil { // another program may have changed them
 		return err
 	}
+	if res.Memory.CheckUse == 0 { // once asked for, it holds for later updates
+		res.Memory.CheckUse = before.Memory.CheckUse
+	}
 	if res.Memory.Max > 0 && res.Memory.Swap == 0 && before.Memory.Max <= 0 && before.Memory.Swap == 0 {
 		res.Memory.Swap = cgroups.Zero
 		err = r.update(ctx, before, res)

@@ -2,6 +2,7 @@ package cgroups
 
 import (
 	"bytes"
+	"math"
 	"time"
 )
 
@@ -57,6 +58,16 @@ func pickValue(text []byte, key string) (v Value[uint64]) {
 func single(text []byte) (v Value[uint64]) {
 	if n, ok := parseUint(bytes.TrimSpace(text)); ok {
 		v = ValueOf(n)
+	}
+	return v
+}
+
+// limit reads a file of one limit. None is the greatest number there is: v2 says "max", v1 the most that its counters of pages hold, or more.
+func limit(text []byte) Value[uint64] {
+	const greatest = math.MaxInt64 - 64<<10 // less a page, of whatever size
+	v := single(text)
+	if v.ok && v.n >= greatest || string(bytes.TrimSpace(text)) == "max" {
+		return ValueOf(uint64(math.MaxUint64))
 	}
 	return v
 }

@@ -70,9 +70,6 @@ func (g *Group) Complete(ctx context.Context) error {
 		g.m.forgetGone(l.places, err)
 		return err
 	}
-	for i := range rest.nodes { // who completes it enters it next; where this fails, JoinFDs says why
-		_, _ = rest.nodes[i].openProcs("tasks")
-	}
 	g.nodes = append(g.nodes, rest.nodes...)
 	return nil
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -115,6 +117,13 @@ func TestSettingsReachTheKernel(t *testing.T) {
 	check(CPU, "cpu.weight", "50", "cpu.shares", "512")
 	check(CPUSet, "cpuset.cpus", "0", "cpuset.cpus", "0")
 	check(Pids, "pids.max", "100", "pids.max", "100")
+	told := func(memory, pids uint64) {
+		t.Helper()
+		if s, err := g.Stats(); err != nil || s.Memory.Max != ValueOf(memory) || s.Pids.Max != ValueOf(pids) {
+			t.Errorf("Stats tells limits %v and %v, %v; want %d and %d", s.Memory.Max, s.Pids.Max, err, memory, pids)
+		}
+	}
+	told(64<<20, 100)
 	if err := g.Update(context.Background(), Resources{
 		Memory: MemoryResources{Max: 128 << 20, Low: Zero},
 		CPU:    CPUResources{CPUs: Max, Weight: 100},
@@ -127,6 +136,11 @@ func TestSettingsReachTheKernel(t *testing.T) {
 	check(CPU, "cpu.max", "max 100000", "cpu.cfs_quota_us", "-1")
 	check(CPU, "cpu.weight", "100", "cpu.shares", "1024")
 	check(Pids, "pids.max", "max", "pids.max", "max")
+	told(128<<20, math.MaxUint64)
+	if err := g.Update(context.Background(), Resources{Memory: MemoryResources{Max: Max}}); err != nil {
+		t.Fatal(err)
+	}
+	told(math.MaxUint64, math.MaxUint64)
 	var u *UnsupportedError
 	if err := g.Update(context.Background(), Resources{IO: IOResources{Weight: 100}}); !errors.As(err, &u) || u.Controller != IO {
 		t.Errorf("update of a controller the group lacks: %v", err)
@@ -265,4 +279,64 @@ func disk(t *testing.T) (major, minor uint32) {
 	}
 	t.Skip("no block device here")
 	return 0, 0
+}
+
+// TestCheckUse refuses a limit below what is in use before anything is changed, and lets one above it pass.
+func TestCheckUse(t *testing.T) {
+	g := newGroup(t, Resources{Memory: MemoryResources{Max: 64 << 20}, Pids: PidsResources{Max: 100}}, Config{})
+	start(t, g, "work").run()
+	used := func() uint64 {
+		st, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Memory.Current.Or(0)
+	}
+	if !testutil.Eventually(patience, func() bool { return used() > 8<<20 }) {
+		t.Fatalf("%d bytes are in use", used())
+	}
+	files := func() [2]string {
+		file := "memory.max"
+		if mode(t) != ModeV2 {
+			file = "memory.limit_in_bytes"
+		}
+		return [2]string{cat(t, g, Memory, file), cat(t, g, Pids, "pids.max")}
+	}
+	before := files()
+	err := g.Update(context.Background(), Resources{Memory: MemoryResources{Max: 4 << 20, CheckUse: On}, Pids: PidsResources{Max: 50}})
+	var e *Error
+	if !errors.As(err, &e) || !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), "bytes are in use") {
+		t.Errorf("%v", err)
+	}
+	if after := files(); after != before {
+		t.Errorf("limits were %q, and are %q", before, after)
+	}
+	if err := g.Update(context.Background(), Resources{Memory: MemoryResources{Max: 48 << 20, CheckUse: On}}); err != nil {
+		t.Error(err)
+	}
+	if got := files()[0]; got != "50331648" {
+		t.Errorf("the limit is %s", got)
+	}
+}
+
+func TestChecks(t *testing.T) {
+	for name, tt := range map[string]struct {
+		r      MemoryResources
+		v1, v2 []useCheck
+	}{
+		"nothing": {},
+		"lifted":  {r: MemoryResources{Max: Max, Swap: Max}},
+		"memory": {r: MemoryResources{Max: 5}, v1: []useCheck{{5, "memory.limit_in_bytes", "memory.usage_in_bytes", false}},
+			v2: []useCheck{{5, "memory.max", "memory.current", false}}},
+		"no swap": {r: MemoryResources{Max: 5, Swap: Zero}, v1: []useCheck{{5, "memory.limit_in_bytes", "memory.usage_in_bytes", false}, {5, memswFile, "memory.memsw.usage_in_bytes", true}},
+			v2: []useCheck{{5, "memory.max", "memory.current", false}, {0, "memory.swap.max", "memory.swap.current", true}}},
+		"swap alone": {r: MemoryResources{Swap: 7}, v2: []useCheck{{7, "memory.swap.max", "memory.swap.current", true}}},
+	} {
+		if got := tt.r.checks(1); !slices.Equal(got, tt.v1) {
+			t.Errorf("%s, v1: %+v", name, got)
+		}
+		if got := tt.r.checks(2); !slices.Equal(got, tt.v2) {
+			t.Errorf("%s, v2: %+v", name, got)
+		}
+	}
 }

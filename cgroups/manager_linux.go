@@ -46,12 +46,27 @@ type parentDir struct {
 	fd   int
 }
 
-var defaultManager = sync.OnceValues(NewManager)
+// defaultManager is that of [Default], once it could be made.
+var defaultManager struct {
+	sync.Mutex
+	m *Manager
+}
 
 // Default returns the Manager of the process, made at the first call. Where groups are mounted and which group the
 // process is in are looked up then and remembered: a program that is moved to another group, or enters another mount
-// namespace, uses [NewManager] afterwards.
-func Default() (*Manager, error) { return defaultManager() }
+// namespace, uses [NewManager] afterwards. A failure is not remembered: the next call looks again.
+func Default() (*Manager, error) {
+	defaultManager.Lock()
+	defer defaultManager.Unlock()
+	if defaultManager.m != nil {
+		return defaultManager.m, nil
+	}
+	m, err := NewManager()
+	if err == nil {
+		defaultManager.m = m
+	}
+	return m, err
+}
 
 // NewManager looks at the machine afresh: /proc/self/mountinfo, /proc/self/cgroup and, on v2, the list of
 // controllers. It needs no privilege. A machine without control groups is no error: its [Manager.Layout] has

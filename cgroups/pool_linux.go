@@ -2,7 +2,6 @@ package cgroups
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caisson-go/caisson/internal/journal"
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // poolRecord says where a group that waits was made.
@@ -28,7 +28,11 @@ func (p *Pool) make(ctx context.Context) (pooled, error) {
 	if err != nil {
 		return pooled{}, err
 	}
-	name := p.cfg.Name + "-" + strings.ToLower(rand.Text())
+	text, err := linux.RandomText()
+	if err != nil {
+		return pooled{}, err
+	}
+	name := p.cfg.Name + "-" + text
 	rec := poolRecord{Name: path.Join(p.cfg.Config.Parent, name)}
 	if p.cfg.Config.Parent == "" {
 		rec.Own = map[string]string{}

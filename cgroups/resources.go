@@ -89,6 +89,10 @@ type MemoryResources struct {
 	// OOMKill Off has processes wait when the memory is used up, until some is given back or the limit is raised, instead of killing one; On
 	// takes that back. v1: memory.oom_control; v2: unsupported, no kernel has it there.
 	OOMKill Toggle
+	// CheckUse On has [Group.Update] look first, and refuse a Max, or a Swap, that is below what is in use: the error is EBUSY, and
+	// nothing is changed. Without, the kernel reclaims, and refuses on v1 only what cannot be reclaimed, where on v2 the OOM killer
+	// comes. What grows between the look and the change is the kernel's matter. No file of the kernel's; a new group uses nothing.
+	CheckUse Toggle
 }
 
 // CPUResources limit CPU time.
@@ -171,7 +175,7 @@ func (r *Resources) Controllers() (c Controllers) {
 			c |= one
 		}
 	}
-	add(r.Memory != MemoryResources{}, Memory)
+	add(r.Memory.any(), Memory)
 	add(r.CPU != CPUResources{}, CPU)
 	add(r.CPUSet != CPUSetResources{}, CPUSet)
 	add(r.Pids != PidsResources{}, Pids)
@@ -184,6 +188,14 @@ func (r *Resources) Controllers() (c Controllers) {
 		c |= controllerOfFile(file)
 	}
 	return c
+}
+
+// any reports whether something is set. CheckUse Off is what is so without it.
+func (m MemoryResources) any() bool {
+	if m.CheckUse == Off {
+		m.CheckUse = 0
+	}
+	return m != MemoryResources{}
 }
 
 // SharesFromWeight translates a v2 cpu.weight (1 to 10000, default 100) to v1 cpu.shares (2 to 262144, default 1024)

@@ -65,6 +65,11 @@ type MemoryStats struct {
 
 	Events      MemoryEvents // of the group and those below
 	LocalEvents MemoryEvents // of the group alone; Linux 5.2
+
+	// Max and SwapMax are the limits of the group itself, which those above it may undercut; [math.MaxUint64] is none. Only with Stats and
+	// StatsOf. SwapMax is of swap alone on v2, of memory and swap together on v1, where not all kernels have it.
+	Max     Value[uint64]
+	SwapMax Value[uint64]
 }
 
 // WorkingSet is Current without the page cache that goes first when memory is short: what the group needs. It is what
@@ -91,6 +96,7 @@ type PidsStats struct {
 	Current Value[uint64]
 	Peak    Value[uint64] // Linux 6.1
 	Refused Value[uint64] // forks that failed because of a limit of this group
+	Max     Value[uint64] // the limit of the group itself, [math.MaxUint64] for none; only with Stats and StatsOf
 }
 
 // IOStats are sums over all devices.

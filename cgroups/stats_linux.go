@@ -21,7 +21,6 @@ func (g *Group) Stats() (Stats, error) { return g.stats(g.Controllers(), full) }
 // StatsOf reads all counters of the controllers given. What the group has no controller for is not available.
 func (g *Group) StatsOf(c Controllers) (Stats, error) { return g.stats(c, full) }
 
-// A detail says how much is read.
 // OOMKills is how many processes an OOM killer has ended, as [MemoryStats] counts them, read from one file. It is not available without
 // the memory controller.
 func (g *Group) OOMKills() (n Value[uint64], err error) {
@@ -43,6 +42,7 @@ func (g *Group) OOMKills() (n Value[uint64], err error) {
 	return n, nil
 }
 
+// A detail says how much is read.
 type detail uint8
 
 const (
@@ -175,6 +175,7 @@ func (r *reader) pids(c Controllers) {
 	r.s.Pids.Peak = r.single("pids.peak")
 	if r.detail == full {
 		r.s.Pids.Refused = flatValue(r.text("pids.events"), "max")
+		r.s.Pids.Max = limit(r.text("pids.max"))
 	}
 }
 
@@ -233,6 +234,7 @@ func (r *reader) memoryV1() {
 	r.memoryStat(&memoryNamesV1)
 	if r.detail == full {
 		m.SwapPeak = r.single("memory.memsw.max_usage_in_bytes")
+		m.Max, m.SwapMax = limit(r.text("memory.limit_in_bytes")), limit(r.text("memory.memsw.limit_in_bytes"))
 	}
 }
 

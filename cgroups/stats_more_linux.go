@@ -61,6 +61,7 @@ func (r *reader) memoryMore() {
 	m.ZSwap = r.single("memory.zswap.current")
 	m.Events = parseMemoryEvents(r.text("memory.events"))
 	m.LocalEvents = parseMemoryEvents(r.text("memory.events.local"))
+	m.Max, m.SwapMax = limit(r.text("memory.max")), limit(r.text("memory.swap.max"))
 }
 
 // pressure reads the pressure files, which every v2 group has, of what was asked about.

@@ -14,7 +14,7 @@ import (
 
 // Update changes limits of a living group: what is zero in r stays as it is. The kernel applies memory limits by
 // reclaiming first, which can take a while; a v1 limit under what cannot be reclaimed fails with EBUSY, a v2 one
-// calls the OOM killer. When one setting fails, those before it are set back to what they were; the error also tells when
+// calls the OOM killer, unless [MemoryResources].CheckUse has it looked at first. When one setting fails, those before it are set back to what they were; the error also tells when
 // that fails.
 //
 // A controller that the group was made without is an [*UnsupportedError]; name it in [Config] to have it.
@@ -43,6 +43,9 @@ func (g *Group) Update(ctx context.Context, r Resources) error {
 		faults = append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	if err := g.checkUse(&r.Memory); err != nil {
 		return err
 	}
 	if g.unit != nil {

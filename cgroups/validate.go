@@ -110,6 +110,7 @@ func (f *faults) memory(m *MemoryResources) {
 	}
 	f.toggle("Memory.OOMGroup", m.OOMGroup)
 	f.toggle("Memory.OOMKill", m.OOMKill)
+	f.toggle("Memory.CheckUse", m.CheckUse)
 	f.swappiness(m.Swappiness)
 }
 

@@ -36,7 +36,11 @@ func TestMain(m *testing.M) {
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		return
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if testBinaryDir != "" {
+		_ = os.RemoveAll(testBinaryDir)
+	}
+	os.Exit(code)
 }
 
 // mode is the way in which a scenario runs.
@@ -68,6 +72,7 @@ type scenario struct {
 	skip   func(m mode) string
 	ranges bool // runs in mode userns-range too
 	plant  func(t *testing.T, dir string)
+	layers int // the layers it stacks on the root
 }
 
 func child(name string) int {
@@ -144,7 +149,7 @@ func openFiles() (n int) {
 func runScenario(t *testing.T, name string, m mode, dir string, files ...*os.File) {
 	t.Helper()
 	cmd := exec.Command(testBinary(t))
-	cmd.Env = []string{childSuid + "=" + os.Getenv(childSuid), childName + "=" + name, childDir + "=" + dir, childMode + "=" + m.name, "GOCOVERDIR=" + os.TempDir()}
+	cmd.Env = []string{childSuid + "=" + os.Getenv(childSuid), childName + "=" + name, childDir + "=" + dir, childMode + "=" + m.name, "GOCOVERDIR=" + os.TempDir(), "GORACE=" + os.Getenv("GORACE")}
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWUTS}
 	if m.userns {
 		uid, gid := testIDs()
@@ -173,24 +178,43 @@ func testIDs() (uid, gid int) {
 	return os.Getuid(), os.Getgid()
 }
 
-// testBinary is a copy of the running binary that others may execute too.
+// testBinaryDir holds the copy of the running binary, once it has been made.
+var testBinaryDir string
+
+// testBinary is a copy of the running binary that others may execute too; one for all tests.
 func testBinary(t *testing.T) string {
 	t.Helper()
+	if testBinaryDir == "" {
+		dir, err := os.MkdirTemp("", "rootfs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		testBinaryDir = dir
+		if err := copyTestBinary(filepath.Join(dir, "test")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(testBinaryDir, "test")
+}
+
+func copyTestBinary(path string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer self.Close()
-	path := filepath.Join(openTempDir(t), "test")
+	if err := os.Chmod(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	defer out.Close()
 	if _, err := io.Copy(out, self); err != nil {
-		t.Fatal(err)
+		out.Close()
+		return err
 	}
-	return path
+	return out.Close()
 }
 
 // openTempDir is a temporary directory that every user can reach.

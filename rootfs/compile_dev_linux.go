@@ -23,10 +23,7 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 		}
 		b.Step("make device", d.Path)
 		name := p.devName(b, dev, d.Path, made)
-		mode := modeBits(d.Mode.Perm())
-		if mode == 0 {
-			mode = 0o666
-		}
+		mode := d.bits()
 		if p.env.UserNamespace && !d.FIFO {
 			b.Mknodat(dev, name, unix.S_IFREG|mode, 0, 0)
 			b.MoveMount(p.devices[i], dev, name)
@@ -55,16 +52,28 @@ func (p *Plan) makeDevices(b *program.Builder, dev program.Arg) {
 
 // devName returns the path relative to /dev and makes its parents.
 func (p *Plan) devName(b *program.Builder, dev program.Arg, full string, made map[string]bool) string {
-	name := strings.TrimPrefix(path.Clean(full), "/dev/")
-	for i := range len(name) {
-		if dir := name[:i]; name[i] == '/' && !made[dir] {
-			if op := b.Mkdirat(dev, dir, 0o755); p.layout.Dev != nil {
-				op.Ignore(unix.EEXIST)
-			}
-			made[dir] = true
+	name, parents := inDev(full)
+	for _, dir := range parents {
+		if made[dir] {
+			continue
 		}
+		if op := b.Mkdirat(dev, dir, 0o755); p.layout.Dev != nil {
+			op.Ignore(unix.EEXIST)
+		}
+		made[dir] = true
 	}
 	return name
+}
+
+// inDev returns a path below /dev as it is relative to it, and the directories on the way.
+func inDev(full string) (name string, parents []string) {
+	name = strings.TrimPrefix(path.Clean(full), "/dev/")
+	for i := range len(name) {
+		if name[i] == '/' {
+			parents = append(parents, name[:i])
+		}
+	}
+	return name, parents
 }
 
 func chown(b *program.Builder, dir program.Arg, name string, uid, gid uint32) {

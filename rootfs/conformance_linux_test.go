@@ -33,6 +33,7 @@ func TestConformance(t *testing.T) {
 						t.Skip(s.skip(m))
 					}
 					dir := makeTestRoot(t)
+					makeLayers(t, dir, s.layers)
 					if s.plant != nil {
 						s.plant(t, dir)
 					}
@@ -99,7 +100,7 @@ func treeHash(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// makeTestRoot makes DIR/root, a root filesystem full of traps, DIR/l0 … layers, DIR/vol, DIR/upper.
+// makeTestRoot makes DIR/root, a root filesystem full of traps, DIR/vol, DIR/upper.
 func makeTestRoot(t *testing.T) string {
 	t.Helper()
 	dir := openTempDir(t)
@@ -131,12 +132,25 @@ func makeTestRoot(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for i := range 120 {
-		write("l"+strconv.Itoa(i)+"/from/"+strconv.Itoa(i), strconv.Itoa(i))
-		write("l"+strconv.Itoa(i)+"/top", strconv.Itoa(i))
-	}
 	own(t, dir)
 	return dir
+}
+
+// makeLayers makes DIR/l0 and so on, each with a file of its own and one that all have.
+func makeLayers(t *testing.T, dir string, n int) {
+	t.Helper()
+	for i := range n {
+		layer, number := filepath.Join(dir, "l"+strconv.Itoa(i)), strconv.Itoa(i)
+		if err := os.MkdirAll(filepath.Join(layer, "from"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"from/" + number, "top"} {
+			if err := os.WriteFile(filepath.Join(layer, name), []byte(number), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		own(t, layer)
+	}
 }
 
 // own gives the tree to the ids that a user namespace maps.
@@ -292,18 +306,18 @@ var scenarios = map[string]scenario{
 		return FD(f).ReadOnly()
 	}, check: readOnlyRoot},
 	"overlay-1": {source: func(d string) Source { return Overlay(layers(d, 0)...) }, check: throwAway},
-	"overlay-20": {source: func(d string) Source { return Overlay(layers(d, 20)...) }, check: func(c *checker) {
+	"overlay-20": {source: func(d string) Source { return Overlay(layers(d, 20)...) }, layers: 20, check: func(c *checker) {
 		stacked(c, 20)
 	}},
-	"overlay-120": {source: func(d string) Source { return Overlay(layers(d, 119)...) }, check: func(c *checker) {
+	"overlay-120": {source: func(d string) Source { return Overlay(layers(d, 119)...) }, layers: 119, check: func(c *checker) {
 		stacked(c, 119)
 	}},
-	"overlay-readonly":   {source: func(d string) Source { return Overlay(layers(d, 2)...).ReadOnly() }, check: readOnlyRoot},
+	"overlay-readonly":   {source: func(d string) Source { return Overlay(layers(d, 2)...).ReadOnly() }, layers: 2, check: readOnlyRoot},
 	"overlay-readonly-1": {source: func(d string) Source { return Overlay(layers(d, 0)...).ReadOnly() }, check: readOnlyRoot},
 	"overlay-disk": {source: func(d string) Source { return Overlay(layers(d, 3)...).Upper(filepath.Join(d, "upper")) },
-		check: throwAway, after: keptUpper},
+		layers: 3, check: throwAway, after: keptUpper},
 	"overlay-volatile": {source: func(d string) Source { return Overlay(layers(d, 3)...).Upper(filepath.Join(d, "upper")).Volatile() },
-		check: func(c *checker) {
+		layers: 3, check: func(c *checker) {
 			throwAway(c)
 			b, _ := os.ReadFile("/proc/thread-self/mountinfo")
 			if !strings.Contains(string(b), "volatile") {

@@ -1,9 +1,7 @@
 package rootfs
 
 import (
-	"crypto/rand"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,12 +29,18 @@ func mtimeOf(t time.Time) unix.Timespec {
 }
 
 // tempName is a name nobody can guess, in the directory of the final one.
-func tempName() string { return ".caisson-" + strings.ToLower(rand.Text()) }
+func tempName() (string, error) {
+	text, err := linux.RandomText()
+	return ".caisson-" + text, err
+}
 
 // putFile makes a file under a temporary name and renames it when it is whole, so that it writes through no
 // link and no device, and nobody sees half a file.
 func (c *copier) putFile(dir int, name string, a attrs, src *os.File, fill func(*os.File) error) error {
-	temp := tempName()
+	temp, err := tempName()
+	if err != nil {
+		return err
+	}
 	fd, err := c.to.openat(dir, temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
@@ -53,11 +57,14 @@ func (c *copier) putFile(dir int, name string, a attrs, src *os.File, fill func(
 
 // putLink makes a symbolic link in the same way.
 func (c *copier) putLink(dir int, name, text string, a attrs) error {
-	temp := tempName()
+	temp, err := tempName()
+	if err != nil {
+		return err
+	}
 	if err := c.to.symlink(text, dir, temp); err != nil {
 		return err
 	}
-	err := c.own(a, func(uid, gid int) error {
+	err = c.own(a, func(uid, gid int) error {
 		return unix.Fchownat(dir, temp, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 	})
 	if err == nil {

@@ -72,7 +72,7 @@ func (t *DevTree) Close() error { return t.file.Close() }
 // least the devices and links of the tree. What it has beyond those is made when the container starts.
 func (t *DevTree) Fits(l *Layout) bool {
 	i := l.devMount()
-	if i < 0 || fmt.Sprintf("%#v", l.Mounts[i]) != fmt.Sprintf("%#v", t.cfg.Mount) { // no pointers in a tmpfs
+	if i < 0 || !l.Mounts[i].same(&t.cfg.Mount) {
 		return false
 	}
 	for _, d := range t.cfg.Devices {

@@ -3,8 +3,6 @@ package rootfs
 import (
 	"errors"
 	"os"
-	"path"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,10 +71,7 @@ func makeNode(dev int, d *Device) error {
 	if err != nil {
 		return err
 	}
-	mode := modeBits(d.Mode.Perm())
-	if mode == 0 {
-		mode = 0o666
-	}
+	mode := d.bits()
 	if err := unix.Mknodat(dev, name, d.kind()|mode, int(unix.Mkdev(d.Major, d.Minor))); err != nil {
 		return err
 	}
@@ -99,16 +94,21 @@ func (d *Device) kind() uint32 {
 	return unix.S_IFBLK
 }
 
+// bits are the permission bits of the node.
+func (d *Device) bits() uint32 {
+	if mode := modeBits(d.Mode.Perm()); mode != 0 {
+		return mode
+	}
+	return 0o666
+}
+
 // makeParents makes the directories on the way, and returns the path relative to /dev.
 func makeParents(dev int, full string) (string, error) {
-	name := strings.TrimPrefix(path.Clean(full), "/dev/")
-	for i := range len(name) {
-		if name[i] != '/' {
-			continue
-		}
-		err := unix.Mkdirat(dev, name[:i], 0o755)
+	name, parents := inDev(full)
+	for _, dir := range parents {
+		err := unix.Mkdirat(dev, dir, 0o755)
 		if err == nil {
-			err = unix.Fchmodat(dev, name[:i], 0o755, 0)
+			err = unix.Fchmodat(dev, dir, 0o755, 0)
 		}
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return "", err

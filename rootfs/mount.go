@@ -3,6 +3,7 @@ package rootfs
 import (
 	"io/fs"
 	"os"
+	"reflect"
 )
 
 // MountType is the kind of filesystem a [Mount] attaches. The zero MountType is refused.
@@ -139,6 +140,11 @@ type Mount struct {
 
 	// Writing says when TypeTmpfs writes.
 	Writing Writing
+}
+
+// same says that two mounts do not differ in any field.
+func (m *Mount) same(o *Mount) bool {
+	return m.File == o.File && m.IDMapFile == o.IDMapFile && reflect.DeepEqual(m, o)
 }
 
 // IDMapping says whether a bind mount is id-mapped.

@@ -30,7 +30,6 @@ type keeper struct {
 	pid   int
 	slots []int // pidfds of the host by slot; -1 is free
 	free  []int
-	group []byte // what it was last told of groups; nil: nothing
 }
 
 var theKeeper = keeper{sock: -1}
@@ -86,11 +85,6 @@ func (k *keeper) register(slot, pidfd int) error {
 			if err := k.send(i, fd); err != nil {
 				return err
 			}
-		}
-	}
-	if k.group != nil {
-		if err := k.sendGroup(); err != nil {
-			return err
 		}
 	}
 	err := k.send(slot, pidfd)
@@ -183,13 +177,11 @@ var keeperProgram = sync.OnceValues(func() (*program.Program, error) {
 	slot := b.Words(0, 0) // what a message says: slot, one more than the highest
 	limit := slot + 1
 	control := b.Words(0, 0, 0)         // cmsghdr, then the descriptor in the low half of the third word
-	hdr := b.Words(0, 0, 0, 2, 0, 0, 0) // struct msghdr; msg_iovlen is 2
+	hdr := b.Words(0, 0, 0, 1, 0, 0, 0) // struct msghdr; msg_iovlen is 1
 	consts := b.Words(24, 0)
-	dirs := b.Words(make([]uint64, keptDirs*keptDir/8)...)
-	iov := make([]byte, 32)
+	iov := make([]byte, 16)
 	binary.NativeEndian.PutUint64(iov[8:], 16)
-	binary.NativeEndian.PutUint64(iov[24:], keptDirs*keptDir)
-	iovArg := program.Bytes(iov, "iov").With(0, slot.Addr()).With(16, dirs.Addr())
+	iovArg := program.Bytes(iov, "iov").With(0, slot.Addr())
 	b.Point(hdr+2, iovArg)         // msg_iov
 	b.Point(hdr+4, control.Addr()) // msg_control
 	loop, dead := b.NewLabel(), b.NewLabel()
@@ -200,7 +192,6 @@ var keeperProgram = sync.OnceValues(func() (*program.Program, error) {
 	r := b.Call(unix.SYS_RECVMSG, "recvmsg", program.Int(sock), hdr.Addr(), program.Named(unix.MSG_CMSG_CLOEXEC, "MSG_CMSG_CLOEXEC")).
 		IgnoreTo(dead, unix.ECONNRESET)
 	b.JumpZero(r, dead)
-	b.JumpBelow(control+2, program.Int(1), loop) // no descriptor came: it was about groups
 	b.Call(unix.SYS_DUP3, "dup3", (control + 2).Value(), slot.Value(), program.Int(unix.O_CLOEXEC)).Ignore(unix.EBADF)
 	b.Call(unix.SYS_CLOSE, "close", (control + 2).Value()).Then(loop)
 	b.Step("kill", "every container")
@@ -212,11 +203,6 @@ var keeperProgram = sync.OnceValues(func() (*program.Program, error) {
 		Ignore(unix.ESRCH, unix.EBADF, unix.EPERM)
 	b.Add(i, 1)
 	b.JumpBelow(i, limit.Value(), kill)
-	b.Step("remove", "the groups that wait")
-	for n := range keptDirs {
-		b.Call(unix.SYS_UNLINKAT, "unlinkat", program.Cwd(), (dirs+program.Word(n*keptDir/8)).Addr(), program.Named(unix.AT_REMOVEDIR, "AT_REMOVEDIR")).
-			Ignore(unix.ENOENT, unix.EBUSY, unix.ENOTEMPTY) // the first also where there is no name; the others if it is used
-	}
 	b.ExitGroup(0)
 	return b.Build()
 })

@@ -50,10 +50,6 @@ func hostMain() {
 		c.Conn.Recv()
 		fmt.Println(c.Pid)
 	}
-	if err := KeepGroup(strings.Fields(os.Getenv("STAGE_TEST_DIRS"))); err != nil {
-		fmt.Println(err)
-		os.Exit(1)
-	}
 	first := KeeperPid()
 	fmt.Println("keeper", first)
 	for pid := first; pid == 0 || pid == first; pid = KeeperPid() { // another has what the first one had as soon as it is seen

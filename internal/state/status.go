@@ -58,7 +58,9 @@ func ParseStatus(b []byte) (Status, error) {
 		return s, nil // a part that is not whole has not happened
 	}
 	end := b[EndedAt:]
-	s.Ended = stamp(end)
+	if s.Ended = stamp(end); s.Ended.IsZero() {
+		return s, nil // nor has one without its mark
+	}
 	s.TimedOut = word(end[TimedOutAt:]) != 0
 	s.Wait, _ = WaitStatus(end[SiginfoAt:RusageAt])
 	for _, at := range []int{0, 16} { // user and system time, in seconds and microseconds

@@ -26,7 +26,7 @@ var serial = regexp.MustCompile(`[0-9]+`)
 // Take makes an inventory of this process: open files, mounts, cgroups, children, namespaces and goroutines.
 // Files and cgroups are counted under their names without serial numbers. What waits for the next start is let go before.
 func Take() Inventory {
-	stage.NoSpares()
+	stage.NoSpareNetwork()
 	inv := Inventory{"goroutines": runtime.NumGoroutine()}
 	inv.files()
 	inv.mounts()

@@ -34,3 +34,8 @@ func Role(name string, env ...string) *exec.Cmd {
 	cmd.Stderr = os.Stderr
 	return cmd
 }
+
+// RoleEnviron is what a process whose environment is not the tests' own needs to run the test binary in a role.
+func RoleEnviron(name string) []string {
+	return []string{RoleEnv + "=" + name, "GORACE=" + os.Getenv("GORACE")}
+}

@@ -4,7 +4,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # variables go both ways between vmrun and this file
 
 # The small root filesystem: libc programs a container test may want. Their dependencies come along.
-guestpackages='apparmor base-files bash bind9-dnsutils busybox-static coreutils criu findutils grep gzip iproute2 kmod mount nftables passwd procps sed strace tar uidmap util-linux'
+guestpackages='apparmor base-files bash bind9-dnsutils busybox-static coreutils criu findutils grep gzip iproute2 kmod mount nftables passwd procps secilc sed strace tar uidmap util-linux'
 modules='virtio_mmio virtio_pci virtio_console virtio_blk 9p 9pnet_virtio ext4 crc32c_generic overlay'
 
 hash() { sha256sum | cut -c1-12; }
