@@ -100,9 +100,9 @@ test-browser: setup ## the judge's page, used in a headless Chromium (Debian: in
 		DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium
 	go test -count=1 -timeout 10m -v -run TestJudgePage ./examples
 
-test-engines: setup ## ocirun under podman, buildah, containerd, its CRI and Docker (Debian: installs what is missing, 400 MB)
-	@DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends podman buildah containerd docker.io containernetworking-plugins iptables >/dev/null
-	go test -count=1 -timeout 10m -v -run 'TestOcirun(Podman|Buildah|Containerd|CRI|Docker)' ./examples
+test-engines: setup ## ocirun under podman, buildah, containerd, its CRI and Docker, into docs/conformance.md (Debian: installs what is missing, 400 MB)
+	@DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends podman buildah containerd docker.io docker-compose containernetworking-plugins iptables >/dev/null
+	CAISSON_ENGINES_PAGE=$(CURDIR)/docs/conformance.md go test -count=1 -timeout 10m -v -run 'TestOcirun(Podman|Buildah|Containerd|CRI|Docker)' ./examples
 
 test-debian: setup ## a package manager, a script and a terminal in a Debian root filesystem (debootstrap)
 	@.ci/debian

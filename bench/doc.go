@@ -20,6 +20,8 @@
 //	                           $NETAVARK and $AARDVARK_DNS name), a script's ip and nft, and a plain pair of devices; -parts picks some (iperf3, wrk)
 //	go run ./bench image       images unpacked, pulled, pushed, saved, loaded, committed; snapshots, rebuilds and starts of them: beside umoci,
 //	                           skopeo, podman, buildah, containerd, curl and tar
+//	go run ./bench oci         the commands run, create with start and delete, and exec of examples/ocirun beside those of crun and runc on the same
+//	                           bundle, the size of the program and its memory
 //	go run ./bench hostwork    time and allocations of the host's part alone, with a CPU profile
 //
 // It needs root and a C compiler (make -C bench tools builds the floors). The floors are functions of one long-lived

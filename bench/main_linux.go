@@ -11,7 +11,7 @@ import (
 var commands = map[string]func(*workspace) error{
 	"compare": compare, "probe": probe, "steps": steps, "throughput": throughput, "heap": heap, "mounts": mounts,
 	"memory": memory, "pauses": pauses, "hostwork": hostwork, "stats": groupStats, "exec": execs, "life": lives, "pool": pools, "judge": judged, "net": nets,
-	"image": images,
+	"image": images, "oci": runtimes,
 }
 
 // Flags. Each command uses those that mean something to it.

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 func testMain(m *testing.M) int {
 	if bin != "" {
-		return m.Run()
+		return runAll(m)
 	}
 	dir, err := os.MkdirTemp("", "caisson-examples-")
 	if err != nil {
@@ -53,7 +53,16 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	return runAll(m)
+}
+
+func runAll(m *testing.M) int {
+	code := m.Run()
+	if err := writeMatrix(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // caller runs programs as one user.

@@ -30,9 +30,15 @@ func TestOcirunBuildah(t *testing.T) {
 		return (&runtimeOf{}).finishLeaving(t, cmd)
 	}
 	ocirun := filepath.Join(bin, "ocirun")
-	buildah("bud", "--runtime", ocirun, "--isolation", "oci", "--network", "none", "-t", "localhost/built", src).want(t, 0, `^\S+ /mnt tmpfs`)
-	buildah("from", "--name", "work", "localhost/built").want(t, 0, `^work$`)
-	buildah("run", "--runtime", ocirun, "--isolation", "oci", "--network", "none", "work", "cat", "/built").want(t, 0, `^0$`)
-	buildah("run", "--runtime", ocirun, "--isolation", "oci", "--network", "none", "work", "sh", "-c", "exit 3").want(t, 3)
+	engineFeature(t, "build", func(t *testing.T) {
+		buildah("bud", "--runtime", ocirun, "--isolation", "oci", "--network", "none", "-t", "localhost/built", src).want(t, 0, `^\S+ /mnt tmpfs`)
+	})
+	engineFeature(t, "run what was built", func(t *testing.T) {
+		buildah("from", "--name", "work", "localhost/built").want(t, 0, `^work$`)
+		buildah("run", "--runtime", ocirun, "--isolation", "oci", "--network", "none", "work", "cat", "/built").want(t, 0, `^0$`)
+	})
+	engineFeature(t, "run, exit status", func(t *testing.T) {
+		buildah("run", "--runtime", ocirun, "--isolation", "oci", "--network", "none", "work", "sh", "-c", "exit 3").want(t, 3)
+	})
 	buildah("rm", "work").want(t, 0)
 }

@@ -73,23 +73,23 @@ func TestOcirunContainerd(t *testing.T) {
 	run := "run --rm" + flags
 	image := containerdImage
 	follow(t, []row{
-		{"exit status", run + image + " one", "echo out; echo err >&2; exit 5", 5, `^out\nerr$`},
+		{"run, exit status", run + image + " one", "echo out; echo err >&2; exit 5", 5, `^out\nerr$`},
 		{"missing command", run + image + " two nosuch", "", 1, `nosuch.*no such file or directory`},
 		{"--read-only", run + "--read-only " + image + " three", "touch /x", 1, `Read-only file system`},
-		{"--memory-limit, killed", run + "--memory-limit 16777216 " + image + " four", "x=aaaaaaaaaaaa; while :; do x=$x$x; done", 137, `^$`},
+		{"--memory, killed", run + "--memory-limit 16777216 " + image + " four", "x=aaaaaaaaaaaa; while :; do x=$x$x; done", 137, `^$`},
 		{"--seccomp", run + "--seccomp " + image + " five grep Seccomp: /proc/self/status", "", 0, `2$`},
 		{"--privileged", run + "--privileged " + image + " six", "mount -t tmpfs t /mnt && grep -c /mnt /proc/mounts", 0, `^1$`},
 		{"--net-host", run + "--net-host " + image + " seven ip link", "", 0, `lo: <LOOPBACK,UP`},
-		{"--mount", run + "--mount type=bind,src=" + d.dir + ",dst=/mnt,options=rbind:ro " + image + " eight ls /mnt", "", 0, `config.toml`},
+		{"volume, read-only", run + "--mount type=bind,src=" + d.dir + ",dst=/mnt,options=rbind:ro " + image + " eight ls /mnt", "", 0, `config.toml`},
 		{"--env and --cwd", run + "--env A=b --cwd /tmp " + image + " nine", "echo $A-$PWD", 0, `^b-/tmp$`},
 		{"run --detach", "run -d" + flags + image + " web", "trap 'exit 3' TERM; while :; do sleep 0.1; done", 0, `^$`},
-		{"tasks list", "tasks ls", "", 0, `^web +\d+ +RUNNING`},
+		{"inspect", "tasks ls", "", 0, `^web +\d+ +RUNNING`},
 		{"exec", "tasks exec --fifo-dir " + d.dir + "/fifo --exec-id e1 web", "echo inside; exit 7", 7, `^inside$`},
-		{"metrics", "tasks metrics web", "", 0, `pids.current +[1-9]|memory.usage_in_bytes +[1-9]`},
-		{"ps", "tasks ps web", "", 0, `^PID`},
+		{"stats", "tasks metrics web", "", 0, `pids.current +[1-9]|memory.usage_in_bytes +[1-9]`},
+		{"top", "tasks ps web", "", 0, `^PID`},
 		{"pause", "tasks pause web", "", 0, `^$`},
-		{"tasks list, paused", "tasks ls", "", 0, `^web +\d+ +PAUSED`},
-		{"resume", "tasks resume web", "", 0, `^$`},
+		{"inspect, paused", "tasks ls", "", 0, `^web +\d+ +PAUSED`},
+		{"unpause", "tasks resume web", "", 0, `^$`},
 		{"kill", "tasks kill -s SIGTERM web", "", 0, `^$`},
 	}, func(args []string) *exec.Cmd { return d.ctr(append([]string{"-n", testNamespace()}, args...)...) })
 	ctr := func(args ...string) result {

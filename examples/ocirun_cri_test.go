@@ -155,8 +155,15 @@ func TestOcirunCRI(t *testing.T) {
 	pod := string(id)
 
 	server := c.container(pod, config, "server", 0, "sh", "-c", "echo $GREETING from $(hostname); echo no >&2; mkdir /www; echo page >/www/index.html; exec httpd -f -p 80 -h /www")
-	c.wantLog("server", "stdout F hello from web-host")
-	c.wantLog("server", "stderr F no")
+	engineFeature(t, "pods", func(t *testing.T) {
+		if pod == "" || server == "" {
+			t.Error("no pod, or no container in it")
+		}
+	})
+	engineFeature(t, "logs", func(t *testing.T) {
+		c.wantLog("server", "stdout F hello from web-host")
+		c.wantLog("server", "stderr F no")
+	})
 	client := c.container(pod, config, "client", 0, "sleep", "100000")
 	for _, x := range []struct {
 		feature string
@@ -169,35 +176,35 @@ func TestOcirunCRI(t *testing.T) {
 		{"an address", []string{"ip", "address", "show", "eth0"}, 0, `inet 10\.88\.`},
 		{"and, unless told otherwise, their processes", []string{"sh", "-c", "ps | grep [h]ttpd"}, 0, `httpd -f`},
 	} {
-		t.Run(x.feature, func(t *testing.T) {
+		engineFeature(t, x.feature, func(t *testing.T) {
 			if out, code := c.exec(client, x.command...); code != x.code || !regexp.MustCompile("(?m)"+x.says).MatchString(out) {
 				t.Errorf("status %d, %q: want %d, %q", code, out, x.code, x.says)
 			}
 		})
 	}
-	t.Run("port-forward", func(t *testing.T) {
+	engineFeature(t, "port-forward", func(t *testing.T) {
 		_, url := c.call("PortForward", pb{}.str(1, pod).num(2, 80)).get(1)
 		if got := c.forward(string(url), 80, "GET / HTTP/1.0\r\n\r\n", "\npage\n"); !strings.HasPrefix(got, "HTTP/1.") {
 			t.Errorf("%q", got)
 		}
 	})
-	t.Run("update", func(t *testing.T) {
+	engineFeature(t, "update", func(t *testing.T) {
 		c.call("UpdateContainerResources", pb{}.str(1, client).msg(2, pb{}.num(4, 64<<20)))
 	})
-	t.Run("stats", func(t *testing.T) {
+	engineFeature(t, "stats", func(t *testing.T) {
 		_, stats := c.call("ContainerStats", pb{}.str(1, server)).get(1)
 		_, memory := stats.get(3)
 		if _, used := memory.get(2); len(used) == 0 {
 			t.Errorf("% x", stats)
 		}
 	})
-	t.Run("memory, killed", func(t *testing.T) {
+	engineFeature(t, "--memory, killed", func(t *testing.T) {
 		id := c.container(pod, config, "greedy", 16<<20, "sh", "-c", "x=aaaaaaaaaaaa; while :; do x=$x$x; done")
 		if code, why := c.awaitExit(id); code != 137 || why != "OOMKilled" {
 			t.Errorf("%d, %s", code, why)
 		}
 	})
-	t.Run("stop", func(t *testing.T) {
+	engineFeature(t, "stop", func(t *testing.T) {
 		c.call("StopContainer", pb{}.str(1, client).num(2, 0))
 		if code, _ := c.awaitExit(client); code != 137 {
 			t.Errorf("%d", code)

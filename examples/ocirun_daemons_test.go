@@ -80,7 +80,7 @@ type row struct {
 // follow runs rows in their order. The first one is what all others need.
 func follow(t *testing.T, rows []row, command func(args []string) *exec.Cmd) {
 	for i, f := range rows {
-		ok := t.Run(f.feature, func(t *testing.T) {
+		ok := engineFeature(t, f.feature, func(t *testing.T) {
 			args := strings.Fields(f.args)
 			if f.script != "" {
 				args = append(args, "sh", "-c", f.script)

@@ -46,6 +46,7 @@ func (d *daemon) docker(args ...string) *exec.Cmd {
 func TestOcirunDocker(t *testing.T) {
 	d := startDocker(t)
 	t.Cleanup(func() { removeGroups(t, dockerGroup()) })
+	t.Run("programs inside", func(t *testing.T) { insideDocker(t, d) })
 	src := filepath.Join(d.dir, "src")
 	err := os.Mkdir(src, 0o755)
 	if err == nil {
@@ -57,10 +58,10 @@ func TestOcirunDocker(t *testing.T) {
 	run := "run --rm --network none "
 	docker := func(args []string) *exec.Cmd { return d.docker(args...) }
 	follow(t, []row{
-		{"exit status", run + "bb:1", "echo out; echo err >&2; exit 5", 5, `^out\nerr$`},
+		{"run, exit status", run + "bb:1", "echo out; echo err >&2; exit 5", 5, `^out\nerr$`},
 		{"missing command", run + "bb:1 nosuch", "", 127, `no such file or directory|not found`},
 		{"--read-only", run + "--read-only bb:1", "touch /x", 1, `Read-only file system`},
-		{"--cap-drop, --cap-add", run + "--cap-drop all --cap-add SYS_TIME bb:1 grep CapBnd /proc/self/status", "", 0, `0000000002000000`},
+		{"--cap-add", run + "--cap-drop all --cap-add SYS_TIME bb:1 grep CapBnd /proc/self/status", "", 0, `0000000002000000`},
 		{"seccomp, by default", run + "bb:1 grep Seccomp: /proc/self/status", "", 0, `2$`},
 		{"--privileged", run + "--privileged bb:1", "mount -t tmpfs t /mnt && grep -c /mnt /proc/mounts", 0, `^1$`},
 		{"--user", run + "--user 1000:1001 -w /tmp bb:1", "id; pwd", 0, `uid=1000(.|\n)*/tmp`},
@@ -76,7 +77,7 @@ func TestOcirunDocker(t *testing.T) {
 		{"build", "build -q -t built " + src, "", 0, `^sha256:`},
 		{"run what was built", run + "built", "", 0, `^built`},
 		{"network create", "network create n", "", 0, `^[0-9a-f]{64}`},
-		{"run --detach, -p", "run -d --name web --network n -p 18080:80 --health-cmd true --health-interval 1s bb:1",
+		{"run --detach", "run -d --name web --network n -p 18080:80 --health-cmd true --health-interval 1s bb:1",
 			"echo line; mkdir /www; echo page >/www/index.html; httpd -p 80 -h /www; trap 'exit 3' TERM; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
 		{"another container, by its name", "run --rm --network n bb:1 wget -q -O - http://web/", "", 0, `^page$`},
 		{"exec", "exec web", "echo inside; exit 3", 3, `^inside`},
@@ -94,16 +95,57 @@ func TestOcirunDocker(t *testing.T) {
 		{"kill", "kill -s TERM web", "", 0, `^web`},
 		{"wait", "wait web", "", 0, `^3$`},
 		{"--restart", "run -d --name again --network none --restart on-failure:2 bb:1 false", "", 0, `^[0-9a-f]{64}`},
-		{"a terminal", "run -d -t --name tty --network none bb:1 tty", "", 0, `^[0-9a-f]{64}`},
+		{"terminal", "run -d -t --name tty --network none bb:1 tty", "", 0, `^[0-9a-f]{64}`},
 	}, docker)
 	says := func(text string, args ...string) {
 		t.Helper()
 		awaitTrue(t, text, func() bool { return strings.TrimSpace(finish(t, d.docker(args...)).stdout) == text })
 	}
-	says("/dev/pts/0", "logs", "tty")
-	says("2/exited", "inspect", "--format", "{{.RestartCount}}/{{.State.Status}}", "again")
-	finish(t, d.docker("start", "web")).want(t, 0)
-	says("healthy", "inspect", "--format", "{{.State.Health.Status}}", "web")
-	finish(t, d.command("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:18080/")).want(t, 0, `^page$`)
+	engineFeature(t, "terminal", func(t *testing.T) { says("/dev/pts/0", "logs", "tty") })
+	engineFeature(t, "--restart", func(t *testing.T) {
+		says("2/exited", "inspect", "--format", "{{.RestartCount}}/{{.State.Status}}", "again")
+	})
+	engineFeature(t, "start again", func(t *testing.T) { finish(t, d.docker("start", "web")).want(t, 0) })
+	engineFeature(t, "healthcheck", func(t *testing.T) { says("healthy", "inspect", "--format", "{{.State.Health.Status}}", "web") })
+	engineFeature(t, "-p", func(t *testing.T) {
+		finish(t, d.command("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:18080/")).want(t, 0, `^page$`)
+	})
+	if os.Getenv("CAISSON_ENGINES_PAGE") != "" { // it takes as long as all others together
+		engineFeature(t, "compose of two services", func(t *testing.T) { d.compose(t) })
+	}
 	finish(t, d.docker("rm", "-f", "web", "tty", "again", "oom")).want(t, 0)
+}
+
+// composition is two services, of which one asks the other by its name.
+const composition = `version: "2.4"
+services:
+  server:
+    image: bb:1
+    command: sh -c "mkdir /www; echo composed >/www/index.html; exec httpd -f -p 80 -h /www"
+  client:
+    image: bb:1
+    depends_on: [server]
+    command: sh -c "until wget -q -O - http://server/; do sleep 0.1; done"
+`
+
+func (d *daemon) compose(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("docker-compose"); err != nil {
+		t.Skip("Docker is not installed: no docker-compose")
+	}
+	dir := filepath.Join(d.dir, "compose")
+	err := os.Mkdir(dir, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "docker-compose.yml"), []byte(composition), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	compose := func(args ...string) result {
+		return finish(t, d.command(append([]string{"docker-compose", "--no-ansi", "-H", "unix://" + d.dir + "/sock", "-f", dir + "/docker-compose.yml"}, args...)...))
+	}
+	compose("up", "-d").want(t, 0)
+	awaitTrue(t, "the client has its answer", func() bool { return strings.Contains(compose("logs", "client").stdout, "composed") })
+	compose("ps").want(t, 0, `server.* Up`)
+	compose("down", "-t", "0").want(t, 0)
 }

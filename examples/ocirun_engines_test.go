@@ -142,18 +142,19 @@ func TestOcirunPodman(t *testing.T) {
 	}
 	run := "run --rm --network none "
 	e.features(t, []feature{
-		{"exit status", run + "localhost/bb", "exit 5", 5, `^$`},
+		{"run, exit status", run + "localhost/bb", "exit 5", 5, `^$`},
 		{"missing command", run + "localhost/bb nosuch", "", 127, `no such file or directory`},
 		{"terminal", run + "-t localhost/bb tty", "", 0, `/dev/pts/0`},
 		{"--read-only", run + "--read-only localhost/bb", "touch /tmp/x && touch /x", 1, `Read-only file system`},
 		{"--tmpfs keeps what is there", run + "--tmpfs /etc:size=1m localhost/bb cat /etc/passwd", "", 0, `^root:`},
 		{"--cap-add", run + "--cap-drop all --cap-add SYS_TIME localhost/bb grep CapBnd /proc/self/status", "", 0, `0000000002000000`},
 		{"--privileged", run + "--privileged localhost/bb ls -la /dev/ptmx", "", 0, `pts/ptmx`},
-		{"--uidmap", run + "--uidmap 0:100000:1000 localhost/bb cat /proc/self/uid_map", "", 0, `0 +100000 +1000`},
+		{"--userns", run + "--uidmap 0:100000:1000 localhost/bb cat /proc/self/uid_map", "", 0, `0 +100000 +1000`},
 		{"--user", run + "--user 1000:1001 -w /tmp localhost/bb", "id; pwd", 0, `uid=1000(.|\n)*/tmp`},
 		{"volume, read-only", run + "-v " + vol + ":/mnt:ro localhost/bb", "ls /mnt; touch /mnt/g", 1, `Containerfile(.|\n)*Read-only`},
 		{"volume", run + "-v vv:/mnt localhost/bb", "echo 1 > /mnt/f; cat /mnt/f", 0, `^1`},
 		{"--memory, killed", run + "--memory 16m localhost/bb", "x=aaaaaaaaaaaa; while :; do x=$x$x; done", 137, `^$`},
+		{"--restart", "run -d --name again --network none --restart on-failure:2 localhost/bb false", "", 0, `^[0-9a-f]{64}`},
 		{"--sysctl", run + "--sysctl net.ipv4.ip_forward=1 localhost/bb cat /proc/sys/net/ipv4/ip_forward", "", 0, `^1`},
 		{"build", "build --isolation oci --network none -t localhost/built " + vol, "", 0, `localhost/built`},
 		{"run what was built", run + "localhost/built cat /built", "", 0, `^built`},
@@ -173,7 +174,20 @@ func TestOcirunPodman(t *testing.T) {
 		{"start again", "start web", "", 0, `web`},
 		{"kill", "kill -s KILL web", "", 0, `web|[0-9a-f]{64}`},
 		{"rm", "rm -f -t 0 web", "", 0, `web`},
-		{"pod", "pod create --name p --network none --infra-image localhost/bb --infra-command /bin/cat", "", 0, `^[0-9a-f]{64}`},
+	})
+	engineFeature(t, "--restart", func(t *testing.T) {
+		awaitTrue(t, "2 restarts", func() bool {
+			return e.podman(t, "inspect", "--format", "{{.RestartCount}}/{{.State.Status}}", "again").stdout == "2/exited\n"
+		})
+	})
+	engineFeature(t, "pods", func(t *testing.T) {
+		e.podman(t, "pod", "create", "--name", "p", "--hostname", "pod", "--network", "none", "--infra-image", "localhost/bb", "--infra-command", "sleep 100000").want(t, 0, `^[0-9a-f]{64}`)
+		e.podman(t, "run", "-d", "--pod", "p", "--name", "inpod", "localhost/bb", "sh", "-c", "echo here >/dev/shm/x; sleep 100000").want(t, 0)
+		awaitTrue(t, "what another of the pod wrote", func() bool {
+			return e.podman(t, "run", "--rm", "--pod", "p", "localhost/bb", "sh", "-c", "hostname; cat /dev/shm/x").stdout == "pod\nhere\n"
+		})
+		e.podman(t, "pod", "stop", "-t", "0", "p").want(t, 0)
+		e.podman(t, "pod", "rm", "-f", "p").want(t, 0)
 	})
 }
 
@@ -182,9 +196,9 @@ func TestOcirunPodmanRootless(t *testing.T) {
 	e := rootlessPodman(t)
 	run := "run --rm --network none "
 	e.features(t, []feature{
-		{"exit status", run + "localhost/bb", "exit 5", 5, `^$`},
+		{"run, exit status", run + "localhost/bb", "exit 5", 5, `^$`},
 		{"all ids of the user's", run + "localhost/bb cat /proc/self/uid_map", "", 0, `^ +0 +0 +1\n +1 +1 +\d+`},
-		{"--userns keep-id", run + "--userns keep-id localhost/bb id -u", "", 0, fmt.Sprintf(`^%d$`, e.user.Uid)},
+		{"--userns", run + "--userns keep-id localhost/bb id -u", "", 0, fmt.Sprintf(`^%d$`, e.user.Uid)},
 		{"--user", run + "--user 1000:1001 localhost/bb id", "", 0, `^uid=1000\(1000\) gid=1001`},
 		{"--read-only", run + "--read-only localhost/bb", "touch /x", 1, `Read-only file system`},
 		{"volume", run + "-v vv:/mnt localhost/bb", "echo 1 > /mnt/f; cat /mnt/f", 0, `^1`},
@@ -211,7 +225,7 @@ type feature struct {
 func (e *engine) features(t *testing.T, list []feature) {
 	t.Helper()
 	for _, f := range list {
-		ok := t.Run(f.feature, func(t *testing.T) {
+		ok := engineFeature(t, f.feature, func(t *testing.T) {
 			args := strings.Fields(f.args)
 			if f.script != "" {
 				args = append(args, "sh", "-c", f.script)
@@ -221,7 +235,7 @@ func (e *engine) features(t *testing.T, list []feature) {
 				t.Errorf("podman %s: want status %d and %q: %v", strings.Join(args, " "), f.code, f.says, r)
 			}
 		})
-		if !ok && f.feature == "exit status" {
+		if !ok && f.feature == "run, exit status" {
 			t.Fatal("nothing works")
 		}
 	}

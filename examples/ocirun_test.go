@@ -270,6 +270,18 @@ func TestOcirunExec(t *testing.T) {
 	})
 }
 
+// Without cgroups what the bundle says of them is left out.
+func TestOcirunWithoutCgroups(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		r := newRuntime(t, c, func(s *specs.Spec) {
+			limit := int64(1 << 30)
+			s.Linux.CgroupsPath, s.Linux.Resources = "/caisson-nowhere/web", &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
+			s.Process.Args = []string{"sh", "-c", "! grep nowhere /proc/self/cgroup"}
+		})
+		r.oci(t, "--cgroup-manager", "disabled", "run", "web").want(t, 0)
+	})
+}
+
 // Limits, figures and the freezer need a cgroup.
 func TestOcirunCgroup(t *testing.T) {
 	if os.Getuid() != 0 {
@@ -290,7 +302,7 @@ func TestOcirunCgroup(t *testing.T) {
 	cmd.Stdin = strings.NewReader(`{"pids": {"limit": 20}}`)
 	finish(t, cmd).want(t, 0)
 	r.oci(t, "update", "--cpu-rt-runtime", "100", "--cpu-rt-period", "50", "web").wantErr(t, 1, `linux.resources.cpu.realtimeRuntime`)
-	r.oci(t, "events", "--stats", "web").want(t, 0, `^{"type":"stats","id":"web","data":{"cpu":{"usage":{"total":\d+`, `"pids":{"current":1`)
+	r.oci(t, "events", "--stats", "web").want(t, 0, `^{"type":"stats","id":"web","data":{"cpu":{"usage":{"total":\d+`, `"pids":{"current":[1-9]\d*,"limit":20}`, `"memory":{.*"usage":{"limit":18446744073709551615,`)
 	watch := r.ociCommand(t, "events", "--interval", "100ms", "web")
 	var seen lockedBuffer
 	watch.Stdout = &seen

@@ -105,6 +105,7 @@ func checkpoint(ctx context.Context, g *global, args []string) error {
 	if *leave || *pre {
 		return nil
 	}
+	defer g.forgetNotify(args[0])
 	return c.Remove(ctx)
 }
 

@@ -49,15 +49,17 @@ func create(ctx context.Context, g *global, args []string) error {
 	defer c.Close()
 	p, err := c.Create(ctx)
 	if err != nil {
+		g.forgetFailed(args[0], err)
 		return explain(args[0], err)
 	}
-	return orRemove(ctx, c, w.announce(p))
+	return g.orRemove(ctx, c, w.announce(p))
 }
 
 // orRemove removes a container of which nobody would know.
-func orRemove(ctx context.Context, c *caisson.Container, err error) error {
+func (g *global) orRemove(ctx context.Context, c *caisson.Container, err error) error {
 	if err != nil {
 		err = errors.Join(err, c.Remove(ctx))
+		g.forgetNotify(c.ID())
 	}
 	return err
 }
@@ -126,11 +128,21 @@ func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, erro
 	if err != nil {
 		return nil, err
 	}
-	opts = append(opts, notifySocket(), streams, maps)
+	notify, err := g.notifyOption(id)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, notify, streams, maps)
 	if w.restore != nil {
 		opts = append(opts, caisson.WithRestoreConfig(*w.restore))
 	}
-	return caisson.New(opts...)
+	c, err := caisson.New(opts...)
+	if err != nil && notify != nil {
+		if _, known := g.dir().Info(context.Background(), id); errors.Is(known, caisson.ErrNotFound) {
+			g.forgetNotify(id)
+		}
+	}
+	return c, err
 }
 
 // ownMaps: an engine of an ordinary user has made a user namespace already, in which this program is root. All its ids are to
@@ -238,6 +250,14 @@ func start(ctx context.Context, g *global, args []string) error {
 	case caisson.StateRunning, caisson.StatePaused:
 		return errors.New("cannot start an already running container")
 	}
-	_, err = c.Start(ctx)
-	return err
+	n, err := g.notifier(args[0])
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	p, err := c.Start(ctx)
+	if err != nil {
+		return err
+	}
+	return n.pass(ctx, p, p.Pid())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -156,11 +157,14 @@ func statsOf(s *cgroups.Stats) (f figures) {
 	f.CPU.Throttling.Periods, f.CPU.Throttling.Throttled, f.CPU.Throttling.ThrottledTime = s.CPU.Periods.Or(0), s.CPU.Throttled.Or(0), n(s.CPU.Waited)
 	m := &s.Memory
 	f.Memory.Cache = m.File.Or(0)
-	f.Memory.Usage = memoryEntry{Usage: m.Current.Or(0), Max: m.Peak.Or(0), Failcnt: m.LimitHits.Or(0)}
-	f.Memory.Swap = memoryEntry{Usage: m.Swap.Or(0), Max: m.SwapPeak.Or(0)}
+	f.Memory.Usage = memoryEntry{Limit: m.Max.Or(0), Usage: m.Current.Or(0), Max: m.Peak.Or(0), Failcnt: m.LimitHits.Or(0)}
+	f.Memory.Swap = memoryEntry{Limit: m.SwapMax.Or(0), Usage: m.Swap.Or(0), Max: m.SwapPeak.Or(0)}
 	f.Memory.Raw = map[string]uint64{"anon": m.Anon.Or(0), "file": m.File.Or(0), "inactive_file": m.InactiveFile.Or(0), "active_file": m.ActiveFile.Or(0),
 		"pgfault": m.Faults.Or(0), "pgmajfault": m.MajorFaults.Or(0), "oom_kill": m.OOMKills.Or(0)}
 	f.Pids.Current = s.Pids.Current.Or(0)
+	if most := s.Pids.Max.Or(0); most != math.MaxUint64 {
+		f.Pids.Limit = most
+	}
 	f.Hugetlb = map[string]tlbFigures{}
 	for size, used := range s.HugeTLB {
 		f.Hugetlb[size] = tlbFigures{Usage: used.Or(0), Failcnt: s.HugeTLBRefused[size].Or(0)}

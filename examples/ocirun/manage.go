@@ -93,6 +93,7 @@ func remove(ctx context.Context, g *global, args []string) error {
 	c, err := g.load(ctx, args[0])
 	if *force && errors.Is(err, caisson.ErrNotFound) {
 		_, rerr := g.dir().Recover(ctx)
+		g.forgetNotify(args[0])
 		return rerr
 	}
 	if err != nil {
@@ -102,7 +103,11 @@ func remove(ctx context.Context, g *global, args []string) error {
 	if st := c.State(); !*force && st != caisson.StateStopped && st != caisson.StateCreated {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %v", args[0], st)
 	}
-	return c.Remove(ctx)
+	if err := c.Remove(ctx); err != nil {
+		return err
+	}
+	g.forgetNotify(args[0])
+	return nil
 }
 
 func pause(ctx context.Context, g *global, args []string) error {

@@ -34,21 +34,37 @@ func (g *global) runs(ctx context.Context, w *wish, id string, keep bool) error 
 	}
 	defer c.Close()
 	signals := notified(*w.detach)
-	p, err := c.Start(ctx)
+	n, err := g.notifierFor(ctx, c, w)
 	if err != nil {
 		return explain(id, err)
 	}
+	defer n.close()
+	p, err := c.Start(ctx)
+	if err != nil {
+		if n != nil { // it was created, and a container whose start fails keeps its record
+			err = g.orRemove(ctx, c, err)
+		} else {
+			g.forgetFailed(id, err)
+		}
+		return explain(id, err)
+	}
 	if err := w.announce(p); err != nil {
-		return orRemove(ctx, c, err)
+		return g.orRemove(ctx, c, err)
 	}
 	if *w.detach {
-		return nil
+		return n.pass(ctx, p, p.Pid())
 	}
+	go func() {
+		if err := n.pass(ctx, p, 0); err != nil {
+			g.report(err)
+		}
+	}()
 	status := follow(ctx, p, signals)
 	if !keep {
 		if err := c.Remove(ctx); err != nil {
 			g.report(err)
 		}
+		g.forgetNotify(id)
 	}
 	return status
 }
