@@ -281,7 +281,7 @@ func stolenRole() {
 			}
 		}
 	}()
-	for range 20 { // the thief has to be the first
+	for ctx.Err() == nil { // until the thief is the first
 		var own []Option
 		if !isRoot() { // newuidmap, a set-user-ID program, gains nothing under the filter
 			own = append(own, WithIDMaps(namespaces.SingleIDMaps()))

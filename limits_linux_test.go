@@ -69,7 +69,7 @@ func TestCPUTime(t *testing.T) {
 	if r.Reason != ReasonCPUTime || r.String() != "CPU time limit" {
 		t.Errorf("%+v", r)
 	}
-	if used, ok := r.CPU.Get(); !ok || used < limit/2 || used > limit+20*time.Second {
+	if used, ok := r.CPU.Get(); !ok || used < limit/2 {
 		t.Errorf("used %v of %v", r.CPU, limit)
 	}
 	if r := result(t, WithCommand("/bin/true"), WithCPUTime(20*time.Second)); !r.Success() {
@@ -199,7 +199,7 @@ func TestPidsLimit(t *testing.T) {
 func TestForkBomb(t *testing.T) {
 	needCgroup(t, cgroups.Pids)
 	noLeaks(t)
-	r := result(t, sh("b() { b | b & }; b; sleep 1000"), WithTimeout(300*time.Millisecond), WithPids(200))
+	r := result(t, sh("b() { b | b & }; b; exec sleep 1000"), WithTimeout(300*time.Millisecond), WithPids(200))
 	if r.Reason != ReasonTimeout {
 		t.Errorf("%+v", r)
 	}

@@ -187,7 +187,7 @@ func TestWaitDelay(t *testing.T) {
 	if _, err := p.Wait(testContext(t)); !errors.Is(err, errWaitDelay) {
 		t.Errorf("%v", err)
 	}
-	if d := time.Since(began); d < 50*time.Millisecond || d > testTime/2 {
+	if d := time.Since(began); d < 50*time.Millisecond {
 		t.Errorf("waited %v", d)
 	}
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // poolTime bounds what the tests of pools wait for.
-const poolTime = 20 * time.Second
+var poolTime = testutil.Time(2 * time.Minute)
 
 func newPool(t testing.TB, c PoolConfig) *Pool {
 	t.Helper()

@@ -152,7 +152,7 @@ func (l *life) check(when, said string) (done bool) {
 		left, _ := os.ReadDir(s.path(dirIngest))
 		return slices.DeleteFunc(left, func(e os.DirEntry) bool { return strings.HasPrefix(e.Name(), partialPrefix) })
 	}
-	testutil.Eventually(10*time.Second, func() bool { // a process of the program's may be about to end, and have its locks
+	testutil.Eventually(testutil.Time(2*time.Minute), func() bool { // a process of the program's may be about to end, and have its locks
 		if len(half()) > 0 {
 			if s, err = Open(l.dir, lifeOptions); err != nil {
 				t.Fatalf("%s: opened again: %v", when, err)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -397,7 +398,7 @@ func mountImage(t *testing.T, fstype string, size int64, mkfs []string, options 
 	}
 	defer control.Close()
 	var loop *os.File
-	for range 20 { // others take them too
+	for end := time.Now().Add(testutil.Time(time.Minute)); ; { // others take them too
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			t.Skipf("no loop devices here: %v", err)
@@ -412,6 +413,9 @@ func mountImage(t *testing.T, fstype string, size int64, mkfs []string, options 
 		loop.Close()
 		if err != unix.EBUSY {
 			t.Skipf("no loop devices here: %v", err)
+		}
+		if time.Now().After(end) {
+			t.Fatal("others take every loop device")
 		}
 	}
 	defer loop.Close()

@@ -121,13 +121,16 @@ func TestCommandStdio(t *testing.T) {
 	if err := c.Run(); !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("err = %v", err)
 	}
-	c = sh("sleep 20 & echo started")
+	c = sh("sleep 60 & echo started; read x; exit 0")
 	c.Set.PID = Host() // so that the sleeper lives on and holds the pipe
 	if os.Geteuid() != 0 {
 		c.Set.User = New()
 	}
-	var b bytes.Buffer
-	c.Stdout, c.WaitDelay = &b, time.Second
+	var b told
+	var stdin io.WriteCloser
+	c.Stdin, stdin = io.Pipe()
+	b.first = func() { stdin.Close() } // it ends when what it says has come
+	c.Stdout, c.WaitDelay = &b, 100*time.Millisecond
 	if err := c.Run(); !errors.Is(err, exec.ErrWaitDelay) || b.String() != "started\n" {
 		t.Errorf("%q, %v", b.String(), err)
 	}
@@ -135,6 +138,20 @@ func TestCommandStdio(t *testing.T) {
 	if got := strings.TrimSpace(output(t, c)); got != "5" { // total, 0, 1, 2, the directory
 		t.Errorf("%s lines of descriptors", got)
 	}
+}
+
+// told is a buffer that calls first when something has been written.
+type told struct {
+	b     strings.Builder
+	first func()
+}
+
+func (b *told) String() string { return b.b.String() }
+
+func (b *told) Write(p []byte) (int, error) {
+	n, err := b.b.Write(p)
+	b.first()
+	return n, err
 }
 
 type neverEnding struct{}
@@ -306,7 +323,7 @@ func TestCommandEndsWithTheProgram(t *testing.T) {
 	defer unix.Close(s)
 	host.Process.Kill()
 	host.Wait()
-	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(a), Events: unix.POLLIN}}, 5000); n != 1 {
+	if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(a), Events: unix.POLLIN}}, int(testutil.Time(2*time.Minute).Milliseconds())); n != 1 {
 		t.Error("the process lives on")
 		unix.PidfdSendSignal(a, unix.SIGKILL, nil, 0)
 	}

@@ -35,10 +35,19 @@ func Take() Inventory {
 	return inv
 }
 
-// Threads is the number of this process's threads. The Go runtime keeps threads, so that some growth is normal.
-func Threads() int {
-	d, _ := os.ReadDir("/proc/self/task")
-	return len(d)
+// ThreadsElsewhere names the threads of this process that are in another namespace than the process. How many threads there are is the Go
+// runtime's affair.
+func ThreadsElsewhere() (out []string) {
+	own := namespacesOf("self")
+	tasks, _ := os.ReadDir("/proc/self/task")
+	for _, task := range tasks {
+		for kind, ns := range namespacesOf("self/task/" + task.Name()) {
+			if ns != "" && ns != own[kind] { // "": it has ended
+				out = append(out, task.Name()+" "+ns)
+			}
+		}
+	}
+	return out
 }
 
 func (inv Inventory) files() {
