@@ -59,7 +59,41 @@ func connect(t testing.TB, name string, eps ...Endpoint) (*Namespace, *Connectio
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { detach(t, c) })
+	settled(t, ns, c)
 	return ns, c
+}
+
+// settled waits for what the kernel does in its own time: that the bridge lets frames through a new port, and that a new IPv6 address listens to who asks
+// for it. Who connects before asks three times in three seconds, and is then told that there is no route.
+func settled(t testing.TB, ns *Namespace, c *Connection) {
+	t.Helper()
+	for _, s := range c.Status() {
+		port, err := netlink.LinkByName(s.Device)
+		if err != nil || port.Attrs().MasterIndex == 0 { // elsewhere, or no bridge's
+			continue
+		}
+		var missing []string
+		ok := testutil.Eventually(testTime, func() bool {
+			missing = nil
+			if port, err = netlink.LinkByName(s.Device); err != nil || port.Attrs().OperState != netlink.OperUp {
+				missing = append(missing, "the port")
+			}
+			var groups []byte
+			err := ns.Do(func() (err error) { groups, err = os.ReadFile("/proc/thread-self/net/igmp6"); return err })
+			if err != nil {
+				missing = append(missing, err.Error())
+			}
+			for _, p := range s.Addresses {
+				if a := p.Addr().As16(); p.Addr().Is6() && !strings.Contains(string(groups), fmt.Sprintf("ff0200000000000000000001ff%x", a[13:])) {
+					missing = append(missing, p.String())
+				}
+			}
+			return len(missing) == 0
+		})
+		if !ok {
+			t.Errorf("not ready: %q", missing)
+		}
+	}
 }
 
 func detach(t testing.TB, c *Connection) {
@@ -125,14 +159,14 @@ func hostDial(ctx context.Context, network, address string) (net.Conn, error) {
 // ask asks an echo and returns what it says.
 func ask(t testing.TB, d dialer, network string, a netip.Addr, port uint16) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
 	defer cancel()
 	c, err := d(ctx, network, netip.AddrPortFrom(a, port).String())
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(testTime))
 	if network == "udp" {
 		if _, err := c.Write([]byte("?")); err != nil {
 			return "", err

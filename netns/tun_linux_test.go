@@ -48,7 +48,7 @@ func TestTun(t *testing.T) {
 	if _, err := conn.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	_ = f.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = f.SetReadDeadline(time.Now().Add(testTime))
 	b := make([]byte, 2000)
 	for {
 		n, err := f.Read(b)
@@ -74,13 +74,13 @@ func TestTun(t *testing.T) {
 	if _, err := f.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(testTime))
 	got := make([]byte, 10)
 	if n, err := conn.Read(got); err != nil || string(got[:n]) != "HELLO" {
 		t.Errorf("%q %v", got[:n], err)
 	}
 	detach(t, c)
-	_ = f.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = f.SetReadDeadline(time.Now().Add(testTime))
 	for err = nil; err == nil; { // what is in the queue comes first
 		_, err = f.Read(b)
 	}
@@ -102,7 +102,7 @@ func TestTap(t *testing.T) {
 	defer file.Close()
 	_ = ns.Do(func() error { return linkSysctls(setInside, "eth0", true) })
 	// The kernel looks for routers, in a frame from the device's address.
-	_ = file.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = file.SetReadDeadline(time.Now().Add(testTime))
 	b := make([]byte, 2000)
 	n, err := file.Read(b)
 	if err != nil || n < 14 || string(b[6:12]) != string(frame) {
