@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -85,10 +84,7 @@ func follow(t *testing.T, rows []row, command func(args []string) *exec.Cmd) {
 			if f.script != "" {
 				args = append(args, "sh", "-c", f.script)
 			}
-			r := (&runtimeOf{}).finishLeaving(t, command(args))
-			if r.code != f.code || !regexp.MustCompile("(?m)"+f.says).MatchString(r.stdout+r.stderr) {
-				t.Errorf("%s: want status %d and %q: %v", strings.Join(args, " "), f.code, f.says, r)
-			}
+			feature(f).check(t, args, func() result { return (&runtimeOf{}).finishLeaving(t, command(args)) })
 		})
 		if !ok && i == 0 {
 			t.Fatal("nothing works")

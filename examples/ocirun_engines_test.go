@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // engine is podman with ocirun as its runtime, with all its state below a directory.
@@ -84,6 +85,9 @@ func newEngine(t *testing.T, id *syscall.Credential) *engine {
 	archive, err := exec.Command("tar", "-C", root, "-c", ".").Output()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if id == nil {
+		groupsStay(t, "/sys/fs/cgroup")
 	}
 	t.Cleanup(func() {
 		_ = e.command(t, "rm", "--all", "--force", "--time", "0").Run()
@@ -158,7 +162,7 @@ func TestOcirunPodman(t *testing.T) {
 		{"--sysctl", run + "--sysctl net.ipv4.ip_forward=1 localhost/bb cat /proc/sys/net/ipv4/ip_forward", "", 0, `^1`},
 		{"build", "build --isolation oci --network none -t localhost/built " + vol, "", 0, `localhost/built`},
 		{"run what was built", run + "localhost/built cat /built", "", 0, `^built`},
-		{"run --detach", "run -d --name web --network none --health-cmd true localhost/bb", "echo line; trap exit TERM; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
+		{"run --detach", "run -d --name web --network none --health-cmd true localhost/bb", "trap exit TERM; echo line; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
 		{"exec", "exec web", "echo inside; exit 3", 3, `^inside`},
 		{"exec, terminal", "exec -t web tty", "", 0, `/dev/pts/0`},
 		{"exec, missing command", "exec web nosuch", "", 127, `not found`},
@@ -169,7 +173,7 @@ func TestOcirunPodman(t *testing.T) {
 		{"pause", "pause web", "", 0, `web|[0-9a-f]{64}`},
 		{"inspect, paused", "inspect --format {{.State.Status}} web", "", 0, `^paused`},
 		{"unpause", "unpause web", "", 0, `web|[0-9a-f]{64}`},
-		{"stop", "stop -t 10 web", "", 0, `web`},
+		{"stop", "stop -t 60 web", "", 0, `web`},
 		{"inspect, stopped", "inspect --format {{.State.Status}}/{{.State.ExitCode}} web", "", 0, `^exited/0|^exited/143`},
 		{"start again", "start web", "", 0, `web`},
 		{"kill", "kill -s KILL web", "", 0, `web|[0-9a-f]{64}`},
@@ -203,11 +207,11 @@ func TestOcirunPodmanRootless(t *testing.T) {
 		{"--read-only", run + "--read-only localhost/bb", "touch /x", 1, `Read-only file system`},
 		{"volume", run + "-v vv:/mnt localhost/bb", "echo 1 > /mnt/f; cat /mnt/f", 0, `^1`},
 		{"terminal", run + "-t localhost/bb tty", "", 0, `/dev/pts/0`},
-		{"run --detach", "run -d --name web --network none localhost/bb", "echo line; trap exit TERM; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
+		{"run --detach", "run -d --name web --network none localhost/bb", "trap exit TERM; echo line; while :; do sleep 0.1; done", 0, `^[0-9a-f]{64}`},
 		{"exec", "exec web", "echo inside; exit 3", 3, `^inside`},
 		{"exec, terminal", "exec -t web tty", "", 0, `/dev/pts/0`},
 		{"logs", "logs web", "", 0, `^line`},
-		{"stop", "stop -t 10 web", "", 0, `web`},
+		{"stop", "stop -t 60 web", "", 0, `web`},
 		{"inspect, stopped", "inspect --format {{.State.Status}}/{{.State.ExitCode}} web", "", 0, `^exited/0|^exited/143`},
 		{"start again", "start web", "", 0, `web`},
 		{"kill", "kill -s KILL web", "", 0, `web|[0-9a-f]{64}`},
@@ -222,6 +226,19 @@ type feature struct {
 	says                  string
 }
 
+// check runs the command of a feature. What has been written comes into logs when the engine has read it.
+func (f feature) check(t *testing.T, args []string, run func() result) {
+	t.Helper()
+	re := regexp.MustCompile("(?m)" + f.says)
+	r := run()
+	for end := time.Now().Add(time.Minute); f.feature == "logs" && !re.MatchString(r.stdout) && time.Now().Before(end); {
+		r = run()
+	}
+	if r.code != f.code || !re.MatchString(r.stdout+r.stderr) {
+		t.Errorf("%s: want status %d and %q: %v", strings.Join(args, " "), f.code, f.says, r)
+	}
+}
+
 func (e *engine) features(t *testing.T, list []feature) {
 	t.Helper()
 	for _, f := range list {
@@ -230,10 +247,7 @@ func (e *engine) features(t *testing.T, list []feature) {
 			if f.script != "" {
 				args = append(args, "sh", "-c", f.script)
 			}
-			r := e.podman(t, args...)
-			if r.code != f.code || !regexp.MustCompile("(?m)"+f.says).MatchString(r.stdout+r.stderr) {
-				t.Errorf("podman %s: want status %d and %q: %v", strings.Join(args, " "), f.code, f.says, r)
-			}
+			f.check(t, args, func() result { return e.podman(t, args...) })
 		})
 		if !ok && f.feature == "run, exit status" {
 			t.Fatal("nothing works")

@@ -321,9 +321,10 @@ func removeGroups(t *testing.T, name string) {
 	dirs, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
 	own, _ := filepath.Glob("/sys/fs/cgroup/" + name)
 	for _, d := range append(dirs, own...) {
-		if err := os.Remove(d); err != nil {
-			t.Error(err)
-		}
+		awaitTrue(t, d+" can be removed", func() bool { // when the last of its processes has ended
+			err := os.Remove(d)
+			return err == nil || errors.Is(err, os.ErrNotExist)
+		})
 	}
 }
 

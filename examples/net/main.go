@@ -70,7 +70,7 @@ func lesson(ctx context.Context) (err error) {
 
 	fmt.Println("1. A network namespace is alone.")
 	show("web", web)
-	fmt.Printf("   client to 10.0.2.2: %v\n", tried(ctx, client, netip.MustParseAddrPort("10.0.2.2:80")))
+	fmt.Printf("   client to 10.0.2.2: %v\n", tried(ctx, client, netip.MustParseAddrPort("10.0.2.2:80"), time.Minute))
 
 	fmt.Println("2. A bridge connects them: each has one end of a pair of devices, the bridge the other.")
 	wan, err := connect(ctx, host, "host", netns.BridgeConfig{Name: "wan", Host: world, Subnets: subnet("192.0.2.0/24"), HostAccess: true, StateDir: state, Journal: unrecorded{}})
@@ -97,12 +97,12 @@ func lesson(ctx context.Context) (err error) {
 	}
 	webAddr, hostAddr := address(first), address(wan)
 	fmt.Println("3. They reach each other: the server sees the client's own address.")
-	fmt.Println("   client to web:", tried(ctx, client, netip.AddrPortFrom(webAddr, 80)))
+	fmt.Println("   client to web:", tried(ctx, client, netip.AddrPortFrom(webAddr, 80), time.Minute))
 	fmt.Println("4. The world is reached with the host's address (NAT), for it knows no way back to another.")
-	fmt.Println("   client to the world:", tried(ctx, client, netip.MustParseAddrPort("192.0.2.1:80")))
+	fmt.Println("   client to the world:", tried(ctx, client, netip.MustParseAddrPort("192.0.2.1:80"), time.Minute))
 	fmt.Println("5. From the world only the published port of the host is reached; the server sees who asks.")
-	fmt.Println("   the world to port 8080 of the host:", tried(ctx, world, netip.AddrPortFrom(hostAddr, 8080)))
-	fmt.Println("   the world to web itself:", tried(ctx, world, netip.AddrPortFrom(webAddr, 80)))
+	fmt.Println("   the world to port 8080 of the host:", tried(ctx, world, netip.AddrPortFrom(hostAddr, 8080), time.Minute))
+	fmt.Println("   the world to web itself:", tried(ctx, world, netip.AddrPortFrom(webAddr, 80), 2*time.Second))
 	return nil
 }
 
@@ -167,8 +167,8 @@ func serve(ctx context.Context, ns *netns.Namespace, name string) error {
 }
 
 // tried connects and returns what was said, or why not.
-func tried(ctx context.Context, from *netns.Namespace, to netip.AddrPort) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+func tried(ctx context.Context, from *netns.Namespace, to netip.AddrPort, patience time.Duration) string {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c, err := from.Dial(ctx, "tcp", to.String())
 	if err != nil {

@@ -128,21 +128,21 @@ func lesson(ctx context.Context) (err error) {
 			fmt.Printf("   host 1 knows: %v at %v is %s\n", e.Names, e.Addresses, h.Local)
 		}
 	}
-	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)))
-	fmt.Println("   c2 to c1:", tried(ctx, two.container, netip.AddrPortFrom(one.address(), 80)))
+	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80), time.Minute))
+	fmt.Println("   c2 to c1:", tried(ctx, two.container, netip.AddrPortFrom(one.address(), 80), time.Minute))
 
 	fmt.Println("4. Host 2 is lost, and returns.")
 	if err := two.wire.Detach(ctx); err != nil {
 		return err
 	}
-	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)))
+	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80), 2*time.Second))
 	if err := two.plug(ctx, wire, 1); err != nil {
 		return err
 	}
 	err = until(func() bool {
-		return strings.HasPrefix(tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)), "c2")
+		return strings.HasPrefix(tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80), 2*time.Second), "c2")
 	})
-	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80)))
+	fmt.Println("   c1 to c2:", tried(ctx, one.container, netip.AddrPortFrom(two.address(), 80), time.Minute))
 	return err
 }
 
@@ -196,8 +196,8 @@ func serve(ctx context.Context, ns *netns.Namespace, name string) error {
 }
 
 // tried connects and returns what was said, or why not.
-func tried(ctx context.Context, from *netns.Namespace, to netip.AddrPort) string {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+func tried(ctx context.Context, from *netns.Namespace, to netip.AddrPort, patience time.Duration) string {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c, err := from.Dial(ctx, "tcp", to.String())
 	if err != nil {

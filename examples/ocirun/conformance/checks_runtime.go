@@ -54,7 +54,7 @@ func stateChecks() []check {
 		{s, "MUST", "pid is that of the container process when running", func(t *trial) {
 			t.started()
 			line, pid := "", itoa(t.state().Pid)
-			for end := time.Now().Add(10 * time.Second); line != "/probe wait " && time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // start may return before it is executed
+			for end := time.Now().Add(time.Minute); line != "/probe wait " && time.Now().Before(end); time.Sleep(10 * time.Millisecond) { // start may return before it is executed
 				b, _ := os.ReadFile(filepath.Join("/proc", pid, "cmdline"))
 				line = strings.ReplaceAll(string(b), "\x00", " ")
 			}
