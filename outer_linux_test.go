@@ -75,6 +75,10 @@ func podman(t *testing.T) func(t *testing.T, env string, options ...string) stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		// What cleans up after a container goes on after podman has ended, and names the directory.
+		if !testutil.Eventually(testTime, func() bool { return len(processesWith(dir)) == 0 }) {
+			t.Errorf("processes %v work in %s", processesWith(dir), dir)
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -101,7 +105,11 @@ func podman(t *testing.T) func(t *testing.T, env string, options ...string) stri
 		f.Close()
 	}
 	environ := append(os.Environ(), "CONTAINERS_CONF="+conf, "XDG_RUNTIME_DIR="+dir, "HOME="+dir)
-	if !isRoot() {
+	if isRoot() { // the group of all containers stays; this one is the test's
+		group := fmt.Sprintf("podman-of-test-%d", os.Getpid())
+		run = append(run, "--cgroup-parent", "/"+group)
+		t.Cleanup(func() { removeGroups(t, group) })
+	} else {
 		t.Cleanup(func() { // a process that keeps its user namespace
 			cmd := exec.Command(engine, append(slices.Clone(run[:slices.Index(run, "run")]), "system", "migrate")...)
 			cmd.Env = environ
@@ -123,6 +131,24 @@ func podman(t *testing.T) func(t *testing.T, env string, options ...string) stri
 			t.Fatalf("podman: %v\n%s", err, out)
 		}
 		return string(out)
+	}
+}
+
+// removeGroups removes a group of podman's, and that of its monitors below it, from each hierarchy, when the last of their processes has ended.
+func removeGroups(t *testing.T, name string) {
+	t.Helper()
+	var left []string
+	if !testutil.Eventually(testTime, func() bool {
+		each, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+		own, _ := filepath.Glob("/sys/fs/cgroup/" + name)
+		left = append(own, each...)
+		for _, dir := range left {
+			_ = os.Remove(filepath.Join(dir, "conmon"))
+			_ = os.Remove(dir)
+		}
+		return len(left) == 0
+	}) {
+		t.Errorf("left: %q", left)
 	}
 }
 
