@@ -4,15 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/testutil"
@@ -171,22 +168,7 @@ func needIDMapsFor(t testing.TB, s *spec) {
 }
 
 // idMaps reports whether the filesystem of temporary files can be id-mapped, as the kernel's release and mount(2) tell.
-func idMaps(t testing.TB) bool {
-	t.Helper()
-	var fs unix.Statfs_t
-	if err := unix.Statfs(t.TempDir(), &fs); err != nil {
-		t.Fatal(err)
-	}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		t.Fatal(err)
-	}
-	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(err)
-	}
-	return fs.Type != unix.TMPFS_MAGIC || major > 6 || major == 6 && minor >= 3
-}
+func idMaps(t testing.TB) bool { return testutil.IDMaps(t) }
 
 func isRoot() bool { return os.Getuid() == 0 }
 

@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -55,110 +53,24 @@ type dirMeta struct {
 const maxMetaBytes = 16 << 20
 
 // apply reads the archive of a layer to its end.
-func (a *applier) apply(r pieces) error {
-	all := newEntries(r, a.buf)
-	for {
-		hdr, err := all.Next()
-		if err == io.EOF {
-			return a.finish()
-		}
-		if err != nil {
-			return archiveError(err)
-		}
-		if a.ctx.Err() != nil {
-			return context.Cause(a.ctx)
-		}
-		if hdr.Typeflag == tar.TypeXGlobalHeader {
-			continue
-		}
-		if err := a.entry(hdr, all); err != nil {
-			return &Error{Op: "unpack", Entry: hdr.Name, Err: err}
-		}
-	}
+func (a *applier) apply(r pieces) error { return a.walker().walk(newEntries(r, a.buf)) }
+
+func (a *applier) walker() *walker {
+	return &walker{ctx: a.ctx, policy: a.policy, budget: a.budget, mark: a.mark, into: a}
 }
 
-// entry writes one entry.
-func (a *applier) entry(hdr *tar.Header, r *entries) error {
-	if err := a.budget.addEntry(); err != nil {
-		return err
-	}
-	path, err := entryPath(hdr.Name, a.limits.Depth, a.policy.AnyNames)
-	if err != nil {
-		return err
-	}
-	if strings.Contains(path, whiteoutPrefix) {
-		if done, err := a.whiteout(path); done || err != nil {
-			return err
-		}
-	}
-	if err := a.checkHeader(hdr); err != nil {
-		return err
-	}
-	a.mark.Entries++
+// begin implements form.
+func (a *applier) begin(path string) error {
 	if a.flat {
-		if err := a.remember(path); err != nil {
-			return err
-		}
-	}
-	if path == "" {
-		if hdr.Typeflag != tar.TypeDir {
-			return ErrRootReplaced
-		}
-		a.mark.RootSet = true
-		if err := a.putDirMeta(a.t.root, "", hdr); err != nil {
-			return err
-		}
-		return a.noteGift(hdr, path)
-	}
-	if err := a.put(hdr, r, path); err != nil {
-		return err
-	}
-	return a.noteGift(hdr, path)
-}
-
-func (a *applier) put(hdr *tar.Header, r *entries, path string) error {
-	switch hdr.Typeflag {
-	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return a.putFile(hdr, r, path)
-	case tar.TypeDir:
-		return a.putDir(hdr, path)
-	case tar.TypeSymlink:
-		return a.putSymlink(hdr, path)
-	case tar.TypeLink:
-		return a.putLink(hdr, path)
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return a.putNode(hdr, path)
-	}
-	return because(ErrBadHeader, "type %q", hdr.Typeflag)
-}
-
-// checkHeader refuses values that no file can have.
-func (a *applier) checkHeader(hdr *tar.Header) error { return checkHeader(hdr, a.limits) }
-
-func checkHeader(hdr *tar.Header, limits Limits) error {
-	switch {
-	case int64(hdr.Uid) < 0 || int64(hdr.Gid) < 0 || int64(hdr.Uid) >= math.MaxUint32 || int64(hdr.Gid) >= math.MaxUint32:
-		return because(ErrBadHeader, "owner %d:%d", hdr.Uid, hdr.Gid)
-	case hdr.Size < 0:
-		return because(ErrBadHeader, "size %d", hdr.Size)
-	}
-	switch hdr.Typeflag {
-	case tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		if hdr.Size != 0 {
-			return because(ErrBadHeader, "%d bytes of content in an entry that has none", hdr.Size)
-		}
-	}
-	n := int64(0)
-	for k := range hdr.PAXRecords {
-		if strings.HasPrefix(k, xattrRecord) {
-			n++
-		}
-	}
-	if n > limits.Xattrs {
-		return &LimitError{Limit: "Xattrs", Max: limits.Xattrs, Need: n}
+		return a.remember(path)
 	}
 	return nil
 }
+
+// end implements form.
+func (a *applier) end(hdr *tar.Header, path string) error { return a.noteGift(hdr, path) }
+
+func (a *applier) putRoot(hdr *tar.Header) error { return a.putDirMeta(a.t.root, "", hdr) }
 
 // place is where an entry goes: an open directory, which later look-ups may close, and a name in it.
 type place struct {
@@ -209,11 +121,6 @@ func (a *applier) putFile(hdr *tar.Header, r *entries, path string) error {
 // writeFile copies the content. Zeros of an entry that says it is sparse become holes.
 func (a *applier) writeFile(fd int, hdr *tar.Header, r *entries) error {
 	sparse := isSparse(hdr)
-	if sparse {
-		if err := a.budget.addBytes(hdr.Size); err != nil { // they are not in the archive's own length
-			return err
-		}
-	}
 	var off int64
 	for off < hdr.Size {
 		p, err := r.next(hdr.Size - off)
@@ -229,7 +136,6 @@ func (a *applier) writeFile(fd int, hdr *tar.Header, r *entries) error {
 		}
 		off += int64(len(p))
 	}
-	a.mark.Bytes += hdr.Size
 	if sparse {
 		return sysErr("ftruncate", unix.Ftruncate(fd, hdr.Size))
 	}
@@ -477,9 +383,6 @@ func (a *applier) finishDir(path string, m dirMeta) error {
 }
 
 func (a *applier) putSymlink(hdr *tar.Header, path string) error {
-	if hdr.Linkname == "" || len(hdr.Linkname) >= maxPath || strings.IndexByte(hdr.Linkname, 0) >= 0 {
-		return because(ErrBadHeader, "symbolic link to %d bytes", len(hdr.Linkname))
-	}
 	at, _, err := a.again(path, func(at place) error { return unix.Symlinkat(hdr.Linkname, at.dir, at.base) })
 	if err != nil {
 		return sysErr("symlinkat", err)
@@ -504,17 +407,8 @@ func (a *applier) nodeMeta(hdr *tar.Header, at place) error {
 	return sysErr("utimensat", unix.UtimesNanoAt(at.dir, at.base, []unix.Timespec{atime, mtime}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// putLink makes a hard link. Its target is a path in the layer, absolute or not, and never followed if it is a symbolic link.
-func (a *applier) putLink(hdr *tar.Header, path string) error {
-	target, err := entryPath(hdr.Linkname, a.limits.Depth, a.policy.AnyNames)
-	switch {
-	case errors.Is(err, ErrTraversal):
-		return err
-	case err != nil:
-		return because(ErrBadLink, "%v", err)
-	case target == "" || target == path:
-		return because(ErrBadLink, "to %q", clip(hdr.Linkname))
-	}
+// putLink implements form.
+func (a *applier) putLink(hdr *tar.Header, path, target string) error {
 	tdir, tbase := splitPath(target)
 	tfd, err := a.t.lookup(tdir)
 	if err != nil {
@@ -543,28 +437,11 @@ func (a *applier) putLink(hdr *tar.Header, path string) error {
 	return nil
 }
 
-// putNode makes a device or a FIFO.
+// putNode implements form.
 func (a *applier) putNode(hdr *tar.Header, path string) error {
-	kind := uint32(unix.S_IFIFO)
-	dev := 0
-	if hdr.Typeflag != tar.TypeFifo {
-		kind = unix.S_IFCHR
-		if hdr.Typeflag == tar.TypeBlock {
-			kind = unix.S_IFBLK
-		}
-		if hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor >= 1<<20 {
-			return because(ErrBadHeader, "device %d:%d", hdr.Devmajor, hdr.Devminor)
-		}
+	kind, dev := nodeKind(hdr), 0
+	if kind != unix.S_IFIFO {
 		dev = int(unix.Mkdev(uint32(hdr.Devmajor), uint32(hdr.Devminor)))
-		switch {
-		case a.policy.Devices == DevicesRefused:
-			return because(ErrDevice, "Policy.Devices")
-		case hdr.Typeflag == tar.TypeChar && dev == 0:
-			return because(ErrDevice, "0:0 is overlayfs's mark of a deleted file")
-		case a.policy.Devices == DevicesSkipped:
-			a.mark.Devices++
-			return nil
-		}
 	}
 	at, _, err := a.again(path, func(at place) error { return unix.Mknodat(at.dir, at.base, kind|0o600, dev) })
 	if err == unix.EPERM && kind != unix.S_IFIFO {
@@ -575,6 +452,17 @@ func (a *applier) putNode(hdr *tar.Header, path string) error {
 		return os.NewSyscallError("mknodat", err)
 	}
 	return a.nodeMeta(hdr, at)
+}
+
+// nodeKind is the type of a device or a FIFO, as a mode has it.
+func nodeKind(hdr *tar.Header) uint32 {
+	switch hdr.Typeflag {
+	case tar.TypeChar:
+		return unix.S_IFCHR
+	case tar.TypeBlock:
+		return unix.S_IFBLK
+	}
+	return unix.S_IFIFO
 }
 
 // finish completes the layer.

@@ -119,8 +119,7 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 			return l, base, err
 		}
 	}
-	// Files of EROFS have other change times than directories, so where the container may have had those everything else is compared.
-	p.diff, p.ctimes = true, own && v.Stacked && !s.hasBlobLayers(u)
+	p.diff, p.ctimes, p.blobs = true, own && v.Stacked, s.hasBlobLayers(u)
 	l, err := s.stored(ctx, p, o)
 	return l, base, err
 }

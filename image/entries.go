@@ -88,6 +88,15 @@ func (e *entries) next(most int64) ([]byte, error) {
 	return p, err
 }
 
+// contents reads the content of an entry.
+type contents struct{ e *entries }
+
+// Read implements io.Reader.
+func (c contents) Read(p []byte) (int, error) {
+	lent, err := c.e.next(int64(len(p)))
+	return copy(p, lent), err
+}
+
 // Read is for package archive/tar, which reads headers.
 func (e *entries) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)

@@ -74,7 +74,7 @@ func mountEROFS(f *os.File) (int, error) {
 	if err != unix.ENOTBLK {
 		return fd, sysErr("mount erofs", err)
 	}
-	loop, err := attachLoop(f)
+	loop, err := attachLoop(f, unix.LO_FLAGS_READ_ONLY)
 	if err != nil {
 		return -1, err
 	}
@@ -103,19 +103,23 @@ func mountSource(source string) (int, error) {
 }
 
 // attachLoop gives a file a loop device, which the kernel takes away with its last user (LO_FLAGS_AUTOCLEAR; loop(4), LOOP_CONFIGURE: Linux 5.8).
-func attachLoop(f *os.File) (*os.File, error) {
+func attachLoop(f *os.File, flags uint32) (*os.File, error) {
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer control.Close()
-	config := unix.LoopConfig{Fd: uint32(f.Fd()), Size: 4096, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR}}
+	mode := os.O_RDWR
+	if flags&unix.LO_FLAGS_READ_ONLY != 0 {
+		mode = os.O_RDONLY
+	}
+	config := unix.LoopConfig{Fd: uint32(f.Fd()), Size: 4096, Info: unix.LoopInfo64{Flags: flags | unix.LO_FLAGS_AUTOCLEAR}}
 	for range 100 {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, os.NewSyscallError("ioctl LOOP_CTL_GET_FREE", err)
 		}
-		loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), os.O_RDONLY, 0)
+		loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", n), mode, 0)
 		if err != nil {
 			return nil, err
 		}

@@ -107,9 +107,7 @@ func TestErofsMount(t *testing.T) {
 // TestErofsLoop mounts by a loop device, which goes with the mount.
 func TestErofsLoop(t *testing.T) {
 	ownMounts(t)
-	if _, err := os.Stat("/dev/loop-control"); err != nil {
-		t.Skip("no loop devices here: " + err.Error())
-	}
+	testutil.NeedLoop(t)
 	testutil.NoLeaks(t)
 	ctx := context.Background()
 	s := openStore(t, Options{})
@@ -117,7 +115,7 @@ func TestErofsLoop(t *testing.T) {
 	u := must[*Unpacked](t)(s.Unpack(ctx, "test", UnpackOptions{EROFS: true}))
 	b := must[*blobFile](t)(s.openBlobFile(u.keys[0], u.marks[0]))
 	defer b.file.Close()
-	loop := must[*os.File](t)(attachLoop(b.file))
+	loop := must[*os.File](t)(attachLoop(b.file, unix.LO_FLAGS_READ_ONLY))
 	backing := "/sys/block/" + filepath.Base(loop.Name()) + "/loop/backing_file"
 	fd, err := mountSource(loop.Name())
 	loop.Close()

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 
@@ -38,68 +37,27 @@ func newBlobTree(ctx context.Context, w *erofs.Writer, policy Policy, b *budget,
 }
 
 // apply reads the archive of a layer to its end.
-func (t *blobTree) apply(r io.Reader) error {
-	tr := tar.NewReader(r)
-	for {
-		hdr, err := tr.Next()
-		if err == io.EOF {
-			t.inherit()
-			t.listImplied()
-			return nil
-		}
-		if err != nil {
-			return archiveError(err)
-		}
-		if t.ctx.Err() != nil {
-			return context.Cause(t.ctx)
-		}
-		if hdr.Typeflag == tar.TypeXGlobalHeader {
-			continue
-		}
-		if err := t.entry(hdr, tr); err != nil {
-			return &Error{Op: "unpack", Entry: hdr.Name, Err: err}
-		}
-	}
+func (t *blobTree) apply(r pieces) error {
+	buf := filePool.Get().(*[]byte)
+	defer filePool.Put(buf)
+	w := &walker{ctx: t.ctx, policy: t.policy, budget: t.budget, mark: t.mark, into: t}
+	return w.walk(newEntries(r, *buf))
 }
 
-func (t *blobTree) entry(hdr *tar.Header, r io.Reader) error {
-	if err := t.budget.addEntry(); err != nil {
-		return err
-	}
-	path, err := entryPath(hdr.Name, t.budget.limits.Depth, t.policy.AnyNames)
-	if err != nil {
-		return err
-	}
-	if strings.Contains(path, whiteoutPrefix) {
-		if done, err := t.whiteout(path); done || err != nil {
-			return err
-		}
-	}
-	if err := checkHeader(hdr, t.budget.limits); err != nil {
-		return err
-	}
-	t.mark.Entries++
-	if path == "" {
-		if hdr.Typeflag != tar.TypeDir {
-			return ErrRootReplaced
-		}
-		t.mark.RootSet = true
-		return t.meta(t.root, hdr)
-	}
-	switch hdr.Typeflag {
-	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
-		return t.putFile(hdr, r, path)
-	case tar.TypeDir:
-		return t.putDir(hdr, path)
-	case tar.TypeSymlink:
-		return t.putSymlink(hdr, path)
-	case tar.TypeLink:
-		return t.putLink(hdr, path)
-	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		return t.putNode(hdr, path)
-	}
-	return because(ErrBadHeader, "type %q", hdr.Typeflag)
+// begin implements form.
+func (t *blobTree) begin(string) error { return nil }
+
+// end implements form.
+func (t *blobTree) end(*tar.Header, string) error { return nil }
+
+// finish implements form.
+func (t *blobTree) finish() error {
+	t.inherit()
+	t.listImplied()
+	return nil
 }
+
+func (t *blobTree) putRoot(hdr *tar.Header) error { return t.meta(t.root, hdr) }
 
 // lookup finds what path leads to, as the kernel does in a root directory: links are followed, the last one too if it must lead to a directory.
 func (t *blobTree) lookup(path string) (*erofs.Node, error) {
@@ -271,7 +229,7 @@ func fitsACL(value string) bool {
 	return count[1] == 1 && count[4] == 1 && count[32] == 1 && count[16] <= 1 && (!named || count[16] == 1)
 }
 
-func (t *blobTree) putFile(hdr *tar.Header, r io.Reader, path string) error {
+func (t *blobTree) putFile(hdr *tar.Header, r *entries, path string) error {
 	parent, base := splitPath(path)
 	in, err := t.dir(parent, 0)
 	if err != nil {
@@ -281,15 +239,9 @@ func (t *blobTree) putFile(hdr *tar.Header, r io.Reader, path string) error {
 	if err := t.add(in, base, n); err != nil {
 		return err
 	}
-	if isSparse(hdr) {
-		if err := t.budget.addBytes(hdr.Size); err != nil { // they are not in the archive's own length
-			return err
-		}
-	}
-	if err := t.w.Data(n, r, hdr.Size); err != nil {
+	if err := t.w.Data(n, contents{r}, hdr.Size); err != nil {
 		return archiveError(blobError(err))
 	}
-	t.mark.Bytes += hdr.Size
 	return t.meta(n, hdr)
 }
 
@@ -317,9 +269,6 @@ func (t *blobTree) putDir(hdr *tar.Header, path string) error {
 }
 
 func (t *blobTree) putSymlink(hdr *tar.Header, path string) error {
-	if hdr.Linkname == "" || len(hdr.Linkname) >= maxPath || strings.IndexByte(hdr.Linkname, 0) >= 0 {
-		return because(ErrBadHeader, "symbolic link to %d bytes", len(hdr.Linkname))
-	}
 	return t.putOther(hdr, path, &erofs.Node{Mode: unix.S_IFLNK, Target: hdr.Linkname})
 }
 
@@ -333,22 +282,8 @@ func (t *blobTree) putOther(hdr *tar.Header, path string, n *erofs.Node) error {
 }
 
 func (t *blobTree) putNode(hdr *tar.Header, path string) error {
-	n := &erofs.Node{Mode: unix.S_IFIFO}
-	if hdr.Typeflag != tar.TypeFifo {
-		if n.Mode = unix.S_IFCHR; hdr.Typeflag == tar.TypeBlock {
-			n.Mode = unix.S_IFBLK
-		}
-		switch {
-		case hdr.Devmajor < 0 || hdr.Devminor < 0 || hdr.Devmajor >= 1<<12 || hdr.Devminor >= 1<<20:
-			return because(ErrBadHeader, "device %d:%d", hdr.Devmajor, hdr.Devminor)
-		case t.policy.Devices == DevicesRefused:
-			return because(ErrDevice, "Policy.Devices")
-		case hdr.Typeflag == tar.TypeChar && hdr.Devmajor == 0 && hdr.Devminor == 0:
-			return because(ErrDevice, "0:0 is overlayfs's mark of a deleted file")
-		case t.policy.Devices == DevicesSkipped:
-			t.mark.Devices++
-			return nil
-		}
+	n := &erofs.Node{Mode: nodeKind(hdr)}
+	if n.Mode != unix.S_IFIFO {
 		n.Major, n.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
 	}
 	return t.putOther(hdr, path, n)
@@ -366,16 +301,7 @@ func (t *blobTree) target(dir, base string) (*erofs.Node, error) {
 	return nil, unix.ENOENT
 }
 
-func (t *blobTree) putLink(hdr *tar.Header, path string) error {
-	target, err := entryPath(hdr.Linkname, t.budget.limits.Depth, t.policy.AnyNames)
-	switch {
-	case errors.Is(err, ErrTraversal):
-		return err
-	case err != nil:
-		return because(ErrBadLink, "%v", err)
-	case target == "" || target == path:
-		return because(ErrBadLink, "to %q", clip(hdr.Linkname))
-	}
+func (t *blobTree) putLink(hdr *tar.Header, path, target string) error {
 	tdir, tbase := splitPath(target)
 	n, err := t.target(tdir, tbase)
 	switch {
@@ -399,37 +325,11 @@ func (t *blobTree) putLink(hdr *tar.Header, path string) error {
 	return t.add(in, base, n)
 }
 
-// whiteout deals with an entry whose path has the prefix of whiteouts in it, and reports whether it was one.
-func (t *blobTree) whiteout(path string) (bool, error) {
-	dir, base := splitPath(path)
-	for p := range strings.SplitSeq(dir, "/") {
-		if strings.HasPrefix(p, whiteoutMeta) {
-			return true, nil
-		}
-		if strings.HasPrefix(p, whiteoutPrefix) {
-			return true, because(ErrBadWhiteout, "with something in it")
-		}
-	}
-	switch {
-	case base == whiteoutOpaque:
-		return true, t.hideLower(dir)
-	case strings.HasPrefix(base, whiteoutMeta):
-		return true, nil
-	case strings.HasPrefix(base, whiteoutPrefix):
-		return true, t.hide(dir, strings.TrimPrefix(base, whiteoutPrefix))
-	}
-	return false, nil
-}
-
 func (t *blobTree) hide(dir, name string) error {
-	if name == "" || name == "." || name == ".." {
-		return because(ErrBadWhiteout, "of %q", name)
-	}
 	in, err := t.dir(dir, 0)
 	if err != nil {
 		return err
 	}
-	t.mark.Whiteouts++
 	switch n := in.Children[name]; {
 	case n == nil:
 		return t.add(in, name, &erofs.Node{Mode: unix.S_IFCHR})
@@ -440,10 +340,8 @@ func (t *blobTree) hide(dir, name string) error {
 }
 
 func (t *blobTree) hideLower(dir string) error {
-	t.mark.Whiteouts++
 	if dir == "" {
-		t.mark.RootOpaque = true // overlayfs merges the roots of all layers, marked or not
-		return nil
+		return nil // overlayfs merges the roots of all layers, marked or not
 	}
 	d, err := t.dir(dir, 0)
 	if err != nil {

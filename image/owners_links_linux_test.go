@@ -40,7 +40,7 @@ func TestMappedOwnersSetIDLast(t *testing.T) {
 		giver: &giver{maps: namespaces.IDMaps{UID: ids, GID: ids}}}
 	defer a.t.close()
 	for id, want := range map[int]uint32{7: 0o755, 0: 0o6755} {
-		if err := a.entry(&tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o6755, Uid: id, Gid: id}, nil); err != nil {
+		if err := a.walker().entry(&tar.Header{Name: "a", Typeflag: tar.TypeReg, Mode: 0o6755, Uid: id, Gid: id}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if st := lstat(t, d+"/a"); st.Mode&0o7777 != want {

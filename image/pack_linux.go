@@ -297,7 +297,9 @@ func (p *packer) mountPoint(path string, f *treeFile, old *unix.Stat_t) error {
 func (p *packer) same(f *treeFile, old *unix.Stat_t, records map[string]string, below []lowerDir, name string) (bool, error) {
 	st := &f.st
 	if p.ctimes {
-		return st.Mode&unix.S_IFMT == old.Mode&unix.S_IFMT && st.Ctim == old.Ctim && st.Mtim == old.Mtim, nil
+		// What changed has the change time of then, which is not that of the layer's contents: its file was older already.
+		unchanged := st.Ctim == old.Ctim || p.blobs && st.Ctim == st.Mtim
+		return unchanged && st.Mode&unix.S_IFMT == old.Mode&unix.S_IFMT && st.Mtim == old.Mtim, nil
 	}
 	if st.Mode != old.Mode || st.Uid != old.Uid || st.Gid != old.Gid || st.Mtim != old.Mtim {
 		return false, nil

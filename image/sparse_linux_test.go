@@ -57,6 +57,8 @@ func TestSparseFormats(t *testing.T) {
 			if err := unix.Stat(u.Dirs[0]+"/sparse", &st); err != nil || st.Blocks*512 > size/4 {
 				t.Errorf("it takes %d bytes, %v", st.Blocks*512, err)
 			}
+			files := must[*Unpacked](t)(s.Unpack(context.Background(), "a", UnpackOptions{EROFS: true}))
+			sameTree(t, "EROFS", treeOfDir(t, u.Dirs[0]), treeOfBlob(t, files.Blobs[0]), nil)
 			// What an image is made of has all bytes: others read it as well.
 			if _, err := s.Write(context.Background(), "b", ImageSpec{Layers: []Layer{DirLayer(Tree{Path: u.Dirs[0]}, TreeOptions{})}}); err != nil {
 				t.Fatal(err)

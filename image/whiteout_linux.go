@@ -3,39 +3,12 @@ package image
 import (
 	"hash/maphash"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// whiteout deals with an entry whose path has the prefix of whiteouts in it, and reports whether it was one.
-func (a *applier) whiteout(path string) (bool, error) {
-	dir, base := splitPath(path)
-	for p := range strings.SplitSeq(dir, "/") {
-		if strings.HasPrefix(p, whiteoutMeta) {
-			return true, nil
-		}
-		if strings.HasPrefix(p, whiteoutPrefix) {
-			return true, because(ErrBadWhiteout, "with something in it")
-		}
-	}
-	switch {
-	case base == whiteoutOpaque:
-		return true, a.hideLower(dir)
-	case strings.HasPrefix(base, whiteoutMeta):
-		return true, nil
-	case strings.HasPrefix(base, whiteoutPrefix):
-		return true, a.hide(dir, strings.TrimPrefix(base, whiteoutPrefix))
-	}
-	return false, nil
-}
-
-// hide marks a file of lower layers as deleted. What this layer itself has under the name stays; a directory then shows nothing of
-// lower ones.
+// hide implements form.
 func (a *applier) hide(dir, name string) error {
-	if name == "" || name == "." || name == ".." {
-		return because(ErrBadWhiteout, "of %q", name)
-	}
 	if a.flat {
 		return a.removeLower(dir, name)
 	}
@@ -43,7 +16,6 @@ func (a *applier) hide(dir, name string) error {
 	if err != nil {
 		return err
 	}
-	a.mark.Whiteouts++
 	err = unix.Mknodat(pfd, name, unix.S_IFCHR, 0)
 	if err != unix.EEXIST {
 		if err == unix.EPERM {
@@ -63,15 +35,13 @@ func (a *applier) hide(dir, name string) error {
 	return a.setOpaque(fd)
 }
 
-// hideLower makes a directory show nothing of lower layers.
+// hideLower implements form.
 func (a *applier) hideLower(dir string) error {
 	if a.flat {
 		return a.emptyLower(dir)
 	}
-	a.mark.Whiteouts++
 	if dir == "" {
-		a.mark.RootOpaque = true // overlayfs merges the roots of all layers, marked or not
-		return nil
+		return nil // overlayfs merges the roots of all layers, marked or not
 	}
 	if _, err := a.t.dir(dir); err != nil {
 		return err

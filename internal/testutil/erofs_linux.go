@@ -3,11 +3,33 @@ package testutil
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
+
+// loopDevices has the module loaded where the kernel has loop devices in one.
+var loopDevices = sync.OnceValue(func() error {
+	_, err := os.Stat("/dev/loop-control")
+	if err != nil && os.Geteuid() == 0 {
+		if out, merr := exec.Command("modprobe", "loop").CombinedOutput(); merr != nil {
+			return fmt.Errorf("%w; modprobe loop: %w: %s", err, merr, out)
+		}
+		_, err = os.Stat("/dev/loop-control")
+	}
+	return err
+})
+
+// NeedLoop skips a test where there are no loop devices.
+func NeedLoop(t testing.TB) {
+	t.Helper()
+	if err := loopDevices(); err != nil {
+		t.Skipf("no loop devices here: %v", err)
+	}
+}
 
 // NeedErofs skips a test where this user, or the kernel, cannot mount files of EROFS.
 func NeedErofs(t testing.TB) {
@@ -23,7 +45,7 @@ func NeedErofs(t testing.TB) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fs)
-	if _, err := os.Stat("/dev/loop-control"); err == nil {
+	if loopDevices() == nil {
 		return
 	}
 	// What is no file system is EINVAL where files are mounted as they are, and ENOTBLK where that takes a device.
