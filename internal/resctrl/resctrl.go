@@ -56,7 +56,7 @@ func CheckL3(schema string) error { return checkLines(schema, "L3") }
 // CheckMB refuses what is no line for memory bandwidth.
 func CheckMB(line string) error {
 	if strings.Contains(line, "\n") || !strings.HasPrefix(line, "MB:") {
-		return fmt.Errorf("%.100q is not one line that begins with MB:", line)
+		return fmt.Errorf("%.100q is not one line that begins with \"MB:\"", line)
 	}
 	return checkLines(line, "MB")
 }
