@@ -41,6 +41,9 @@ func (r *running) acquire(ctx context.Context, stop bool) error {
 	if err := r.limits(ctx); err != nil {
 		return err
 	}
+	if err := r.makeResctrl(ctx); err != nil {
+		return err
+	}
 	if r.ready {
 		r.streams = &streams{}
 	} else if err := r.stdio(); err != nil {

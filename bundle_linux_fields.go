@@ -35,7 +35,7 @@ func (b *bundleReader) linux(l *specs.Linux) {
 	b.memoryPolicy(l.MemoryPolicy)
 	b.personality(l.Personality)
 	b.refuse(l.MountLabel != "", "linux.mountLabel", "mounts keep the labels that the SELinux policy gives them; have the policy label the files of the container")
-	b.refuse(l.IntelRdt != nil, "linux.intelRdt", "resource director groups are not made; make one in resctrl and move the container's processes there")
+	b.resctrl(l.IntelRdt)
 	b.netDevices(l)
 }
 

@@ -276,7 +276,12 @@ func TestFromSpecRefusesByName(t *testing.T) {
 		{"linux.uidMappings", ErrInvalid, func(s *specs.Spec) { s.Linux.UIDMappings = []specs.LinuxIDMapping{{Size: 1}} }},
 		{"linux.devices[0].type", ErrInvalid, func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "x"}} }},
 		{"linux.timeOffsets", ErrInvalid, func(s *specs.Spec) { s.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 1}} }},
-		{"linux.intelRdt", ErrUnsupported, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{} }},
+		{"linux.intelRdt.closID", ErrInvalid, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{ClosID: "a/b"} }},
+		{"linux.intelRdt.l3CacheSchema", ErrInvalid, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{L3CacheSchema: "MB:0=10"} }},
+		{"linux.intelRdt.memBwSchema", ErrInvalid, func(s *specs.Spec) { s.Linux.IntelRdt = &specs.LinuxIntelRdt{MemBwSchema: "MB:0=10\nMB:1=10"} }},
+		{"linux.intelRdt.schemata[1]", ErrInvalid, func(s *specs.Spec) {
+			s.Linux.IntelRdt = &specs.LinuxIntelRdt{Schemata: []string{"L2:0=f", "L3:0=f\n"}}
+		}},
 		{"linux.netDevices", ErrInvalid, func(s *specs.Spec) { s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}} }},
 		{"linux.rootfsPropagation", ErrInvalid, func(s *specs.Spec) { s.Linux.RootfsPropagation = "x" }},
 		{"linux.personality.domain", ErrInvalid, func(s *specs.Spec) { s.Linux.Personality = &specs.LinuxPersonality{Domain: "x"} }},

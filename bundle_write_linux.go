@@ -121,6 +121,7 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 		}
 	}
 	out.NetDevices = specNetDevices(s.netDevices)
+	out.IntelRdt = specResctrl(s.resctrl)
 	w.seccomp(out, r.m.caps)
 	return out
 }

@@ -168,6 +168,8 @@ func (s *spec) notInCheckpoint() (what, remedy string) {
 		return "seccomp notifications", ""
 	case s.nesting.on:
 		return "containers in it (WithNesting)", ""
+	case s.resctrl != nil:
+		return "class of service (WithResctrl)", "leave it out; put the processes into the class from outside"
 	}
 	return "", ""
 }

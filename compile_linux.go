@@ -509,7 +509,7 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	// The last wait: the host knows the process by now, and it will be killed when the host ends.
 	if c.m.rest {
 		// It has been over for as long as this program is known.
-	} else if c.m.create || c.s.hooks.any(HookCreated) {
+	} else if c.m.create || c.s.asksWhenCreated() {
 		c.Step("wait in", `state "created"`)
 		stage.EmitSync(c.Builder, syncCreated)
 	} else {

@@ -94,8 +94,8 @@ func (r *running) claim(ctx context.Context, stop bool) (err error) {
 	return e.Write(d.rec)
 }
 
-// unclaim ends the use of the container's directory. Of a start that has failed nothing stays, unless its cgroup could not
-// be removed.
+// unclaim ends the use of the container's directory. Of a start that has failed nothing stays, unless its cgroup, or its class of service, could
+// not be removed.
 func (r *running) unclaim() error {
 	d := r.det
 	d.closeFiles()
@@ -107,7 +107,7 @@ func (r *running) unclaim() error {
 	if r.spec.detach.sup != nil && !d.kept.Load() {
 		return r.unclaimSupervised()
 	}
-	if d.kept.Load() || r.group != nil && !r.groupGone.Load() {
+	if d.kept.Load() || r.rdt != nil || r.group != nil && !r.groupGone.Load() {
 		return nil
 	}
 	return d.entry.Remove()

@@ -25,7 +25,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 	if err := r.refusePaused(); err != nil {
 		return nil, err
 	}
-	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps,
+	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps, rdt: r.rdt,
 		files: map[string]int{}, fds: map[string]int{}}
 	p, err := x.startIn(ctx, r)
 	if err != nil {

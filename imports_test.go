@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 	"internal/journal":  {},
 	"internal/logs":     {},
 	"internal/netdev":   {"internal/linux"},
+	"internal/resctrl":  {"internal/linux"},
 	"internal/travel":   {},
 	"internal/seccomp":  {"internal/caps"},
 	"internal/landlock": {},
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 	// where the caller is an ordinary user.
 	"image": {"internal/erofs", "internal/linux", "namespaces", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
-	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/netdev", "internal/program", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
+	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/netdev", "internal/program", "internal/resctrl", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},

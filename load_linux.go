@@ -180,6 +180,9 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	if s.hooks, err = parseHooks(rec.Hooks, rec.Bundle); err != nil {
 		return s, err
 	}
+	if len(rec.Resctrl) > 0 {
+		s.resctrl = &Resctrl{} // what it was does not count any more
+	}
 	if s.process.resources, s.process.pidsSet, err = parseLimits(rec); err != nil || rec.Monitor.PID == 0 {
 		return s, err
 	}
@@ -201,6 +204,10 @@ func resume(s *spec, e *state.Entry, rec *state.Record, owners map[string]Owner)
 		child: &stage.Child{Pid: rec.Init.PID, Pidfd: -1}, hooked: rec.Hooks != nil}
 	r.det = &detachment{entry: e, owners: owners, rec: rec, run: factsOf(rec), keeper: -1}
 	r.det.kept.Store(true)
+	var err error
+	if r.rdt, err = recordedResctrl(rec); err != nil {
+		return r, err
+	}
 	boot, err := bootID()
 	if err != nil || rec.BootID != boot {
 		return r, err // numbers and names may have been given to others since
@@ -731,7 +738,7 @@ func (r *running) erase(ctx context.Context) error {
 		}
 		r.network, rec.Things = nil, nil
 	}
-	if err := undoThings(ctx, d.entry, rec, d.owners); err != nil {
+	if err := errors.Join(forgetResctrl(ctx, rec, rec.Phase == state.Stopped), undoThings(ctx, d.entry, rec, d.owners)); err != nil {
 		return err
 	}
 	if err := d.entry.Remove(); err != nil {

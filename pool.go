@@ -108,7 +108,7 @@ var poolOptions = map[string]string{
 	"domainname": "WithDomainname", "cgroup": "WithCgroup", "cgroupOff": "WithoutCgroup", "bestEffort": "WithBestEffort", "sysctls": "WithSysctl",
 	"stopSignal": "WithStopSignal", "logger": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
 	"deviceRules": "WithDeviceRules", "detach": "WithDetached", "alone": "WithLandlockOnly", "hooks": "WithHook", "restart": "WithRestart",
-	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting", "restore": "WithRestore", "devPool": "WithDevPool", "netDevices": "WithNetDevices",
+	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting", "restore": "WithRestore", "devPool": "WithDevPool", "netDevices": "WithNetDevices", "resctrl": "WithResctrl",
 }
 
 // NewPool makes a pool of containers that [New] would make from the same options, and begins to fill it. A command need not
@@ -167,6 +167,7 @@ func (s *spec) validatePool() error {
 		{s.attachable, "WithAttachable", "give each run its own streams"},
 		{s.restore != nil, "WithRestore", "a checkpoint is restored once"},
 		{len(s.netDevices) > 0, "WithNetDevices", "a device is in one container at a time"},
+		{s.resctrl != nil, "WithResctrl", "a class goes with one container, and there are few"},
 		{s.process.engine != engineSpec{}, "WithoutKeeper or WithConsoleSocket", "a pool ends with its program, and its streams are copied here"},
 		{s.alone, "WithLandlockOnly", "there is nothing to make beforehand"},
 		{s.process.notify.recorder != nil, "WithSeccompRecorder", "a recorder is for single runs"},

@@ -122,6 +122,7 @@ func recoverAll(ctx context.Context, owners []Owner, controllers journal.UndoFun
 	defer dir.Close()
 	all := map[string]journal.Undoer{
 		groupOwner:               journal.UndoFunc(undoGroup),
+		resctrlOwner:             journal.UndoFunc(undoResctrlOf),
 		namespaces.PinOwner:      journal.UndoFunc(namespaces.UndoPin),
 		cgroups.ControllersOwner: controllers,
 		cgroups.PoolOwner:        journal.UndoFunc(cgroups.UndoPool),

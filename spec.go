@@ -74,6 +74,7 @@ type spec struct {
 
 	devPool    *rootfs.DevPool
 	netDevices map[string]string // names on the host, and in the container
+	resctrl    *Resctrl
 }
 
 // processSpec is what a process was asked to be.
@@ -178,6 +179,7 @@ func (s *spec) validate() error {
 	add(s.validatePod())
 	add(s.validateNesting())
 	add(s.validateRestore())
+	add(s.validateResctrl())
 	add(errors.Join(s.validateRestart()...))
 	add(errors.Join(s.validateMonitor()...))
 	add(errors.Join(s.validateLog()...))

@@ -18,6 +18,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/internal/resctrl"
 	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
@@ -40,6 +41,7 @@ type running struct {
 	outs      *outputs // nil: nobody gets a copy of the output
 	network   NetworkAttachment
 	devices   *movedDevices   // until the start has come to its end
+	rdt       *resctrl.Group  // nil: no class of service of its own
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
@@ -447,7 +449,10 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 		case syncHook:
 			err = r.runInStage(ctx, msg.Value, stop)
 		case syncCreated:
-			if err = r.callHooks(ctx, HookCreated); err == nil && !stop {
+			if err = r.joinResctrl(); err == nil {
+				err = r.callHooks(ctx, HookCreated)
+			}
+			if err == nil && !stop {
 				err = r.child.Conn.Release()
 				break
 			}
@@ -476,7 +481,7 @@ func (r *running) asksNothing(stop bool) bool {
 	if r.m.late {
 		waits = 2
 	}
-	if r.spec.hooks.any(HookPrestart, HookCreateRuntime, HookCreateContainer, HookCreated, HookStartContainer) {
+	if r.spec.hooks.any(HookPrestart, HookCreateRuntime, HookCreateContainer, HookStartContainer) || r.spec.asksWhenCreated() {
 		return false
 	}
 	return !stop && r.keep != nil && !r.spec.wired() && r.prog.Reads(stage.HostInput) == waits
@@ -501,7 +506,7 @@ func (r *running) register(stop bool) error {
 
 // releaseLast lets the stage pass its last wait, before it has come there, unless something is to happen then.
 func (r *running) releaseLast(stop bool) error {
-	if stop || r.spec.hooks.any(HookCreated) {
+	if stop || r.spec.asksWhenCreated() {
 		return nil
 	}
 	return r.child.Conn.Release()

@@ -35,15 +35,30 @@ func main() {
 		return
 	}
 	flag.CommandLine.Init("bench", flag.ExitOnError)
-	name, args := "compare", os.Args[1:]
-	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
-		name, args = args[0], args[1:]
+	name, err := commandOf(flag.CommandLine, os.Args[1:])
+	if err == nil {
+		err = run(name)
 	}
-	_ = flag.CommandLine.Parse(args)
-	if err := run(name); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// commandOf takes the command, which comes before the flags, and the flags. What follows them would be measured without: hours later somebody
+// would notice.
+func commandOf(f *flag.FlagSet, args []string) (name string, err error) {
+	name = "compare"
+	if len(args) > 0 && args[0] != "" && args[0][0] != '-' {
+		name, args = args[0], args[1:]
+	}
+	if err := f.Parse(args); err != nil {
+		return "", err
+	}
+	if f.NArg() > 0 {
+		return "", fmt.Errorf("%q after the command %s and its flags: the one command comes first, then flags; see go doc ./bench", f.Args(), name)
+	}
+	return name, nil
 }
 
 func run(name string) error {

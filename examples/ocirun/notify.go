@@ -127,8 +127,11 @@ type notifier struct {
 
 // notifier listens for a container that was made with a socket; nil if it was not, or there is no service manager.
 func (g *global) notifier(id string) (*notifier, error) {
+	if managerSocket() == "" {
+		return nil, nil
+	}
 	dir, err := os.Open(g.notifyDir(id))
-	if managerSocket() == "" || errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {

@@ -63,6 +63,7 @@ type Record struct {
 	CgroupFrom map[string]string `json:"cgroupFrom,omitempty"` // the groups that its maker was in, by hierarchy: where the name is looked for
 	Cgroup     map[string]string `json:"cgroup,omitempty"`     // its directory in each hierarchy, once it is made
 	Things     []Thing           `json:"things,omitempty"`     // what owners have to undo
+	Resctrl    json.RawMessage   `json:"resctrl,omitempty"`    // its groups of resctrl
 
 	StopSignal int             `json:"stopSignal"`
 	Command    []string        `json:"command"`

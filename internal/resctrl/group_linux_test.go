@@ -1,0 +1,229 @@
+package resctrl
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// faked is a directory in place of the file system.
+type faked struct {
+	*testing.T
+	dir string
+}
+
+func newFake(t *testing.T) *faked {
+	t.Helper()
+	f := &faked{t, t.TempDir()}
+	restore, err := Fake(f.dir)
+	t.Cleanup(restore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// class makes one, as an administrator does.
+func (f *faked) class(name, schemata string) {
+	f.Helper()
+	t, err := find()
+	if err == nil {
+		defer t.Close()
+		err = errors.Join(t.mkdir(name), t.WriteFile(name+"/schemata", []byte(schemata), 0o644))
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+}
+
+func (f *faked) has(file, text string) {
+	f.Helper()
+	if b, err := os.ReadFile(filepath.Join(f.dir, file)); err != nil || string(b) != text {
+		f.Errorf("%s is %q, not %q: %v", file, b, text, err)
+	}
+}
+
+func (f *faked) exists(file string, want bool) {
+	f.Helper()
+	if _, err := os.Stat(filepath.Join(f.dir, file)); (err == nil) != want {
+		f.Errorf("%s: %v", file, err)
+	}
+}
+
+func (f *faked) make(w *Wish, id string) *Group {
+	f.Helper()
+	g, err := Make(f.Context(), w, id, func(*Group) error { return nil })
+	if err != nil {
+		f.Fatal(err)
+	}
+	return g
+}
+
+func (f *faked) refused(w *Wish, id string, is error) {
+	f.Helper()
+	if _, err := Make(f.Context(), w, id, func(*Group) error { return nil }); !errors.Is(err, is) {
+		f.Errorf("%+v: %v", w, err)
+	}
+}
+
+func (f *faked) remove(g *Group) {
+	f.Helper()
+	for range 2 { // once more is nothing
+		if err := g.Remove(f.Context()); err != nil {
+			f.Error(err)
+		}
+	}
+}
+
+// A container that names no class gets one, with what it may use in the order of the specification, and takes it along.
+func TestOwnClass(t *testing.T) {
+	f := newFake(t)
+	g := f.make(&Wish{L3: "L3:0=f", MB: "MB:0=20", Lines: []string{"L2:0=3", "MB:0=30"}, Monitor: true}, "web")
+	f.has("web/schemata", "L3:0=f\nMB:0=20\nL2:0=3\nMB:0=30\n")
+	if err := g.Assign(os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	pid := strconv.Itoa(os.Getpid()) + "\n"
+	for _, file := range []string{"web/tasks", "web/mon_groups/web/tasks"} {
+		if b, err := os.ReadFile(filepath.Join(f.dir, file)); err != nil || !strings.HasPrefix(string(b), pid) {
+			t.Errorf("%s: %q, %v", file, b, err)
+		}
+	}
+	f.remove(g)
+	f.exists("web", false)
+	f.has("schemata", "") // the default class's
+}
+
+func TestNothingWritten(t *testing.T) {
+	f := newFake(t)
+	g := f.make(&Wish{}, "web")
+	f.has("web/schemata", "")
+	f.remove(g)
+	f.exists("web", false)
+}
+
+// A class that has a name stays, whoever made it.
+func TestNamedClass(t *testing.T) {
+	f := newFake(t)
+	g := f.make(&Wish{Class: "gold", L3: "L3:0=f"}, "web")
+	f.remove(g)
+	f.has("gold/schemata", "L3:0=f\n")
+
+	g = f.make(&Wish{Class: "gold", L3: "L3:0=00F", Monitor: true}, "web")
+	f.exists("gold/mon_groups/web", true)
+	f.refused(&Wish{Class: "gold", Monitor: true}, "web", fs.ErrExist)
+	f.remove(g)
+	f.exists("gold/mon_groups/web", false)
+	f.exists("gold", true)
+
+	f.refused(&Wish{Class: "gold", L3: "L3:0=f0"}, "web", ErrClass)
+	f.refused(&Wish{Class: "gold", MB: "MB:0=10"}, "web", ErrClass)
+	f.refused(&Wish{Class: "none"}, "web", fs.ErrNotExist)
+	f.refused(&Wish{Class: "none", Monitor: true}, "web", ErrClass)
+	f.exists("none", false)
+}
+
+func TestDefaultClass(t *testing.T) {
+	f := newFake(t)
+	g := f.make(&Wish{Class: "/", Monitor: true}, "web")
+	f.exists("mon_groups/web", true)
+	f.has("schemata", "")
+	f.remove(g)
+	f.exists("mon_groups/web", false)
+	f.refused(&Wish{Class: "/", L3: "L3:0=f"}, "web", ErrClass)
+	f.exists("tasks", true)
+}
+
+// A class with the container's id that somebody has made is used, and stays.
+func TestClassOfSameName(t *testing.T) {
+	f := newFake(t)
+	f.class("web", "L3:0=f\n")
+	f.remove(f.make(&Wish{L3: "L3:0=f"}, "web"))
+	f.exists("web", true)
+}
+
+// Of what fails nothing stays, not even a class that has a name, unless others came into it.
+func TestUndo(t *testing.T) {
+	f := newFake(t)
+	no := errors.New("no")
+	if _, err := Make(t.Context(), &Wish{}, "web", func(*Group) error { return no }); !errors.Is(err, no) {
+		t.Error(err)
+	}
+	f.exists("web", false)
+	if err := os.Remove(f.dir + "/mon_groups"); err != nil {
+		t.Fatal(err)
+	}
+	f.refused(&Wish{Class: "/", Monitor: true}, "web", fs.ErrNotExist) // as where the processor counts nothing
+	for _, others := range []string{"", "7\n"} {
+		g := f.make(&Wish{Class: "gold" + strings.TrimSpace(others), L3: "L3:0=f"}, "web")
+		if err := os.WriteFile(filepath.Join(f.dir, g.Class, "tasks"), []byte(others), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Undo(t.Context()); err != nil {
+			t.Error(err)
+		}
+		f.exists(g.Class, others != "")
+	}
+}
+
+func TestNames(t *testing.T) {
+	f := newFake(t)
+	for _, name := range []string{"..", "info", "a/b", "mon_groups"} {
+		if _, err := Make(t.Context(), &Wish{Class: name, L3: "L3:0=f"}, "web", func(*Group) error { return nil }); err == nil {
+			t.Errorf("%q is a class", name)
+		}
+		if err := (&Group{Root: f.dir, Class: name, Made: true, Own: true}).Remove(t.Context()); err == nil {
+			t.Errorf("%q was removed", name)
+		}
+	}
+	f.exists("info", true)
+}
+
+// Others who hold the lock are waited for.
+func TestLock(t *testing.T) {
+	f := newFake(t)
+	dir, err := os.Open(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := Make(ctx, &Wish{}, "web", func(*Group) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	dir.Close()
+	f.make(&Wish{}, "web")
+}
+
+// What is not a resctrl file system is not written to, and one that is gone has nothing to undo.
+func TestAnotherFileSystem(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/web", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g := &Group{Root: dir, Class: "web", Made: true, Own: true}
+	if err := g.Assign(os.Getpid()); !errors.Is(err, ErrMissing) {
+		t.Error(err)
+	}
+	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir + "/web"); err != nil {
+		t.Error(err)
+	}
+	if err := (&Group{Root: dir + "/gone", Class: "web", Made: true}).Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

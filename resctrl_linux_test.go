@@ -1,0 +1,176 @@
+package caisson
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/internal/resctrl"
+)
+
+func TestResctrlRefused(t *testing.T) {
+	for name, o := range map[string]Option{
+		"a path":           WithResctrl(Resctrl{Class: "a/b"}),
+		"a cache":          WithResctrl(Resctrl{Class: "a", L3Cache: "L3"}),
+		"bandwidth":        WithResctrl(Resctrl{Class: "a", MemoryBandwidth: "L3:0=f"}),
+		"a line":           WithResctrl(Resctrl{Class: "a", Schemata: []string{"x"}}),
+		"no id":            WithResctrl(Resctrl{}),
+		"no id to monitor": WithResctrl(Resctrl{Class: "a", Monitor: true}),
+		"its own name":     Options(WithID("info"), WithResctrl(Resctrl{})),
+		"init":             Options(WithInit(true), WithResctrl(Resctrl{Class: "a"})),
+	} {
+		var oe *OptionError
+		if _, err := New(WithCommand("true"), o); !errors.Is(err, ErrInvalid) || !errors.As(err, &oe) || oe.Option != "WithResctrl" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := NewPool(PoolConfig{Size: 1}, WithID("a"), WithResctrl(Resctrl{})); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "WithResctrl") {
+		t.Errorf("a pool: %v", err)
+	}
+}
+
+// Where there is no resctrl the start says what is missing, and nothing is left.
+func TestResctrlMissing(t *testing.T) {
+	if b, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(b), " - resctrl ") {
+		return
+	}
+	noLeaks(t)
+	c := newContainer(t, WithID("rdt"), WithResctrl(Resctrl{}), WithCommand("true"))
+	err := c.Run(testContext(t))
+	if !errors.Is(err, ErrNoResctrl) || !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "linux.intelRdt") {
+		t.Error(err)
+	}
+}
+
+// fakeResctrl is a directory in place of a mounted resctrl file system.
+func fakeResctrl(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	restore, err := resctrl.Fake(dir)
+	t.Cleanup(restore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// tasks are those of a group.
+func tasksIn(t *testing.T, path ...string) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(append(path, "tasks")...))
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.Fields(string(b))
+}
+
+// A container's process is in its class before it executes the command, further processes too, and the class goes with the container.
+func TestResctrl(t *testing.T) {
+	noLeaks(t)
+	dir := fakeResctrl(t)
+	c := newContainer(t, WithID("rdt"), WithResctrl(Resctrl{L3Cache: "L3:0=f", MemoryBandwidth: "MB:0=20", Schemata: []string{"L2:0=1"}, Monitor: true}),
+		WithCommand("/bin/sleep", "1000"))
+	p, err := c.Start(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(dir + "/rdt/schemata"); err != nil || string(b) != "L3:0=f\nMB:0=20\nL2:0=1\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	want := []string{strconv.Itoa(p.Pid())}
+	for _, group := range []string{"rdt", "rdt/mon_groups/rdt"} {
+		if got := tasksIn(t, dir, group); !slices.Equal(got, want) {
+			t.Errorf("%s has %v, not %v", group, got, want)
+		}
+	}
+	x, err := c.Exec(testContext(t), WithCommand("/bin/sleep", "1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tasksIn(t, dir, "rdt/mon_groups/rdt"); !slices.Equal(got, append(want, strconv.Itoa(x.Pid()))) {
+		t.Errorf("a further process is not among %v", got)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir + "/rdt"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+// Of a start that fails nothing stays.
+func TestResctrlUndone(t *testing.T) {
+	noLeaks(t)
+	dir := fakeResctrl(t)
+	c := newContainer(t, WithID("rdt"), WithResctrl(Resctrl{L3Cache: "L3:0=f", Monitor: true}), WithCommand("/none"))
+	if err := c.Run(testContext(t)); !errors.Is(err, ErrCommandNotFound) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(dir + "/rdt"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+// A detached container keeps its class until it is removed, by whichever program, and what is begun in it by others is in it.
+func TestResctrlDetached(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	dir := fakeResctrl(t)
+	c := detached(t, d, "rdt", WithResctrl(Resctrl{Monitor: true}), WithCommand("/bin/sleep", "1000"))
+	p, err := c.Create(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tasksIn(t, dir, "rdt/mon_groups/rdt"); !slices.Equal(got, []string{strconv.Itoa(p.Pid())}) {
+		t.Errorf("%v", got)
+	}
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if c, err = d.Load(testContext(t), "rdt"); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	x, err := c.Exec(testContext(t), WithCommand("/bin/sleep", "1000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := tasksIn(t, dir, "rdt"); !slices.Contains(got, strconv.Itoa(x.Pid())) {
+		t.Errorf("a further process is not among %v", got)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir + "/rdt"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}
+
+// A bundle says the same, both ways.
+func TestBundleResctrl(t *testing.T) {
+	want := &specs.LinuxIntelRdt{ClosID: "gold", L3CacheSchema: "L3:0=f", MemBwSchema: "MB:0=20", Schemata: []string{"L2:0=1"}, EnableMonitoring: true}
+	s := minimalSpec()
+	s.Linux.IntelRdt = want
+	o, err := FromSpec(s, "/bundle")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sp spec
+	o.apply(&sp)
+	if sp.resctrl == nil || !reflect.DeepEqual(specResctrl(sp.resctrl), want) {
+		t.Errorf("%+v", sp.resctrl)
+	}
+	if f := BundleFeatures().Linux.IntelRdt; !*f.Enabled || !*f.Schemata || !*f.Monitoring {
+		t.Errorf("features: %+v", f)
+	}
+}
