@@ -118,8 +118,8 @@ func helper(act string) {
 		lend()
 	case "delegated":
 		delegated()
-	case "scoped":
-		makeScope()
+	case "scoped", "outlived":
+		makeScope(act == "outlived")
 	case "pool":
 		keepPool()
 	}

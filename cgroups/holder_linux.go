@@ -10,7 +10,7 @@ import (
 )
 
 // A holder is the process that keeps a scope from being empty, which would end it. It waits for the end of this
-// program, and does nothing else: no Go runtime, a few pages.
+// program, and, of a scope that is to outlive that, for the removal of the groups in it: no Go runtime, a few pages.
 type holder struct{ child *stage.Child }
 
 func startHolder() (*holder, error) {
@@ -32,6 +32,16 @@ func (h *holder) release() {
 	unix.Close(h.child.Pidfd)
 }
 
+// stay has it hold the scope whose directory is dir on after the end of this program, until its own leaf is all that is there.
+func (h *holder) stay(dir int) error { return h.child.Conn.Send(dir) }
+
+// leave lets go of one that stays.
+func (h *holder) leave() {
+	h.child.Conn.Close()
+	stage.ReapLater(h.child.Pid)
+	unix.Close(h.child.Pidfd)
+}
+
 var holderProgram = sync.OnceValues(func() (*program.Program, error) {
 	b := program.NewBuilder(false)
 	b.Step("leave", "the host's session, directory and descriptors")
@@ -44,7 +54,22 @@ var holderProgram = sync.OnceValues(func() (*program.Program, error) {
 	signals := make([]byte, 8) // nothing blocked; the mask is what clone's caller had
 	b.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(signals, "[]"), program.Null(), program.Int(8))
 	b.Step("hold the scope until", "the host ends")
+	b.Bind(stage.HostInput, program.Int(sock))
+	dir := stage.EmitReceive(b, "scope's directory")[0]
+
+	b.Step("hold the scope until", "the host has ended and the groups are gone")
 	b.Read(program.Int(sock), 8).Ignore(unix.ECONNRESET)
+	status := b.Words(make([]uint64, 32)...) // struct statx: stx_nlink is the first half of the third word
+	links, second, zero := b.Words(0, 0), b.Words(1, 0), b.Words(0)
+	loop, done := b.NewLabel(), b.NewLabel()
+	b.Mark(loop)
+	b.Call(unix.SYS_STATX, "statx", dir, program.Str(""), program.Named(unix.AT_EMPTY_PATH, "AT_EMPTY_PATH"), program.Named(unix.STATX_NLINK, "STATX_NLINK"), status.Addr())
+	b.CopyWord(status+2, links)
+	b.ClearUpperHalf(links, zero)
+	b.JumpBelow(links, program.Int(4), done) // "." and "..", and the leaf that this process is in
+	b.Call(unix.SYS_CLOCK_NANOSLEEP, "clock_nanosleep", program.Named(unix.CLOCK_MONOTONIC, "CLOCK_MONOTONIC"), program.Int(0), second.Addr(), program.Null()).
+		IgnoreTo(loop, unix.EINTR).Then(loop)
+	b.Mark(done)
 	b.ExitGroup(0)
 	return b.Build()
 })

@@ -23,9 +23,10 @@ const (
 
 // A scope is a unit of systemd's that this process has made.
 type scope struct {
-	unit string
-	dir  parentDir
-	hold *holder
+	unit  string
+	dir   parentDir
+	hold  *holder
+	stays bool // when this program has ended, until the groups in it are gone
 }
 
 // A warden is the systemd that serves this user, once it has answered.
@@ -167,7 +168,9 @@ func (sc *scope) open(m *Manager, leaf string) error {
 
 // close lets go: a scope without processes ends by itself.
 func (sc *scope) close() {
-	if sc.hold != nil {
+	if sc.hold != nil && sc.stays {
+		sc.hold.leave()
+	} else if sc.hold != nil {
 		sc.hold.release()
 	}
 	if sc.dir.fd >= 0 {
@@ -179,10 +182,36 @@ func (sc *scope) close() {
 // end has systemd end the unit at once, with whatever is in it.
 func (sc *scope) end(ctx context.Context, w *warden) error {
 	err := askSystemd(ctx, []server{w.server}, func(ctx context.Context, sd *systemd) error { return sd.stop(ctx, sc.unit) })
+	sc.stays = sc.stays && err != nil
 	sc.close()
 	if err != nil {
 		return &Error{Op: "have systemd stop", Path: sc.unit, Err: err}
 	}
+	return nil
+}
+
+// Outlive has a group that is in a scope of systemd's stay when this program ends, in whatever way, until somebody removes it
+// ([Group.Delete], also of another program). Without it systemd ends the scope of a program that has ended as soon as no process is left
+// in it, and the figures of its groups are lost. The small process that holds the scope then looks once a second whether there are groups in it.
+// Groups elsewhere stay anyway: for them it does nothing. Errors: [ErrClosed], or an [*Error].
+func (g *Group) Outlive() error {
+	if !g.hold() {
+		return ErrClosed
+	}
+	defer g.release()
+	g.m.sdMu.Lock()
+	defer g.m.sdMu.Unlock()
+	sc := g.m.scope
+	if g.unit != nil {
+		sc = g.unit.scope
+	}
+	if sc == nil || sc.stays || len(g.nodes) == 0 || !strings.HasPrefix(g.nodes[0].path, sc.dir.path+"/") {
+		return nil
+	}
+	if err := sc.hold.stay(sc.dir.fd); err != nil {
+		return &Error{Op: "hold", Path: sc.unit, Err: err}
+	}
+	sc.stays = true
 	return nil
 }
 

@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // needSystemd skips where no systemd serves this user with cgroup v2.
@@ -237,8 +240,121 @@ func TestScopeOfKilledProgram(t *testing.T) {
 	t.Error("the unit outlives its program")
 }
 
-func makeScope() {
-	_, err := New(context.Background(), "caisson-scoped", Resources{Pids: PidsResources{Max: 5}}, Config{Systemd: &Scope{Unit: os.Getenv("CGROUPS_TEST_UNIT")}})
+// What holds a scope that is to outlive its program ends with the last group in it, not with the program.
+func TestHolderStays(t *testing.T) {
+	dir := t.TempDir()
+	var st unix.Stat_t
+	if err := os.Mkdir(path.Join(dir, keepLeaf), 0o755); err != nil || unix.Stat(dir, &st) != nil || st.Nlink != 3 {
+		// Not every file system counts the directories in one, as that of cgroups does.
+		if dir, err = os.MkdirTemp("/dev/shm", "caisson-holder"); err == nil {
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			err = os.Mkdir(path.Join(dir, keepLeaf), 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(path.Join(dir, "group"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := openDir(unix.AT_FDCWD, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	h, err := startHolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.release()
+	if err := h.stay(fd); err != nil {
+		t.Fatal(err)
+	}
+	h.child.Conn.Close() // as the end of the program does
+	asleep := strconv.Itoa(unix.SYS_CLOCK_NANOSLEEP) + " "
+	if !testutil.Eventually(patience, func() bool {
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(h.child.Pid) + "/syscall")
+		return err == nil && strings.HasPrefix(string(text), asleep)
+	}) {
+		t.Fatal("it does not wait for the end of the group")
+	}
+	if err := os.Remove(path.Join(dir, "group")); err != nil {
+		t.Fatal(err)
+	}
+	if !stage.AwaitShort(h.child.Pidfd, patience) {
+		t.Error("it outlives the group")
+	}
+}
+
+// A group that is to outlive its program does, with what it counts, until somebody removes it; the unit goes with it.
+func TestScopeOutlivesProgram(t *testing.T) {
+	m := needSystemd(t)
+	for _, own := range []string{name(t) + ".scope", ""} {
+		t.Run("unit="+own, func(t *testing.T) {
+			p := &proc{Cmd: exec.Command("/proc/self/exe")}
+			p.Env = append(os.Environ(), actVar+"=outlived", "CGROUPS_TEST_UNIT="+own)
+			out, err := p.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.in, err = p.StdinPipe(); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Start(); err != nil {
+				t.Fatal(err)
+			}
+			p.run()
+			line, err := bufio.NewReader(out).ReadString('\n')
+			_ = p.Process.Kill()
+			_ = p.Wait()
+			dir, made := strings.CutPrefix(strings.TrimSpace(line), "made ")
+			if err != nil || !made {
+				t.Fatalf("%q, %v", line, err)
+			}
+			g, err := m.OpenPaths(map[string]string{unifiedName: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer destroy(t, g)
+			unit := path.Base(path.Dir(dir))
+			if !strings.HasSuffix(unit, ".scope") {
+				t.Skip("the program's group is delegated")
+			}
+			q := enter(t, g, "hog")
+			q.run()
+			_ = q.Wait()
+			systemctl(t, "daemon-reload") // answers when what came before has been handled
+			if s, err := g.Final(); err != nil || s.Memory.OOMKills.Or(0) == 0 {
+				t.Errorf("figures after the end of all: %+v, %v: %s", s, err, q.out.String())
+			}
+			if err := g.Delete(within(t, patience)); err != nil {
+				t.Fatal(err)
+			}
+			if !testutil.Eventually(patience, func() bool { return property1(t, unit, "LoadState") == "not-found" }) {
+				t.Error("the unit outlives the group")
+			}
+		})
+	}
+}
+
+func makeScope(outlive bool) {
+	c := Config{}
+	if unit := os.Getenv("CGROUPS_TEST_UNIT"); unit != "" {
+		c.Systemd = &Scope{Unit: unit}
+	}
+	if outlive {
+		g, err := New(context.Background(), "caisson-outlived", Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, c)
+		if err == nil {
+			err = g.Outlive()
+		}
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("made", g.Paths()[unifiedName])
+		time.Sleep(time.Hour)
+	}
+	_, err := New(context.Background(), "caisson-scoped", Resources{Pids: PidsResources{Max: 5}}, c)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
