@@ -173,7 +173,7 @@ func strikeEntry(j Journal, id uint64) error {
 }
 
 func (c *Connection) reserveLocked(ctx context.Context) error {
-	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
@@ -294,16 +294,18 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 
 // attachHost makes what the host needs, under the lock.
 func (c *Connection) attachHost(ctx context.Context) error {
-	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	h, err := routeHandle()
+	t, err := openTalk()
 	if err != nil {
 		return err
 	}
-	defer h.Close()
+	defer t.close()
+	var late lateHandle
+	defer late.close()
 	ruled := false
 	c.bridges = nil
 	for i, n := range c.states {
@@ -315,9 +317,16 @@ func (c *Connection) attachHost(ctx context.Context) error {
 		}
 		c.bridges = append(c.bridges, bridgePort{})
 		if n.Kind.bridged() {
-			if c.bridges[i], err = ensureBridge(h, n); err != nil {
+			if c.bridges[i], err = ensureBridge(t, &late, n); err != nil {
 				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
 			}
+		}
+		if n.carrierDevice() == "" && n.tunnel() == "" && n.sub() == "" {
+			continue
+		}
+		h, err := late.open()
+		if err != nil {
+			return err
 		}
 		if err := c.ensureCarrier(h, i); err != nil {
 			return &Error{Op: "make encryption", Object: n.carrierDevice(), Err: privileged(err)}
@@ -418,6 +427,12 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 		}
 		return op
 	}
+	if n.Kind.bridged() {
+		if err := c.attachBridged(i, t); err != nil {
+			return fail(err)
+		}
+		return nil
+	}
 	h, err := routeHandle()
 	if err != nil {
 		return err
@@ -425,12 +440,6 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	defer h.Close()
 	if n.Kind.inside() {
 		if err := c.attachInside(ctx, h, i, t); err != nil {
-			return fail(err)
-		}
-		return nil
-	}
-	if n.Kind.bridged() {
-		if err := c.attachBridged(h, i, t); err != nil {
 			return fail(err)
 		}
 		return nil
