@@ -173,7 +173,7 @@ func strikeEntry(j Journal, id uint64) error {
 }
 
 func (c *Connection) reserveLocked(ctx context.Context) error {
-	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
@@ -294,16 +294,18 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 
 // attachHost makes what the host needs, under the lock.
 func (c *Connection) attachHost(ctx context.Context) error {
-	s, err := openStore(ctx, c.host.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	h, err := routeHandle()
+	t, err := openTalk()
 	if err != nil {
 		return err
 	}
-	defer h.Close()
+	defer t.close()
+	var late lateHandle
+	defer late.close()
 	ruled := false
 	c.bridges = nil
 	for i, n := range c.states {
@@ -315,9 +317,16 @@ func (c *Connection) attachHost(ctx context.Context) error {
 		}
 		c.bridges = append(c.bridges, bridgePort{})
 		if n.Kind.bridged() {
-			if c.bridges[i], err = ensureBridge(h, n); err != nil {
+			if c.bridges[i], err = ensureBridge(t, &late, n); err != nil {
 				return &Error{Op: "make bridge", Object: n.Bridge, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "Pasta does without")}
 			}
+		}
+		if n.carrierDevice() == "" && n.tunnel() == "" && n.sub() == "" {
+			continue
+		}
+		h, err := late.open()
+		if err != nil {
+			return err
 		}
 		if err := c.ensureCarrier(h, i); err != nil {
 			return &Error{Op: "make encryption", Object: n.carrierDevice(), Err: privileged(err)}
@@ -364,20 +373,38 @@ func (c *Connection) addRules(s *store) error {
 		return err
 	}
 	defer r.leave()
-	if err := c.elements(r); err == nil {
-		if err = r.conn.Flush(); err == nil {
-			return nil
-		}
+	if err := c.share(r); err == nil {
+		return nil
 	}
+	if r, err = openRules(c.tableName()); err != nil { // answers may be left of the other one
+		return err
+	}
+	defer r.leave()
 	return rebuild(r, s)
 }
 
-// elements adds those of the table of all to what is sent next.
+// share adds the elements of the connection to the table of all, its ports included.
+func (c *Connection) share(r *rules) error {
+	if err := c.elements(r); err != nil {
+		return err
+	}
+	t := transaction{conn: r.conn}
+	for i, n := range c.states {
+		if n.Kind.ruled() && c.eps[i].Shared {
+			if err := t.ports(r, c.eps[i], r.conn.SetAddElements); err != nil {
+				return err
+			}
+		}
+	}
+	return t.send()
+}
+
+// elements adds those of the table of all, without ports, to what is sent next.
 func (c *Connection) elements(r *rules) error {
 	var faults []error
 	for i, n := range c.states {
 		if n.Kind.ruled() {
-			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.shared(c.eps[i], r.conn.SetAddElements))
+			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements))
 		}
 	}
 	return errors.Join(faults...)
@@ -418,6 +445,12 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 		}
 		return op
 	}
+	if n.Kind.bridged() {
+		if err := c.attachBridged(i, t); err != nil {
+			return fail(err)
+		}
+		return nil
+	}
 	h, err := routeHandle()
 	if err != nil {
 		return err
@@ -425,12 +458,6 @@ func (c *Connection) attachEndpoint(ctx context.Context, i int, t Target) error 
 	defer h.Close()
 	if n.Kind.inside() {
 		if err := c.attachInside(ctx, h, i, t); err != nil {
-			return fail(err)
-		}
-		return nil
-	}
-	if n.Kind.bridged() {
-		if err := c.attachBridged(h, i, t); err != nil {
 			return fail(err)
 		}
 		return nil
@@ -687,7 +714,11 @@ func (u *undoing) rules(n *netState, e *epState) error {
 		return nil
 	}
 	return u.delete(func(r *rules) error {
-		return errors.Join(r.pair(n, e, r.conn.SetDeleteElements), r.shared(e, r.conn.SetDeleteElements))
+		if err := r.pair(n, e, r.conn.SetDeleteElements); err != nil || !e.Shared {
+			return err
+		}
+		t := transaction{conn: r.conn}
+		return t.ports(r, e, r.conn.SetDeleteElements)
 	})
 }
 
@@ -702,11 +733,10 @@ func (u *undoing) delete(f func(*rules) error) error {
 	if !ok || err != nil {
 		return err
 	}
-	if err := f(r); err != nil {
-		return err
+	if err = f(r); err == nil {
+		err = r.conn.Flush()
 	}
-	err = r.conn.Flush()
-	if errors.Is(err, unix.ENOENT) { // then none of them was deleted
+	if errors.Is(err, unix.ENOENT) { // then some of them were not deleted
 		u.dirty = true
 		return nil
 	}

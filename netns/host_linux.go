@@ -32,6 +32,22 @@ func routeHandle() (*netlink.Handle, error) {
 	return h, nil
 }
 
+// lateHandle is a routeHandle that is opened when it is first needed: most often it is not.
+type lateHandle struct{ h *netlink.Handle }
+
+func (l *lateHandle) open() (h *netlink.Handle, err error) {
+	if l.h == nil {
+		l.h, err = routeHandle()
+	}
+	return l.h, err
+}
+
+func (l *lateHandle) close() {
+	if l.h != nil {
+		l.h.Close()
+	}
+}
+
 // hostRoutes returns the subnets that the host has routes to, besides the default routes.
 func hostRoutes(h *netlink.Handle) ([]netip.Prefix, error) {
 	var out []netip.Prefix
@@ -77,7 +93,14 @@ func hostMTU(h *netlink.Handle) int {
 func aliasOf(network string) string { return "caisson network " + network }
 
 // ensureBridge makes the bridge unless it is there, and returns what it was before.
-func ensureBridge(h *netlink.Handle, n *netState) (bridgePort, error) {
+func ensureBridge(t talk, late *lateHandle, n *netState) (bridgePort, error) {
+	if d, err := t.device(n.Bridge); err == nil && d.kind == "bridge" && d.alias == aliasOf(n.Name) { // nearly always
+		return bridgePort{d.index, d.up}, nil
+	}
+	h, err := late.open()
+	if err != nil {
+		return bridgePort{}, err
+	}
 	link, err := h.LinkByName(n.Bridge)
 	switch {
 	case err == nil && link.Type() != "bridge":

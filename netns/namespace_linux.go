@@ -248,7 +248,7 @@ func onThread(f func() error) error {
 	done := make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
-		home, herr := os.Open("/proc/thread-self/ns/net")
+		home, herr := openSmall("/proc/thread-self/ns/net", unix.O_RDONLY)
 		if herr != nil {
 			err, returned = herr, true
 			runtime.UnlockOSThread()
@@ -260,10 +260,10 @@ func onThread(f func() error) error {
 				panicked = recover()
 			}
 			// A thread that cannot return ends with its goroutine, because it stays locked.
-			if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			if unix.Setns(home, unix.CLONE_NEWNET) == nil {
 				runtime.UnlockOSThread()
 			}
-			home.Close()
+			unix.Close(home)
 			close(done)
 		}()
 		err = f()

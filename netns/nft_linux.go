@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -124,7 +126,7 @@ func (r *rules) remove() error {
 	return nil
 }
 
-// build makes the table afresh with the elements of all networks and endpoints, in one transaction.
+// build makes the table afresh with the elements of all networks and endpoints, in one transaction unless there are too many for one.
 func (r *rules) build(nets []*netState, eps []*epState) error {
 	r.conn.AddTable(r.table) // so that it can be deleted whether it is there or not
 	r.conn.DelTable(r.table)
@@ -150,10 +152,27 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 			return err
 		}
 	}
-	if err := all.each(r.conn.SetAddElements); err != nil {
+	l := all.portions()
+	first := min(len(l), perTransaction)
+	if err := errors.Join(each(l[:first], r.conn.SetAddElements), r.conn.Flush()); err != nil {
 		return err
 	}
-	return r.conn.Flush()
+	for group := range slices.Chunk(l[first:], perTransaction) {
+		if err := errors.Join(each(group, r.conn.SetAddElements), r.conn.Flush()); err != nil {
+			return errors.Join(err, removeRules(r.table.Name)) // it would be taken for whole
+		}
+	}
+	return nil
+}
+
+// removeRules removes a table by a connection of its own.
+func removeRules(name string) error {
+	r, err := openRules(name)
+	if err != nil {
+		return err
+	}
+	defer r.leave()
+	return r.remove()
 }
 
 // gathered are elements of many changes, by their set: each message is acknowledged, and a socket holds some hundred answers.
@@ -168,13 +187,27 @@ func (g *gathered) add(s *nftables.Set, l []nftables.SetElement) error {
 	return nil
 }
 
-// each does the change in few messages.
-func (g gathered) each(do change) error {
-	for set, l := range g {
-		for part := range slices.Chunk(l, perMessage) {
-			if err := do(set, part); err != nil {
-				return err
-			}
+// portion is what goes into one message.
+type portion struct {
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+// portions are the elements as they are sent: of an endpoint's ports always the same ones, so that what was added by a transaction is deleted by one.
+func (g gathered) portions() (out []portion) {
+	for _, set := range slices.SortedFunc(maps.Keys(g), func(a, b *nftables.Set) int { return strings.Compare(a.Name, b.Name) }) {
+		for part := range slices.Chunk(g[set], perMessage) {
+			out = append(out, portion{set, part})
+		}
+	}
+	return out
+}
+
+// each does the change of some.
+func each(l []portion, do change) error {
+	for _, p := range l {
+		if err := do(p.set, p.elements); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -223,19 +256,61 @@ func interval(s netip.Prefix) []nftables.SetElement {
 	return []nftables.SetElement{{Key: s.Addr().AsSlice()}, {Key: lastOf(s).Next().AsSlice(), IntervalEnd: true}}
 }
 
-// shared adds or deletes the elements of an endpoint that outlives the program which attached it.
+// shared gathers the elements of an endpoint that outlives the program which attached it.
 func (r *rules) shared(e *epState, do change) error {
 	if !e.Shared {
 		return nil
 	}
-	return r.endpoint(e, do)
+	var faults []error
+	for _, p := range r.ports(e) {
+		faults = append(faults, do(p.set, p.elements))
+	}
+	return errors.Join(faults...)
 }
 
 // perMessage is how many elements go into one message, which has a limit of 64 KiB. It is even: both ends of an interval are in one.
 const perMessage = 256
 
-// endpoint adds or deletes the elements of an endpoint: its published ports.
-func (r *rules) endpoint(e *epState, do change) error {
+// perTransaction is how many portions go into one transaction. Netlink takes no more at once than the socket's send buffer holds (EMSGSIZE): 208 KiB by
+// default, and only root of the whole machine has more at will. The longest elements have 68 bytes each.
+const perTransaction = 8
+
+// transaction is what waits to be sent.
+type transaction struct {
+	conn   *nftables.Conn
+	queued int // portions
+}
+
+// ports does the change of an endpoint's published ports. What is too much for one transaction is sent, and only the last part waits. The parts are the
+// same whenever it is done: each is wholly there or not at all.
+func (t *transaction) ports(r *rules, e *epState, do change) error {
+	l := r.ports(e)
+	if t.queued+len(l) > perTransaction {
+		if err := t.send(); err != nil {
+			return err
+		}
+	}
+	for group := range slices.Chunk(l, perTransaction) {
+		if t.queued+len(group) > perTransaction {
+			if err := t.send(); err != nil {
+				return err
+			}
+		}
+		if err := each(group, do); err != nil {
+			return err
+		}
+		t.queued += len(group)
+	}
+	return nil
+}
+
+func (t *transaction) send() error {
+	t.queued = 0
+	return t.conn.Flush()
+}
+
+// ports are the elements of an endpoint's published ports.
+func (r *rules) ports(e *epState) []portion {
 	var elems gathered
 	for _, p := range e.Ports {
 		for _, a := range e.Addresses {
@@ -251,7 +326,7 @@ func (r *rules) endpoint(e *epState, do change) error {
 			_ = elems.add(r.sets[set], []nftables.SetElement{{Key: key, Val: append(a.AsSlice(), pad(p.Container)...)}})
 		}
 	}
-	return elems.each(do)
+	return elems.portions()
 }
 
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}

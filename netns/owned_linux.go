@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -76,7 +77,8 @@ func (c *Connection) addOwned(s *store) error {
 	if err := t.settle(); err != nil {
 		return err
 	}
-	publish := func() (err error) {
+	publish := func() error {
+		next := transaction{conn: t.rules.conn}
 		for _, e := range c.eps {
 			if !t.made && len(e.Ports) > 0 {
 				if err := t.make(); err != nil {
@@ -84,13 +86,14 @@ func (c *Connection) addOwned(s *store) error {
 				}
 			}
 			t.eps[e.ID] = true
-			err = errors.Join(err, t.rules.endpoint(e, t.rules.conn.SetAddElements))
+			if err := next.ports(t.rules, e, t.rules.conn.SetAddElements); err != nil {
+				return err
+			}
 		}
-		return err
+		return nil
 	}
 	if err := publish(); err != nil {
-		t.giveUp(c)
-		return err
+		return errors.Join(err, t.giveUp(c))
 	}
 	if err := c.elements(t.all); err == nil {
 		if err = t.all.conn.Flush(); err == nil {
@@ -131,15 +134,38 @@ func (t *ownedTable) settle() error {
 	return errors.Join(cerr, os.NewSyscallError("recvfrom", err))
 }
 
-// giveUp forgets the endpoints of a connection that cannot be published here, and closes what nobody else uses.
-func (t *ownedTable) giveUp(c *Connection) {
+// giveUp withdraws the endpoints of a connection that cannot be published here, and closes what nobody else uses.
+func (t *ownedTable) giveUp(c *Connection) error {
+	var faults []error
 	for _, e := range c.eps {
-		delete(t.eps, e.ID)
+		if t.eps[e.ID] {
+			faults = append(faults, t.withdraw(e))
+		}
 	}
 	if len(t.eps) == 0 {
 		delete(owning.tables, c.owned())
 		t.rules.leave()
 	}
+	return errors.Join(faults...)
+}
+
+// withdraw deletes the ports of an endpoint. Those of a connection that failed midway may be missing, a transaction of them as a whole.
+func (t *ownedTable) withdraw(e *epState) error {
+	if err := t.settle(); err != nil {
+		return err
+	}
+	if t.made {
+		for group := range slices.Chunk(t.rules.ports(e), perTransaction) {
+			if err := errors.Join(each(group, t.rules.conn.SetDeleteElements), ignoreMissing(t.rules.conn.Flush())); err != nil {
+				return err
+			}
+			if err := t.settle(); err != nil { // a failure leaves answers
+				return err
+			}
+		}
+	}
+	delete(t.eps, e.ID)
+	return nil
 }
 
 func ownedLocked(k ownedKey) (*ownedTable, error) {
@@ -165,19 +191,7 @@ func withdrawOwned(k ownedKey, e *epState) error {
 	if t == nil || !t.eps[e.ID] {
 		return nil
 	}
-	if err := t.settle(); err != nil {
-		return err
-	}
-	if t.made {
-		if err := t.rules.endpoint(e, t.rules.conn.SetDeleteElements); err != nil {
-			return err
-		}
-	}
-	err := ignoreMissing(t.rules.conn.Flush()) // a connection that failed midway
-	if err == nil {
-		delete(t.eps, e.ID)
-	}
-	return err
+	return t.withdraw(e)
 }
 
 // closeOwned removes this program's table, when no endpoint is in it.

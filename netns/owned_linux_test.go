@@ -111,7 +111,7 @@ func TestManyEndpointsInStep(t *testing.T) {
 		t.Errorf("%d ports, %v", len(elements), err)
 	}
 	missing := newRules(r.conn, "caisson-missing")
-	if err := errors.Join(missing.endpoint(eps[0], r.conn.SetAddElements), r.conn.Flush()); !errors.Is(err, unix.ENOENT) {
+	if err := errors.Join(each(missing.ports(eps[0]), r.conn.SetAddElements), r.conn.Flush()); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a table that is not there: %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestAnswersLeft(t *testing.T) {
 	defer o.rules.close()
 	e := &epState{ID: "a", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}, Ports: []Port{{Host: 8080, Container: 80}}}
 	for range 1000 { // more than can be answered, and the table is not there
-		if err := o.all.endpoint(e, o.all.conn.SetAddElements); err != nil {
+		if err := each(o.all.ports(e), o.all.conn.SetAddElements); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,5 +145,103 @@ func TestAnswersLeft(t *testing.T) {
 	}
 	if ok, err := o.rules.exists(); !ok || err != nil {
 		t.Errorf("its table: %v, %v", ok, err)
+	}
+}
+
+// More ports than one message to the kernel can have are published, by the table of this program and by the table of all, and taken back.
+func TestManyPorts(t *testing.T) {
+	const first = 20000
+	count := uint16(5000)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	} else if limit.Cur < 12000 { // each port has two
+		count = uint16(limit.Cur / 4)
+	}
+	nothingLeft(t)
+	web := newBridge(t, BridgeConfig{Name: "web"})
+	n := &Networks{DNS: DNS{Disabled: true}, NoFiles: true, Endpoints: []Endpoint{{Network: web, Ports: []Port{{Container: 1, Host: first, Count: count}}}}}
+	for _, recorded := range []bool{false, true} {
+		ns := newNS(t)
+		prepared, err := n.Prepare(testContext(t), Request{ID: "c"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := prepared.(*Connection)
+		if recorded {
+			_, _, _ = c.Record()
+		}
+		if err := c.Attach(testContext(t), Target{Netns: ns.File()}); err != nil {
+			detach(t, c)
+			t.Fatalf("recorded %v: %v", recorded, err)
+		}
+		for _, port := range []uint16{1, count / 2, count} {
+			echo(t, ns, port)
+			for _, g := range c.states[0].Gateways {
+				if _, err := ask(t, hostDial, "tcp", g, first+port-1); err != nil {
+					t.Errorf("recorded %v: port %d of %v: %v", recorded, port, g, err)
+				}
+			}
+		}
+		detach(t, c)
+	}
+}
+
+// A table that could not be made whole is removed, and ports of which only a part was published are withdrawn.
+func TestManyPortsMidway(t *testing.T) {
+	nothingLeft(t)
+	e := &epState{ID: "a", Network: "web", Shared: true, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16"), netip.MustParsePrefix("fd00::1/64")}}
+	for i := range 5000 {
+		e.Ports = append(e.Ports, Port{Host: uint16(10000 + i), Container: uint16(1 + i)})
+	}
+	err := newNS(t).Do(func() error {
+		o, err := openOwned(ownedKey{table: "caisson-midway"})
+		if err != nil {
+			return err
+		}
+		defer o.rules.close()
+		if err := o.make(); err != nil {
+			return err
+		}
+		next := transaction{conn: o.rules.conn}
+		if err := next.ports(o.rules, e, o.rules.conn.SetAddElements); err != nil { // the last part is not sent
+			return err
+		}
+		if err := o.settle(); err != nil {
+			return err
+		}
+		fresh, err := openRules(o.rules.table.Name) // the owner's table can be read by others
+		if err != nil {
+			return err
+		}
+		defer fresh.close()
+		left := func() (n int) {
+			for _, name := range portMaps {
+				l, err := fresh.conn.GetSetElements(fresh.sets[name])
+				if err != nil {
+					t.Error(err)
+				}
+				n += len(l)
+			}
+			return n
+		}
+		if n := left(); n == 0 || n >= 10000 {
+			t.Errorf("%d elements before", n)
+		}
+		o.eps[e.ID] = true
+		if err := o.rules.conn.Flush(); err != nil { // all are there now
+			return err
+		}
+		part := o.rules.ports(e)[:perTransaction] // the first transaction's are gone
+		if err := errors.Join(each(part, o.rules.conn.SetDeleteElements), o.rules.conn.Flush(), o.withdraw(e)); err != nil {
+			return err
+		}
+		if n := left(); n != 0 {
+			t.Errorf("%d elements are left", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -15,7 +16,7 @@ import (
 
 // attachBridged makes a pair of devices, one end a port of the bridge and one in the container, with as few requests to the kernel as
 // there can be.
-func (c *Connection) attachBridged(h *netlink.Handle, i int, t Target) error {
+func (c *Connection) attachBridged(i int, t Target) error {
 	e, n, bridge := c.eps[i], c.states[i], c.bridges[i]
 	mac, err := net.ParseMAC(e.MAC)
 	if err != nil {
@@ -37,7 +38,13 @@ func (c *Connection) attachBridged(h *netlink.Handle, i int, t Target) error {
 		return err
 	}
 	if e.Limits.any() {
-		if err := applyLimits(h, c.tableName(), e, index); err != nil {
+		h, err := routeHandle()
+		if err != nil {
+			return err
+		}
+		err = applyLimits(h, c.tableName(), e, index)
+		h.Close()
+		if err != nil {
 			return err
 		}
 	}
@@ -148,7 +155,8 @@ func indexOf(name string) (int, error) {
 
 const newOne = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
-// newPair makes both ends, the host's as a port of the bridge.
+// newPair makes both ends, the host's as a port of the bridge, with the bridge's own hardware address: nobody sends to that end, and a bridge keeps
+// an entry of its table for each different address of its ports, all of which it goes through whenever a port comes. Nor does udev then give it another.
 func newPair(n *netState, e *epState, bridge, netns int, mac net.HardwareAddr) *nl.NetlinkRequest {
 	const kind, data, peerOf = nl.IFLA_INFO_KIND, nl.IFLA_INFO_DATA, nl.VETH_INFO_PEER
 	mtu := nl.Uint32Attr(uint32(n.MTU))
@@ -160,9 +168,13 @@ func newPair(n *netState, e *epState, bridge, netns int, mac net.HardwareAddr) *
 	peer.AddRtAttr(unix.IFLA_MTU, mtu)
 	peer.AddRtAttr(unix.IFLA_ADDRESS, mac)
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(netns)))
-	return request(unix.RTM_NEWLINK, newOne, nl.NewIfInfomsg(unix.AF_UNSPEC),
+	parts := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(e.Device)), nl.NewRtAttr(unix.IFLA_MTU, mtu),
-		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))), info)
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))), info}
+	if own, err := net.ParseMAC(n.MAC); err == nil {
+		parts = append(parts, nl.NewRtAttr(unix.IFLA_ADDRESS, own))
+	}
+	return request(unix.RTM_NEWLINK, newOne, parts...)
 }
 
 func raise(index int) *nl.NetlinkRequest {
@@ -238,21 +250,59 @@ func familyOf(a netip.Addr) uint8 {
 	return unix.AF_INET6
 }
 
-// settle is as settle.
-func (t talk) settle(index int) error {
+// foundDevice is a device as the kernel describes it.
+type foundDevice struct {
+	index       int
+	kind, alias string
+	up          bool // it has a carrier, and the kernel has noticed
+}
+
+// device looks for a device by its name.
+func (t talk) device(name string) (foundDevice, error) {
+	return t.lookAt(device(0), nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+}
+
+// lookAt asks for a device without its counters, which would be gathered from every processor.
+func (t talk) lookAt(parts ...nl.NetlinkRequestData) (d foundDevice, err error) {
 	const skipStats = 8 // RTEXT_FILTER_SKIP_STATS
-	return patiently(func() (bool, error) {
-		b, err := t.ask(nl.NewNetlinkRequest(unix.RTM_GETLINK, 0), device(index), nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
-		if err != nil || len(b) < unix.SizeofIfInfomsg {
-			return false, err
-		}
-		attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfInfomsg:])
-		for _, a := range attrs {
-			if a.Attr.Type == unix.IFLA_OPERSTATE {
-				return len(a.Value) == 1 && a.Value[0] == netlink.OperUp, nil
+	b, err := t.ask(nl.NewNetlinkRequest(unix.RTM_GETLINK, 0), append(parts, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))...)
+	if err != nil {
+		return d, err
+	}
+	if len(b) < unix.SizeofIfInfomsg {
+		return d, fmt.Errorf("netlink: a device of %d bytes", len(b))
+	}
+	d.index = int(int32(binary.NativeEndian.Uint32(b[4:])))
+	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfInfomsg:])
+	for _, a := range attrs {
+		switch a.Attr.Type & nl.NLA_TYPE_MASK {
+		case unix.IFLA_OPERSTATE:
+			d.up = len(a.Value) == 1 && a.Value[0] == netlink.OperUp
+		case unix.IFLA_IFALIAS:
+			d.alias = text(a.Value)
+		case unix.IFLA_LINKINFO:
+			info, _ := nl.ParseRouteAttr(a.Value)
+			for _, x := range info {
+				if x.Attr.Type == nl.IFLA_INFO_KIND {
+					d.kind = text(x.Value)
+				}
 			}
 		}
-		return false, err
+	}
+	return d, err
+}
+
+// text is a string of the kernel's, which ends with a zero byte.
+func text(b []byte) string {
+	s, _, _ := strings.Cut(string(b), "\x00")
+	return s
+}
+
+// settle is as settle.
+func (t talk) settle(index int) error {
+	return patiently(func() (bool, error) {
+		d, err := t.lookAt(device(index))
+		return d.up, err
 	})
 }
 

@@ -131,7 +131,7 @@ func parseRange(s string) (first uint16, n int, err error) {
 }
 
 // maxPorts bounds how many ports one endpoint publishes: each is a socket and an element of a map.
-const maxPorts = 4096
+const maxPorts = 8192
 
 func (p Port) validate() error {
 	field := "port " + p.String()

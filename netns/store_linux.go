@@ -45,7 +45,20 @@ func openStore(ctx context.Context, dir string, cookie uint64) (*store, error) {
 	if err != nil {
 		return nil, &Error{Op: "open state directory", Object: dir, Err: err}
 	}
-	s := &store{base: base, dir: filepath.Join(base, strconv.FormatUint(cookie, 10))}
+	return openStoreIn(ctx, base, cookie)
+}
+
+// reopenStore is openStore for a directory that was made sure of before.
+func reopenStore(ctx context.Context, base string, cookie uint64) (*store, error) {
+	s, err := openStoreIn(ctx, base, cookie)
+	if errors.Is(err, fs.ErrNotExist) { // somebody removed it
+		return openStore(ctx, base, cookie)
+	}
+	return s, err
+}
+
+func openStoreIn(ctx context.Context, base string, cookie uint64) (s *store, err error) {
+	s = &store{base: base, dir: filepath.Join(base, strconv.FormatUint(cookie, 10))}
 	if s.turn, err = takeTurn(ctx, base); err == nil {
 		if s.lock, err = lockFile(ctx, filepath.Join(base, "lock")); err != nil {
 			s.turn.end()

@@ -90,7 +90,7 @@ func TestValidate(t *testing.T) {
 		"x is given twice":         {Endpoints: []Endpoint{{Network: b}, {Network: b}}},
 		"given twice":              {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 1, Host: 5}, {Container: 2, Host: 4, Count: 3}}}}},
 		"exceeds 65535":            {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 65535, Host: 1, Count: 2}}}}},
-		"more than 4096":           {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 1, Host: 1, Count: 60000}}}}},
+		"more than 8192":           {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Container: 1, Host: 1, Count: 60000}}}}},
 		"not tcp, udp or sctp":     {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Protocol: "icmp", Container: 1}}}}},
 		"SCTP is not published":    {Endpoints: []Endpoint{{Network: b, Ports: []Port{{Protocol: "sctp", Container: 1, HostAddr: netip.IPv6Loopback()}}}}},
 		"Hosts[0]: invalid":        {Endpoints: []Endpoint{{Network: b}}, Hosts: []Host{{Names: []string{"x"}}}},
