@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -74,6 +75,10 @@ type Entry struct {
 
 	dir *os.File // of all
 	own *os.File
+
+	mu     sync.Mutex
+	text   []byte  // of the record as it was read last
+	parsed *Record // what it says
 }
 
 // Create makes the directory of a container, locked. One that a killed program has left while it made the container is

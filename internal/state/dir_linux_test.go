@@ -241,3 +241,51 @@ func TestListenAndDial(t *testing.T) {
 	l.Close()
 	check(t, e.Remove())
 }
+
+// What a caller changes of a record that was read is not what the next one reads.
+func TestRecordsReadAreTheCallersOwn(t *testing.T) {
+	dir, err := Open(filepath.Join(t.TempDir(), "state"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	e, err := dir.Create("web", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Write(full()); err != nil {
+		t.Fatal(err)
+	}
+	read := func() (*Record, string) {
+		r, err := e.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := r.Format()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, string(b)
+	}
+	first, before := read()
+	first.Phase, first.Result.Reason = Creating, "changed"
+	for _, m := range []map[string]string{first.Labels, first.Cgroup, first.CgroupFrom} {
+		for k := range m {
+			m[k] = "/changed"
+		}
+	}
+	first.Command[0], first.Things[0].Owner = "changed", "changed"
+	for i := range first.Mounts {
+		first.Mounts[i].Target = "changed"
+	}
+	if _, after := read(); after != before {
+		t.Errorf("%s\nbecame\n%s", before, after)
+	}
+	if err := e.Write(first); err != nil {
+		t.Fatal(err)
+	}
+	if _, after := read(); after == before {
+		t.Error("what was written is not read")
+	}
+}

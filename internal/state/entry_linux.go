@@ -106,11 +106,26 @@ func (e *Entry) Read() (*Record, error) {
 	if len(bytes.Trim(b, "\x00")) == 0 { // the machine failed before it came to the disk
 		return nil, fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
 	}
-	r, err := Parse(e.ID, b)
+	r, err := e.parse(b)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(e.Path(), recordName), err)
 	}
 	return r, nil
+}
+
+// parse parses what has been read, unless that is what was read before: a look at a container reads its record more than once, and
+// parsing takes longer than reading. The record is the caller's own.
+func (e *Entry) parse(b []byte) (*Record, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.parsed == nil || !bytes.Equal(b, e.text) {
+		r, err := Parse(e.ID, b)
+		if err != nil {
+			return nil, err
+		}
+		e.text, e.parsed = b, r
+	}
+	return e.parsed.copy(), nil
 }
 
 // Status returns what stage and keeper have written. Of a container that has been removed meanwhile it is ErrNotFound.
@@ -147,11 +162,12 @@ func (e *Entry) readFile(name string, max int) ([]byte, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
 		return nil, fmt.Errorf("%w: %s is not a regular file of user %d that nobody else can write", journal.ErrUnsafeDir, path, os.Geteuid())
 	}
-	b, err := io.ReadAll(io.LimitReader(f, int64(max)+1))
-	if err == nil && len(b) > max {
+	b := bytes.NewBuffer(make([]byte, 0, min(st.Size, int64(max))+bytes.MinRead))
+	_, err = b.ReadFrom(io.LimitReader(f, int64(max)+1))
+	if err == nil && b.Len() > max {
 		err = fmt.Errorf("%s: %w: more than %d bytes", path, ErrCorrupt, max)
 	}
-	return b, err
+	return b.Bytes(), err
 }
 
 // Write replaces the record. The caller holds the lock.

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -161,23 +163,41 @@ func Parse(id string, b []byte) (*Record, error) {
 	if len(b) > maxRecord {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrCorrupt, maxRecord)
 	}
-	var v struct {
-		Version int `json:"version"`
-	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
-	if v.Version != Version && v.Version != versionMonitored {
-		return nil, fmt.Errorf("%w: %d; this release knows %d and %d", ErrVersion, v.Version, Version, versionMonitored)
-	}
 	r := &Record{}
-	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	err := json.Unmarshal(b, r)
+	if err != nil || r.Version != Version && r.Version != versionMonitored {
+		return nil, unreadable(b, err)
 	}
 	if err := r.check(id); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// copy returns a record that is changed without changing r. They share raw JSON and steps, which nobody changes.
+func (r *Record) copy() *Record {
+	c := *r
+	c.Labels, c.CgroupFrom, c.Cgroup = maps.Clone(r.Labels), maps.Clone(r.CgroupFrom), maps.Clone(r.Cgroup)
+	c.Command, c.Things, c.Mounts = slices.Clone(r.Command), slices.Clone(r.Things), slices.Clone(r.Mounts)
+	if r.Result != nil {
+		res := *r.Result
+		c.Result = &res
+	}
+	return &c
+}
+
+// unreadable says why a record cannot be understood: in one of another version everything else may have another form.
+func unreadable(b []byte, why error) error {
+	var v struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if v.Version != Version && v.Version != versionMonitored {
+		return fmt.Errorf("%w: %d; this release knows %d and %d", ErrVersion, v.Version, Version, versionMonitored)
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, why)
 }
 
 func (r *Record) check(id string) error {
