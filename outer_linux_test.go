@@ -75,6 +75,10 @@ func podman(t *testing.T) func(t *testing.T, env string, options ...string) stri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		// What clears up after a container, "podman container cleanup", goes on when "podman run" has ended.
+		if !testutil.Eventually(testTime/4, func() bool { return len(processesWith(dir)) == 0 }) {
+			t.Errorf("Podman's processes %v do not end", processesWith(dir))
+		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
