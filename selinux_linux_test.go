@@ -25,7 +25,8 @@ const selinuxTypes = `(handleunknown allow)
 (policycap nnp_nosuid_transition)
 (class file (read))
 (class process (transition dyntransition))
-(classorder (file process))
+(class dir (reparent))
+(classorder (file process dir))
 (sensitivity s0)
 (sensitivityorder (s0))
 (category c0)
@@ -47,7 +48,10 @@ const selinuxTypes = `(handleunknown allow)
 (allow host_t container_t (process (transition)))
 (allow container_t container_t (file (read)))
 (allow container_t host_t (file (read)))
+(allow host_t files (dir (reparent)))
+(allow container_t files (dir (reparent)))
 (fsuse trans tmpfs (system_u object_r host_t (low low)))
+(fsuse trans mqueue (system_u object_r host_t (low low)))
 (fsuse xattr ext4 (system_u object_r host_t (low low)))
 (fsuse xattr overlay (system_u object_r host_t (low low)))
 (genfscon proc / (system_u object_r host_t (low low)))
@@ -144,6 +148,9 @@ func selinuxMounts(t *testing.T, root string) {
 	tmpfs, other := rootfs.TmpfsMount("/tmp", 0), rootfs.TmpfsMount("/other", 0)
 	other.Label = secret
 	overlay := rootfs.OverlayMount("/stack", "", "", root)
+	for _, dir := range []string{"tmp", "other", "stack"} {
+		must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
 	for name, opt := range map[string]Option{
 		"root": Options(), "user namespace": userNS(t), "read-only": WithReadOnlyRoot(true), "root on disk": WithRootfs(rootfs.Overlay(root).Upper(t.TempDir())),
 		"shown root": WithRootfs(rootfs.Dir(root).ReadOnly()),
@@ -156,6 +163,9 @@ func selinuxMounts(t *testing.T, root string) {
 			defer func() { _ = c.Stop(context.Background(), 0) }()
 			want := map[string]string{"/dev": readable, "/dev/null": readable, "/dev/shm": readable, "/dev/pts": readable, "/dev/mqueue": readable,
 				"/tmp": readable, "/other": secret, "/stack": readable, "/etc": readable}
+			if name == "user namespace" { // where the host's node is shown
+				delete(want, "/dev/null")
+			}
 			if name != "shown root" {
 				want["/"], want["/bin/busybox"] = readable, readable
 			}

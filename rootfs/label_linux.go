@@ -1,6 +1,10 @@
 package rootfs
 
-import "github.com/caisson-go/caisson/internal/program"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/program"
+)
 
 // labelOption is the mount option of SELinux that gives every file of a filesystem one label; see mount(8).
 const labelOption = "context"
@@ -35,9 +39,10 @@ func (p *Plan) fsconfigLabel(b *program.Builder, fs program.Arg) {
 	}
 }
 
-// labelMqueue labels the directory of message queues: its filesystem is as old as the ipc namespace, and takes no option any more.
+// labelMqueue labels the directory of message queues: its filesystem is as old as the ipc namespace, and takes no option any more. A
+// policy may give message queues no labels.
 func (p *Plan) labelMqueue(b *program.Builder, m *Mount, dir string) {
 	if label := p.label(m); label != "" && m.Type == TypeMqueue {
-		b.Setxattr(dir, "security.selinux", label)
+		b.Setxattr(dir, "security.selinux", label).Ignore(unix.EOPNOTSUPP)
 	}
 }

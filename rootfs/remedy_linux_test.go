@@ -29,7 +29,9 @@ func TestExplain(t *testing.T) {
 	env.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
 	own := TmpfsMount("/own", 0)
 	own.Label = "system_u:object_r:own_t:s0"
-	t.Run("labelled", func(t *testing.T) { explained(t, env, own, TmpfsMount("/env", 0), OverlayMount("/stack", "", "", "/usr")) })
+	t.Run("labelled", func(t *testing.T) {
+		explained(t, env, own, TmpfsMount("/env", 0), OverlayMount("/stack", "", "", "/usr"))
+	})
 }
 
 // explained compares the system calls of a start with those in a file named after the test.
