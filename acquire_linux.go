@@ -100,7 +100,7 @@ func (r *running) plan(ctx context.Context) error {
 	if err := r.capabilities(); err != nil {
 		return err
 	}
-	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock), r.lsm(&s.process.lsm)); err != nil {
+	if err := errors.Join(r.attributes(&r.spec.process), r.landlock(s.process.landlock), r.lsm(&s.process.lsm), r.labelMounts()); err != nil {
 		return err
 	}
 	if s.bundle.deviceRules != nil && r.env.UserNamespace {

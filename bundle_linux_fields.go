@@ -34,7 +34,12 @@ func (b *bundleReader) linux(l *specs.Linux) {
 	b.rootPropagation(l.RootfsPropagation)
 	b.memoryPolicy(l.MemoryPolicy)
 	b.personality(l.Personality)
-	b.refuse(l.MountLabel != "", "linux.mountLabel", "mounts keep the labels that the SELinux policy gives them; have the policy label the files of the container")
+	if l.MountLabel != "" {
+		if !isMountLabel(l.MountLabel) {
+			b.bad("linux.mountLabel", "%.60q is no label", l.MountLabel)
+		}
+		b.add(WithMountLabel(l.MountLabel))
+	}
 	b.resctrl(l.IntelRdt)
 	b.netDevices(l)
 }

@@ -260,7 +260,7 @@ func TestFromSpecRefusesByName(t *testing.T) {
 		{"process.ioPriority.class", ErrInvalid, func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{Class: "X"} }},
 		{"process.execCPUAffinity.final", ErrInvalid, func(s *specs.Spec) { s.Process.ExecCPUAffinity = &specs.CPUAffinity{Final: "x"} }},
 		{"root.path", ErrInvalid, func(s *specs.Spec) { s.Root = nil }},
-		{"linux.mountLabel", ErrUnsupported, func(s *specs.Spec) { s.Linux.MountLabel = "system_u:object_r:container_file_t:s0" }},
+		{"linux.mountLabel", ErrInvalid, func(s *specs.Spec) { s.Linux.MountLabel = "container_file_t" }},
 		{"mounts[0]", ErrInvalid, func(s *specs.Spec) {
 			s.Mounts = []specs.Mount{{Destination: "/x", Type: "tmpfs", Options: []string{"sizee=1"}}}
 		}},

@@ -120,6 +120,9 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 			out.Devices = append(out.Devices, specDevice(d))
 		}
 	}
+	if s.mountLabel != nil {
+		out.MountLabel = *s.mountLabel
+	}
 	out.NetDevices = specNetDevices(s.netDevices)
 	out.IntelRdt = specResctrl(s.resctrl)
 	w.seccomp(out, r.m.caps)

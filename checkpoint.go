@@ -162,6 +162,8 @@ func (s *spec) notInCheckpoint() (what, remedy string) {
 		return "init", "use a program of the container's as its first process"
 	case s.pod.of != nil || s.joinsOther():
 		return "namespaces of others", "leave the namespaces new, or join that of a network alone"
+	case s.mountLabel != nil:
+		return "labels of mounts (WithMountLabel)", "have the policy label them"
 	case p.landlock != nil:
 		return "Landlock rules", "the kernel does not show them; leave WithLandlock out"
 	case p.notify.handler != nil || p.notify.recorder != nil || p.notify.elsewhere() && p.asksByProfile():

@@ -2,7 +2,7 @@ package caisson
 
 // takeDevTree takes a /dev that is ready. It is this program's until the stage has it.
 func (r *running) takeDevTree() {
-	if r.spec.devPool == nil || r.layout == nil || r.env.UserNamespace || r.spec.restore != nil {
+	if r.spec.devPool == nil || r.layout == nil || r.env.MountLabel != "" || r.env.UserNamespace || r.spec.restore != nil {
 		return
 	}
 	t := r.spec.devPool.TryGet()

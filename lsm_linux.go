@@ -47,6 +47,20 @@ func (r *running) lsm(l *lsmSpec) error {
 	return errors.Join(faults...)
 }
 
+// labelMounts asks the same for the label of mounts.
+func (r *running) labelMounts() error {
+	s := r.spec.mountLabel
+	if s == nil {
+		return nil
+	}
+	if !haveSELinux() {
+		return withRemedy("a kernel booted with SELinux (lsm=…,selinux), or leave WithMountLabel out", "%w: WithMountLabel: this kernel runs without SELinux", ErrUnsupported)
+	}
+	r.env.MountLabel = *s
+	r.applied("SELinux, mounts", *s)
+	return nil
+}
+
 // appArmorProfile looks for a profile in the list of those that are loaded, which only root can read. A line is "name (mode)".
 func appArmorProfile(name string) (found, known bool) {
 	if name == "unconfined" {

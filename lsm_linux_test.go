@@ -19,6 +19,7 @@ func TestLabelsOfThisMachine(t *testing.T) {
 	}{
 		"AppArmor": {WithAppArmor("unconfined"), haveAppArmor()},
 		"SELinux":  {WithSELinux("system_u:system_r:container_t:s0"), haveSELinux()},
+		"mounts":   {WithMountLabel("system_u:object_r:container_file_t:s0:c1,c2"), haveSELinux()},
 	} {
 		if c.have {
 			continue
@@ -33,6 +34,8 @@ func TestLabelsOfThisMachine(t *testing.T) {
 	for want, opt := range map[string]Option{
 		"WithAppArmor": WithAppArmor(""), "WithAppArmor: \"a": WithAppArmor("a\nb"), "WithAppArmor: \" ": WithAppArmor(" x"),
 		"WithSELinux": WithSELinux("container_t"), "WithSELinux: \"a:b:c ": WithSELinux("a:b:c d"),
+		"WithMountLabel": WithMountLabel("container_file_t"), "WithMountLabel: \"a:b:c\\\"": WithMountLabel(`a:b:c"`), "WithMountLabel: \"a:b:c ": WithMountLabel("a:b:c d"),
+		"does not go together with WithLandlockOnly": Options(WithLandlockOnly(Landlock{}), WithMountLabel("a:b:c")),
 	} {
 		if _, err := New(WithCommand("true"), opt); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", want, err)

@@ -180,7 +180,7 @@ func (s *spec) validateAlone() error {
 		{"WithHostname", s.hostname != ""}, {"WithDomainname", s.domainname != ""}, {"WithSysctl", len(s.sysctls) > 0},
 		{"WithNetwork", s.network != nil}, {"WithTerminal", p.terminal}, {"WithCapabilities", p.caps.replace != nil || len(p.caps.add) > 0},
 		{"WithCapabilitySets", p.caps.sets != nil}, {"WithNoNewPrivileges", p.allowNewPrivs}, {"WithGroups", p.groups != nil},
-		{"WithDetached", s.detach.on},
+		{"WithDetached", s.detach.on}, {"WithMountLabel", s.mountLabel != nil},
 	} {
 		if o.bad {
 			faults = append(faults, invalid(o.name, "it does not go together with WithLandlockOnly"))

@@ -3,6 +3,8 @@ package caisson
 import (
 	"errors"
 	"strings"
+
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // lsmSpec are the labels that security modules of the kernel give a process.
@@ -24,8 +26,30 @@ func WithSELinux(label string) ProcessOption {
 	return processOption(func(p *processSpec) { p.lsm.selinux = &label })
 }
 
+// WithMountLabel gives all files of what is mounted anew for the container one SELinux label, such as
+// "system_u:object_r:container_file_t:s0:c1,c2": its writable root (the throw-away layer and what lies beneath it), /dev, /dev/shm,
+// /dev/pts, tmpfs and overlay mounts without a [rootfs.Mount.Label] of their own, and hidden directories; of /dev/mqueue the directory. It
+// goes with [WithSELinux], whose label is the processes'. A root filesystem that is shown as it is ([rootfs.DirSource.Writable], ReadOnly)
+// and bind mounts keep the labels of their files. On a kernel without SELinux starting fails, and so it does when the policy has not the
+// label or does not let the host program give it (relabelfrom, relabelto of its filesystems). At most 255 bytes. Linux 5.2.
+// See mount(8), "context=", and the OCI runtime specification, linux.mountLabel.
+func WithMountLabel(label string) Option { return option(func(s *spec) { s.mountLabel = &label }) }
+
 // maxLabelText is more than any kernel takes: a page.
 const maxLabelText = 4096
+
+func (s *spec) validateMountLabel() error {
+	if l := s.mountLabel; l != nil && !isMountLabel(*l) {
+		return invalid("WithMountLabel", "%.60q is no label", *l)
+	}
+	return nil
+}
+
+// isMountLabel asks package rootfs, which gives it.
+func isMountLabel(s string) bool {
+	_, err := rootfs.ParseMount("tmpfs", "tmpfs", "/dev/shm", []string{"context=" + s})
+	return err == nil && strings.Count(s, ":") >= 2 && !strings.Contains(s, `"`)
+}
 
 func (l *lsmSpec) validate() error {
 	var faults []error

@@ -153,7 +153,10 @@ func remedy(err error) string {
 		if errno == unix.EINVAL {
 			return "this kernel cannot map the ids of that directory's file system (tmpfs: from Linux 6.3; overlay layers: from 5.19; network file systems: hardly): move it, or do without a user namespace"
 		}
-	case "fsconfig", "fsmount", "mount", "move_mount":
+	case "fsconfig", "fsmount", "mount", "move_mount", "setxattr":
+		if help := selinuxMountRemedy(errno); help != "" && haveSELinux() {
+			return "if a label was asked for (WithMountLabel, Mount.Label): " + help
+		}
 		if errno == unix.EPERM && !privileged() {
 			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc " +
 				"(podman run --security-opt unmask=ALL, docker run --security-opt systempaths=unconfined)"
@@ -316,6 +319,17 @@ func selinuxRemedy(e unix.Errno) string {
 		return "the SELinux policy that is loaded has no such label: look at its user, role, type and levels (seinfo -t, semodule -l)"
 	case unix.EACCES, unix.EPERM:
 		return "the SELinux policy does not allow this program to give the label (setexec, setkeycreate): ausearch -m AVC tells"
+	}
+	return ""
+}
+
+// selinuxMountRemedy tells the reasons why the label of a mount is refused apart.
+func selinuxMountRemedy(e unix.Errno) string {
+	switch e {
+	case unix.EINVAL:
+		return selinuxRemedy(e)
+	case unix.EACCES:
+		return "the SELinux policy does not allow this program to give it (relabelfrom, relabelto of filesystems): ausearch -m AVC tells"
 	}
 	return ""
 }

@@ -25,7 +25,8 @@ const selinuxTypes = `(handleunknown allow)
 (policycap nnp_nosuid_transition)
 (class file (read))
 (class process (transition dyntransition))
-(classorder (file process))
+(class dir (reparent))
+(classorder (file process dir))
 (sensitivity s0)
 (sensitivityorder (s0))
 (category c0)
@@ -47,7 +48,10 @@ const selinuxTypes = `(handleunknown allow)
 (allow host_t container_t (process (transition)))
 (allow container_t container_t (file (read)))
 (allow container_t host_t (file (read)))
+(allow host_t files (dir (reparent)))
+(allow container_t files (dir (reparent)))
 (fsuse trans tmpfs (system_u object_r host_t (low low)))
+(fsuse trans mqueue (system_u object_r host_t (low low)))
 (fsuse xattr ext4 (system_u object_r host_t (low low)))
 (fsuse xattr overlay (system_u object_r host_t (low low)))
 (genfscon proc / (system_u object_r host_t (low low)))
@@ -120,6 +124,7 @@ func TestSELinux(t *testing.T) {
 			t.Errorf("%s: got %q", name, got)
 		}
 	}
+	t.Run("mounts", func(t *testing.T) { selinuxMounts(t, root) })
 	t.Run("exec", func(t *testing.T) { selinuxExec(t, at, label, script, want) })
 	for name, c := range map[string]struct {
 		label  string
@@ -134,6 +139,56 @@ func TestSELinux(t *testing.T) {
 		if !errors.Is(err, c.errno) || !errors.As(err, &e) || !strings.Contains(e.Remedy, c.remedy) {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+// selinuxMounts: what is made for the container has the label of its mounts, which decides what its processes may do there.
+func selinuxMounts(t *testing.T, root string) {
+	const process, readable, secret = "system_u:system_r:container_t:s0:c0,c1", "system_u:object_r:container_t:s0:c0,c1", "system_u:object_r:secret_t:s0"
+	tmpfs, other := rootfs.TmpfsMount("/tmp", 0), rootfs.TmpfsMount("/other", 0)
+	other.Label = secret
+	overlay := rootfs.OverlayMount("/stack", "", "", root)
+	for _, dir := range []string{"tmp", "other", "stack"} {
+		must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	for name, opt := range map[string]Option{
+		"root": Options(), "user namespace": userNS(t), "read-only": WithReadOnlyRoot(true), "root on disk": WithRootfs(rootfs.Overlay(root).Upper(t.TempDir())),
+		"shown root": WithRootfs(rootfs.Dir(root).ReadOnly()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newContainer(t, WithRootfs(rootfs.Dir(root)), opt, WithMount(tmpfs, other, overlay), WithMaskedPaths("/bin/none", "/etc"),
+				WithCommand("/bin/sleep", "1000"), WithSELinux(process), WithMountLabel(readable))
+			p, err := c.Start(testContext(t))
+			must(t, err)
+			defer func() { _ = c.Stop(context.Background(), 0) }()
+			want := map[string]string{"/dev": readable, "/dev/null": readable, "/dev/shm": readable, "/dev/pts": readable, "/dev/mqueue": readable,
+				"/tmp": readable, "/other": secret, "/stack": readable, "/etc": readable}
+			if name == "user namespace" { // where the host's node is shown
+				delete(want, "/dev/null")
+			}
+			if name != "shown root" {
+				want["/"], want["/bin/busybox"] = readable, readable
+			}
+			for path, label := range want {
+				buf := make([]byte, 256)
+				n, err := unix.Lgetxattr(fmt.Sprintf("/proc/%d/root%s", p.Pid(), path), "security.selinux", buf)
+				if got := strings.TrimRight(string(buf[:max(n, 0)]), "\x00"); err != nil || got != label {
+					t.Errorf("%s: %q, %v", path, got, err)
+				}
+			}
+		})
+	}
+	for label, want := range map[string]string{readable: "x", secret: "cat: can't open '/dev/shm/x': Permission denied"} {
+		c := newContainer(t, WithRootfs(rootfs.Dir(root).ReadOnly()), sh("echo x > /dev/shm/x; cat /dev/shm/x 2>&1"), WithSELinux(process), WithMountLabel(label))
+		out, _ := c.CombinedOutput(testContext(t))
+		if got := strings.TrimSpace(string(out)); got != want {
+			t.Errorf("%s: got %q", label, got)
+		}
+	}
+	var e *Error
+	err := newContainer(t, WithRootfs(rootfs.Dir(root)), WithCommand("/bin/true"), WithMountLabel("system_u:object_r:no_such_t:s0")).Run(testContext(t))
+	if !errors.Is(err, unix.EINVAL) || !errors.As(err, &e) || !strings.Contains(e.Remedy, "policy") {
+		t.Errorf("unknown: got %v", err)
 	}
 }
 

@@ -73,6 +73,7 @@ type spec struct {
 	restore *RestoreConfig
 
 	devPool    *rootfs.DevPool
+	mountLabel *string
 	netDevices map[string]string // names on the host, and in the container
 	resctrl    *Resctrl
 }
@@ -192,6 +193,7 @@ func (s *spec) validate() error {
 	} else { // devices may need what is mounted on /dev
 		add(s.validateLayout("WithDevice", s.mounts, s.devices))
 	}
+	add(s.validateMountLabel())
 	add(validatePaths("WithMaskedPaths", s.masked))
 	add(validatePaths("WithReadOnlyPaths", s.readOnlyPaths))
 	add(s.validateFiles())

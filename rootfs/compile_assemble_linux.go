@@ -114,6 +114,7 @@ func (p *Plan) makeScratch(b *program.Builder) program.Arg {
 		b.FsconfigString(fs, "nr_inodes", fmt.Sprint(inodes))
 	}
 	b.FsconfigString(fs, "mode", "0700")
+	p.fsconfigLabel(b, fs)
 	b.FsconfigCreate(fs)
 	return b.Fsmount(fs, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID).Result()
 }
@@ -152,7 +153,7 @@ func (p *Plan) overlayRoot(b *program.Builder) {
 	root := p.layout.Root
 	b.Step("attach layers", fmt.Sprint(len(p.trees)))
 	lower := attachLayers(b, "", p.trees)
-	o := overlayOptions{lower: lower, userxattr: p.env.UserNamespace}
+	o := overlayOptions{lower: lower, userxattr: p.env.UserNamespace, label: p.env.MountLabel}
 	flags := uintptr(unix.MS_NODEV)
 	switch {
 	case root.Upper.None:
@@ -194,6 +195,7 @@ type overlayOptions struct {
 	lower               []string
 	upper, work         string
 	volatile, userxattr bool
+	label               string
 }
 
 func (o overlayOptions) String() string {
@@ -207,7 +209,7 @@ func (o overlayOptions) String() string {
 	if o.userxattr {
 		s += ",userxattr"
 	}
-	return s
+	return s + quotedLabel(o.label)
 }
 
 // composedRoot makes a directory of the scratch the root, so that one size limit holds for all.
@@ -257,7 +259,7 @@ func (p *Plan) place(b *program.Builder, i int, part Part) {
 			b.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|sourceFlags(part.Layer.Path)|(NoDev|NoSuid|ReadOnly).ms(), "")
 		}
 	default:
-		o := overlayOptions{lower: []string{num(i)}, upper: "u" + num(i), work: "w" + num(i), userxattr: p.env.UserNamespace}
+		o := overlayOptions{lower: []string{num(i)}, upper: "u" + num(i), work: "w" + num(i), userxattr: p.env.UserNamespace, label: p.env.MountLabel}
 		source := "overlay"
 		if part.depth > 1 {
 			source = nestedOverlay
@@ -282,7 +284,7 @@ func (p *Plan) overlayMounts(b *program.Builder) {
 		}
 		b.Step("mount overlay for", m.Target)
 		id := "o" + num(i)
-		o := overlayOptions{lower: attachLayers(b, id+"l", s.layers), userxattr: p.env.UserNamespace, volatile: m.Volatile}
+		o := overlayOptions{lower: attachLayers(b, id+"l", s.layers), userxattr: p.env.UserNamespace, volatile: m.Volatile, label: p.label(m)}
 		if m.Upper != "" {
 			attachAt(b, id+"u", s.upper)
 			o.upper = path.Join(id+"u", strings.TrimPrefix(m.Upper, s.common))

@@ -94,7 +94,7 @@ func (p *Plan) cgroupTrusted(b *program.Builder, m *Mount, target string) {
 		b.Mount("cgroup", target, "cgroup2", m.Set.ms(), "")
 		return
 	}
-	b.Mount("cgroup", target, "tmpfs", (m.Set &^ ReadOnly).ms(), "mode=0755,size=64k")
+	b.Mount("cgroup", target, "tmpfs", (m.Set &^ ReadOnly).ms(), "mode=0755,size=64k"+quotedLabel(p.env.MountLabel))
 	for _, h := range p.env.Cgroup.Hierarchies {
 		name, opts := strings.TrimPrefix(h, "name="), h
 		if name != h {

@@ -90,7 +90,7 @@ func (p *Plan) maskedPaths(b *program.Builder) {
 			}
 		}
 		if kind != kindFile {
-			b.Mount("tmpfs", name, "tmpfs", unix.MS_RDONLY|contained, "size=4k,nr_inodes=2").Ignore(unix.ENOENT)
+			b.Mount("tmpfs", name, "tmpfs", unix.MS_RDONLY|contained, "size=4k,nr_inodes=2"+quotedLabel(p.env.MountLabel)).Ignore(unix.ENOENT)
 		}
 		b.Mark(end)
 	}
@@ -132,7 +132,8 @@ func (p *Plan) nullSources(b *program.Builder) {
 func (p *Plan) maskAnywhere(b *program.Builder, i int, name string) {
 	file, end := b.NewLabel(), b.NewLabel()
 	dir := p.open(b, rel(name), unix.O_DIRECTORY, file, unix.ENOTDIR).Result()
-	empty := fsmount(b, "tmpfs", "", ReadOnly|NoSuid|NoDev|NoExec, [][2]string{{"size", "4k"}, {"nr_inodes", "2"}})
+	options := withLabel([][2]string{{"size", "4k"}, {"nr_inodes", "2"}}, p.env.MountLabel)
+	empty := fsmount(b, "tmpfs", "", ReadOnly|NoSuid|NoDev|NoExec, options)
 	b.MoveMount(empty.Result(), dir, "").Then(end)
 	b.Mark(file)
 	missing := []syscall.Errno{unix.ENOENT}

@@ -94,7 +94,7 @@ func (p *Plan) attachKernelDir(b *program.Builder, m *Mount, s *mountState, targ
 	case m.Type == TypeTmpfs && p.layout.Dev != nil:
 		s.tree = b.Input(p.layout.Dev.file.Name())
 	case m.Type == TypeTmpfs:
-		s.tree = fsmount(b, "tmpfs", m.Source, m.Set, m.tmpfsOptions()).Result()
+		s.tree = fsmount(b, "tmpfs", m.Source, m.Set, p.options(m)).Result()
 	default:
 		s.tree = p.kernelMount(b, m).Result()
 	}
@@ -148,6 +148,7 @@ func (p *Plan) mountTrusted(b *program.Builder, m *Mount, s *mountState, target 
 	switch m.Type {
 	case TypeTmpfs, TypeMqueue, TypeDevpts:
 		b.Mount(m.sourceName(), target, m.Type.String(), m.Set.ms(), joinOptions(p.options(m)))
+		p.labelMqueue(b, m, target)
 	case TypeCgroup:
 		p.cgroupTrusted(b, m, target)
 	default:
@@ -169,6 +170,11 @@ func (p *Plan) attachAnywhere(b *program.Builder, m *Mount, s *mountState, targe
 		}
 	}
 	b.MoveMount(s.tree, p.target(b, rel(target), m.Type != TypeBind || s.isDir), "")
+	if m.Type == TypeMqueue && p.label(m) != "" {
+		b.Fchdir(s.tree)
+		p.labelMqueue(b, m, ".")
+		b.Chdir("/")
+	}
 	if m.Type == TypeBind && !p.env.Features.MountSetattr {
 		p.lateMountFlags(b, m, s)
 	}
@@ -200,7 +206,7 @@ func (p *Plan) lateMountFlags(b *program.Builder, m *Mount, s *mountState) {
 func (p *Plan) options(m *Mount) [][2]string {
 	switch m.Type {
 	case TypeTmpfs:
-		return m.tmpfsOptions()
+		return withLabel(m.tmpfsOptions(), p.label(m))
 	case TypeDevpts:
 		mode, gid := m.Mode.Perm(), m.GID
 		if mode == 0 {
@@ -213,7 +219,7 @@ func (p *Plan) options(m *Mount) [][2]string {
 		if gid != 0 {
 			out = append(out, [2]string{"gid", fmt.Sprint(gid)})
 		}
-		return out
+		return withLabel(out, p.label(m))
 	}
 	return nil
 }
@@ -243,6 +249,8 @@ func joinOptions(opts [][2]string) string {
 	for _, o := range opts {
 		if o[1] == "" {
 			out = append(out, o[0])
+		} else if o[0] == labelOption {
+			out = append(out, o[0]+`="`+o[1]+`"`) // has commas
 		} else {
 			out = append(out, o[0]+"="+o[1])
 		}

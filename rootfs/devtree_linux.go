@@ -45,7 +45,7 @@ func mountTmpfs(m *Mount) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(fs)
-	options := m.tmpfsOptions()
+	options := withLabel(m.tmpfsOptions(), m.Label)
 	if m.Source != "" {
 		options = append(options, [2]string{"source", m.Source})
 	}

@@ -32,6 +32,9 @@ func (m *Mount) Format() (fstype, source string, options []string, err error) {
 	f.flags("", m.Set, m.Clear)
 	f.flags("r", m.SetAll, m.ClearAll)
 	f.propagation(m)
+	if m.Label != "" {
+		f.add("context=" + m.Label)
+	}
 	if m.Type == TypeRemount {
 		return "none", "none", f, nil
 	}

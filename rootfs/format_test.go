@@ -8,7 +8,7 @@ import (
 )
 
 func TestFormatMount(t *testing.T) {
-	for _, m := range append(DefaultMounts(), BindMount("/a", "/b"), ReadOnlyBindMount("/a", "/b"), TmpfsMount("/t", 5), OverlayMount("/o", "/u/u", "/u/w", "/a", "/c"), Mount{Type: TypeRemount, Target: "/r", Set: NoExec, Clear: ReadOnly}) {
+	for _, m := range append(DefaultMounts(), BindMount("/a", "/b"), ReadOnlyBindMount("/a", "/b"), TmpfsMount("/t", 5), Mount{Type: TypeTmpfs, Target: "/l", Label: "a:b:c:s0:c1,c2"}, OverlayMount("/o", "/u/u", "/u/w", "/a", "/c"), Mount{Type: TypeRemount, Target: "/r", Set: NoExec, Clear: ReadOnly}) {
 		checkFormat(t, m)
 	}
 }

@@ -38,6 +38,8 @@ func (p *Plan) lateFaults(m *Mount) []error {
 		bad(unix.ENOSYS, "the attributes of a bind mount must be set before it is seen, by mount_setattr (Linux 5.12), which is not available here")
 	case m.File != nil && p.env.Unprivileged:
 		bad(unix.EPERM, "an open file can be mounted only by a caller with CAP_SYS_ADMIN; give the path as Source")
+	case m.Type == TypeMqueue && p.label(m) != "":
+		bad(fs.ErrInvalid, "the directory of message queues is given its label when the container is started")
 	case m.Propagation == Shared:
 		bad(fs.ErrInvalid, "what is mounted into a running container cannot be shared with the host; use slave")
 	}

@@ -140,6 +140,12 @@ type Mount struct {
 
 	// Writing says when TypeTmpfs writes.
 	Writing Writing
+
+	// Label is the SELinux label that every file of TypeTmpfs, TypeDevpts and TypeOverlay has (mount(8), "context="), and
+	// the directory itself of TypeMqueue, if the policy labels message queues, such as "system_u:object_r:container_file_t:s0:c1,c2"; at most 255 bytes. Empty: that of
+	// [Env], or else what the policy says. A kernel without SELinux, a policy that has no such label, or one that does not
+	// let the caller give it, refuses the mount.
+	Label string
 }
 
 // same says that two mounts do not differ in any field.

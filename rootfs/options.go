@@ -131,6 +131,10 @@ func (p *mountParser) value(key, value string) {
 	bad := func(why string) { p.bad(key+"="+value, why) }
 	var err error
 	switch {
+	case key == "context" && slices.Contains(labelTypes, m.Type):
+		if m.Label = strings.Trim(value, `"`); m.Label == "" || !validLabel(m.Label) {
+			bad("is no label of SELinux")
+		}
 	case key == "size" && tmpfs:
 		m.Size, err = parseSize(value)
 	case key == "nr_inodes" && tmpfs:

@@ -22,14 +22,28 @@ func TestRemedy(t *testing.T) {
 	}
 }
 
-// TestExplain holds the order of the system calls of a default start, and with it their number.
+// TestExplain holds the order of the system calls of a default start, and with it their number; and those of one whose mounts are labelled.
 func TestExplain(t *testing.T) {
+	env := Env{Features: Features{Openat2: true, MountSetattr: true}, ScratchDir: "/mnt"}
+	t.Run("default", func(t *testing.T) { explained(t, env) })
+	env.MountLabel = "system_u:object_r:container_file_t:s0:c1,c2"
+	own := TmpfsMount("/own", 0)
+	own.Label = "system_u:object_r:own_t:s0"
+	t.Run("labelled", func(t *testing.T) {
+		explained(t, env, own, TmpfsMount("/env", 0), OverlayMount("/stack", "", "", "/usr"))
+	})
+}
+
+// explained compares the system calls of a start with those in a file named after the test.
+func explained(t *testing.T, env Env, mounts ...Mount) {
 	dir := t.TempDir()
 	d, err := Dir(dir).Describe(context.Background(), Env{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := DefaultLayout(d).Compile(Env{Features: Features{Openat2: true, MountSetattr: true}, ScratchDir: "/mnt"})
+	l := DefaultLayout(d)
+	l.Mounts = append(l.Mounts, mounts...)
+	p, err := l.Compile(env)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +70,7 @@ func TestExplain(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.ReplaceAll(text.String(), dir, "DIR")
-	golden := filepath.Join("testdata", "default.explain")
+	golden := filepath.Join("testdata", filepath.Base(t.Name())+".explain")
 	if os.Getenv("UPDATE_GOLDEN") != "" {
 		if err := os.MkdirAll("testdata", 0o755); err != nil {
 			t.Fatal(err)

@@ -43,8 +43,22 @@ func (m *Mount) faults() []error {
 	if m.Writing != (Writing{}) && m.Type != TypeTmpfs {
 		bad("when to write is for tmpfs to say")
 	}
+	if m.Label != "" && !slices.Contains(labelTypes, m.Type) {
+		bad("only what is made anew gets a label: tmpfs, devpts, mqueue and overlay")
+	}
+	if !validLabel(m.Label) {
+		bad("a label is text of at most 255 bytes, without quotation marks and spaces")
+	}
 	m.typeFaults(bad)
 	return out
+}
+
+// labelTypes are those whose files can be given a label.
+var labelTypes = []MountType{TypeTmpfs, TypeDevpts, TypeMqueue, TypeOverlay}
+
+// validLabel: what the kernel takes by fsconfig(2), and what can be put in quotation marks for mount(2).
+func validLabel(s string) bool {
+	return len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == '"' || r == 0x7f })
 }
 
 func (m *Mount) targetFaults(bad func(string)) {

@@ -46,6 +46,11 @@ func (b *Builder) Fchdir(fd Arg) OpRef { return b.Call(unix.SYS_FCHDIR, "fchdir"
 // Chroot is chroot(2).
 func (b *Builder) Chroot(path string) OpRef { return b.Call(unix.SYS_CHROOT, "chroot", Str(path)) }
 
+// Setxattr is setxattr(2), which follows links, with a value that is text.
+func (b *Builder) Setxattr(path, name, value string) OpRef {
+	return b.Call(unix.SYS_SETXATTR, "setxattr", Str(path), Str(name), Str(value), Int(uint64(len(value))), Int(0))
+}
+
 // OpenTree is open_tree(2), Linux 5.2.
 func (b *Builder) OpenTree(dir Arg, path string, flags uint) OpRef {
 	return b.Call(unix.SYS_OPEN_TREE, "open_tree", dir, Str(path), Flags(flags|unix.OPEN_TREE_CLOEXEC, &openTreeFlags))

@@ -43,7 +43,7 @@ func cloneFlags(namespaces uint64, cgroup int) uint64 {
 // CLONE_INTO_CGROUP, or -1.
 //
 // The memory handed to the child is in the Go heap, which does not move, and is kept alive until the child has
-// left it. The collector may wait for this thread; the child therefore must not block.
+// left it.
 func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) {
 	defer runtime.KeepAlive(mem)
 	return cloneAt(uintptr(unsafe.Pointer(unsafe.SliceData(mem))), cloneFlags(flags, cgroup), cgroup)
@@ -85,11 +85,34 @@ func clone3(flags uint64, cgroup int, base uintptr) (int, int, error) {
 	if cgroup >= 0 {
 		c.args.cgroup = uint64(cgroup)
 	}
-	r := cloneInterp(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args), 0, 0, 0, program.Entry(base), base)
+	r := cloneWaiting(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args), 0, 0, 0, program.Entry(base), base)
 	if e := -int(r); e > 0 && e < 4096 {
 		return -1, -1, unix.Errno(e)
 	}
 	return int(r), int(c.pidfd), nil
+}
+
+// entersyscall and exitsyscall tell the runtime that this thread is in the kernel, as package syscall does around each
+// call that may take long: meanwhile others run on its processor, and the collector does not wait for it. The runtime
+// keeps both names reachable for packages that make system calls in assembly.
+//
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// cloneWaiting is cloneInterp for a child that borrows this process's memory: until it has executed another program, a
+// tenth of a millisecond or more, the kernel holds this thread. In a call the runtime neither moves nor shrinks the
+// stack, whose pointer the child has.
+//
+//go:nosplit
+//go:norace
+func cloneWaiting(nr, a0, a1, a2, a3, a4, entry, base uintptr) uintptr {
+	entersyscall()
+	r := cloneInterp(nr, a0, a1, a2, a3, a4, entry, base)
+	exitsyscall()
+	return r
 }
 
 // clone is the fallback. Without CLONE_CLEAR_SIGHAND the child has the host's signal handlers, which must not
@@ -106,7 +129,7 @@ func clone(flags uint64, base uintptr) (int, int, error) {
 	if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, all, old, 8, 0, 0); e != 0 {
 		return -1, -1, e
 	}
-	r := cloneInterp(unix.SYS_CLONE, uintptr(flags)|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&c.pidfd)), 0, 0, program.Entry(base), base)
+	r := cloneWaiting(unix.SYS_CLONE, uintptr(flags)|uintptr(unix.SIGCHLD), 0, uintptr(unsafe.Pointer(&c.pidfd)), 0, 0, program.Entry(base), base)
 	unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, old, 0, 8, 0, 0)
 	if e := -int(r); e > 0 && e < 4096 {
 		return -1, -1, unix.Errno(e)
