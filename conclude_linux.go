@@ -175,12 +175,13 @@ func (r *running) info() (i linux.ProcessInfo, err error) {
 	return i, err
 }
 
-// askKernel asks for the status of a process that has been collected (PIDFD_GET_INFO, Linux 6.15).
+// askKernel asks how a process has ended that this program does not collect, or could not. The kernel tells from when it is collected
+// (PIDFD_GET_INFO, Linux 6.15), until then its stat does, to who may look into it. Others wait until it is collected.
 func (r *running) askKernel() (unix.WaitStatus, bool) {
 	if r.pidfd == nil {
 		return 0, false
 	}
-	for range 100 { // it is kept from when the process is collected
+	for range collectPatience {
 		info, err := r.info()
 		if err == nil && info.Ended {
 			return info.Status, true
@@ -188,9 +189,24 @@ func (r *running) askKernel() (unix.WaitStatus, bool) {
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			break
 		}
+		if st, ok := r.held(); ok {
+			return st, true
+		}
 		time.Sleep(time.Millisecond)
 	}
 	return 0, false
+}
+
+// collectPatience is how many milliseconds whoever collects a process that has ended is given for it.
+const collectPatience = 100
+
+// held reads the status of a process that has ended and has not been collected.
+func (r *running) held() (st unix.WaitStatus, ok bool) {
+	_ = r.pidfd.Control(func(fd int) error {
+		st, ok = heldStatus(fd, r.child.Pid)
+		return nil
+	})
+	return st, ok
 }
 
 // removeRecorded removes the cgroup of a container that has ended. What cannot be removed stays recorded.

@@ -137,8 +137,8 @@ func (r *running) lookAtDead() (dead *DiedError, exited bool) {
 // deadPatience is how long a process that has given up its memory may take to end.
 const deadPatience = 2 * time.Second
 
-// heldStatus reads how a process ended that a tracer keeps from its parent: the last field of its stat, proc(5), which is zero for
-// who may not look into the process.
+// heldStatus reads how a process ended that nobody has collected, as because a tracer keeps it from its parent: the last field of its
+// stat, proc(5), which is zero for who may not look into the process. Before Linux 5.17 it is that of the first thread.
 func heldStatus(pidfd, pid int) (unix.WaitStatus, bool) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	if _, err := os.Readlink(dir + "/ns/user"); err != nil { // the same permission

@@ -220,17 +220,9 @@ func (r *running) collect() (*Result, error) {
 		res.setStatus(exit.Status)
 		return res, nil
 	}
-	// The pidfd says that the process has been reaped a moment after it says that it has ended.
-	for range 100 {
-		info, ierr := r.info()
-		if ierr == nil && info.Ended {
-			res.setStatus(info.Status)
-			return res, nil
-		}
-		if ierr != nil && !errors.Is(ierr, unix.ESRCH) {
-			break
-		}
-		time.Sleep(time.Millisecond)
+	if st, ok := r.askKernel(); ok {
+		res.setStatus(st)
+		return res, nil
 	}
 	if errors.Is(err, unix.EAGAIN) {
 		return res, &Error{Op: "wait", ID: r.spec.id, Err: fmt.Errorf("%w: a tracer keeps the process that has ended", ErrStatusUnknown),

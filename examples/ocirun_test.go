@@ -3,6 +3,7 @@
 package examples_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -224,6 +225,52 @@ func TestOcirunRun(t *testing.T) {
 		r.change(t, func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_BOGUS"}} })
 		r.oci(t, "run", "web").wantErr(t, 1, `config.json: process.rlimits\[0\].type: .*RLIMIT_BOGUS`)
 		r.oci(t, "list", "-q").want(t, 0, `^$`)
+	})
+}
+
+// Signals to run are for the process: the usual ones from the first moment, all others soon.
+func TestOcirunSignals(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		r := newRuntime(t, c, func(s *specs.Spec) {
+			s.Process.Args = []string{"sh", "-c", "trap 'echo usr1' USR1; trap 'echo late; exit 5' 37; echo ready; sleep 1000 & while :; do wait; done"}
+		})
+		cmd := r.ociCommand(t, "run", "web")
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(2*time.Minute, func() { r.oci(t, "kill", "web", "KILL") })
+		defer kill.Stop()
+		lines := bufio.NewReader(out)
+		line := func(want string) {
+			if got, err := lines.ReadString('\n'); got != want+"\n" {
+				t.Errorf("%q, %v; want %q", got, err, want)
+			}
+		}
+		line("ready")
+		_ = cmd.Process.Signal(syscall.SIGUSR1)
+		line("usr1")
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			line("late")
+		}()
+		for again := time.NewTicker(20 * time.Millisecond); ; {
+			_ = cmd.Process.Signal(syscall.Signal(37))
+			select {
+			case <-again.C:
+				continue
+			case <-ended:
+			}
+			again.Stop()
+			break
+		}
+		if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 5 {
+			t.Errorf("%v", err)
+		}
 	})
 }
 

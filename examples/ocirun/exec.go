@@ -33,6 +33,7 @@ func execute(ctx context.Context, g *global, args []string) error {
 	if err != nil {
 		return err
 	}
+	signals := notified(*w.detach)
 	c, err := g.load(ctx, args[0])
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func execute(ctx context.Context, g *global, args []string) error {
 	if err != nil {
 		return err
 	}
-	return inContainer(ctx, c, w, p)
+	return inContainer(ctx, c, w, p, signals)
 }
 
 // may refuses states and options that are impossible.
@@ -64,7 +65,7 @@ func (ch *changes) may(c *caisson.Container) error {
 }
 
 // inContainer runs a process.
-func inContainer(ctx context.Context, c *caisson.Container, w *wish, spec *specs.Process) error {
+func inContainer(ctx context.Context, c *caisson.Container, w *wish, spec *specs.Process, s *signals) error {
 	process, err := caisson.ProcessFromSpec(spec)
 	if err != nil {
 		return err
@@ -77,7 +78,7 @@ func inContainer(ctx context.Context, c *caisson.Container, w *wish, spec *specs
 	if err != nil {
 		return err
 	}
-	signals := notified(*w.detach)
+	s.await()
 	p, err := c.Exec(ctx, process, caisson.WithExtraFiles(files...), caisson.WithEnv(env...), streams, caisson.WithoutKeeper())
 	if err != nil {
 		return err
@@ -88,7 +89,7 @@ func inContainer(ctx context.Context, c *caisson.Container, w *wish, spec *specs
 	if *w.detach {
 		return nil
 	}
-	return follow(ctx, p, signals)
+	return follow(ctx, p, s)
 }
 
 // spec is the process: from a file, or that of the configuration with changes.

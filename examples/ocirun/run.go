@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
@@ -28,12 +29,13 @@ func run(ctx context.Context, g *global, args []string) error {
 
 // runs makes and starts a container, and waits for its end unless it is to be left.
 func (g *global) runs(ctx context.Context, w *wish, id string, keep bool) error {
+	signals := notified(*w.detach)
 	c, err := g.make(w, id, *w.detach)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	signals := notified(*w.detach)
+	signals.await()
 	n, err := g.notifierFor(ctx, c, w)
 	if err != nil {
 		return explain(id, err)
@@ -69,22 +71,46 @@ func (g *global) runs(ctx context.Context, w *wish, id string, keep bool) error 
 	return status
 }
 
-// notified asks for all signals, which are for the process.
-func notified(leaves bool) chan os.Signal {
+// signals are those for the process. Each that is asked for takes the runtime two changes of threads: what users, terminals and service
+// managers send is asked for while the container is prepared, the others when its process has lived for a moment.
+type signals struct {
+	ch    chan os.Signal
+	asked chan struct{} // closed when the first have been asked for
+}
+
+// usual are the signals that are asked for before the process runs.
+var usual = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
+	syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGWINCH}
+
+// aMoment is how old a process is when all other signals are asked for. Few of the commands that end at once get that old.
+const aMoment = 10 * time.Millisecond
+
+// notified asks for signals, unless nobody is to follow the process.
+func notified(leaves bool) *signals {
 	if leaves {
 		return nil
 	}
-	ch := make(chan os.Signal, 64)
-	signal.Notify(ch)
-	return ch
+	s := &signals{make(chan os.Signal, 64), make(chan struct{})}
+	go func() {
+		signal.Notify(s.ch, usual...)
+		close(s.asked)
+	}()
+	return s
+}
+
+// await returns when none of the usual signals is lost any more. It is nothing for nil.
+func (s *signals) await() {
+	if s != nil {
+		<-s.asked
+	}
 }
 
 // follow waits for the end of a process, hands on signals, and keeps the terminal in step. The error is its exit status.
-func follow(ctx context.Context, p *caisson.Process, signals chan os.Signal) error {
+func follow(ctx context.Context, p *caisson.Process, s *signals) error {
 	restore := rawTerminal(p)
 	defer restore()
 	go func() {
-		for sig := range signals {
+		for sig := range s.ch {
 			switch sig {
 			case syscall.SIGCHLD, unix.SIGURG: // the former is about children, the latter the Go runtime's
 			case syscall.SIGWINCH:
@@ -94,8 +120,9 @@ func follow(ctx context.Context, p *caisson.Process, signals chan os.Signal) err
 			}
 		}
 	}()
-	r, err := p.Wait(ctx)
-	signal.Stop(signals)
+	all := time.AfterFunc(aMoment, func() { signal.Notify(s.ch) })
+	defer all.Stop()
+	r, err := p.Wait(ctx) // signals are taken to the end, so that none interrupts a removal
 	if err != nil && !(r != nil && errors.Is(err, caisson.ErrStatusUnknown)) {
 		return err
 	}
