@@ -187,7 +187,7 @@ func (r *running) askKernel() (unix.WaitStatus, bool) {
 			return info.Status, true
 		}
 		if err != nil && !errors.Is(err, unix.ESRCH) {
-			break
+			return r.held()
 		}
 		if st, ok := r.held(); ok {
 			return st, true

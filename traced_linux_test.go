@@ -63,8 +63,8 @@ func TestTracedEnd(t *testing.T) {
 		t.Errorf("a tracer that does not let go: %+v, %v", res, err)
 	}
 	statusPatience = time.Minute
-	if _, err := ended(50 * time.Millisecond); !errors.Is(err, ErrStatusUnknown) {
-		t.Errorf("a tracer that does not let go, and a status that cannot be read: %v", err)
+	if res, err := ended(50 * time.Millisecond); err != nil || res.Signal != syscall.SIGKILL || res.Reason != ReasonStopped {
+		t.Errorf("a tracer that does not let go, and a status that is read last: %+v, %v", res, err)
 	}
 }
 
