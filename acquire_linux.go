@@ -494,6 +494,9 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 		return err
 	}
 	l.Mounts = replaceMounts(s.mountDelegated(l.Mounts), mounts)
+	if err := r.labelQueues(l.Mounts); err != nil {
+		return err
+	}
 	l.Devices = append(l.Devices, s.devices...)
 	if s.nesting.on {
 		l.Devices = append(l.Devices, r.nestedDevices(s.devices)...)

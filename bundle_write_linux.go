@@ -120,9 +120,7 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 			out.Devices = append(out.Devices, specDevice(d))
 		}
 	}
-	if s.mountLabel != nil {
-		out.MountLabel = *s.mountLabel
-	}
+	out.MountLabel = s.labelOfMounts()
 	out.NetDevices = specNetDevices(s.netDevices)
 	out.IntelRdt = specResctrl(s.resctrl)
 	w.seccomp(out, r.m.caps)

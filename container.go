@@ -228,7 +228,11 @@ func (c *Container) fail(op string, err error) error {
 	if errors.As(err, &e) && e.Op == op {
 		return err
 	}
-	return &Error{Op: op, ID: c.spec.id, Err: err, Remedy: remedy(err)}
+	help := c.spec.mountLabelRemedy(err)
+	if help == "" {
+		help = remedy(err)
+	}
+	return &Error{Op: op, ID: c.spec.id, Err: err, Remedy: help}
 }
 
 // Run starts the command and waits for its end. When the context ends, the command is ended, see [WithCancel]. A command

@@ -425,7 +425,7 @@ func newRecord(s *spec) (*state.Record, error) {
 		return nil, err
 	}
 	return &state.Record{
-		Limits: limits, Bundle: s.bundle.dir, Rootfs: s.bundle.root, Hooks: hooks,
+		MountLabel: s.labelOfMounts(), Limits: limits, Bundle: s.bundle.dir, Rootfs: s.bundle.root, Hooks: hooks,
 		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
 		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname, Process: process,
 	}, nil

@@ -177,6 +177,9 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 		return s, err
 	}
 	s.bundle.dir, s.bundle.root = rec.Bundle, rec.Rootfs
+	if rec.MountLabel != "" {
+		s.mountLabel = &rec.MountLabel
+	}
 	if s.hooks, err = parseHooks(rec.Hooks, rec.Bundle); err != nil {
 		return s, err
 	}

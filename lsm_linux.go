@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/program"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // haveAppArmor reports whether the kernel runs with AppArmor.
@@ -58,6 +60,21 @@ func (r *running) labelMounts() error {
 	}
 	r.env.MountLabel = *s
 	r.applied("SELinux, mounts", *s)
+	return nil
+}
+
+// labelQueues has the directory of the container's own message queues labelled like what is mounted anew.
+func (r *running) labelQueues(mounts []rootfs.Mount) error {
+	for i := range mounts {
+		m := &mounts[i]
+		switch foreign := r.foreign(namespaces.IPC); {
+		case m.Type != rootfs.TypeMqueue:
+		case foreign && m.Label != "":
+			return withRemedy("leave the ipc namespace a new one, or the label out", "%w: mount mqueue on %s: the message queues are not the container's own, and their label is not changed", ErrInvalid, m.Target)
+		case !foreign && m.Label == "" && m.Set&rootfs.ReadOnly == 0:
+			m.Label = r.env.MountLabel
+		}
+	}
 	return nil
 }
 

@@ -70,7 +70,7 @@ func (r *running) mountNamespaces() (uint64, usernsMode, error) {
 
 // lateEnv is what is known for mounts in the container.
 func (r *running) lateEnv(userns usernsMode, mounts []rootfs.Mount) (env rootfs.Env, done func(), err error) {
-	env = rootfs.Env{UserNamespace: userns != usernsNone, Unprivileged: !privileged(), Features: rootfs.Probe()}
+	env = rootfs.Env{UserNamespace: userns != usernsNone, Unprivileged: !privileged(), Features: rootfs.Probe(), MountLabel: r.spec.labelOfMounts()}
 	mapped := func(m rootfs.Mount) bool { return m.IDMap != rootfs.Unmapped && m.IDMapFile == nil }
 	if !env.UserNamespace || env.Unprivileged || !slices.ContainsFunc(mounts, mapped) {
 		return env, func() {}, nil

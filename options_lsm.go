@@ -28,7 +28,7 @@ func WithSELinux(label string) ProcessOption {
 
 // WithMountLabel gives all files of what is mounted anew for the container one SELinux label, such as
 // "system_u:object_r:container_file_t:s0:c1,c2": its writable root (the throw-away layer and what lies beneath it), /dev, /dev/shm,
-// /dev/pts, tmpfs and overlay mounts without a [rootfs.Mount.Label] of their own, and hidden directories; of /dev/mqueue the directory. It
+// /dev/pts, tmpfs and overlay mounts without a [rootfs.Mount.Label] of their own, and hidden directories; of /dev/mqueue the directory, if the ipc namespace is the container's own. What [Container.Mount] adds gets it too. It
 // goes with [WithSELinux], whose label is the processes'. A root filesystem that is shown as it is ([rootfs.DirSource.Writable], ReadOnly)
 // and bind mounts keep the labels of their files. On a kernel without SELinux starting fails, and so it does when the policy has not the
 // label or does not let the host program give it (relabelfrom, relabelto of its filesystems). At most 255 bytes. Linux 5.2.
@@ -37,6 +37,14 @@ func WithMountLabel(label string) Option { return option(func(s *spec) { s.mount
 
 // maxLabelText is more than any kernel takes: a page.
 const maxLabelText = 4096
+
+// labelOfMounts is empty where there is none.
+func (s *spec) labelOfMounts() string {
+	if s.mountLabel == nil {
+		return ""
+	}
+	return *s.mountLabel
+}
 
 func (s *spec) validateMountLabel() error {
 	if l := s.mountLabel; l != nil && !isMountLabel(*l) {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -153,10 +154,7 @@ func remedy(err error) string {
 		if errno == unix.EINVAL {
 			return "this kernel cannot map the ids of that directory's file system (tmpfs: from Linux 6.3; overlay layers: from 5.19; network file systems: hardly): move it, or do without a user namespace"
 		}
-	case "fsconfig", "fsmount", "mount", "move_mount", "setxattr":
-		if help := selinuxMountRemedy(errno); help != "" && haveSELinux() {
-			return "if a label was asked for (WithMountLabel, Mount.Label): " + help
-		}
+	case "fsconfig", "fsmount", "mount", "move_mount":
 		if errno == unix.EPERM && !privileged() {
 			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc " +
 				"(podman run --security-opt unmask=ALL, docker run --security-opt systempaths=unconfined)"
@@ -323,13 +321,19 @@ func selinuxRemedy(e unix.Errno) string {
 	return ""
 }
 
-// selinuxMountRemedy tells the reasons why the label of a mount is refused apart.
-func selinuxMountRemedy(e unix.Errno) string {
-	switch e {
+// mountLabelRemedy tells the reasons apart why a mount is refused that gets a label.
+func (s *spec) mountLabelRemedy(err error) string {
+	var errno unix.Errno
+	var se *StepError
+	labelled := s.mountLabel != nil || slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.Label != "" })
+	if !labelled || !errors.As(err, &se) || !errors.As(err, &errno) || !slices.Contains([]string{"mount", "fsconfig", "setxattr"}, se.Syscall) {
+		return ""
+	}
+	switch errno {
 	case unix.EINVAL:
-		return selinuxRemedy(e)
+		return selinuxRemedy(errno)
 	case unix.EACCES:
-		return "the SELinux policy does not allow this program to give it (relabelfrom, relabelto of filesystems): ausearch -m AVC tells"
+		return "the SELinux policy does not allow this program to give the label (relabelfrom, relabelto of filesystems): ausearch -m AVC tells"
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -185,10 +186,52 @@ func selinuxMounts(t *testing.T, root string) {
 			t.Errorf("%s: got %q", label, got)
 		}
 	}
+	t.Run("of a running container", func(t *testing.T) { selinuxLateMounts(t, root, process, readable) })
+	t.Run("the host's message queues", func(t *testing.T) {
+		var before, after [256]byte
+		at := filepath.Join(t.TempDir(), "mq")
+		must(t, os.Mkdir(at, 0o755))
+		must(t, unix.Mount("mqueue", at, "mqueue", 0, ""))
+		defer func() { must(t, unix.Unmount(at, unix.MNT_DETACH)) }()
+		n, err := unix.Lgetxattr(at, "security.selinux", before[:])
+		must(t, err)
+		c := newContainer(t, WithRootfs(rootfs.Dir(root)), WithNamespace(namespaces.IPC, namespaces.Host()), WithCommand("/bin/true"), WithMountLabel(readable))
+		must(t, c.Run(testContext(t)))
+		m, err := unix.Lgetxattr(at, "security.selinux", after[:])
+		if err != nil || string(after[:m]) != string(before[:n]) {
+			t.Errorf("%q became %q, %v", before[:n], after[:m], err)
+		}
+		mq := rootfs.Mount{Type: rootfs.TypeMqueue, Target: "/dev/mqueue", Label: readable}
+		err = newContainer(t, WithRootfs(rootfs.Dir(root)), WithNamespace(namespaces.IPC, namespaces.Host()), WithCommand("/bin/true"), WithMount(mq)).Run(testContext(t))
+		if !errors.Is(err, ErrInvalid) {
+			t.Errorf("a label of its own: %v", err)
+		}
+	})
 	var e *Error
 	err := newContainer(t, WithRootfs(rootfs.Dir(root)), WithCommand("/bin/true"), WithMountLabel("system_u:object_r:no_such_t:s0")).Run(testContext(t))
 	if !errors.Is(err, unix.EINVAL) || !errors.As(err, &e) || !strings.Contains(e.Remedy, "policy") {
 		t.Errorf("unknown: got %v", err)
+	}
+}
+
+// selinuxLateMounts: what is mounted while a container runs has the label too, from a program that has loaded it as well.
+func selinuxLateMounts(t *testing.T, root, process, label string) {
+	state := stateDir(t)
+	c := newContainer(t, WithRootfs(rootfs.Dir(root)), WithStateDir(string(state)), WithID("late"), WithDetached(true), WithCommand("/bin/sleep", "1000"), WithSELinux(process), WithMountLabel(label))
+	p, err := c.Start(testContext(t))
+	must(t, err)
+	defer func() { _ = c.Remove(context.Background()) }()
+	must(t, c.Mount(testContext(t), rootfs.TmpfsMount("/tmp", 0)))
+	loaded, err := state.Load(testContext(t), "late")
+	must(t, err)
+	defer loaded.Close()
+	must(t, loaded.Mount(testContext(t), rootfs.TmpfsMount("/other", 0)))
+	for _, path := range []string{"/tmp", "/other"} {
+		buf := make([]byte, 256)
+		n, err := unix.Lgetxattr(fmt.Sprintf("/proc/%d/root%s", p.Pid(), path), "security.selinux", buf)
+		if got := strings.TrimRight(string(buf[:max(n, 0)]), "\x00"); err != nil || got != label {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
 	}
 }
 

@@ -89,6 +89,8 @@ func (r *running) record(cgroups.Resources, Isolation) error { return errOS }
 
 func remedy(error) string { return "" }
 
+func (s *spec) mountLabelRemedy(error) string { return "" }
+
 func recoverEverything(context.Context, []Owner) (int, error) { return 0, errOS }
 
 func (r *running) disown(*Process)                                           {}

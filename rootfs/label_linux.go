@@ -9,9 +9,10 @@ import (
 // labelOption is the mount option of SELinux that gives every file of a filesystem one label; see mount(8).
 const labelOption = "context"
 
-// label is the one that a mount's files get.
+// label is the one that a mount's files get. Message queues are as old as their ipc namespace, which may be another's: they get what is
+// asked for them, and nothing else.
 func (p *Plan) label(m *Mount) string {
-	if m.Label != "" {
+	if m.Label != "" || m.Type == TypeMqueue {
 		return m.Label
 	}
 	return p.env.MountLabel

@@ -30,7 +30,7 @@ func TestExplain(t *testing.T) {
 	own := TmpfsMount("/own", 0)
 	own.Label = "system_u:object_r:own_t:s0"
 	t.Run("labelled", func(t *testing.T) {
-		explained(t, env, own, TmpfsMount("/env", 0), OverlayMount("/stack", "", "", "/usr"))
+		explained(t, env, own, Mount{Type: TypeMqueue, Target: "/queues", Label: own.Label}, TmpfsMount("/env", 0), OverlayMount("/stack", "", "", "/usr"))
 	})
 }
 

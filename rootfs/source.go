@@ -55,8 +55,8 @@ type Env struct {
 	PIDNamespace string
 	// Cgroup says what a mount of type [TypeCgroup] shows.
 	Cgroup CgroupView
-	// MountLabel is the [Mount.Label] of every mount that has none, of the writable root, of hidden directories and of the
-	// directory of a cgroup v1 hierarchy's links. Empty: what the SELinux policy says.
+	// MountLabel is the [Mount.Label] of every mount of [TypeTmpfs], [TypeDevpts] and [TypeOverlay] that has none, of the writable root,
+	// of hidden directories and of the directory of a cgroup v1 hierarchy's links. Empty: what the SELinux policy says.
 	MountLabel string
 	// ScratchDir is a directory of the mount namespace in which the root filesystem is put together, covered
 	// meanwhile. Empty: one that exists on this machine.

@@ -46,6 +46,9 @@ func (m *Mount) faults() []error {
 	if m.Label != "" && !slices.Contains(labelTypes, m.Type) {
 		bad("only what is made anew gets a label: tmpfs, devpts, mqueue and overlay")
 	}
+	if m.Type == TypeMqueue && m.Label != "" && m.Set&ReadOnly != 0 {
+		bad("a read-only directory of message queues cannot be given a label")
+	}
 	if !validLabel(m.Label) {
 		bad("a label is text of at most 255 bytes, without quotation marks and spaces")
 	}

@@ -95,6 +95,8 @@ type Record struct {
 	Rootfs string          `json:"rootfs,omitempty"` // the directory that is its root filesystem
 	Hooks  json.RawMessage `json:"hooks,omitempty"`  // programs that are still to be run
 
+	MountLabel string `json:"mountLabel,omitempty"` // SELinux label of what is mounted for it
+
 	Checkpoint json.RawMessage `json:"checkpoint,omitempty"` // what writing it to disk must know
 }
 
