@@ -527,7 +527,8 @@ func (r *running) makeLayout(ctx context.Context, desc *rootfs.Description) erro
 	r.layout = l
 	r.inMemory = l.Root.Kind != rootfs.KindBind && l.Root.Upper.Dir == "" && !l.Root.Upper.None
 	r.m.keepMounts = desc.Kind == rootfs.KindComposed
-	r.tree = madeOf{origin: desc.Origin, upper: desc.Upper.Dir, mapped: r.env.UserNamespace, stacked: desc.Kind == rootfs.KindOverlay}
+	r.tree = madeOf{origin: desc.Origin, upper: desc.Upper.Dir, mapped: r.env.UserNamespace, stacked: desc.Kind == rootfs.KindOverlay,
+		erofs: desc.EROFS}
 	r.applied("masked paths", fmt.Sprintf("%d hidden, %d read-only", len(l.MaskedPaths), len(l.ReadOnlyPaths)))
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // The status of a process that nobody collects is known at once, to who is not its parent.
@@ -51,7 +52,7 @@ func TestStatusBeforeItIsCollected(t *testing.T) {
 		r := &running{pidfd: stage.NewPidfd(fd), child: &stage.Child{Pid: pid, Pidfd: -1}}
 		defer r.pidfd.Close()
 		in.Close()
-		if !pollPidfd(fd, 30*time.Second) {
+		if !pollPidfd(fd, testutil.Time(30*time.Second)) {
 			t.Fatal("the process does not end")
 		}
 		if st, ok := r.askKernel(); !ok || st != want {

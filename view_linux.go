@@ -23,6 +23,8 @@ type madeOf struct {
 	mapped bool   // the container has a user namespace
 	// stacked says that it is an overlay.
 	stacked bool
+	// erofs says that its layers are files of EROFS.
+	erofs bool
 }
 
 // view opens the root filesystem.
@@ -31,7 +33,7 @@ func (r *running) view(ctx context.Context, state State) (*rootfs.View, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &rootfs.View{Root: root, Origin: r.tree.origin, Stacked: r.tree.stacked}
+	v := &rootfs.View{Root: root, Origin: r.tree.origin, Stacked: r.tree.stacked, EROFS: r.tree.erofs}
 	var undo undoList
 	undo.add(root.Close)
 	if err := r.fillView(ctx, v, &undo, state); err != nil {

@@ -323,7 +323,7 @@ func TestScopeOutlivesProgram(t *testing.T) {
 			q := enter(t, g, "hog")
 			q.run()
 			_ = q.Wait()
-			systemctl(t, "daemon-reload") // answers when what came before has been handled
+			_ = property1(t, unit, "ActiveState") // answers when what came before has been handled
 			if s, err := g.Final(); err != nil || s.Memory.OOMKills.Or(0) == 0 {
 				t.Errorf("figures after the end of all: %+v, %v: %s", s, err, q.out.String())
 			}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // engine is podman with ocirun as its runtime, with all its state below a directory.
@@ -231,7 +233,7 @@ func (f feature) check(t *testing.T, args []string, run func() result) {
 	t.Helper()
 	re := regexp.MustCompile("(?m)" + f.says)
 	r := run()
-	for end := time.Now().Add(time.Minute); f.feature == "logs" && !re.MatchString(r.stdout) && time.Now().Before(end); {
+	for end := time.Now().Add(testutil.Time(time.Minute)); f.feature == "logs" && !re.MatchString(r.stdout) && time.Now().Before(end); {
 		r = run()
 	}
 	if r.code != f.code || !re.MatchString(r.stdout+r.stderr) {

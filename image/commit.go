@@ -50,7 +50,9 @@ type CommitOptions struct {
 //
 // Where all changes are in a directory on disk ([Source.Upper], without a user namespace) that is read. Otherwise the whole is compared with
 // the image's unpacked layers: a file of theirs is known by its change time, which nobody can set, so that a directory in which nothing was
-// changed is not even entered. A container that changed nothing gets no layer, only a line in the history.
+// changed is not even entered. In files of EROFS ([Source.EROFS]) that is the time of the contents, which the layer says: whatever is changed
+// gets the time of the change, and is taken for unchanged only where the layer has that very nanosecond. A container that changed nothing gets
+// no layer, only a line in the history.
 func (s *Store) Commit(ctx context.Context, name string, from Viewer, o CommitOptions) (Image, error) {
 	ref, err := newName(name)
 	if err != nil {
@@ -119,7 +121,7 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 			return l, base, err
 		}
 	}
-	p.diff, p.ctimes, p.blobs = true, own && v.Stacked, s.hasBlobLayers(u)
+	p.diff, p.ctimes, p.blobs = true, own && v.Stacked, v.EROFS
 	l, err := s.stored(ctx, p, o)
 	return l, base, err
 }

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/caisson-go/caisson/internal/erofs"
 )
 
@@ -150,16 +148,6 @@ func (r ctxReaderAt) ReadAt(p []byte, off int64) (int, error) {
 		return 0, context.Cause(r.ctx)
 	}
 	return r.r.ReadAt(p, off)
-}
-
-// hasBlobLayers says that any layer of an image is a file of EROFS too.
-func (s *Store) hasBlobLayers(u *Unpacked) bool {
-	for _, id := range u.Config.DiffIDs {
-		if _, err := s.readMark(s.layerKey(digest.Digest(id), UnpackOptions{EROFS: true, plain: true})); err == nil {
-			return true
-		}
-	}
-	return false
 }
 
 // components counts the names in a clean path.

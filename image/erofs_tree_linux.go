@@ -330,6 +330,7 @@ func (t *blobTree) hide(dir, name string) error {
 	if err != nil {
 		return err
 	}
+	t.mark.Whiteouts++
 	switch n := in.Children[name]; {
 	case n == nil:
 		return t.add(in, name, &erofs.Node{Mode: unix.S_IFCHR})
@@ -340,7 +341,9 @@ func (t *blobTree) hide(dir, name string) error {
 }
 
 func (t *blobTree) hideLower(dir string) error {
+	t.mark.Whiteouts++
 	if dir == "" {
+		t.mark.RootOpaque = true
 		return nil // overlayfs merges the roots of all layers, marked or not
 	}
 	d, err := t.dir(dir, 0)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"unsafe"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
@@ -89,6 +90,10 @@ func TestErofsVerity(t *testing.T) {
 
 	data := must[[]byte](t)(os.ReadFile(path))
 	damageDisk(t, disk, path, noise[8192:8192+4096])
+	forget(t, filepath.Join(dirs.Dirs[0], "noise"))
+	if got := must[[]byte](t)(os.ReadFile(filepath.Join(dirs.Dirs[0], "noise"))); !bytes.Equal(got, noise) {
+		t.Error("the layer's directory was damaged too")
+	}
 	if got, err := os.ReadFile(path); !errors.Is(err, unix.EIO) {
 		t.Errorf("%d bytes of a damaged file were read: %v", len(got), err)
 	}
@@ -114,29 +119,54 @@ func TestErofsVerity(t *testing.T) {
 // damageDisk changes one bit of a block of a file where it lies on the disk, and has the kernel forget what it read of the file.
 func damageDisk(t *testing.T, disk *os.File, path string, block []byte) {
 	t.Helper()
-	unix.Sync()
 	f := must[*os.File](t)(os.Open(path))
 	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(must[[]byte](t)(io.ReadAll(f)), block)
+	if at < 0 {
+		t.Fatal("the block is not in the file")
+	}
+	off := onDisk(t, f, int64(at))
 	buf := make([]byte, len(block))
-	damaged := 0
-	for off := int64(0); ; off += int64(len(buf)) {
-		if _, err := disk.ReadAt(buf, off); err == io.EOF {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Equal(buf, block) {
-			damaged++
-			buf[100] ^= 1
-			if _, err := disk.WriteAt(buf, off); err != nil {
-				t.Fatal(err)
-			}
-		}
+	if _, err := disk.ReadAt(buf, off); err != nil || !bytes.Equal(buf, block) {
+		t.Fatalf("the block is not at %d on the disk: %v", off, err)
 	}
-	if damaged == 0 {
-		t.Fatal("the block is not on the disk")
+	buf[100] ^= 1
+	if _, err := disk.WriteAt(buf, off); err != nil {
+		t.Fatal(err)
 	}
+	forget(t, path)
+}
+
+// forget has the kernel read a file from the disk when it is read next.
+func forget(t *testing.T, path string) {
+	t.Helper()
+	f := must[*os.File](t)(os.Open(path))
+	defer f.Close()
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// onDisk tells where on its disk a byte of a file is.
+func onDisk(t *testing.T, f *os.File, at int64) int64 {
+	t.Helper()
+	const fsIocFiemap = 0xc020660b
+	type extent struct { // struct fiemap_extent
+		logical, physical, length uint64
+		_                         [2]uint64
+		flags                     uint32
+		_                         [3]uint32
+	}
+	m := struct { // struct fiemap with room for one extent
+		start, length                 uint64
+		flags, mapped, count, reserve uint32
+		extent                        extent
+	}{start: uint64(at), length: 1, count: 1}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), fsIocFiemap, uintptr(unsafe.Pointer(&m))); errno != 0 || m.mapped != 1 {
+		t.Fatalf("FIEMAP: %v, %d extents", errno, m.mapped)
+	}
+	return int64(m.extent.physical) + at - int64(m.extent.logical)
 }

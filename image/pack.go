@@ -22,7 +22,7 @@ type packing struct {
 	diff   bool   // only what differs from lower
 	upper  bool   // the tree has the marks of an overlay's upper layer
 	ctimes bool   // a file that has the same change time as the lower one is that file
-	blobs  bool   // with ctimes: the lower layers of the tree may have been files of EROFS, where the change time is that of the contents
+	blobs  bool   // with ctimes: the lower layers of the tree are files of EROFS, where the change time is that of the contents
 	mounts bool   // mount points are shown empty
 	limits Limits
 	policy Policy

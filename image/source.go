@@ -173,6 +173,6 @@ func (s *Store) overBlobs(u *Unpacked, describe func(dirs []string) (*rootfs.Des
 	for i, f := range files {
 		d.Layers[i] = rootfs.Layer{File: f}
 	}
-	d.Release = released(d.Release, release)
+	d.EROFS, d.Release = true, released(d.Release, release)
 	return d, nil
 }

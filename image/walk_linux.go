@@ -174,10 +174,6 @@ func (w *walker) whiteout(path string) (bool, error) {
 	}
 	switch {
 	case base == whiteoutOpaque:
-		w.mark.Whiteouts++
-		if dir == "" {
-			w.mark.RootOpaque = true
-		}
 		return true, w.into.hideLower(dir)
 	case strings.HasPrefix(base, whiteoutMeta):
 		return true, nil
@@ -186,7 +182,6 @@ func (w *walker) whiteout(path string) (bool, error) {
 		if name == "" || name == "." || name == ".." {
 			return true, because(ErrBadWhiteout, "of %q", name)
 		}
-		w.mark.Whiteouts++
 		return true, w.into.hide(dir, name)
 	}
 	return false, nil

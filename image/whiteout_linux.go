@@ -16,6 +16,7 @@ func (a *applier) hide(dir, name string) error {
 	if err != nil {
 		return err
 	}
+	a.mark.Whiteouts++
 	err = unix.Mknodat(pfd, name, unix.S_IFCHR, 0)
 	if err != unix.EEXIST {
 		if err == unix.EPERM {
@@ -40,7 +41,9 @@ func (a *applier) hideLower(dir string) error {
 	if a.flat {
 		return a.emptyLower(dir)
 	}
+	a.mark.Whiteouts++
 	if dir == "" {
+		a.mark.RootOpaque = true
 		return nil // overlayfs merges the roots of all layers, marked or not
 	}
 	if _, err := a.t.dir(dir); err != nil {

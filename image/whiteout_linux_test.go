@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -54,6 +55,25 @@ func TestWhiteouts(t *testing.T) {
 	}
 	if names, _ := os.ReadDir(d); len(names) != 10 {
 		t.Errorf("%v", names)
+	}
+}
+
+// A tree that a layer is laid over has no marks of what the layer deletes, so none are counted; a layer's own directory has all of them.
+func TestWhiteoutsCounted(t *testing.T) {
+	archive := layer(t, dir("o"), file(".wh..wh..opq", ""), file(".wh.gone", ""), file("o/.wh..wh..opq", ""))
+	for flat, want := range map[bool]int64{true: 0, false: 3} {
+		b := &budget{limits: Limits{}.withDefaults()}
+		_, window := decoderNeed(archive[:64])
+		st := must[*stream](t)(newStream(context.Background(), bytes.NewReader(archive), window, b, nil))
+		m := &mark{}
+		err := writeTree(context.Background(), t.TempDir(), st, Policy{}, b, m, treeOptions{flat: flat})
+		if _, ferr := st.finish(); err != nil || ferr != nil {
+			t.Fatal(err, ferr)
+		}
+		st.close()
+		if m.Whiteouts != want || m.RootOpaque == flat || m.Entries != 1 {
+			t.Errorf("flat %v: %+v", flat, m)
+		}
 	}
 }
 

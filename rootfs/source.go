@@ -120,6 +120,9 @@ type Description struct {
 	// Origin names what the source is made of in terms of who made it, such as the digest of an image; all layers belong to that. It is
 	// handed on by [View] and means nothing to this package.
 	Origin string
+	// EROFS says that the layers are files of EROFS as the store writes them: the change time of a file in them is that of its contents. It is
+	// handed on by [View] and means nothing to this package.
+	EROFS bool
 }
 
 // Close releases what the description holds. Closing twice is harmless.

@@ -15,6 +15,8 @@ type View struct {
 	Origin string
 	// Stacked says that the root is an overlay: a file that was not changed is the one of a layer, with its change time.
 	Stacked bool
+	// EROFS is that of the [Description]: the change time of a file that was not changed is that of its contents.
+	EROFS bool
 	// Owner turns the owner of a file, as the caller sees it, into the one that the container sees; ids that do not exist
 	// inside are an error. Nil: they are the same.
 	Owner func(uid, gid uint32) (newUID, newGID uint32, err error)

@@ -15,7 +15,7 @@ import (
 	"github.com/caisson-go/caisson/namespaces"
 )
 
-const testTime = 2 * time.Minute
+var testTime = testutil.Time(2 * time.Minute)
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // The tests here ask the kernel. A filter cannot be taken off again, so each
@@ -64,7 +65,7 @@ func child(t *testing.T, name string, env ...string) (output string, state *os.P
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	late := time.AfterFunc(3*time.Minute, func() { cmd.Process.Kill() })
+	late := time.AfterFunc(testutil.Time(3*time.Minute), func() { cmd.Process.Kill() })
 	defer late.Stop()
 	if err := cmd.Wait(); err != nil && !errors.As(err, new(*exec.ExitError)) {
 		t.Fatal(err)

@@ -115,7 +115,7 @@ func TestSpareNetworkGoes(t *testing.T) {
 	spare.mu.Lock()
 	spare.gone.Reset(0)
 	spare.mu.Unlock()
-	for end := time.Now().Add(2 * time.Minute); spareFD() != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(slowly(2 * time.Minute)); spareFD() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it waits still")
 		}

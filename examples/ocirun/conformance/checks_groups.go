@@ -198,7 +198,7 @@ func unifiedChecks() []check {
 	only := func(f func(t *trial)) func(t *trial) {
 		return func(t *trial) {
 			if !unified() {
-				t.skipf("this machine's cgroups are not unified")
+				t.skipf("the machine's cgroups are not unified")
 			}
 			f(t)
 		}
@@ -219,7 +219,7 @@ func unifiedChecks() []check {
 		}},
 		{"config-linux: cgroup ownership", "SHOULD", "with v1 the owner of the cgroups is not changed", func(t *trial) {
 			if unified() {
-				t.skipf("this machine's cgroups are not v1")
+				t.skipf("the machine's cgroups are not v1")
 			}
 			t.mapped()
 			t.mine()

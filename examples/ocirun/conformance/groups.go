@@ -51,7 +51,7 @@ func (t *trial) needs(controller, v1, v2 string) {
 	first, _ := filepath.Glob(filepath.Join(dir, name))
 	below, _ := filepath.Glob(filepath.Join(dir, "*", name)) // the first group has no limits
 	if len(first)+len(below) == 0 {
-		t.skipf("this machine's cgroups have no %s", name)
+		t.skipf("the machine's cgroups have no %s", name)
 	}
 }
 
