@@ -39,8 +39,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 
 // refusePaused is an error where the container is paused, or is being paused. A process born in a group that is frozen does
 // not go on to leave the host program's memory, and the thread that made it would wait until the group is thawed, and with
-// it the whole program at its next garbage collection. So the birth and the asking for a pause exclude each other: see
-// askPause.
+// it the caller, whose context could not end that. So the birth and the asking for a pause exclude each other: see askPause.
 func (r *running) refusePaused() error {
 	if r.group == nil {
 		return nil

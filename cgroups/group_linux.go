@@ -56,8 +56,8 @@ func (g *Group) Paths() Paths {
 	return p
 }
 
-// Close lets go of the group, which stays on the machine; one in a [Scope] only while it has processes. A second Close
-// does nothing.
+// Close lets go of the group, which stays on the machine; one in a [Scope] only while it has processes, or as long as
+// [Group.Outlive] has it stay. A second Close does nothing.
 func (g *Group) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -72,8 +72,10 @@ func (g *Group) Close() error {
 		g.nodes[i].close()
 	}
 	g.late.drop()
-	if g.unit != nil && g.unit.scope != nil {
-		g.unit.scope.close()
+	if g.unit != nil {
+		if sc := g.unit.take(); sc != nil {
+			sc.close()
+		}
 	}
 	return nil
 }

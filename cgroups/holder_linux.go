@@ -1,6 +1,8 @@
 package cgroups
 
 import (
+	"errors"
+	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -33,13 +35,37 @@ func (h *holder) release() {
 }
 
 // stay has it hold the scope whose directory is dir on after the end of this program, until its own leaf is all that is there.
-func (h *holder) stay(dir int) error { return h.child.Conn.Send(dir) }
+func (h *holder) stay(dir int) error {
+	if err := h.child.Conn.Send(dir); err != nil {
+		return err
+	}
+	// To Send an end is no error. The socket of a process that is ending is closed before the process counts as ended.
+	p := []unix.PollFd{{Fd: int32(h.child.Conn.Fd())}, {Fd: int32(h.child.Pidfd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(p, 0)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case n > 0:
+			return errHolderEnded
+		default:
+			return nil
+		}
+	}
+}
 
-// leave lets go of one that stays.
+var errHolderEnded = errors.New("the process that holds it has ended")
+
+// leave lets go of one that stays, perhaps for days. Its end is waited for in the runtime's poller.
 func (h *holder) leave() {
 	h.child.Conn.Close()
-	stage.ReapLater(h.child.Pid)
-	unix.Close(h.child.Pidfd)
+	p := stage.NewPidfd(h.child.Pidfd)
+	go func() {
+		defer p.Close()
+		_ = p.AwaitExit()
+		_ = p.Control(func(fd int) error { stage.ReapWithin(fd, 0); return nil })
+	}()
 }
 
 var holderProgram = sync.OnceValues(func() (*program.Program, error) {

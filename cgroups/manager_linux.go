@@ -92,7 +92,7 @@ func NewManager() (*Manager, error) {
 }
 
 // Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on; those in a scope
-// that systemd made for the program only while they have processes. What can be taken back is ([Manager.TakeBack]). The Manager
+// that systemd made for the program only while they have processes, or as long as [Group.Outlive] has them stay. What can be taken back is ([Manager.TakeBack]). The Manager
 // of [Default] needs no Close.
 func (m *Manager) Close() error {
 	m.TakeBack()

@@ -192,19 +192,21 @@ func (sc *scope) end(ctx context.Context, w *warden) error {
 
 // Outlive has a group that is in a scope of systemd's stay when this program ends, in whatever way, until somebody removes it
 // ([Group.Delete], also of another program). Without it systemd ends the scope of a program that has ended as soon as no process is left
-// in it, and the figures of its groups are lost. The small process that holds the scope then looks once a second whether there are groups in it.
-// Groups elsewhere stay anyway: for them it does nothing. Errors: [ErrClosed], or an [*Error].
+// in it, and the figures of its groups are lost. The small process that holds the scope then looks once a second whether there are groups in it,
+// of whichever kind: the others that the program has in the same scope, also empty ones, stay with this one, and the scope with them, until each
+// is removed. Groups elsewhere stay anyway: for them it does nothing. Errors: [ErrClosed], or an [*Error], also when that process has been killed.
 func (g *Group) Outlive() error {
 	if !g.hold() {
 		return ErrClosed
 	}
 	defer g.release()
-	g.m.sdMu.Lock()
-	defer g.m.sdMu.Unlock()
-	sc := g.m.scope
+	mu, of := &g.m.sdMu, &g.m.scope
 	if g.unit != nil {
-		sc = g.unit.scope
+		mu, of = &g.unit.mu, &g.unit.scope
 	}
+	mu.Lock()
+	defer mu.Unlock()
+	sc := *of
 	if sc == nil || sc.stays || len(g.nodes) == 0 || !strings.HasPrefix(g.nodes[0].path, sc.dir.path+"/") {
 		return nil
 	}
@@ -295,7 +297,17 @@ func (sc *scope) chooser() chooser {
 type unit struct {
 	name   string
 	warden *warden
-	scope  *scope // nil when another process made it
+	mu     sync.Mutex
+	scope  *scope // nil when another process made it, and once it has been let go of
+}
+
+// take returns the scope, if this process made it, to who lets go of it: nobody else uses it then.
+func (u *unit) take() *scope {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	sc := u.scope
+	u.scope = nil
+	return sc
 }
 
 // update tells systemd the limits that change, before the group's files are written: they cannot rise above the unit's.
@@ -315,8 +327,7 @@ func (u *unit) update(ctx context.Context, r *Resources) error {
 
 // remove ends the unit, whose group is gone.
 func (u *unit) remove(ctx context.Context) error {
-	sc := u.scope
-	u.scope = nil
+	sc := u.take()
 	if sc == nil {
 		sc = &scope{unit: u.name, dir: parentDir{fd: -1}, hold: nil}
 	}

@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -283,6 +284,77 @@ func TestHolderStays(t *testing.T) {
 	}
 	if !stage.AwaitShort(h.child.Pidfd, patience) {
 		t.Error("it outlives the group")
+	}
+}
+
+// A holder that has been killed cannot stay, and who asks for it is told.
+func TestHolderStaysUnlessKilled(t *testing.T) {
+	fd, err := openDir(unix.AT_FDCWD, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	h, err := startHolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.release()
+	if err := unix.Kill(h.child.Pid, unix.SIGKILL); err != nil || !stage.AwaitShort(h.child.Pidfd, patience) {
+		t.Fatal("it cannot be killed: ", err)
+	}
+	sc := &scope{unit: "x.scope", hold: h, dir: parentDir{path: "/x.scope", fd: fd}}
+	g := &Group{m: &Manager{}, nodes: []node{{path: "/x.scope/g"}}, unit: &unit{scope: sc}}
+	var e *Error
+	if err := g.Outlive(); !errors.As(err, &e) || !errors.Is(err, errHolderEnded) || sc.stays {
+		t.Errorf("%v, stays: %t", err, sc.stays)
+	}
+}
+
+// A holder that was left to itself is collected when it ends.
+func TestHolderStaysAndIsCollected(t *testing.T) {
+	h, err := startHolder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid := h.child.Pid
+	h.leave() // of a program that has not said what to stay for: the end of the conversation ends it
+	if !testutil.Eventually(patience, func() bool {
+		var info unix.Siginfo
+		return unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil) == unix.ECHILD
+	}) {
+		t.Error("a zombie is left")
+	}
+}
+
+// Whoever lets go of a scope has it alone, and Outlive beside that uses none that has been let go of.
+func TestHolderStaysOrIsLetGo(t *testing.T) {
+	for range 20 {
+		fd, err := openDir(unix.AT_FDCWD, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := startHolder()
+		if err != nil {
+			unix.Close(fd)
+			t.Fatal(err)
+		}
+		sc := &scope{unit: "x.scope", hold: h, dir: parentDir{path: "/x.scope", fd: fd}}
+		g := &Group{m: &Manager{}, nodes: []node{{path: "/x.scope/g"}}, unit: &unit{scope: sc}}
+		var all sync.WaitGroup
+		all.Go(func() {
+			if err := g.Outlive(); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if sc := g.unit.take(); sc != nil { // as Delete does
+				sc.close()
+			}
+		})
+		all.Wait()
+		if sc := g.unit.take(); sc != nil || h.child.Conn.Fd() >= 0 {
+			t.Error("it was not let go of")
+		}
 	}
 }
 

@@ -214,6 +214,7 @@ func (e *Entry) Path() string { return e.own.Name() }
 
 // Close lets go of the directory, and of its lock. Closing twice is harmless.
 func (e *Entry) Close() {
+	e.forget()
 	e.own.Close()
 	e.dir.Close()
 }

@@ -242,6 +242,22 @@ func TestListenAndDial(t *testing.T) {
 	check(t, e.Remove())
 }
 
+// A record can have megabytes, and its entry lives as long as the container.
+func TestWriteKeepsNoRecordInMemory(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	defer e.Close()
+	for range 2 {
+		check(t, e.Write(record(Running)))
+		if e.text != nil || e.parsed != nil {
+			t.Error("what was read before the record was replaced is kept")
+		}
+		if _, err := e.Read(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a caller changes of a record that was read is not what the next one reads.
 func TestRecordsReadAreTheCallersOwn(t *testing.T) {
 	dir, err := Open(filepath.Join(t.TempDir(), "state"), true)

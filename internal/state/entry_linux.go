@@ -128,6 +128,13 @@ func (e *Entry) parse(b []byte) (*Record, error) {
 	return e.parsed.copy(), nil
 }
 
+// forget drops what was read before: with a seccomp profile it is large, and entries live as long as their containers.
+func (e *Entry) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.text, e.parsed = nil, nil
+}
+
 // Status returns what stage and keeper have written. Of a container that has been removed meanwhile it is ErrNotFound.
 func (e *Entry) Status() (Status, error) {
 	b, err := e.readFile(StatusName, statusSize)
@@ -190,6 +197,7 @@ func (e *Entry) Write(r *Record) error {
 			return err
 		}
 	}
+	e.forget()
 	return e.rename(recordName)
 }
 
