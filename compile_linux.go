@@ -510,7 +510,7 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 	if c.m.rest {
 		// It has been over for as long as this program is known.
 	} else if c.m.create || c.s.asksWhenCreated() {
-		c.Step("wait in", `state "created"`)
+		c.Step("wait in", c.s.createdStep())
 		stage.EmitSync(c.Builder, syncCreated)
 	} else {
 		c.Step("wait for", "the keeper")

@@ -250,7 +250,7 @@ func undoLeftover(ctx context.Context, e *state.Entry, owners map[string]Owner) 
 			return err
 		}
 	}
-	if err := errors.Join(undoRecordedGroup(ctx, rec), forgetResctrl(ctx, rec, false)); err != nil {
+	if err := errors.Join(undoRecordedGroup(ctx, rec), forgetResctrl(ctx, rec)); err != nil {
 		return err
 	}
 	return undoThings(ctx, e, rec, owners)

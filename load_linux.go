@@ -741,7 +741,7 @@ func (r *running) erase(ctx context.Context) error {
 		}
 		r.network, rec.Things = nil, nil
 	}
-	if err := errors.Join(forgetResctrl(ctx, rec, rec.Phase == state.Stopped), undoThings(ctx, d.entry, rec, d.owners)); err != nil {
+	if err := errors.Join(forgetResctrl(ctx, rec), undoThings(ctx, d.entry, rec, d.owners)); err != nil {
 		return err
 	}
 	if err := d.entry.Remove(); err != nil {

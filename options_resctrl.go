@@ -11,19 +11,25 @@ import (
 // ErrNoResctrl: no resctrl file system is mounted, or the kernel has none. Errors that match it also match [ErrUnsupported].
 var ErrNoResctrl = resctrl.ErrMissing
 
+// ErrResctrlClass: the class of service is not there (the error also matches [fs.ErrNotExist]), it holds something else than is asked for, or the
+// container is to have one of its own and others are in the class that has its id ([fs.ErrExist]).
+var ErrResctrlClass = resctrl.ErrClass
+
 // Resctrl says in which class of service of the kernel's resctrl file system a container is, which shares out cache and memory bandwidth among
 // processes (Intel RDT, AMD QoS; Documentation/filesystems/resctrl.rst), and whether it is counted apart. See [WithResctrl].
 type Resctrl struct {
-	// Class is the name of the class. One that exists is joined, and must have L3Cache and MemoryBandwidth as they are given here; one that does not is
-	// made, if anything says what it may use, and stays when the container goes. "/" is the default class. Default: a class with the container's id, which is made
-	// and goes with the container.
+	// Class is the name of the class. One that exists is joined, and must have L3Cache and MemoryBandwidth as they are given here, the latter as the kernel
+	// rounds it; one that does not is made, if anything says what it may use. It is never removed, not even when the start that made it fails: others may
+	// have joined it. "/" is the default class. Default: a class with the container's id, which is made and goes with the container; an empty one that is
+	// there is removed and made anew, and one with tasks in it is an error.
 	Class string
 	// L3Cache is the part of the cache, by the number of each cache: "L3:0=7f0;1=1f", masks in hexadecimal. It may have several lines, "L3DATA:…"
 	// and "L3CODE:…", where the kernel tells the two apart. Default: none is written.
 	L3Cache string
 	// MemoryBandwidth is one line like "MB:0=20;1=70": percents, or MB/s if resctrl is mounted with mba_MBps. Default: none is written.
 	MemoryBandwidth string
-	// Schemata are further lines of the file schemata, without line breaks, which are written last, and to a class that exists too. Default: none.
+	// Schemata are further lines of the file schemata, without line breaks, which are written last, and to a class that exists too, which gets back what it
+	// had if that fails. At most 256. Default: none.
 	Schemata []string
 	// Monitor makes a monitoring group with the container's id, in which the kernel counts its use of cache and bandwidth apart (mon_groups/ID/mon_data).
 	// It goes with the container. Default: none.
@@ -34,8 +40,8 @@ type Resctrl struct {
 // container is in the class that the host program is in.
 //
 // It needs root, Linux 4.10, a processor that can do it, and a mounted resctrl file system; otherwise the start fails with an error that is
-// [ErrNoResctrl]. What the kernel does not accept is an error with its reason. A class that is not as it should be, or not there, is
-// an error too. Not for containers with [WithInit], a monitor ([WithMonitor]), or without namespaces ([WithLandlockOnly]), nor for pools and checkpoints.
+// [ErrNoResctrl]. A resource that the machine has not, or monitoring, is an error that is [ErrUnsupported], and what the kernel does not accept is one with
+// its reason. A class that is not as it should be, or not there, is [ErrResctrlClass]. Not for containers with [WithInit], a monitor ([WithMonitor]), or without namespaces ([WithLandlockOnly]), nor for pools and checkpoints.
 // The container needs an id ([WithID]) for a class of its own, or to be counted.
 func WithResctrl(cfg Resctrl) Option {
 	return option(func(s *spec) {
@@ -100,6 +106,30 @@ func (s *spec) validateResctrl() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// shown names the class, for people.
+func (r *Resctrl) shown(id string) string {
+	s := "its own, " + id
+	switch r.Class {
+	case "":
+	case "/":
+		s = "the default one"
+	default:
+		s = r.Class
+	}
+	if r.Monitor {
+		s += ", counted apart"
+	}
+	return s
+}
+
+// createdStep names the wait in which the process is put into its class.
+func (s *spec) createdStep() string {
+	if s.resctrl == nil {
+		return `state "created"`
+	}
+	return `state "created", for the class of service: ` + s.resctrl.shown(s.id)
 }
 
 // asksWhenCreated reports whether the host has something to do when only the command remains.

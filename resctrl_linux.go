@@ -28,14 +28,16 @@ func (r *running) makeResctrl(ctx context.Context) error {
 		strike, err = r.noteResctrl(g)
 		return err
 	})
+	if g != nil { // also with an error, if something could not be removed
+		r.rdt = g
+		r.undo.add(func() error { return r.undoResctrl(strike) })
+	} else if strike != nil {
+		strike()
+	}
 	if err != nil {
-		if strike != nil {
-			strike()
-		}
 		return resctrlFault(err)
 	}
-	r.rdt = g
-	r.undo.add(func() error { return r.undoResctrl(strike) })
+	r.applied("class of service", r.spec.resctrl.shown(r.spec.id))
 	return nil
 }
 
@@ -65,13 +67,9 @@ func (r *running) undoResctrl(strike func()) error {
 	if r.det != nil && r.det.kept.Load() {
 		return nil
 	}
-	undo := r.rdt.Undo
-	if r.ran.Load() {
-		undo = r.rdt.Remove
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	err := undo(ctx)
+	err := r.rdt.Remove(ctx)
 	if err == nil {
 		strike()
 		r.rdt = nil
@@ -97,7 +95,7 @@ func resctrlFault(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, resctrl.ErrMissing):
+	case errors.Is(err, resctrl.ErrMissing), errors.Is(err, resctrl.ErrIncapable):
 		return fmt.Errorf("resctrl (WithResctrl, linux.intelRdt): %w: %w", ErrUnsupported, err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return fmt.Errorf("resctrl (WithResctrl, linux.intelRdt): %w: %w", ErrPrivilege, err)
@@ -119,9 +117,8 @@ func recordedResctrl(rec *state.Record) (*resctrl.Group, error) {
 	return g, nil
 }
 
-// forgetResctrl removes the groups of a container that is being removed; started: its command has been executed. After a reboot there is nothing: what has the
-// same name is another's.
-func forgetResctrl(ctx context.Context, rec *state.Record, started bool) error {
+// forgetResctrl removes the groups of a container that is being removed. After a reboot there is nothing: what has the same name is another's.
+func forgetResctrl(ctx context.Context, rec *state.Record) error {
 	g, err := recordedResctrl(rec)
 	if g == nil || err != nil {
 		return err
@@ -129,12 +126,7 @@ func forgetResctrl(ctx context.Context, rec *state.Record, started bool) error {
 	if boot, err := bootID(); err != nil || boot != rec.BootID {
 		return err
 	}
-	if started {
-		err = g.Remove(ctx)
-	} else {
-		err = g.Undo(ctx)
-	}
-	if err == nil {
+	if err = g.Remove(ctx); err == nil {
 		rec.Resctrl = nil
 	}
 	return resctrlFault(err)
@@ -149,5 +141,5 @@ func undoResctrlOf(ctx context.Context, version int, data []byte) error {
 	if err := json.Unmarshal(data, g); err != nil {
 		return err
 	}
-	return g.Undo(ctx)
+	return g.Remove(ctx)
 }

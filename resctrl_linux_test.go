@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -115,6 +116,78 @@ func TestResctrlUndone(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/rdt"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("left: %v", err)
+	}
+}
+
+// A class with a name stays: after a start that fails, and of a container that is removed before its command runs.
+func TestResctrlNamed(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	dir := fakeResctrl(t)
+	gold := WithResctrl(Resctrl{Class: "gold", L3Cache: "L3:0=f"})
+	c := newContainer(t, gold, WithCommand("/none"))
+	if err := c.Run(testContext(t)); !errors.Is(err, ErrCommandNotFound) {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(dir + "/gold"); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(dir + "/gold"); err != nil {
+		t.Fatal(err)
+	}
+	c = detached(t, d, "rdt", gold, WithCommand("/bin/true"))
+	p, err := c.Create(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(c.Isolation(), func(m Measure) bool { return m.Name == "class of service" && m.Status == Applied && m.Detail == "gold" }) {
+		t.Errorf("isolation: %v", c.Isolation())
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir + "/gold"); err != nil {
+		t.Error(err)
+	}
+	c = newContainer(t, WithResctrl(Resctrl{Class: "gold", L3Cache: "L3:0=1"}), WithCommand("/bin/true"))
+	if err := c.Run(testContext(t)); !errors.Is(err, ErrResctrlClass) {
+		t.Error(err)
+	}
+	c = newContainer(t, WithResctrl(Resctrl{Class: "gold", Schemata: []string{"SMBA:0=1"}}), WithCommand("/bin/true"))
+	if err := c.Run(testContext(t)); !errors.Is(err, ErrUnsupported) || errors.Is(err, ErrNoResctrl) {
+		t.Error(err)
+	}
+}
+
+// What recovery finds of a dead program's: a class with a name stays, the container's own goes.
+func TestResctrlRecovered(t *testing.T) {
+	dir := fakeResctrl(t)
+	for name, own := range map[string]bool{"gold": false, "web": true} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		data, err := json.Marshal(&resctrl.Group{Root: dir, Class: name, Made: true, Own: own})
+		if err == nil {
+			err = undoResctrlOf(testContext(t), 1, data)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, name)); (err != nil) != own {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The plan names the class.
+func TestResctrlExplained(t *testing.T) {
+	var b strings.Builder
+	c := newContainer(t, WithResctrl(Resctrl{Class: "gold"}), WithCommand("/bin/true"))
+	if err := c.Explain(testContext(t), &b); err != nil || !strings.Contains(b.String(), "for the class of service: gold") {
+		t.Errorf("%v:\n%s", err, b.String())
 	}
 }
 

@@ -78,9 +78,10 @@ type signals struct {
 	asked chan struct{} // closed when the first have been asked for
 }
 
-// usual are the signals that are asked for before the process runs.
+// usual are the signals that are asked for before the process runs. Those that would end a Go program that has not asked for them are all here, so that none
+// leaves a container that nobody follows; others, like those of real time, do nothing to it (os/signal).
 var usual = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGTERM,
-	syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGWINCH}
+	syscall.SIGCONT, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGSEGV, syscall.SIGSYS, unix.SignalNum("SIGSTKFLT")}
 
 // aMoment is how old a process is when all other signals are asked for. Few of the commands that end at once get that old.
 const aMoment = 10 * time.Millisecond

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,12 +21,13 @@ type Group struct {
 	Root  string `json:"root"`            // where the file system is mounted
 	Class string `json:"class,omitempty"` // a directory of it; "": the default class
 	Made  bool   `json:"made,omitempty"`  // the class was made for the container
-	Own   bool   `json:"own,omitempty"`   // and goes with it: it was not asked for by name
+	Own   bool   `json:"own,omitempty"`   // and goes with it: it was not asked for by name, and a class with a name is only ever left
 	Mon   string `json:"mon,omitempty"`   // the name of the monitoring group; "": none
 }
 
 // Make makes the group that a container with this id asks for. note is called before anything is made, with what is going to be; if it fails
-// nothing is. A failure leaves nothing behind. ctx bounds the wait for others who use resctrl.
+// nothing is. A failure leaves a class that has a name, as it was if it was there, and nothing else; what could not be removed comes back
+// with the error. ctx bounds the wait for others who use resctrl.
 func Make(ctx context.Context, w *Wish, id string, note func(*Group) error) (*Group, error) {
 	t, err := find()
 	if err != nil {
@@ -45,7 +45,10 @@ func Make(ctx context.Context, w *Wish, id string, note func(*Group) error) (*Gr
 		return nil, err
 	}
 	if err := t.make(g, w); err != nil {
-		return nil, errors.Join(err, t.remove(g, true))
+		if left := t.remove(g); left != nil {
+			return g, errors.Join(err, left)
+		}
+		return nil, err
 	}
 	return g, nil
 }
@@ -67,39 +70,100 @@ func (t *tree) plan(w *Wish, id string) (*Group, error) {
 			return nil, err
 		}
 	}
+	if err := t.able(w); err != nil {
+		return nil, err
+	}
 	if g.Mon != "" {
 		if _, err := t.Stat(g.mon()); err == nil {
-			return nil, fmt.Errorf("monitoring group %s of %w %s: %w", id, ErrClass, "/"+g.Class, fs.ErrExist)
+			return nil, fmt.Errorf("monitoring group %s of class of service %s: %w", id, "/"+g.Class, fs.ErrExist)
 		}
 	}
 	_, err := t.Stat(g.file("tasks"))
-	if errors.Is(err, fs.ErrNotExist) && g.Class != "" {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && g.Class != "":
 		if !g.Own && len(w.written()) == 0 {
 			return nil, fmt.Errorf("%w %s does not exist, and nothing says what it may use: %w", ErrClass, g.Class, fs.ErrNotExist)
 		}
 		g.Made = true
 		return g, nil
-	}
-	if err != nil || w.compared() == "" {
-		return g, err
+	case err != nil:
+		return nil, err
+	case g.Own:
+		if !t.empty(g) {
+			return nil, fmt.Errorf("%w %s has tasks of others: %w", ErrClass, g.Class, fs.ErrExist)
+		}
+		g.Made = true
+		return g, nil
+	case w.compared() == "":
+		return g, nil
 	}
 	now, err := t.read(g.file("schemata"))
-	if line := differs(w.compared(), now); err == nil && line != "" {
+	if line := differs(w.compared(), now, t.step); err == nil && line != "" {
 		err = fmt.Errorf("%w %s exists, and %q does not hold for it: it has %q", ErrClass, "/"+g.Class, line, strings.Fields(now))
 	}
 	return g, err
 }
 
-func (t *tree) make(g *Group, w *Wish) error {
-	if g.Made {
-		if err := t.mkdir(g.Class); err != nil {
-			g.Made = false
-			return fmt.Errorf("make %w %s: %w", ErrClass, g.Class, t.explained(err))
+// able refuses what this machine has not.
+func (t *tree) able(w *Wish) error {
+	if w.Monitor {
+		if _, err := t.Stat("mon_groups"); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w monitoring groups", ErrIncapable)
 		}
 	}
 	for _, text := range w.written() {
+		for line := range strings.SplitSeq(text, "\n") {
+			s, _ := parse(line)
+			err := CheckName(s.resource)
+			if err == nil {
+				_, err = t.Stat("info/" + s.resource)
+			}
+			if err != nil {
+				return fmt.Errorf("%w the resource %.100q", ErrIncapable, s.resource)
+			}
+		}
+	}
+	return nil
+}
+
+// step is how far apart the bandwidths are that a resource can have, to which the kernel rounds up; 1 if it does not.
+func (t *tree) step(resource string) uint64 {
+	if t.exact || CheckName(resource) != nil {
+		return 1
+	}
+	s, err := t.read("info/" + resource + "/bandwidth_gran")
+	n, nerr := strconv.ParseUint(strings.TrimSpace(s), 10, 32)
+	if err != nil || nerr != nil || n == 0 {
+		return 1
+	}
+	return n
+}
+
+func (t *tree) make(g *Group, w *Wish) (err error) {
+	if g.Made {
+		// One of its own that is there and empty is what is left of another container, with what that was allowed.
+		if err := t.gone(g.Class); err != nil {
+			g.Made = false
+			return fmt.Errorf("remove the class of service %s, which is empty: %w", g.Class, t.explained(err))
+		}
+		if err := t.mkdir(g.Class); err != nil {
+			g.Made = false
+			return fmt.Errorf("make class of service %s: %w", g.Class, t.explained(err))
+		}
+	} else if len(w.written()) > 0 {
+		before, rerr := t.read(g.file("schemata"))
+		if rerr != nil {
+			return rerr
+		}
+		defer func() {
+			if err != nil {
+				err = errors.Join(err, t.restore(g, before, w))
+			}
+		}()
+	}
+	for _, text := range w.written() {
 		if err := t.write(g.file("schemata"), text+"\n"); err != nil {
-			return fmt.Errorf("%w %s: write %q: %w", ErrClass, "/"+g.Class, text, t.explained(err))
+			return fmt.Errorf("class of service %s: write %q: %w", "/"+g.Class, text, t.explained(err))
 		}
 	}
 	if g.Mon == "" {
@@ -108,6 +172,27 @@ func (t *tree) make(g *Group, w *Wish) error {
 	if err := t.mkdir(g.mon()); err != nil {
 		g.Mon = ""
 		return fmt.Errorf("make monitoring group: %w", t.explained(err))
+	}
+	return nil
+}
+
+// restore writes what a class held, of the resources that the wish writes.
+func (t *tree) restore(g *Group, before string, w *Wish) error {
+	asked := map[string]bool{}
+	for line := range strings.SplitSeq(strings.Join(w.written(), "\n"), "\n") {
+		s, _ := parse(line)
+		asked[s.resource] = true
+	}
+	var lines []string
+	for line := range strings.Lines(before) {
+		if s, ok := parse(line); ok && asked[s.resource] {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+	}
+	for _, text := range pages(lines) {
+		if err := t.write(g.file("schemata"), text+"\n"); err != nil {
+			return fmt.Errorf("put back %q: %w", text, t.explained(err))
+		}
 	}
 	return nil
 }
@@ -137,13 +222,9 @@ func (g *Group) Assign(pid int) error {
 	return nil
 }
 
-// Remove removes what was made for the container alone. It is nil for what is gone.
-func (g *Group) Remove(ctx context.Context) error { return g.undo(ctx, false) }
-
-// Undo is Remove for a container that has not come to be: a class by name that was made for it goes too, unless others are in it.
-func (g *Group) Undo(ctx context.Context) error { return g.undo(ctx, true) }
-
-func (g *Group) undo(ctx context.Context, failed bool) error {
+// Remove removes what was made for the container alone: its monitoring group, and the class that has its id. A class with a name stays, whoever made it,
+// also of a container that has not come to be: others may join it at any time. It is nil for what is gone.
+func (g *Group) Remove(ctx context.Context) error {
 	if !g.Made && g.Mon == "" {
 		return nil
 	}
@@ -163,18 +244,26 @@ func (g *Group) undo(ctx context.Context, failed bool) error {
 	if err := t.lock(ctx); err != nil {
 		return err
 	}
-	return t.remove(g, failed)
+	return t.remove(g)
 }
 
-func (t *tree) remove(g *Group, failed bool) error {
+func (t *tree) remove(g *Group) error {
 	var faults []error
 	if g.Mon != "" {
-		faults = append(faults, t.rmdir(g.mon()))
+		faults = append(faults, t.gone(g.mon()))
 	}
-	if g.Made && (g.Own || failed && t.empty(g)) {
-		faults = append(faults, t.rmdir(g.Class))
+	if g.Made && g.Own {
+		faults = append(faults, t.gone(g.Class))
 	}
-	return errors.Join(slices.DeleteFunc(faults, func(err error) bool { return errors.Is(err, fs.ErrNotExist) })...)
+	return errors.Join(faults...)
+}
+
+// gone removes a group; nil if there is none.
+func (t *tree) gone(name string) error {
+	if err := t.rmdir(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (t *tree) empty(g *Group) bool {
@@ -190,28 +279,62 @@ type tree struct {
 	*os.Root
 	path   string
 	locked *os.File
+	exact  bool // bandwidths are MB/s, which are not rounded
 }
+
+// system is how the kernel's file system is found and changed. Tests have a directory in its place: few machines have one.
+type system struct {
+	find  func() (mount, error)
+	check func(*os.Root) error
+	mkdir func(root *os.Root, name string) error
+	write func(root *os.Root, name, text string) error
+	rmdir func(root *os.Root, name string) error
+}
+
+var kernel = system{
+	find:  findMount,
+	check: isResctrl,
+	mkdir: func(root *os.Root, name string) error { return root.Mkdir(name, 0o755) },
+	write: func(root *os.Root, name, text string) error { return writeOnce(root, name, text, 0) },
+	rmdir: (*os.Root).Remove,
+}
+
+// sys is the one in use.
+var sys = kernel
+
+func (t *tree) mkdir(name string) error       { return sys.mkdir(t.Root, name) }
+func (t *tree) write(name, text string) error { return sys.write(t.Root, name, text) }
+func (t *tree) rmdir(name string) error       { return sys.rmdir(t.Root, name) }
 
 // find opens the one that is mounted.
 func find() (*tree, error) {
-	if fake != "" {
-		return at(fake)
-	}
-	b, err := os.ReadFile("/proc/thread-self/mountinfo")
+	m, err := sys.find()
 	if err != nil {
 		return nil, err
 	}
-	if p := mountedAt(string(b)); p != "" {
-		return at(p)
+	t, err := at(m.dir)
+	if err == nil {
+		t.exact = m.mbps
+	}
+	return t, err
+}
+
+func findMount() (mount, error) {
+	b, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return mount{}, err
+	}
+	if m := mountedAt(string(b)); m.dir != "" {
+		return m, nil
 	}
 	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
-		return nil, err
+		return mount{}, err
 	}
 	if strings.Contains(string(known), "\tresctrl\n") {
-		return nil, fmt.Errorf("%w is mounted: mount -t resctrl resctrl /sys/fs/resctrl", ErrMissing)
+		return mount{}, fmt.Errorf("%w is mounted: mount -t resctrl resctrl /sys/fs/resctrl", ErrMissing)
 	}
-	return nil, fmt.Errorf("%w in this kernel: it takes CONFIG_X86_CPU_RESCTRL (or the like of another architecture), and a processor that can share out its cache or its memory bandwidth", ErrMissing)
+	return mount{}, fmt.Errorf("%w in this kernel: it takes CONFIG_X86_CPU_RESCTRL (or the like of another architecture), and a processor that can share out its cache or its memory bandwidth", ErrMissing)
 }
 
 // at opens the one that is mounted there.
@@ -224,18 +347,15 @@ func at(dir string) (*tree, error) {
 		return nil, err
 	}
 	t := &tree{Root: root, path: dir}
-	if err := t.check(); err != nil {
+	if err := sys.check(root); err != nil {
 		root.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-func (t *tree) check() error {
-	if t.path == fake {
-		return nil
-	}
-	f, err := t.Open(".")
+func isResctrl(root *os.Root) error {
+	f, err := root.Open(".")
 	if err != nil {
 		return err
 	}
@@ -245,7 +365,7 @@ func (t *tree) check() error {
 		return os.NewSyscallError("fstatfs", err)
 	}
 	if st.Type != unix.RDTGROUP_SUPER_MAGIC {
-		return fmt.Errorf("%w at %s", ErrMissing, t.path)
+		return fmt.Errorf("%w at %s", ErrMissing, root.Name())
 	}
 	return nil
 }
@@ -287,21 +407,9 @@ func (t *tree) lock(ctx context.Context) error {
 	}
 }
 
-func (t *tree) mkdir(name string) error {
-	err := t.Mkdir(name, 0o755)
-	if err == nil && fake != "" {
-		err = errors.Join(t.populate(name), t.Chmod(name, 0o755))
-	}
-	return err
-}
-
-// write writes in one go, as the kernel wants it, to a file that there is.
-func (t *tree) write(name, text string) error {
-	how := os.O_WRONLY
-	if fake != "" {
-		how |= os.O_APPEND
-	}
-	f, err := t.OpenFile(name, how, 0)
+// writeOnce writes in one go, as the kernel wants it, to a file that there is.
+func writeOnce(root *os.Root, name, text string, how int) error {
+	f, err := root.OpenFile(name, os.O_WRONLY|how, 0)
 	if err != nil {
 		return err
 	}
@@ -318,16 +426,6 @@ func (t *tree) read(name string) (string, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
 	return string(b), err
-}
-
-func (t *tree) rmdir(name string) error {
-	if fake != "" {
-		if _, err := t.Lstat(name); err != nil {
-			return err
-		}
-		return t.RemoveAll(name)
-	}
-	return t.Remove(name)
 }
 
 // explained adds what the kernel says about a refusal.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -142,15 +143,23 @@ func TestDefaultClass(t *testing.T) {
 	f.exists("tasks", true)
 }
 
-// A class with the container's id that somebody has made is used, and stays.
+// A class with the container's id is made anew if nobody is in it, and is another's otherwise.
 func TestClassOfSameName(t *testing.T) {
 	f := newFake(t)
 	f.class("web", "L3:0=f\n")
-	f.remove(f.make(&Wish{L3: "L3:0=f"}, "web"))
-	f.exists("web", true)
+	g := f.make(&Wish{L3: "L3:0=f0"}, "web")
+	f.has("web/schemata", "L3:0=f0\n")
+	if err := g.Assign(os.Getpid()); err != nil {
+		t.Fatal(err)
+	}
+	f.refused(&Wish{L3: "L3:0=f0"}, "web", ErrClass)
+	f.refused(&Wish{}, "web", fs.ErrExist)
+	f.has("web/schemata", "L3:0=f0\n")
+	f.remove(g)
+	f.exists("web", false)
 }
 
-// Of what fails nothing stays, not even a class that has a name, unless others came into it.
+// Of what fails nothing stays but a class with a name, into which others may have come.
 func TestUndo(t *testing.T) {
 	f := newFake(t)
 	no := errors.New("no")
@@ -158,19 +167,93 @@ func TestUndo(t *testing.T) {
 		t.Error(err)
 	}
 	f.exists("web", false)
+	f.remove(f.make(&Wish{Class: "gold", L3: "L3:0=f"}, "web"))
+	f.exists("gold", true)
+}
+
+// What could not be removed after a failure comes back with the error.
+func TestLeft(t *testing.T) {
+	f := newFake(t)
+	no, stays := errors.New("no"), errors.New("stays")
+	sys.write = func(*os.Root, string, string) error { return no }
+	f.refused(&Wish{L3: "L3:0=f"}, "web", no)
+	f.exists("web", false)
+	rmdir := sys.rmdir
+	sys.rmdir = func(root *os.Root, name string) error {
+		if _, err := root.Lstat(name); err != nil {
+			return err
+		}
+		return stays
+	}
+	g, err := Make(t.Context(), &Wish{L3: "L3:0=f"}, "web", func(*Group) error { return nil })
+	if g == nil || !errors.Is(err, no) || !errors.Is(err, stays) {
+		t.Fatalf("%v, %v", g, err)
+	}
+	f.exists("web", true)
+	sys.rmdir = rmdir
+	f.remove(g)
+	f.exists("web", false)
+}
+
+// A class that was there is what it was when something fails.
+func TestPutBack(t *testing.T) {
+	f := newFake(t)
+	f.class("gold", "    MB:0=100;1= 20\n    L3:0=f;1=f\n    L2:0=1\n")
+	no := errors.New("no")
+	was := sys.mkdir
+	sys.mkdir = func(*os.Root, string) error { return no }
+	f.refused(&Wish{Class: "gold", Lines: []string{"L3:0=1", "MB:0=30"}, Monitor: true}, "web", no)
+	sys.mkdir = was
+	f.has("gold/schemata", "    MB:0=100;1= 20\n    L3:0=f;1=f\n    L2:0=1\nL3:0=1\nMB:0=30\nMB:0=100;1= 20\nL3:0=f;1=f\n")
+}
+
+// The kernel rounds bandwidths up, unless they are MB/s.
+func TestBandwidth(t *testing.T) {
+	f := newFake(t)
+	if err := os.WriteFile(f.dir+"/info/MB/bandwidth_gran", []byte("10\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f.class("gold", "MB:0=30;1= 100\n")
+	sys.write = func(*os.Root, string, string) error { return nil } // as what is written is what it had
+	f.make(&Wish{Class: "gold", MB: "MB:0=25;1=100"}, "web")
+	f.refused(&Wish{Class: "gold", MB: "MB:0=31"}, "web", ErrClass)
+	f.refused(&Wish{Class: "gold", MB: "MB:0=20"}, "web", ErrClass)
+	find := sys.find
+	sys.find = func() (mount, error) {
+		m, err := find()
+		m.mbps = true
+		return m, err
+	}
+	f.refused(&Wish{Class: "gold", MB: "MB:0=25"}, "web", ErrClass)
+}
+
+// What the machine has not is said before anything is made.
+func TestIncapable(t *testing.T) {
+	f := newFake(t)
+	for _, line := range []string{"SMBA:0=10", "info:0=1", "../L3:0=1"} {
+		f.refused(&Wish{Lines: []string{"L3:0=f", line}}, "web", ErrIncapable)
+	}
 	if err := os.Remove(f.dir + "/mon_groups"); err != nil {
 		t.Fatal(err)
 	}
-	f.refused(&Wish{Class: "/", Monitor: true}, "web", fs.ErrNotExist) // as where the processor counts nothing
-	for _, others := range []string{"", "7\n"} {
-		g := f.make(&Wish{Class: "gold" + strings.TrimSpace(others), L3: "L3:0=f"}, "web")
-		if err := os.WriteFile(filepath.Join(f.dir, g.Class, "tasks"), []byte(others), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := g.Undo(t.Context()); err != nil {
-			t.Error(err)
-		}
-		f.exists(g.Class, others != "")
+	f.refused(&Wish{Monitor: true}, "web", ErrIncapable)
+	f.exists("web", false)
+}
+
+// One write has at most what the kernel takes at once, and one line break at its end.
+func TestWrites(t *testing.T) {
+	f := newFake(t)
+	var sizes []int
+	write := sys.write
+	sys.write = func(root *os.Root, name, text string) error {
+		sizes = append(sizes, len(text))
+		return write(root, name, text)
+	}
+	line := "L2:0=" + strings.Repeat("0", 1360-6)
+	f.make(&Wish{L3: "L3:0=f\n", Lines: []string{line, line, line, line}}, "web")
+	f.has("web/schemata", "L3:0=f\n"+strings.Repeat(line+"\n", 4))
+	if want := []int{7, 3 * 1360, 1360}; !slices.Equal(sizes, want) {
+		t.Errorf("%v, want %v", sizes, want)
 	}
 }
 

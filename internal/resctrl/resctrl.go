@@ -29,8 +29,10 @@ type Wish struct {
 var (
 	// ErrMissing: no resctrl file system is mounted, or the kernel has none.
 	ErrMissing = errors.New("no resctrl file system")
-	// ErrClass: the class of service is not there, or is another than the wish describes.
+	// ErrClass: the class of service is not there, is another than the wish describes, or is in use by others though it has the container's id.
 	ErrClass = errors.New("class of service")
+	// ErrIncapable: the file system is there, and the processor or the kernel has not what is asked for.
+	ErrIncapable = errors.New("this machine's resctrl does not have")
 )
 
 // Bounds on what a configuration can have the kernel parse.
@@ -121,8 +123,12 @@ func parse(line string) (schema, bool) {
 	return s, true
 }
 
-// same compares values as the kernel reads them: masks are hexadecimal, with or without 0x and leading zeros, bandwidths decimal.
-func same(resource, a, b string) bool {
+// maxBandwidth is what the kernel parses, 32 bits.
+const maxBandwidth = 1<<32 - 1
+
+// same compares a wanted value with one that the kernel shows: masks are hexadecimal, with or without 0x and leading zeros, bandwidths decimal and
+// rounded up to a multiple of step.
+func same(resource, a, b string, step func(resource string) uint64) bool {
 	base := 16
 	if strings.HasPrefix(resource, "MB") || strings.HasPrefix(resource, "SMBA") {
 		base = 10
@@ -135,11 +141,19 @@ func same(resource, a, b string) bool {
 	}
 	x, xerr := number(a)
 	y, yerr := number(b)
-	return xerr == nil && yerr == nil && x == y || a == b
+	if a == b || xerr != nil || yerr != nil {
+		return a == b
+	}
+	if base == 10 && x != y && x <= maxBandwidth {
+		n := step(resource)
+		x = (x + n - 1) / n * n
+	}
+	return x == y
 }
 
-// differs names the first line of wanted that does not hold according to what the file schemata says; "" if all do.
-func differs(wanted, file string) string {
+// differs names the first line of wanted that does not hold according to what the file schemata says; "" if all do. step tells how the bandwidths of a
+// resource are rounded.
+func differs(wanted, file string, step func(resource string) uint64) string {
 	have := map[string]schema{}
 	for line := range strings.Lines(file) {
 		if s, ok := parse(line); ok {
@@ -149,7 +163,7 @@ func differs(wanted, file string) string {
 	for line := range strings.Lines(wanted) {
 		w, _ := parse(line)
 		for id, value := range w.domains {
-			if is, ok := have[w.resource].domains[id]; !ok || !same(w.resource, value, is) {
+			if is, ok := have[w.resource].domains[id]; !ok || !same(w.resource, value, is, step) {
 				return strings.TrimSpace(line)
 			}
 		}
@@ -157,29 +171,47 @@ func differs(wanted, file string) string {
 	return ""
 }
 
-// compared is what an existing class must have; written is what is written, in this order.
-func (w *Wish) compared() string { return strings.Join(fields(w.L3, w.MB), "\n") }
+// compared is what an existing class must have; written is what is written, in this order, each in one go and without the last line break.
+func (w *Wish) compared() string { return strings.Join(fields(w.l3(), w.MB), "\n") }
 
-func (w *Wish) written() []string { return fields(w.L3, w.MB, strings.Join(w.Lines, "\n")) }
+func (w *Wish) written() []string { return append(fields(w.l3(), w.MB), pages(w.Lines)...) }
+
+func (w *Wish) l3() string { return strings.TrimSuffix(w.L3, "\n") }
+
+// pages joins lines to texts that the kernel takes at once, each with a line break.
+func pages(lines []string) (texts []string) {
+	for _, l := range lines {
+		if i := len(texts) - 1; i >= 0 && len(texts[i])+len(l)+2 <= maxSchema {
+			texts[i] += "\n" + l
+		} else {
+			texts = append(texts, l)
+		}
+	}
+	return texts
+}
 
 // fields are those that are not empty.
 func fields(list ...string) []string {
 	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
 }
 
-// mountedAt finds the file system in a table of mounts; "" if it is not there.
+// mount is a mounted file system.
+type mount struct {
+	dir  string
+	mbps bool // mounted with mba_MBps
+}
+
+// mountedAt finds the file system in a table of mounts; the zero mount if it is not there.
 //
-//	36 35 0:31 / /sys/fs/resctrl rw,relatime shared:1 - resctrl resctrl rw
-func mountedAt(table string) string {
+//	36 35 0:31 / /sys/fs/resctrl rw,relatime shared:1 - resctrl resctrl rw,mba_MBps
+func mountedAt(table string) mount {
 	for line := range strings.Lines(table) {
 		before, after, ok := strings.Cut(line, " - ")
-		f := strings.Fields(before)
-		if !ok || len(f) < 5 || f[3] != "/" {
+		f, super := strings.Fields(before), strings.Fields(after)
+		if !ok || len(f) < 5 || f[3] != "/" || len(super) == 0 || super[0] != "resctrl" {
 			continue
 		}
-		if kind, _, _ := strings.Cut(after, " "); kind == "resctrl" {
-			return linux.Unescape(f[4])
-		}
+		return mount{linux.Unescape(f[4]), slices.Contains(strings.Split(super[len(super)-1], ","), "mba_MBps")}
 	}
-	return ""
+	return mount{}
 }
