@@ -214,7 +214,7 @@ func TestFlushedRules(t *testing.T) {
 	if err := c.Attach(testContext(t), Target{Netns: newNS(t).File()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := each(r.ports(c.eps[0]), r.conn.SetDeleteElements); err != nil {
+	if err := r.endpoint(c.eps[0], r.conn.SetDeleteElements); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.conn.Flush(); err != nil {
