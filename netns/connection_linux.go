@@ -173,7 +173,7 @@ func strikeEntry(j Journal, id uint64) error {
 }
 
 func (c *Connection) reserveLocked(ctx context.Context) error {
-	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.host.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 
 // attachHost makes what the host needs, under the lock.
 func (c *Connection) attachHost(ctx context.Context) error {
-	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.host.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
