@@ -159,11 +159,11 @@ func TestAnswersLeft(t *testing.T) {
 // more than by default is told so, and nothing is left of it.
 func TestManyPorts(t *testing.T) {
 	const first = 20000
-	count := uint16(5000)
+	count := uint16(2500)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
-	} else if limit.Cur < 12000 { // each port has two
+	} else if limit.Cur < 4*2500 { // each port has two
 		count = uint16(limit.Cur / 4)
 	}
 	if count < 2100 {
