@@ -173,7 +173,7 @@ func strikeEntry(j Journal, id uint64) error {
 }
 
 func (c *Connection) reserveLocked(ctx context.Context) error {
-	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.host.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 
 // attachHost makes what the host needs, under the lock.
 func (c *Connection) attachHost(ctx context.Context) error {
-	s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
+	s, err := reopenStore(ctx, c.rec.StateDir, c.host.StateDir, c.rec.Host)
 	if err != nil {
 		return err
 	}
@@ -373,8 +373,10 @@ func (c *Connection) addRules(s *store) error {
 		return err
 	}
 	defer r.leave()
-	if err := c.share(r); err == nil {
-		return nil
+	if err := c.elements(r); err == nil {
+		if err = r.flush(); err == nil {
+			return nil
+		}
 	}
 	if r, err = openRules(c.tableName()); err != nil { // answers may be left of the other one
 		return err
@@ -383,28 +385,12 @@ func (c *Connection) addRules(s *store) error {
 	return rebuild(r, s)
 }
 
-// share adds the elements of the connection to the table of all, its ports included.
-func (c *Connection) share(r *rules) error {
-	if err := c.elements(r); err != nil {
-		return err
-	}
-	t := transaction{conn: r.conn}
-	for i, n := range c.states {
-		if n.Kind.ruled() && c.eps[i].Shared {
-			if err := t.ports(r, c.eps[i], r.conn.SetAddElements); err != nil {
-				return err
-			}
-		}
-	}
-	return t.send()
-}
-
-// elements adds those of the table of all, without ports, to what is sent next.
+// elements adds those of the table of all to what is sent next.
 func (c *Connection) elements(r *rules) error {
 	var faults []error
 	for i, n := range c.states {
 		if n.Kind.ruled() {
-			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements))
+			faults = append(faults, r.network(n, r.conn.SetAddElements), r.pair(n, c.eps[i], r.conn.SetAddElements), r.shared(c.eps[i], r.conn.SetAddElements))
 		}
 	}
 	return errors.Join(faults...)
@@ -714,15 +700,11 @@ func (u *undoing) rules(n *netState, e *epState) error {
 		return nil
 	}
 	return u.delete(func(r *rules) error {
-		if err := r.pair(n, e, r.conn.SetDeleteElements); err != nil || !e.Shared {
-			return err
-		}
-		t := transaction{conn: r.conn}
-		return t.ports(r, e, r.conn.SetDeleteElements)
+		return errors.Join(r.pair(n, e, r.conn.SetDeleteElements), r.shared(e, r.conn.SetDeleteElements))
 	})
 }
 
-// delete deletes elements of the table; that they or it are missing is no fault.
+// delete deletes elements of the table; that they or it are missing is no fault, nor that they are too many.
 func (u *undoing) delete(f func(*rules) error) error {
 	r, err := openRules(u.table)
 	if err != nil {
@@ -733,10 +715,11 @@ func (u *undoing) delete(f func(*rules) error) error {
 	if !ok || err != nil {
 		return err
 	}
-	if err = f(r); err == nil {
-		err = r.conn.Flush()
+	if err := f(r); err != nil {
+		return err
 	}
-	if errors.Is(err, unix.ENOENT) { // then some of them were not deleted
+	err = r.flush()
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EMSGSIZE) { // then none of them was deleted
 		u.dirty = true
 		return nil
 	}

@@ -61,9 +61,8 @@
 // program runs, the others also after, for a detached container. The monitor of a detached container
 // (caisson.WithMonitor) carries them, and serves names, as long as the container runs: whatever happens to the program that started it.
 //
-// What is carried so stays in the kernel (splice(2)), and a long transfer is about as fast as a direct one. Small requests pass this program twice
-// each: about a third as many a second were measured as to the container's own address. Who wants them all uses an address of the host that is no loopback
-// address, or the container's.
+// What is carried so stays in the kernel (splice(2)), but each part of it passes this program: that costs processor time, which small requests notice most.
+// Who wants none of it uses an address of the host that is no loopback address, or the container's.
 //
 // # Privileges
 //

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish})
 }
 
-const testTime = 60 * time.Second
+var testTime = testutil.Time(60 * time.Second)
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)

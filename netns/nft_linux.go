@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"net/netip"
 	"slices"
-	"strings"
+	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -66,11 +65,41 @@ func tableName(stateDir string, standard bool) string {
 }
 
 func openRules(name string, opts ...nftables.ConnOption) (*rules, error) {
-	c, err := nftables.New(append(opts, nftables.AsLasting())...)
+	c, err := nftables.New(append(opts, nftables.AsLasting(), withSocket(nftables.WithSockOptions, makeRoom))...)
 	if err != nil {
 		return nil, err
 	}
 	return newRules(c, name), nil
+}
+
+// longest is how many bytes one transaction may have, the table of all with a hundred thousand ports. It is a limit: nothing is set aside for it.
+const longest = 32 << 20
+
+// makeRoom lets a socket of netlink send a long transaction at once, and hold the answers to all of its messages. By default that is 208 KiB each, some
+// two thousand ports, and for who has no CAP_NET_ADMIN over the whole machine what net.core.wmem_max and rmem_max say. An answer does not repeat the message
+// that failed (NETLINK_CAP_ACK, Linux 4.3).
+func makeRoom(c syscall.Conn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return // the first message tells
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for force, ask := range map[int]int{unix.SO_SNDBUFFORCE: unix.SO_SNDBUF, unix.SO_RCVBUFFORCE: unix.SO_RCVBUF} {
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, force, longest) != nil {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, ask, longest)
+			}
+		}
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	})
+}
+
+// flush sends what waits as one transaction. One that is too long is not sent at all.
+func (r *rules) flush() error {
+	err := r.conn.Flush()
+	if errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("%w: the entries of all ports are more than a socket sends at once; without CAP_NET_ADMIN over the whole machine net.core.wmem_max bounds that", err)
+	}
+	return err
 }
 
 // newRules are those of a table, by a connection that may serve others as well.
@@ -120,13 +149,13 @@ func (r *rules) remove() error {
 		return err
 	}
 	r.conn.DelTable(r.table)
-	if err := r.conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := r.flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
 	}
 	return nil
 }
 
-// build makes the table afresh with the elements of all networks and endpoints, in one transaction unless there are too many for one.
+// build makes the table afresh with the elements of all networks and endpoints, in one transaction.
 func (r *rules) build(nets []*netState, eps []*epState) error {
 	r.conn.AddTable(r.table) // so that it can be deleted whether it is there or not
 	r.conn.DelTable(r.table)
@@ -152,30 +181,13 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 			return err
 		}
 	}
-	l := all.portions()
-	first := min(len(l), perTransaction)
-	if err := errors.Join(each(l[:first], r.conn.SetAddElements), r.conn.Flush()); err != nil {
+	if err := all.each(r.conn.SetAddElements); err != nil {
 		return err
 	}
-	for group := range slices.Chunk(l[first:], perTransaction) {
-		if err := errors.Join(each(group, r.conn.SetAddElements), r.conn.Flush()); err != nil {
-			return errors.Join(err, removeRules(r.table.Name)) // it would be taken for whole
-		}
-	}
-	return nil
+	return r.flush()
 }
 
-// removeRules removes a table by a connection of its own.
-func removeRules(name string) error {
-	r, err := openRules(name)
-	if err != nil {
-		return err
-	}
-	defer r.leave()
-	return r.remove()
-}
-
-// gathered are elements of many changes, by their set: each message is acknowledged, and a socket holds some hundred answers.
+// gathered are elements of many changes, by their set: each message is acknowledged, and a socket holds some hundred answers by default.
 type gathered map[*nftables.Set][]nftables.SetElement
 
 // add is a [change].
@@ -187,27 +199,13 @@ func (g *gathered) add(s *nftables.Set, l []nftables.SetElement) error {
 	return nil
 }
 
-// portion is what goes into one message.
-type portion struct {
-	set      *nftables.Set
-	elements []nftables.SetElement
-}
-
-// portions are the elements as they are sent: of an endpoint's ports always the same ones, so that what was added by a transaction is deleted by one.
-func (g gathered) portions() (out []portion) {
-	for _, set := range slices.SortedFunc(maps.Keys(g), func(a, b *nftables.Set) int { return strings.Compare(a.Name, b.Name) }) {
-		for part := range slices.Chunk(g[set], perMessage) {
-			out = append(out, portion{set, part})
-		}
-	}
-	return out
-}
-
-// each does the change of some.
-func each(l []portion, do change) error {
-	for _, p := range l {
-		if err := do(p.set, p.elements); err != nil {
-			return err
+// each does the change in few messages.
+func (g gathered) each(do change) error {
+	for set, l := range g {
+		for part := range slices.Chunk(l, perMessage) {
+			if err := do(set, part); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -256,61 +254,19 @@ func interval(s netip.Prefix) []nftables.SetElement {
 	return []nftables.SetElement{{Key: s.Addr().AsSlice()}, {Key: lastOf(s).Next().AsSlice(), IntervalEnd: true}}
 }
 
-// shared gathers the elements of an endpoint that outlives the program which attached it.
+// shared adds or deletes the elements of an endpoint that outlives the program which attached it.
 func (r *rules) shared(e *epState, do change) error {
 	if !e.Shared {
 		return nil
 	}
-	var faults []error
-	for _, p := range r.ports(e) {
-		faults = append(faults, do(p.set, p.elements))
-	}
-	return errors.Join(faults...)
+	return r.endpoint(e, do)
 }
 
 // perMessage is how many elements go into one message, which has a limit of 64 KiB. It is even: both ends of an interval are in one.
 const perMessage = 256
 
-// perTransaction is how many portions go into one transaction. Netlink takes no more at once than the socket's send buffer holds (EMSGSIZE): 208 KiB by
-// default, and only root of the whole machine has more at will. The longest elements have 68 bytes each.
-const perTransaction = 8
-
-// transaction is what waits to be sent.
-type transaction struct {
-	conn   *nftables.Conn
-	queued int // portions
-}
-
-// ports does the change of an endpoint's published ports. What is too much for one transaction is sent, and only the last part waits. The parts are the
-// same whenever it is done: each is wholly there or not at all.
-func (t *transaction) ports(r *rules, e *epState, do change) error {
-	l := r.ports(e)
-	if t.queued+len(l) > perTransaction {
-		if err := t.send(); err != nil {
-			return err
-		}
-	}
-	for group := range slices.Chunk(l, perTransaction) {
-		if t.queued+len(group) > perTransaction {
-			if err := t.send(); err != nil {
-				return err
-			}
-		}
-		if err := each(group, do); err != nil {
-			return err
-		}
-		t.queued += len(group)
-	}
-	return nil
-}
-
-func (t *transaction) send() error {
-	t.queued = 0
-	return t.conn.Flush()
-}
-
-// ports are the elements of an endpoint's published ports.
-func (r *rules) ports(e *epState) []portion {
+// endpoint adds or deletes the elements of an endpoint: its published ports.
+func (r *rules) endpoint(e *epState, do change) error {
 	var elems gathered
 	for _, p := range e.Ports {
 		for _, a := range e.Addresses {
@@ -326,7 +282,7 @@ func (r *rules) ports(e *epState) []portion {
 			_ = elems.add(r.sets[set], []nftables.SetElement{{Key: key, Val: append(a.AsSlice(), pad(p.Container)...)}})
 		}
 	}
-	return elems.portions()
+	return elems.each(do)
 }
 
 var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}

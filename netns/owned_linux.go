@@ -3,7 +3,6 @@ package netns
 import (
 	"errors"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -77,8 +76,7 @@ func (c *Connection) addOwned(s *store) error {
 	if err := t.settle(); err != nil {
 		return err
 	}
-	publish := func() error {
-		next := transaction{conn: t.rules.conn}
+	publish := func() (err error) {
 		for _, e := range c.eps {
 			if !t.made && len(e.Ports) > 0 {
 				if err := t.make(); err != nil {
@@ -86,22 +84,24 @@ func (c *Connection) addOwned(s *store) error {
 				}
 			}
 			t.eps[e.ID] = true
-			if err := next.ports(t.rules, e, t.rules.conn.SetAddElements); err != nil {
-				return err
-			}
+			err = errors.Join(err, t.rules.endpoint(e, t.rules.conn.SetAddElements))
 		}
-		return nil
+		return err
 	}
 	if err := publish(); err != nil {
-		return errors.Join(err, t.giveUp(c))
+		t.giveUp(c)
+		return err
 	}
 	if err := c.elements(t.all); err == nil {
-		if err = t.all.conn.Flush(); err == nil {
+		if err = t.all.flush(); err == nil {
 			return nil
 		}
 	}
 	// The table of all is not there, or not whole. It is made by a connection of its own: there may be many answers.
-	if err := errors.Join(t.settle(), publish(), t.rules.conn.Flush()); err != nil {
+	if err := errors.Join(t.settle(), publish(), t.rules.flush()); err != nil {
+		if errors.Is(err, unix.EMSGSIZE) { // nothing was sent, and to take it back would be as long
+			t.giveUp(c)
+		}
 		return err
 	}
 	r, err := openRules(c.tableName())
@@ -134,38 +134,15 @@ func (t *ownedTable) settle() error {
 	return errors.Join(cerr, os.NewSyscallError("recvfrom", err))
 }
 
-// giveUp withdraws the endpoints of a connection that cannot be published here, and closes what nobody else uses.
-func (t *ownedTable) giveUp(c *Connection) error {
-	var faults []error
+// giveUp forgets the endpoints of a connection that cannot be published here, and closes what nobody else uses.
+func (t *ownedTable) giveUp(c *Connection) {
 	for _, e := range c.eps {
-		if t.eps[e.ID] {
-			faults = append(faults, t.withdraw(e))
-		}
+		delete(t.eps, e.ID)
 	}
 	if len(t.eps) == 0 {
 		delete(owning.tables, c.owned())
 		t.rules.leave()
 	}
-	return errors.Join(faults...)
-}
-
-// withdraw deletes the ports of an endpoint. Those of a connection that failed midway may be missing, a transaction of them as a whole.
-func (t *ownedTable) withdraw(e *epState) error {
-	if err := t.settle(); err != nil {
-		return err
-	}
-	if t.made {
-		for group := range slices.Chunk(t.rules.ports(e), perTransaction) {
-			if err := errors.Join(each(group, t.rules.conn.SetDeleteElements), ignoreMissing(t.rules.conn.Flush())); err != nil {
-				return err
-			}
-			if err := t.settle(); err != nil { // a failure leaves answers
-				return err
-			}
-		}
-	}
-	delete(t.eps, e.ID)
-	return nil
 }
 
 func ownedLocked(k ownedKey) (*ownedTable, error) {
@@ -191,7 +168,19 @@ func withdrawOwned(k ownedKey, e *epState) error {
 	if t == nil || !t.eps[e.ID] {
 		return nil
 	}
-	return t.withdraw(e)
+	if err := t.settle(); err != nil {
+		return err
+	}
+	if t.made {
+		if err := t.rules.endpoint(e, t.rules.conn.SetDeleteElements); err != nil {
+			return err
+		}
+	}
+	err := ignoreMissing(t.rules.flush()) // a connection that failed midway
+	if err == nil {
+		delete(t.eps, e.ID)
+	}
+	return err
 }
 
 // closeOwned removes this program's table, when no endpoint is in it.
@@ -260,5 +249,5 @@ func (r *rules) buildOwned() error {
 		}
 	}
 	r.publishing()
-	return r.conn.Flush()
+	return r.flush()
 }

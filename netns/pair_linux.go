@@ -155,8 +155,8 @@ func indexOf(name string) (int, error) {
 
 const newOne = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
-// newPair makes both ends, the host's as a port of the bridge, with the bridge's own hardware address: nobody sends to that end, and a bridge keeps
-// an entry of its table for each different address of its ports, all of which it goes through whenever a port comes. Nor does udev then give it another.
+// newPair makes both ends, the host's as a port of the bridge. Its hardware address is one of its own: programs that tell devices by it take two of one address
+// for a fault.
 func newPair(n *netState, e *epState, bridge, netns int, mac net.HardwareAddr) *nl.NetlinkRequest {
 	const kind, data, peerOf = nl.IFLA_INFO_KIND, nl.IFLA_INFO_DATA, nl.VETH_INFO_PEER
 	mtu := nl.Uint32Attr(uint32(n.MTU))
@@ -168,13 +168,9 @@ func newPair(n *netState, e *epState, bridge, netns int, mac net.HardwareAddr) *
 	peer.AddRtAttr(unix.IFLA_MTU, mtu)
 	peer.AddRtAttr(unix.IFLA_ADDRESS, mac)
 	peer.AddRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(netns)))
-	parts := []nl.NetlinkRequestData{nl.NewIfInfomsg(unix.AF_UNSPEC),
+	return request(unix.RTM_NEWLINK, newOne, nl.NewIfInfomsg(unix.AF_UNSPEC),
 		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(e.Device)), nl.NewRtAttr(unix.IFLA_MTU, mtu),
-		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))), info}
-	if own, err := net.ParseMAC(n.MAC); err == nil {
-		parts = append(parts, nl.NewRtAttr(unix.IFLA_ADDRESS, own))
-	}
-	return request(unix.RTM_NEWLINK, newOne, parts...)
+		nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))), info)
 }
 
 func raise(index int) *nl.NetlinkRequest {

@@ -24,7 +24,7 @@ func (n *Networks) wait(ctx context.Context, ns *Namespace) (*Connection, error)
 func (c *Connection) take(ctx context.Context, name string, aliases [][]string) error {
 	c.req.ID, c.req.Hostname, c.waiting = name, name, false
 	err := c.host.inHost(func() error {
-		s, err := reopenStore(ctx, c.rec.StateDir, c.rec.Host)
+		s, err := reopenStore(ctx, c.rec.StateDir, c.host.StateDir, c.rec.Host)
 		if err != nil {
 			return err
 		}

@@ -41,26 +41,38 @@ type store struct {
 
 // openStore opens the state directory and takes the lock. The caller closes it.
 func openStore(ctx context.Context, dir string, cookie uint64) (*store, error) {
-	base, err := stateDir(dir)
+	f, err := openStateDir(dir)
 	if err != nil {
 		return nil, &Error{Op: "open state directory", Object: dir, Err: err}
 	}
-	return openStoreIn(ctx, base, cookie)
+	defer f.Close()
+	return openStoreIn(ctx, f, cookie)
 }
 
-// reopenStore is openStore for a directory that was made sure of before.
-func reopenStore(ctx context.Context, base string, cookie uint64) (*store, error) {
-	s, err := openStoreIn(ctx, base, cookie)
-	if errors.Is(err, fs.ErrNotExist) { // somebody removed it
-		return openStore(ctx, base, cookie)
+// reopenStore is openStore for a directory that was made sure of before, and is at base: that it is the user's alone is looked at again, where it lies is not.
+func reopenStore(ctx context.Context, base, dir string, cookie uint64) (*store, error) {
+	fd, err := openSmall(base, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_RDONLY)
+	if err != nil { // somebody removed it
+		return openStore(ctx, dir, cookie)
+	}
+	f := os.NewFile(uintptr(fd), base)
+	defer f.Close()
+	if err := journal.CheckOwn(f); err != nil {
+		return nil, &Error{Op: "open state directory", Object: base, Err: err}
+	}
+	s, err := openStoreIn(ctx, f, cookie)
+	if errors.Is(err, fs.ErrNotExist) { // just now
+		return openStore(ctx, dir, cookie)
 	}
 	return s, err
 }
 
-func openStoreIn(ctx context.Context, base string, cookie uint64) (s *store, err error) {
+// openStoreIn takes the lock of an open directory.
+func openStoreIn(ctx context.Context, f *os.File, cookie uint64) (s *store, err error) {
+	base := f.Name()
 	s = &store{base: base, dir: filepath.Join(base, strconv.FormatUint(cookie, 10))}
 	if s.turn, err = takeTurn(ctx, base); err == nil {
-		if s.lock, err = lockFile(ctx, filepath.Join(base, "lock")); err != nil {
+		if s.lock, err = lockFile(ctx, f, "lock"); err != nil {
 			s.turn.end()
 		}
 	}
@@ -74,17 +86,20 @@ func openStoreIn(ctx context.Context, base string, cookie uint64) (s *store, err
 	return s, nil
 }
 
+// openStateDir makes sure of the directory, and opens it.
+func openStateDir(dir string) (*os.File, error) {
+	if dir == "" {
+		return journal.Base("netns", true)
+	}
+	if !filepath.IsAbs(dir) {
+		return nil, fmt.Errorf("%w: the path is not absolute", ErrInvalid)
+	}
+	return journal.OwnDir(filepath.Dir(dir), filepath.Base(dir), true)
+}
+
 // stateDir makes sure of the directory, and returns its path.
 func stateDir(dir string) (string, error) {
-	var f *os.File
-	var err error
-	if dir == "" {
-		f, err = journal.Base("netns", true)
-	} else if !filepath.IsAbs(dir) {
-		return "", fmt.Errorf("%w: the path is not absolute", ErrInvalid)
-	} else {
-		f, err = journal.OwnDir(filepath.Dir(dir), filepath.Base(dir), true)
-	}
+	f, err := openStateDir(dir)
 	if err != nil {
 		return "", err
 	}
@@ -92,11 +107,14 @@ func stateDir(dir string) (string, error) {
 	return f.Name(), nil
 }
 
-// lockFile waits for the lock, until ctx ends: a stopped program may hold it for long.
-func lockFile(ctx context.Context, path string) (*os.File, error) {
-	fd, err := openSmall(path, unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW)
+// lockFile waits for the lock in a directory, until ctx ends: a stopped program may hold it for long.
+func lockFile(ctx context.Context, dir *os.File, name string) (*os.File, error) {
+	path := filepath.Join(dir.Name(), name)
+	fd, err := again(func() (int, error) {
+		return unix.Openat(int(dir.Fd()), name, unix.O_CREAT|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	})
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	f := os.NewFile(uintptr(fd), path)
 	for wait := 100 * time.Microsecond; ; wait = min(2*wait, time.Millisecond) {

@@ -3,9 +3,12 @@ package netns
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/journal"
 )
 
 // A network with one endpoint is not empty, whatever else lies beside it, and one that cannot be looked into is not either.
@@ -65,5 +68,53 @@ func TestBootIDAfterFailure(t *testing.T) {
 	}
 	if b, err := bootID(); err != nil || len(b) == 0 {
 		t.Errorf("afterwards: %q, %v", b, err)
+	}
+}
+
+// A state directory that others could have made since is not used, and one that was removed is made again, with the directory that it lies in where
+// no other was asked for.
+func TestStateDirReplaced(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	reopen := func(base, dir string) error {
+		s, err := reopenStore(testContext(t), base, dir, 1)
+		if err == nil {
+			s.close()
+		}
+		return err
+	}
+	if err := reopen(dir, dir); err != nil {
+		t.Fatal("removed:", err)
+	}
+	if err := reopen(dir, dir); err != nil {
+		t.Fatal("as it was:", err)
+	}
+	if err := os.Chmod(dir, 0o770); err != nil {
+		t.Fatal(err)
+	}
+	if err := reopen(dir, dir); !errors.Is(err, journal.ErrUnsafeDir) {
+		t.Errorf("writable by others: %v", err)
+	}
+	own := filepath.Join(t.TempDir(), "own")
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(own, 0o700), os.Symlink(own, dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := reopen(dir, dir); err == nil {
+		t.Error("a link is followed")
+	}
+	base, err := stateDir("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent := filepath.Dir(base)
+	if err := os.Rename(parent, parent+".away"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := errors.Join(os.RemoveAll(parent), os.Rename(parent+".away", parent)); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := reopen(base, ""); err != nil {
+		t.Error("removed with its parent:", err)
 	}
 }

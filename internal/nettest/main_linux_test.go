@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	testutil.MainInFakeHost(m, func() error { return os.MkdirAll("/run/caisson/containers", 0o700) }, map[string]func(){"host": roleHost, "pasta": rolePasta, "monitored": roleMonitored, "monitor": roleMonitor, "remove": roleRemove, "soak": roleSoak, "soak monitor": roleSoakMonitor})
 }
 
-const testTime = 2 * time.Minute
+var testTime = testutil.Time(2 * time.Minute)
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)

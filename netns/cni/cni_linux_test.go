@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect})
 }
 
-const testTime = 60 * time.Second
+var testTime = testutil.Time(60 * time.Second)
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTime)

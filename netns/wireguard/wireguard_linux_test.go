@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	testutil.MainInFakeHost(m, begin, nil)
 }
 
-const testTime = 60 * time.Second
+var testTime = testutil.Time(60 * time.Second)
 
 func newCarrier(t testing.TB) *Carrier {
 	t.Helper()

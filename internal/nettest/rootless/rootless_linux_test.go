@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { testutil.Main(m, map[string]func(){"rootless": roleRootless}) }
 
-const testTime = 60 * time.Second
+var testTime = testutil.Time(60 * time.Second)
 
 // nobody is who root plays.
 const nobody = 65534
