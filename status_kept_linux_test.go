@@ -10,16 +10,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 // The status of a process that nobody collects is known at once, to who is not its parent.
 func TestStatusBeforeItIsCollected(t *testing.T) {
-	if rel, err := linux.KernelRelease(); err != nil || !rel.AtLeast(6, 15) {
-		t.Skip("needs Linux 6.15: no kernel before tells how a process has ended to who is not its parent")
-	}
 	for script, want := range map[string]unix.WaitStatus{"exit 7": 7 << 8, "kill -KILL $$": unix.WaitStatus(unix.SIGKILL)} {
 		parent := exec.Command("/bin/sh", "-c", `exec 3<&0; /bin/sh -c 'read x; `+script+`' <&3 & echo $!; exec sleep 1000`) // which collects nobody
 		in, err := parent.StdinPipe()
