@@ -43,19 +43,20 @@ func TestReportsStayAway(t *testing.T) {
 	send("ff02::fb", own, "names")
 	send("ff05::16", own, "of the same hardware address")
 	send("ff02::16", net.HardwareAddr{0x0a, 1, 2, 3, 4, 5}, "foreign")
+	want := []string{"names", "of the same hardware address", "foreign"}
+	missing := slices.Clone(want) // frames that several processors carry may pass each other
 	var got []string
 	_ = in.SetReadDeadline(time.Now().Add(testTime))
-	for buf := make([]byte, 2000); !slices.Contains(got, "foreign"); {
+	for buf := make([]byte, 2000); len(missing) > 0; {
 		n, err := in.Read(buf)
 		if err != nil {
 			t.Fatalf("after %q: %v", got, err)
 		}
 		if _, what, ok := strings.Cut(string(buf[:n]), mark); ok { // the kernel sends some too
-			got = append(got, what)
+			got, missing = append(got, what), slices.DeleteFunc(missing, func(s string) bool { return s == what })
 		}
 	}
-	want := []string{"names", "of the same hardware address", "foreign"}
-	if !slices.Equal(got, want) {
-		t.Errorf("the other has got %q, want %q", got, want)
+	if slices.Contains(got, "report") {
+		t.Errorf("the other has got %q, want only %q", got, want)
 	}
 }
