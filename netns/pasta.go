@@ -14,8 +14,9 @@ import (
 // caisson.WithNetwork, also for detached containers, and several times.
 //
 // Containers connected by Pasta do not reach each other but by published ports. Root uses a [Bridge]. The device /dev/net/tun must be
-// accessible to the user, as it is by default nearly everywhere (mode 0666). The program ends with the container; after the
-// host program was killed, caisson.Recover with [Owner] ends it.
+// accessible to the user, as it is by default nearly everywhere (mode 0666). The program ends with the container, and so with a host program
+// that is killed; that of a detached container, which lives on, and what a host program had only begun when it was killed, are ended
+// by caisson.Recover with [Owner].
 type Pasta struct {
 	// Ports are published on the host, its loopback addresses included. Connections seem to come from the host.
 	Ports []Port
@@ -90,6 +91,7 @@ type pastaAttachment struct {
 	program string
 	entry   uint64
 	durable bool
+	release func() // by which the keeper forgets the program; nil where it does not know it
 }
 
 // pidFile is where pasta writes its process id. Its name is what tells one from another.

@@ -15,6 +15,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/stage"
 )
 
 func (p *Pasta) prepare(_ context.Context, r Request) (*pastaAttachment, error) {
@@ -119,7 +122,50 @@ func (a *pastaAttachment) Attach(ctx context.Context, t Target) error {
 		said, _ := io.ReadAll(io.NewSectionReader(log, 0, 4096))
 		return &Error{Op: "run", Object: a.program, Err: fmt.Errorf("%w: %s", err, bytes.TrimSpace(said)), Remedy: "a host without a default route has no network to share"}
 	}
+	if a.durable {
+		return nil // it outlives this program as the container does
+	}
+	return a.keep()
+}
+
+// keep has pasta end with this program, however that ends: its ports would stay taken, and lead nowhere.
+func (a *pastaAttachment) keep() error {
+	pid, err := a.rec.pid()
+	if err != nil {
+		return &Error{Op: "look for pasta in", Object: a.rec.pidFile(), Err: err}
+	}
+	fail := func(err error) error {
+		return &Error{Op: "have it end with this program", Object: "pasta", Err: err}
+	}
+	process, err := linux.PidfdOpen(pid, false)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fail(err)
+	}
+	ours, err := hasArgument(pid, a.rec.pidFile()) // only now it is certain that the number is no other's
+	if err != nil || !ours {
+		return errors.Join(err, process.Close())
+	}
+	forget, err := stage.Keep(int(process.Fd()))
+	if err != nil {
+		return errors.Join(fail(err), process.Close())
+	}
+	a.release = func() {
+		forget()
+		process.Close()
+	}
 	return nil
+}
+
+// pid is the process id that pasta has written.
+func (r *record) pid() (int, error) {
+	b, err := os.ReadFile(r.pidFile())
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
 // withSIGPIPE calls f with SIGPIPE not ignored: a program inherits that, and some versions of pasta take it for a failure. Monitors
@@ -137,6 +183,10 @@ func (a *pastaAttachment) Detach(context.Context) error {
 	if err := endPasta(&a.rec); err != nil {
 		return err
 	}
+	if a.release != nil {
+		a.release()
+		a.release = nil
+	}
 	return a.strike()
 }
 
@@ -150,9 +200,7 @@ func (a *pastaAttachment) strike() error {
 // among all processes.
 func endPasta(r *record) error {
 	file := r.pidFile()
-	b, err := os.ReadFile(file)
-	pid, perr := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err == nil && perr == nil {
+	if pid, err := r.pid(); err == nil {
 		ended, err := endIf(pid, file)
 		if err != nil {
 			return err

@@ -67,7 +67,14 @@ func TestPasta(t *testing.T) {
 	if n := pastas(tmp); n != 0 {
 		t.Errorf("%d programs are left", n)
 	}
-	if got := run("die"); got != "made\n" || pastas(tmp) != 1 {
+	if got := run("die"); got != "made\n" || !testutil.Eventually(testTime, func() bool { return pastas(tmp) == 0 }) {
+		t.Errorf("%s, %d programs", got, pastas(tmp))
+	}
+	// Killed when pasta stands, before anybody else knows of it.
+	if err := os.WriteFile(filepath.Join(tmp, "pasta"), []byte("#!/bin/sh\npasta \"$@\"\nkill -KILL $PPID\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := run("be killed"); got != "" || pastas(tmp) != 1 {
 		t.Errorf("%s, %d programs", got, pastas(tmp))
 	}
 	if got := run("recover"); got != "done\n" || pastas(tmp) != 0 {
@@ -167,6 +174,9 @@ func rolePasta() {
 		return
 	}
 	n := &netns.Pasta{Ports: []netns.Port{{Container: 80}}}
+	if do == "be killed" {
+		n.Program = os.Getenv("HOME") + "/pasta"
+	}
 	c, err := caisson.New(caisson.WithRootfs(rootfs.Dir(os.Getenv("CAISSON_TEST_DIR"))), caisson.WithNetwork(n), caisson.WithID("server"), caisson.WithCommand("sh", "-c", webServer))
 	fail(err)
 	_, err = c.Start(ctx)
