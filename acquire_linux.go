@@ -138,7 +138,9 @@ func (r *running) describe(ctx context.Context, priv bool) (*rootfs.Description,
 				Reason: "it cannot be mounted in a user namespace that does not own the cgroup namespace", Remedy: "leave the cgroup namespace a new one"})
 		}
 		r.m.template = priv && r.m.newNS&unix.CLONE_NEWNS != 0
-		if r.spec.hooks.hostTree() {
+		// The template is for programs that start many containers: to make it takes a process and the unmounts of the host's tree, as a container
+		// in a copy of that does.
+		if once := r.spec.process.engine.unkept && !r.env.UserNamespace; once || r.spec.hooks.hostTree() {
 			r.m.template, r.m.hostTree = false, r.m.template
 		}
 		r.env.EmptyNamespace = r.m.template

@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/codec"
 )
 
 // ReadBundle reads a bundle's configuration, dir/config.json unless another name is given, without judging it ([FromSpec] does), and says
@@ -40,7 +42,14 @@ func readJSON(path string, into any) error {
 		return err
 	}
 	defer f.Close()
-	d := json.NewDecoder(io.LimitReader(f, maxConfig))
+	b, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	if err != nil {
+		return err
+	}
+	if codec.Decode(b, into) {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(b)) // tells what is wrong
 	if err := d.Decode(into); err != nil {
 		return fmt.Errorf("%s: %w: %w", path, ErrInvalid, err)
 	}

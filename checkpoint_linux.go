@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/namespaces"
@@ -113,7 +114,7 @@ func (r *running) checkpointFacts() (f checkpointFacts, err error) {
 		if len(r.det.run.checkpoint) == 0 {
 			return f, fmt.Errorf("%w: the container was made by a release that did not record what a checkpoint must know", ErrUnsupported)
 		}
-		if err = json.Unmarshal(r.det.run.checkpoint, &f); err != nil {
+		if err = codec.Unmarshal(r.det.run.checkpoint, &f); err != nil {
 			err = fmt.Errorf("%w: checkpoint: %w", ErrCorruptState, err)
 		}
 		return f, err

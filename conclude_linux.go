@@ -82,7 +82,9 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 	d.rec = rec
 	if rec.Phase != state.Stopped && rec.Phase != state.Restarting {
 		r.result(rec, why)
-		if err := d.entry.Write(rec); err != nil {
+		if r.removesAtEnd() {
+			// It is not recorded first. Who finds it running, should this program be killed, sees that it is not.
+		} else if err := d.entry.Write(rec); err != nil {
 			return unknown, &Error{Op: "wait", ID: r.spec.id, Err: err}
 		}
 	}
@@ -103,6 +105,10 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 		}
 	}
 	r.diedEarly = res.Started.IsZero()
+	if r.removesAtEnd() {
+		r.removeAtEnd(ctx, rec)
+		return res, err
+	}
 	r.removeRecorded(ctx, rec)
 	if r.spec.detach.sup != nil {
 		if err := r.settleRun(ctx, rec); err != nil {
@@ -220,6 +226,17 @@ func (r *running) forgetGroup(ctx context.Context, rec *state.Record) error {
 	if rec.CgroupName == "" && rec.Cgroup == nil {
 		return nil
 	}
+	if err := r.dropGroup(ctx, rec); err != nil {
+		return err
+	}
+	return r.det.entry.Write(rec)
+}
+
+// dropGroup removes the cgroup, and strikes it out of a record that is then written, or removed.
+func (r *running) dropGroup(ctx context.Context, rec *state.Record) error {
+	if rec.CgroupName == "" && rec.Cgroup == nil {
+		return nil
+	}
 	if r.group != nil && !r.groupGone.Load() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
@@ -229,7 +246,19 @@ func (r *running) forgetGroup(ctx context.Context, rec *state.Record) error {
 		r.groupGone.Store(true)
 	}
 	rec.CgroupName, rec.CgroupFrom, rec.Cgroup = "", nil, nil
-	return r.det.entry.Write(rec)
+	return nil
+}
+
+// removesAtEnd reports whether the container goes as soon as it has ended.
+func (r *running) removesAtEnd() bool {
+	return (r.spec.detach.autoRemove || r.det.removing.Load()) && r.spec.detach.sup == nil && !r.spec.detach.followed()
+}
+
+// removeAtEnd removes a container that has ended. What could not be removed is recorded as that of one that has. The caller holds the lock.
+func (r *running) removeAtEnd(ctx context.Context, rec *state.Record) {
+	if err := r.eraseRecord(ctx, rec); err != nil {
+		r.warn("remove", errors.Join(err, r.det.entry.Write(rec)))
+	}
 }
 
 // undoLeftover undoes what a program left that was killed while it made a container: its processes end by themselves, since

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
@@ -38,6 +39,7 @@ type detachment struct {
 	keeper   int         // pidfd of the keeper, or -1
 	kept     atomic.Bool // it has been made: what it owns goes only when it is removed
 	letGo    atomic.Bool // Close was called: the end is not waited for
+	removing atomic.Bool // Remove was called: the end need not be recorded
 	status   *os.File
 	listener *os.File
 }
@@ -91,6 +93,9 @@ func (r *running) claim(ctx context.Context, stop bool) (err error) {
 			return err
 		}
 	}
+	if s.network == nil { // until a group is made, nothing has to be undone: the lock says that the container is being made
+		return nil
+	}
 	return e.Write(d.rec)
 }
 
@@ -130,6 +135,13 @@ func (d *detachment) update(change func(*state.Record)) error {
 	return d.entry.Write(d.rec)
 }
 
+// note changes the record, to be written with what follows.
+func (d *detachment) note(change func(*state.Record)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d.rec)
+}
+
 // noteGroup records a cgroup that is about to be made; the returned function strikes it out.
 func (r *running) noteGroup(name, parent string) (func(), error) {
 	if r.det == nil {
@@ -146,8 +158,11 @@ func (r *running) noteMadeGroup(g *cgroups.Group, strike func()) (func(), error)
 	if r.det == nil {
 		return recordScoped(g, strike)
 	}
-	if err := r.det.update(func(rec *state.Record) { rec.Cgroup = g.Paths() }); err != nil {
-		return strike, err
+	r.det.note(func(rec *state.Record) { rec.Cgroup = g.Paths() })
+	if inScope(g) { // else its name leads to it
+		if err := r.det.update(func(*state.Record) {}); err != nil {
+			return strike, err
+		}
 	}
 	return strike, g.Outlive() // its figures are read by whoever comes after the end
 }
@@ -264,7 +279,7 @@ func (r *running) recordDetached(stop bool) error {
 			return fmt.Errorf("hand over to the keeper: %w", err)
 		}
 	}
-	iso, err := json.Marshal(r.iso)
+	iso, err := codec.Marshal(r.iso)
 	if err != nil {
 		return err
 	}
@@ -272,11 +287,15 @@ func (r *running) recordDetached(stop bool) error {
 	if err != nil {
 		return err
 	}
-	kept, err := json.Marshal(facts)
+	kept, err := codec.Marshal(facts)
 	if err != nil {
 		return err
 	}
-	return r.det.update(func(rec *state.Record) {
+	record := r.det.update
+	if stop && !r.spec.wired() && !r.m.attach && !r.spec.hooks.creating() { // nobody is to find it before it is settled
+		record = func(change func(*state.Record)) error { r.det.note(change); return nil }
+	}
+	return record(func(rec *state.Record) {
 		rec.Init = first
 		rec.OwnPID = r.m.newPID
 		rec.CgroupNS = r.m.newNS&unix.CLONE_NEWCGROUP != 0
@@ -416,7 +435,7 @@ func newRecord(s *spec) (*state.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits, err := json.Marshal(s.limits())
+	limits, err := codec.Marshal(s.limits())
 	if err != nil {
 		return nil, err
 	}
@@ -426,7 +445,7 @@ func newRecord(s *spec) (*state.Record, error) {
 	}
 	return &state.Record{
 		MountLabel: s.labelOfMounts(), Limits: limits, Bundle: s.bundle.dir, Rootfs: s.bundle.root, Hooks: hooks,
-		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now(), Labels: s.detach.labels,
+		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now().UTC(), Labels: s.detach.labels,
 		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname, Process: process,
 	}, nil
 }

@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/state"
 )
 
@@ -55,14 +56,14 @@ func formatProcess(p *processSpec) (json.RawMessage, error) {
 	for _, l := range p.rlimits {
 		r.Rlimits = append(r.Rlimits, rlimitRecord{l.resource, l.soft, l.hard, l.name})
 	}
-	return json.Marshal(r)
+	return codec.Marshal(r)
 }
 
 // parseProcess reads what formatProcess wrote. It refuses what an option would.
 func parseProcess(b json.RawMessage, args []string) (processSpec, error) {
 	p := processSpec{args: args}
 	var r processRecord
-	if err := json.Unmarshal(b, &r); err != nil {
+	if err := codec.Unmarshal(b, &r); err != nil {
 		return p, fmt.Errorf("%w: process: %w", ErrCorruptState, err)
 	}
 	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccomp, p.seccompOff, p.landlock =
@@ -135,7 +136,7 @@ func parseIsolation(b json.RawMessage) (l Isolation, err error) {
 	if len(b) == 0 {
 		return nil, nil
 	}
-	if err := json.Unmarshal(b, &l); err != nil {
+	if err := codec.Unmarshal(b, &l); err != nil {
 		return nil, errors.Join(ErrCorruptState, err)
 	}
 	return l, nil
@@ -157,7 +158,7 @@ func parseLimits(rec *state.Record) (res cgroups.Resources, ok bool, err error) 
 	if len(rec.Limits) == 0 {
 		return res, false, nil
 	}
-	if err = json.Unmarshal(rec.Limits, &res); err == nil {
+	if err = codec.Unmarshal(rec.Limits, &res); err == nil {
 		err = res.Validate()
 	}
 	if err != nil {

@@ -3,7 +3,6 @@ package caisson
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 )
@@ -126,7 +126,7 @@ func (r *running) stateAt(p HookPoint) *HookState {
 
 // runHook runs a program in the namespaces of the host program.
 func (r *running) runHook(ctx context.Context, p HookPoint, h *specs.Hook) error {
-	state, err := json.Marshal(r.stateAt(p).Spec())
+	state, err := codec.Marshal(r.stateAt(p).Spec())
 	if err != nil {
 		return &HookError{Point: p, Path: h.Path, Err: err}
 	}
@@ -239,7 +239,7 @@ func (s *stageHook) run(ctx context.Context, p HookPoint) (err error) {
 	if st.Pid, err = innerPid(st.Pid); err != nil {
 		return err
 	}
-	state, err := json.Marshal(st.Spec())
+	state, err := codec.Marshal(st.Spec())
 	if err != nil {
 		return err
 	}

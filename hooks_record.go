@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/internal/codec"
 )
 
 // formatHooks is what is recorded of the programs of a container that outlives its program: those that are run when that
@@ -14,7 +16,7 @@ func formatHooks(h *hooksSpec) (json.RawMessage, error) {
 	if len(p.StartContainer)+len(p.Poststart)+len(p.Poststop) == 0 {
 		return nil, nil
 	}
-	return json.Marshal(specs.Hooks{StartContainer: p.StartContainer, Poststart: p.Poststart, Poststop: p.Poststop})
+	return codec.Marshal(specs.Hooks{StartContainer: p.StartContainer, Poststart: p.Poststart, Poststop: p.Poststop})
 }
 
 // parseHooks reads what formatHooks wrote. It refuses what the option would.
@@ -23,7 +25,7 @@ func parseHooks(b json.RawMessage, bundle string) (h hooksSpec, err error) {
 	if b == nil {
 		return h, nil
 	}
-	if err := json.Unmarshal(b, &h.programs); err != nil {
+	if err := codec.Unmarshal(b, &h.programs); err != nil {
 		return h, fmt.Errorf("%w: hooks: %w", ErrCorruptState, err)
 	}
 	for p := HookPrestart; p <= HookStopped; p++ {

@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"internal/linux":    {},
 	"internal/program":  {"internal/linux"},
 	"internal/ahead":    {},
+	"internal/codec":    {},
 	"internal/caps":     {},
 	"internal/dbus":     {},
 	"internal/journal":  {},
@@ -33,7 +34,7 @@ var mayImport = map[string][]string{
 	"internal/landlock": {},
 	"internal/erofs":    {},
 	"internal/stage":    {"internal/linux", "internal/program"},
-	"internal/state":    {"internal/journal"},
+	"internal/state":    {"internal/codec", "internal/journal"},
 	// The leaves are useful alone, so they import neither each other nor the root.
 	"namespaces": {"internal/linux", "internal/program", "internal/stage", "internal/caps", "internal/journal"},
 	"cgroups":    {"internal/dbus", "internal/linux", "internal/journal", "internal/ahead", "internal/program", "internal/stage"},
@@ -49,7 +50,7 @@ var mayImport = map[string][]string{
 	// where the caller is an ordinary user.
 	"image": {"internal/erofs", "internal/linux", "namespaces", "rootfs"},
 	// The root takes networks and images as interfaces, so that who does not use them does not link them.
-	".": {"cgroups", "internal/caps", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/netdev", "internal/program", "internal/resctrl", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
+	".": {"cgroups", "internal/caps", "internal/codec", "internal/journal", "internal/landlock", "internal/linux", "internal/logs", "internal/netdev", "internal/program", "internal/resctrl", "internal/seccomp", "internal/stage", "internal/state", "internal/travel", "namespaces", "rootfs"},
 
 	"internal/seccomp/gen":         {"internal/caps", "internal/seccomp"},
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},

@@ -1,13 +1,13 @@
 package caisson
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/linux"
 )
 
@@ -32,7 +32,7 @@ func (r *running) handListener(f *os.File) error {
 	if r.m.inside {
 		s = r.owner.spec
 	}
-	b, err := json.Marshal(s.processState(n, r.child.Pid, r.firstPid(), r.listenedStatus()))
+	b, err := codec.Marshal(s.processState(n, r.child.Pid, r.firstPid(), r.listenedStatus()))
 	if err != nil {
 		return err
 	}

@@ -671,8 +671,36 @@ func recoverStatesFirst(ctx context.Context, d StateDir) {
 	once.(*sync.Once).Do(func() {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		_, _ = d.recover(ctx, nil)
+		_ = d.each(ctx, func(e *state.Entry) error {
+			if lives(e) { // most do; what further processes have left in its cgroup, Recover sees to
+				return nil
+			}
+			_, err := d.recoverOne(ctx, e, nil)
+			return err
+		})
 	})
+}
+
+// lives reports whether there is a container whose first process is there.
+func lives(e *state.Entry) bool {
+	rec, err := e.Read()
+	if err != nil || rec.Monitor.PID != 0 || rec.Phase != state.Running && rec.Phase != state.Created || e.Starting(rec) {
+		return false
+	}
+	boot, err := bootID()
+	if err != nil || rec.BootID != boot {
+		return false
+	}
+	ns, err := pidNamespace()
+	if err != nil || rec.PIDNS != ns {
+		return false
+	}
+	fd, err := findProcess(rec.Init)
+	if fd < 0 || err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
 }
 
 // remove ends and removes a detached container.
@@ -698,6 +726,9 @@ func (c *Container) remove(ctx context.Context) error {
 	}
 	if r == nil {
 		return c.Close()
+	}
+	if r.det != nil {
+		r.det.removing.Store(true)
 	}
 	if err := p.kill(ReasonStopped); err != nil {
 		return err
@@ -732,7 +763,18 @@ func (r *running) erase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.forgetGroup(ctx, rec); err != nil {
+	grouped := rec.CgroupName != "" || rec.Cgroup != nil
+	err = r.eraseRecord(ctx, rec)
+	if err != nil && grouped && rec.CgroupName == "" && rec.Cgroup == nil { // its name may be another's from now on
+		err = errors.Join(err, d.entry.Write(rec))
+	}
+	return err
+}
+
+// eraseRecord is erase where the record has been read, and the lock is held.
+func (r *running) eraseRecord(ctx context.Context, rec *state.Record) error {
+	d := r.det
+	if err := r.dropGroup(ctx, rec); err != nil {
 		return err
 	}
 	if r.network != nil && len(rec.Things) > 0 { // it was made here

@@ -9,6 +9,8 @@ type detachSpec struct {
 	labels map[string]string
 	loaded bool // the container was made elsewhere: its options are not known here
 
+	autoRemove bool
+
 	monitor *Monitor     // who supervises it; nil: nobody
 	sup     *supervision // set in the monitor itself
 }
@@ -27,6 +29,12 @@ type detachSpec struct {
 // this program is: whoever ends the program's whole cgroup, as systemd does with that of a service, ends the
 // container too; see [WithCgroup] and Delegate= in systemd.resource-control(5).
 func WithDetached(on bool) Option { return option(func(s *spec) { s.detach.on = on }) }
+
+// WithAutoRemove says whether a detached container is removed, as by [Container.Remove], when its command has ended: by this program, which
+// waits for that, before [Process.Wait] returns. How it ended is not recorded first, which spares two writes to the disk. If this program is gone by
+// then, or the removal fails, the container stays as one that has stopped, and Remove removes it. It needs WithDetached(true) without a monitor.
+// Default: false, the record stays until Remove.
+func WithAutoRemove(on bool) Option { return option(func(s *spec) { s.detach.autoRemove = on }) }
 
 // WithStateDir sets the directory in which detached containers are recorded; it is made with mode 0700, its parent must
 // exist, and others must not be able to write to either. [StateDir] finds what is in it. Default: /run/caisson/containers

@@ -2,7 +2,6 @@ package caisson
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/journal"
 	"github.com/caisson-go/caisson/namespaces"
 )
@@ -59,7 +59,7 @@ func recordGroup(name, parent string) (func(), error) {
 	} else {
 		rec.Own = ownGroups()
 	}
-	data, err := json.Marshal(rec)
+	data, err := codec.Marshal(rec)
 	if err != nil {
 		return nil, err
 	}
@@ -86,13 +86,23 @@ func recordScoped(g *cgroups.Group, strike func()) (func(), error) {
 	return strike, nil
 }
 
+// inScope reports whether a group is in a scope of systemd's, or is one, where its name alone may not lead to it.
+func inScope(g *cgroups.Group) bool {
+	for _, dir := range g.Paths() {
+		if strings.Contains(dir+"/", ".scope/") {
+			return true
+		}
+	}
+	return false
+}
+
 // undoGroup removes a cgroup that a dead program left, with what still runs in it.
 func undoGroup(ctx context.Context, version int, data []byte) error {
 	var rec groupRecord
 	if version != 1 {
 		return fmt.Errorf("record of version %d", version)
 	}
-	if err := json.Unmarshal(data, &rec); err != nil {
+	if err := codec.Unmarshal(data, &rec); err != nil {
 		return err
 	}
 	g, err := openFrom(rec.Own, rec.Name)

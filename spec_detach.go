@@ -20,6 +20,9 @@ func (s *spec) validateDetach() (faults []error) {
 	if d.dir != "" && (!filepath.IsAbs(d.dir) || filepath.Clean(d.dir) != d.dir || d.dir == "/") {
 		faults = append(faults, invalid("WithStateDir", "%q is not a clean absolute path", d.dir))
 	}
+	if d.autoRemove && !d.alone() {
+		faults = append(faults, invalid("WithAutoRemove", "it needs WithDetached(true), without a monitor"))
+	}
 	if !d.on {
 		return faults
 	}

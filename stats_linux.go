@@ -2,11 +2,11 @@ package caisson
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/state"
 )
 
@@ -64,11 +64,11 @@ func (r *running) record(res cgroups.Resources, iso Isolation) error {
 	if r.det == nil {
 		return nil
 	}
-	limits, err := json.Marshal(res)
+	limits, err := codec.Marshal(res)
 	if err != nil {
 		return err
 	}
-	measures, err := json.Marshal(iso)
+	measures, err := codec.Marshal(iso)
 	if err != nil {
 		return err
 	}

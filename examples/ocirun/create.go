@@ -87,7 +87,7 @@ func writePid(path string, pid int) error {
 }
 
 // make reads a bundle and makes a container of it.
-func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, error) {
+func (g *global) make(w *wish, id string, leaves bool, more ...caisson.Option) (*caisson.Container, error) {
 	s, dir, err := caisson.ReadBundle(*w.bundle, *w.config)
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (g *global) make(w *wish, id string, leaves bool) (*caisson.Container, erro
 	if w.restore != nil {
 		opts = append(opts, caisson.WithRestoreConfig(*w.restore))
 	}
-	c, err := caisson.New(opts...)
+	c, err := caisson.New(append(opts, more...)...)
 	if err != nil && notify != nil {
 		if _, known := g.dir().Info(context.Background(), id); errors.Is(known, caisson.ErrNotFound) {
 			g.forgetNotify(id)

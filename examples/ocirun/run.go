@@ -30,7 +30,7 @@ func run(ctx context.Context, g *global, args []string) error {
 // runs makes and starts a container, and waits for its end unless it is to be left.
 func (g *global) runs(ctx context.Context, w *wish, id string, keep bool) error {
 	signals := notified(*w.detach)
-	c, err := g.make(w, id, *w.detach)
+	c, err := g.make(w, id, *w.detach, caisson.WithAutoRemove(!*w.detach && !keep))
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (g *global) runs(ctx context.Context, w *wish, id string, keep bool) error 
 	}()
 	status := follow(ctx, p, signals)
 	if !keep {
-		if err := c.Remove(ctx); err != nil {
+		if err := c.Remove(ctx); err != nil { // what is left of it
 			g.report(err)
 		}
 		g.forgetNotify(id)

@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/caisson-go/caisson/internal/codec"
 )
 
 // Version is the version of the record that this package writes. It changes when an older reader would be wrong about a
@@ -166,7 +167,7 @@ func Parse(id string, b []byte) (*Record, error) {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrCorrupt, maxRecord)
 	}
 	r := &Record{}
-	err := json.Unmarshal(b, r)
+	err := codec.Unmarshal(b, r)
 	if err != nil || r.Version != Version && r.Version != versionMonitored {
 		return nil, unreadable(b, err)
 	}
@@ -238,12 +239,5 @@ func (r *Record) Format() ([]byte, error) {
 	if r.Version = Version; r.Monitor.PID != 0 {
 		r.Version = versionMonitored
 	}
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", " ")
-	if err := e.Encode(r); err != nil {
-		return nil, err
-	}
-	return b.Bytes(), nil
+	return codec.MarshalLines(r)
 }

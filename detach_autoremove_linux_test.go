@@ -1,0 +1,82 @@
+package caisson
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// A container that is to be removed when it has ended is gone when its end is told, and its result is known all the same.
+func TestAutoRemove(t *testing.T) {
+	for name, opts := range map[string][]Option{"keeper": nil, "no keeper": {WithoutKeeper()}} {
+		t.Run(name, func(t *testing.T) {
+			d := stateDir(t)
+			noLeaks(t)
+			c := detached(t, d, "web", append(opts, sh("exit 7"), WithAutoRemove(true))...)
+			p, err := c.Start(testContext(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := p.Wait(testContext(t))
+			if err != nil || r.ExitCode != 7 || r.Started.IsZero() || r.Ended.Before(r.Started) {
+				t.Errorf("%+v, %v", r, err)
+			}
+			if _, err := os.Stat(filepath.Join(string(d), "web")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("its directory is there: %v", err)
+			}
+			if _, err := d.Info(testContext(t), "web"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("%v", err)
+			}
+			if st := c.State(); st != StateStopped {
+				t.Error(st)
+			}
+			if err := c.Remove(testContext(t)); err != nil {
+				t.Errorf("removed once more: %v", err)
+			}
+		})
+	}
+}
+
+// Where the program that asked for it does not see the end, the container stays with its result.
+func TestAutoRemoveByNobody(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := detached(t, d, "web", sh("read x; exit 7"), WithAutoRemove(true))
+	p, err := c.Create(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(testContext(t)); !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	other := load(t, d, "web")
+	if p, err = other.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.Wait(testContext(t)); err != nil || r.ExitCode != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if i, err := d.Info(testContext(t), "web"); err != nil || i.State != StateStopped || i.Result.ExitCode != 7 {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if err := other.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Info(testContext(t), "web"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAutoRemoveJudged(t *testing.T) {
+	for _, opts := range [][]Option{nil, {WithDetached(true), WithID("web"), WithMonitor(Monitor{Path: "/bin/true"})}} {
+		if _, err := New(append(opts, WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"), WithAutoRemove(true))...); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%v", err)
+		}
+	}
+}
