@@ -50,7 +50,8 @@ type CommitOptions struct {
 //
 // Where all changes are in a directory on disk ([Source.Upper], without a user namespace) that is read. Otherwise the whole is compared with
 // the image's unpacked layers: a file of theirs is known by its change time, which nobody can set, so that a directory in which nothing was
-// changed is not even entered. In files of EROFS ([Source.EROFS]) that is the time of the contents, which the layer says: whatever is changed
+// changed is not even entered. Layers that the container has as files of EROFS ([Source.EROFS]) are mounted for that; where they cannot be, they are
+// unpacked into directories. The change time in them is the time of the contents, which the layer says: whatever is changed
 // gets the time of the change, and is taken for unchanged only where the layer has that very nanosecond. A container that changed nothing gets
 // no layer, only a line in the history.
 func (s *Store) Commit(ctx context.Context, name string, from Viewer, o CommitOptions) (Image, error) {
@@ -88,7 +89,7 @@ func (s *Store) commit(ctx context.Context, from Viewer, o CommitOptions) (d oci
 }
 
 // commitLayer stores the layer, and tells over which image it goes.
-func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions) (Layer, string, error) {
+func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions) (made Layer, over string, err error) {
 	t := o.Tree
 	if t.Owner == nil {
 		t.Owner = v.Owner
@@ -105,15 +106,17 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 		l, err := s.stored(ctx, p, o)
 		return l, "", err
 	}
-	// The layers that the container has: with other maps than the store's that is those that are the caller's.
-	u, err := s.unpack(ctx, base, UnpackOptions{Platform: o.Platform, plain: s.plainFor(rootfs.Env{IDMaps: v.IDMaps})})
+	manifest, lower, release, err := s.commitLower(ctx, base, v, o)
 	if err != nil {
 		return Layer{}, "", err
 	}
-	for _, dir := range u.Dirs {
+	if release != nil {
+		defer func() { err = errors.Join(err, release()) }()
+	}
+	for _, dir := range lower {
 		p.lower = append(p.lower, Tree{Path: dir, by: v.Root})
 	}
-	own := u.Manifest.Digest.String() == v.Origin
+	own := manifest.String() == v.Origin
 	if v.Upper != nil && own {
 		upper := p
 		upper.tree, upper.upper, upper.mounts = Tree{File: v.Upper}, true, false
@@ -124,6 +127,26 @@ func (s *Store) commitLayer(ctx context.Context, v *rootfs.View, o CommitOptions
 	p.diff, p.ctimes, p.blobs = true, own && v.Stacked, v.EROFS
 	l, err := s.stored(ctx, p, o)
 	return l, base, err
+}
+
+// commitLower finds the layers that the container has, the topmost first: with other maps than the store's those that are the caller's. Files of EROFS are mounted until
+// release, which is nil where there is nothing to release; where they cannot be mounted, directories serve as well.
+func (s *Store) commitLower(ctx context.Context, base string, v *rootfs.View, o CommitOptions) (manifest digest.Digest, dirs []string, release func() error, err error) {
+	if v.EROFS && probeErofs() == nil {
+		u, err := s.unpack(ctx, base, UnpackOptions{Platform: o.Platform, EROFS: true})
+		if err != nil {
+			return "", nil, nil, err
+		}
+		dirs, _, release, err = s.mountBelow(u.below())
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return u.Manifest.Digest, dirs, release, err
+		}
+	}
+	u, err := s.unpack(ctx, base, UnpackOptions{Platform: o.Platform, plain: s.plainFor(rootfs.Env{IDMaps: v.IDMaps})})
+	if err != nil {
+		return "", nil, nil, err
+	}
+	return u.Manifest.Digest, u.Dirs, nil, nil
 }
 
 // has says that an image is in the store.

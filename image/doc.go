@@ -20,7 +20,8 @@
 // The package is useful without containers too: [Store.Unpack] makes a directory of each layer, [Store.Extract] one of all of them,
 // [Store.Import] an image of a tar of a root filesystem, and [Store.Save] an archive of images.
 //
-// [Source.EROFS] takes the layers from files that the kernel mounts, one for each, instead of directories: nothing is unpacked, and what is read can be verified.
+// [Source.EROFS], and for snapshots [SnapshotOptions].EROFS, takes the layers from files that the kernel mounts, one for each, instead of directories: nothing is unpacked,
+// and what is read can be verified.
 //
 // # Snapshots
 //

@@ -83,6 +83,15 @@ func mountEROFS(f *os.File) (int, error) {
 	return fd, sysErr("mount erofs", err)
 }
 
+// probeErofs tells who may mount no file system, and kernels without this one, before anything is made.
+func probeErofs() error {
+	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return mountNeeds(sysErr("fsopen", err))
+	}
+	return unix.Close(fs)
+}
+
 // mountSource mounts a file or a device.
 func mountSource(source string) (int, error) {
 	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)

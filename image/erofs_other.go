@@ -16,6 +16,8 @@ func checkVerity(*os.File, string) error { return errors.ErrUnsupported }
 
 type blobMount struct{}
 
+func probeErofs() error { return errors.ErrUnsupported }
+
 func (s *Store) holdBlobs([]string, []*blobMark) ([]*os.File, func() error, error) {
 	return nil, nil, errors.ErrUnsupported
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -173,5 +174,47 @@ func TestIgzipFails(t *testing.T) {
 	}
 	if _, err := s.Unpack(context.Background(), "test", UnpackOptions{}); err != nil {
 		t.Errorf("unasked: %v", err)
+	}
+}
+
+// TestIgzipOnce has whole blobs decoded by the program alone, of however many members they are and into buffers of any size, and others looked through.
+func TestIgzipOnce(t *testing.T) {
+	path := needIgzip(t)
+	testutil.NoLeaks(t)
+	plain := igzipLayer(t)
+	good := gz(t, plain)
+	many := bytes.Clone(gz(t, plain[:1]))
+	for i := 1; i < len(plain); i += 4001 {
+		many = append(many, gz(t, plain[i:min(i+4001, len(plain))])...)
+	}
+	for name, tt := range map[string]struct {
+		blob   []byte
+		looked bool
+	}{
+		"one":     {good, false},
+		"many":    {many, false},
+		"empty":   {append(bytes.Clone(good), gz(t, nil)...), false},
+		"garbage": {append(bytes.Clone(good), "garbage"...), true},
+		"cut":     {good[:len(good)-1], true},
+		"no end":  {append(bytes.Clone(many), good[:20]...), true},
+	} {
+		for _, size := range []int{7, igzipSeal, igzipSeal + 1, 1 << 20} {
+			if size == 7 && name != "many" {
+				continue
+			}
+			f := must[*os.File](t)(os.Create(filepath.Join(t.TempDir(), "blob")))
+			must[int](t)(f.Write(tt.blob))
+			z := must[*igzipReader](t)(startIgzip(context.Background(), f, path))
+			var out bytes.Buffer
+			_, err := io.CopyBuffer(struct{ io.Writer }{&out}, onlyReader{z}, make([]byte, size))
+			if z.looked != tt.looked || (err != nil) != tt.looked {
+				t.Errorf("%s: looked through in Go: %v, %v", name, z.looked, err)
+			}
+			if !tt.looked && (!bytes.Equal(out.Bytes(), plain) || z.given.Load() != int64(len(tt.blob))) {
+				t.Errorf("%s: %d bytes, want %d; given %d of %d", name, out.Len(), len(plain), z.given.Load(), len(tt.blob))
+			}
+			z.close()
+			f.Close()
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -49,8 +50,12 @@ var stages = []struct {
 		return err
 	}},
 	{"snapped", func(ctx context.Context, s *Store, ref string) error {
-		for name, m := range map[string]Method{"best": MethodBest, "copy": MethodCopy} {
-			if _, err := s.NewSnapshot(ctx, name, ref, SnapshotOptions{Method: m}); err != nil && !errors.Is(err, os.ErrExist) {
+		all := map[string]SnapshotOptions{"best": {}, "copy": {Method: MethodCopy}}
+		if mountsFiles() {
+			all["files"] = SnapshotOptions{EROFS: true}
+		}
+		for name, o := range all {
+			if _, err := s.NewSnapshot(ctx, name, ref, o); err != nil && !errors.Is(err, os.ErrExist) {
 				return err
 			}
 		}
@@ -64,6 +69,12 @@ var stages = []struct {
 		d, err := sn.Rootfs().Describe(ctx, rootfs.Env{UserNamespace: true, Unprivileged: os.Geteuid() != 0, IDMaps: s.maps.String()})
 		if err == nil {
 			err = os.WriteFile(filepath.Join(d.Upper.Dir, dirUpper, "new"), []byte("new"), 0o644)
+		}
+		if err = errors.Join(err, d.Close()); err != nil || !mountsFiles() {
+			return err
+		}
+		if sn, err = s.Snapshot(ctx, "files"); err == nil {
+			d, err = sn.Rootfs().Describe(ctx, rootfs.Env{})
 		}
 		return errors.Join(err, d.Close())
 	}},
@@ -79,10 +90,18 @@ var stages = []struct {
 		}
 		return sn.Seal(ctx)
 	}},
-	{"unsnapped", func(ctx context.Context, s *Store, _ string) error { return missing(s.RemoveSnapshot(ctx, "copy")) }},
+	{"unsnapped", func(ctx context.Context, s *Store, _ string) error {
+		return errors.Join(missing(s.RemoveSnapshot(ctx, "copy")), missing(s.RemoveSnapshot(ctx, "files")))
+	}},
 	{"removed", func(ctx context.Context, s *Store, _ string) error { return missing(s.Remove(ctx, "mine:1")) }},
 	{"collected", func(ctx context.Context, s *Store, _ string) error { _, err := s.GC(ctx); return err }},
 }
+
+// mountsFiles says that files of EROFS can be mounted.
+var mountsFiles = sync.OnceValue(func() bool {
+	missing, err := testutil.MissingErofs()
+	return missing == "" && err == nil
+})
 
 func missing(err error) error {
 	if errors.Is(err, ErrNotFound) {
@@ -198,14 +217,18 @@ func (l *life) lasting(ctx context.Context, s *Store, when string, has func(stri
 			bad("unpacked: %v", err)
 		}
 	}
-	for _, name := range []string{"best", "copy"} {
+	names := []string{"best", "copy"}
+	if mountsFiles() {
+		names = append(names, "files")
+	}
+	for _, name := range names {
 		sn, err := s.Snapshot(ctx, name)
 		switch {
-		case name == "copy" && has("unsnapped"):
+		case name != "best" && has("unsnapped"):
 			if !errors.Is(err, ErrNotFound) {
 				bad("unsnapped: %v", err)
 			}
-		case name == "copy" && has("begin unsnapped"):
+		case name != "best" && has("begin unsnapped"):
 		case err != nil && has("snapped"):
 			bad("snapped: %v", err)
 		case err == nil:

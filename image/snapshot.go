@@ -24,7 +24,7 @@ const (
 	// MethodBest takes the first of the following that works where the store is.
 	MethodBest Method = iota
 	// MethodOverlay lays a directory for the changes over the layers of the image, which all snapshots share (overlayfs; in a user
-	// namespace Linux 5.11). Nothing is copied.
+	// namespace Linux 5.11). Nothing is copied. The layers are directories, or files with [SnapshotOptions].EROFS.
 	MethodOverlay
 	// MethodHardLink makes a tree whose files are those of the layers under further names. Read-only snapshots only, as a change would
 	// be one of the image.
@@ -53,6 +53,9 @@ type SnapshotOptions struct {
 	ReadOnly bool
 	// Method forces a way. One that does not work here is an error. Default [MethodBest].
 	Method Method
+	// EROFS takes the image's layers from files that the kernel mounts instead of directories; see [Source.EROFS] for what it needs. [MethodOverlay] alone can: where that does not
+	// work, or the files cannot be mounted, the error Is [errors.ErrUnsupported]. Default: directories.
+	EROFS bool
 	// Quota limits the bytes that changes may take; with the methods that make a tree, that the whole tree may take. A write beyond it fails with EDQUOT or ENOSPC. It
 	// needs CAP_SYS_ADMIN and a file system with project quotas: ext4 or xfs mounted with the option prjquota; otherwise the error is
 	// [ErrQuota]. On ext4 the limit does not hold for processes that have CAP_SYS_RESOURCE in the machine's own user namespace and write to the
@@ -76,6 +79,8 @@ type SnapshotInfo struct {
 	// Method is how it shows its files, and Why are the reasons against better methods, a sentence each.
 	Method Method
 	Why    []string
+	// EROFS says that the image's layers below it are files that the kernel mounts; see [SnapshotOptions].
+	EROFS bool
 	// Quota is its limit in bytes; zero means none.
 	Quota int64
 	// InUse says that a container or a program uses it now.
@@ -107,21 +112,29 @@ func (s *Store) NewSnapshot(ctx context.Context, name, image string, o SnapshotO
 	if err != nil {
 		return nil, fail("make snapshot", name, &Error{Op: "find image", Object: image, Err: err})
 	}
+	if o.EROFS {
+		if err := probeErofs(); err != nil { // before anything is made of the layers
+			return nil, fail("make snapshot", name, err)
+		}
+	}
 	info, err := s.inspectImage(img, o.Platform)
 	if err != nil {
 		return nil, fail("make snapshot", name, err)
 	}
-	rec := snapRecord{Image: img.Name, Manifest: info.Manifest, Platform: o.Platform, info: info}
+	rec := snapRecord{Image: img.Name, Manifest: info.Manifest, Platform: o.Platform, EROFS: o.EROFS, info: info}
 	sn, err := s.makeSnapshot(ctx, name, rec, o)
 	return sn, fail("make snapshot", name, err)
 }
 
 // Fork makes a snapshot that begins as sn is now. sn must be read-only, see [Snapshot.Seal], and cannot be removed before its forks are. It takes the options of
-// [Store.NewSnapshot] but for the platform.
+// [Store.NewSnapshot] but for the platform and the form of the image's layers, which are the parent's.
 func (sn *Snapshot) Fork(ctx context.Context, name string, o SnapshotOptions) (*Snapshot, error) {
 	err := errors.Join(checkSnapshotName(name), o.check())
 	if o.Platform != nil {
 		err = errors.Join(err, because(errInvalid, "SnapshotOptions.Platform is the parent's"))
+	}
+	if o.EROFS {
+		err = errors.Join(err, because(errInvalid, "SnapshotOptions.EROFS is the parent's"))
 	}
 	if err != nil {
 		return nil, fail("fork snapshot", name, err)
@@ -139,7 +152,7 @@ func (sn *Snapshot) Fork(ctx context.Context, name string, o SnapshotOptions) (*
 	if !rec.ReadOnly {
 		return nil, &Error{Op: "fork snapshot", Object: sn.rec.Name, Err: because(errInvalid, "it can be changed"), Remedy: "call Seal before"}
 	}
-	child, err := sn.s.makeSnapshot(ctx, name, snapRecord{Image: rec.Image, Manifest: rec.Manifest, Platform: rec.Platform, Parent: rec.Name}, o)
+	child, err := sn.s.makeSnapshot(ctx, name, snapRecord{Image: rec.Image, Manifest: rec.Manifest, Platform: rec.Platform, Parent: rec.Name, EROFS: rec.EROFS}, o)
 	return child, fail("fork snapshot", name, err)
 }
 
@@ -270,13 +283,16 @@ type SnapshotView struct {
 	Upper *os.File
 	// Tree is the whole tree with the methods that make one, and otherwise nil.
 	Tree *os.File
-	// Lower are the directories below Upper, the topmost first; none with Tree. They belong to the store.
+	// Lower are the directories below Upper, the topmost first; none with Tree. They belong to the store. Those of files of EROFS are mounted until the view is
+	// closed, and are paths in /proc/self/fd: of use to this program alone.
 	Lower []string
 
-	keep *os.File
+	keep    *os.File
+	release func() error // of what is mounted; nil for nothing
 }
 
-// Open looks at a snapshot, also while a container changes it: pause that for a consistent view. The caller closes the view.
+// Open looks at a snapshot, also while a container changes it: pause that for a consistent view. The caller closes the view. Files of EROFS that cannot be mounted are an
+// error that Is [errors.ErrUnsupported].
 func (sn *Snapshot) Open(ctx context.Context) (*SnapshotView, error) {
 	use, err := sn.s.use(ctx)
 	if err != nil {
@@ -311,7 +327,10 @@ func (s *Store) openSnapshot(ctx context.Context, name string) (_ *SnapshotView,
 		}
 	}
 	below, err := s.below(ctx, rec, false)
-	v.Lower = below.dirs
+	if err != nil {
+		return nil, err
+	}
+	v.Lower, _, v.release, err = s.mountBelow(below)
 	return v, err
 }
 
@@ -324,6 +343,10 @@ func (v *SnapshotView) Close() error {
 			*f = nil
 		}
 	}
+	if v.release != nil {
+		faults = append(faults, v.release())
+		v.release = nil
+	}
 	return errors.Join(faults...)
 }
 
@@ -334,6 +357,9 @@ func (o SnapshotOptions) check() error {
 	}
 	if o.Method == MethodHardLink && !o.ReadOnly {
 		faults = append(faults, because(errInvalid, "MethodHardLink is for read-only snapshots: a change would be one of the image"))
+	}
+	if o.EROFS && o.Method > MethodOverlay {
+		faults = append(faults, because(errInvalid, "SnapshotOptions.EROFS with %v: a tree has no layers", o.Method))
 	}
 	if o.Quota < 0 {
 		faults = append(faults, because(errInvalid, "SnapshotOptions.Quota is negative"))
@@ -353,5 +379,5 @@ func checkSnapshotName(name string) error {
 
 func (s *Store) infoOf(r *snapRecord) SnapshotInfo {
 	return SnapshotInfo{Name: r.Name, Image: r.Image, Manifest: r.Manifest, Parent: r.Parent, Created: r.Created, ReadOnly: r.ReadOnly,
-		Method: r.Method, Why: slices.Clone(r.Why), Quota: r.Quota, InUse: s.snapshotInUse(r)}
+		Method: r.Method, EROFS: r.EROFS, Why: slices.Clone(r.Why), Quota: r.Quota, InUse: s.snapshotInUse(r)}
 }

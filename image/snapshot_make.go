@@ -7,17 +7,44 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/caisson-go/caisson/rootfs"
 )
 
-// stackBelow is what a snapshot begins with: directories, the topmost first.
+// stackBelow is what a snapshot begins with: directories, the topmost first, and below them layers that are files of EROFS.
 type stackBelow struct {
 	dirs     []string
+	blobs    []string // keys
+	marks    []*blobMark
 	rootMode uint32
 	notes    []string
+}
+
+func (u *Unpacked) below() stackBelow {
+	b := stackBelow{dirs: u.Dirs, rootMode: u.rootMode, notes: u.Notes}
+	if len(u.Blobs) > 0 {
+		b.blobs, b.marks = u.keys, u.marks
+	}
+	return b
+}
+
+// mountBelow returns directories for all, the topmost first, and the open mounts of files among them, which are the last ones. They are there until they are released.
+func (s *Store) mountBelow(b stackBelow) (dirs []string, files []*os.File, release func() error, err error) {
+	if len(b.blobs) == 0 {
+		return b.dirs, nil, nil, nil
+	}
+	files, release, err = s.holdBlobs(b.blobs, b.marks)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	dirs = slices.Clone(b.dirs)
+	for _, f := range files {
+		dirs = append(dirs, "/proc/self/fd/"+strconv.Itoa(int(f.Fd())))
+	}
+	return dirs, files, release, nil
 }
 
 // below finds the layers of the parent or the image. Layers that are missing are unpacked. The caller holds the store's lock, and the
@@ -33,14 +60,14 @@ func (s *Store) below(ctx context.Context, r *snapRecord, plain bool) (stackBelo
 	var u *Unpacked
 	var err error
 	if r.info != nil {
-		u, err = s.unpackInfo(ctx, r.info, UnpackOptions{plain: plain})
+		u, err = s.unpackInfo(ctx, r.info, UnpackOptions{plain: plain, EROFS: r.EROFS})
 	} else {
-		u, err = s.unpackKnown(ctx, Image{Name: r.Image, Descriptor: r.Manifest}, UnpackOptions{Platform: r.Platform, plain: plain})
+		u, err = s.unpackKnown(ctx, Image{Name: r.Image, Descriptor: r.Manifest}, UnpackOptions{Platform: r.Platform, plain: plain, EROFS: r.EROFS})
 	}
 	if err != nil {
 		return stackBelow{}, err
 	}
-	return stackBelow{dirs: u.Dirs, rootMode: u.rootMode, notes: u.Notes}, nil
+	return u.below(), nil
 }
 
 // within is below with what the snapshot itself has.
@@ -100,6 +127,7 @@ func (s *Store) fillSnapshot(ctx context.Context, work string, rec *snapRecord, 
 	if rec.Method, rec.Why, err = s.chooseMethod(work, b, o); err != nil {
 		return err
 	}
+	rec.EROFS = rec.EROFS && rec.Method == MethodOverlay
 	if rec.Method != MethodOverlay && !s.maps.IsZero() {
 		// The caller makes files of its own only: those of other ids would become root's in the container, with their set-user-ID bits.
 		if rec.CallerOwned = true; o.Method <= MethodOverlay {
@@ -127,7 +155,7 @@ func (s *Store) fillSnapshot(ctx context.Context, work string, rec *snapRecord, 
 		}
 	}
 	if rec.Method != MethodOverlay {
-		if err := mergeLayers(ctx, own, b.dirs, rec.Method, rec.RootMode, o.ReadOnly); err != nil {
+		if err := s.mergeBelow(ctx, own, b, rec, o.ReadOnly); err != nil {
 			return err
 		}
 	}
@@ -137,6 +165,19 @@ func (s *Store) fillSnapshot(ctx context.Context, work string, rec *snapRecord, 
 		}
 	}
 	return s.finishSnapshot(work, rec)
+}
+
+// mergeBelow makes the snapshot's tree.
+func (s *Store) mergeBelow(ctx context.Context, own string, b stackBelow, rec *snapRecord, readOnly bool) error {
+	dirs, _, release, err := s.mountBelow(b)
+	if err != nil {
+		return err
+	}
+	rec.Xattrs, err = mergeLayers(ctx, own, dirs, rec.Method, rec.RootMode, readOnly)
+	if release != nil {
+		err = errors.Join(err, release())
+	}
+	return err
 }
 
 // finishSnapshot writes the record and waits until all is on disk.
@@ -187,15 +228,24 @@ func (s *Store) chooseMethod(work string, b stackBelow, o SnapshotOptions) (Meth
 	if o.Method != MethodBest {
 		order = []Method{o.Method}
 	}
+	if o.EROFS {
+		order = []Method{MethodOverlay}
+	}
 	var why []string
 	for _, m := range order {
 		err := s.tryMethod(m, work, b, o)
 		if err == nil {
 			return m, why, nil
 		}
-		if o.Method != MethodBest {
-			return 0, nil, &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err),
-				Remedy: "leave the choice to MethodBest, or put the store on another file system"}
+		if e := (*Error)(nil); errors.As(err, &e) { // of a mount, with its own remedy
+			return 0, nil, err
+		}
+		if len(order) == 1 {
+			remedy := "leave the choice to MethodBest, or put the store on another file system"
+			if o.EROFS {
+				remedy = "leave SnapshotOptions.EROFS out, or put the store on another file system"
+			}
+			return 0, nil, &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err), Remedy: remedy}
 		}
 		why = append(why, m.String()+": "+clip(err.Error()))
 	}
@@ -206,17 +256,36 @@ func (s *Store) chooseMethod(work string, b stackBelow, o SnapshotOptions) (Meth
 func (s *Store) tryMethod(m Method, work string, b stackBelow, o SnapshotOptions) error {
 	switch m {
 	case MethodOverlay:
-		switch {
-		case len(b.dirs) == 0:
+		switch n := len(b.dirs) + len(b.blobs); {
+		case n == 0:
 			return errors.New("the image has no files")
-		case len(b.dirs) >= rootfs.MaxLayers:
+		case n >= rootfs.MaxLayers:
 			return errors.New("it takes " + strconv.Itoa(rootfs.MaxLayers) + " layers at most")
 		}
-		return s.overlay()
-	case MethodHardLink:
-		return probeLink(work)
-	case MethodReflink:
+		if err := s.overlay(); err != nil {
+			return err
+		}
+		return s.tryBlobs(b)
+	case MethodHardLink, MethodReflink:
+		if len(b.blobs) > 0 {
+			return errors.New("the image's layers are files of EROFS, which are file systems of their own")
+		}
+		if m == MethodHardLink {
+			return probeLink(work)
+		}
 		return probeReflink(work)
 	}
 	return nil
+}
+
+// tryBlobs mounts one of the layers that are files, as all will be for a container.
+func (s *Store) tryBlobs(b stackBelow) error {
+	if len(b.blobs) == 0 {
+		return nil
+	}
+	_, release, err := s.holdBlobs(b.blobs[:1], b.marks)
+	if err != nil {
+		return err
+	}
+	return release()
 }

@@ -21,35 +21,36 @@ type merger struct {
 	// linked holds where in the tree a file with several names in the present layer is.
 	linked map[uint64]string
 	root   int
+	left   int64 // extended attributes that the file system does not take
 }
 
 // mergeLayers fills the directory at path with what layers show, the topmost first. readOnly trees get the directories that things are mounted on, which
-// cannot be made later.
-func mergeLayers(ctx context.Context, path string, layers []string, method Method, rootMode uint32, readOnly bool) error {
+// cannot be made later. It returns how many extended attributes were left out.
+func mergeLayers(ctx context.Context, path string, layers []string, method Method, rootMode uint32, readOnly bool) (left int64, err error) {
 	root, err := openTreeDir(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unix.Close(root)
 	m := &merger{ctx: ctx, method: method, owners: isPrivileged(), buf: make([]byte, fileBuffer), root: root}
 	for _, l := range slices.Backward(layers) {
-		from, err := openTreeDir(l)
+		from, err := openTreeDir(l + "/.") // what is mounted is a link in /proc
 		if err != nil {
-			return err
+			return 0, err
 		}
 		m.linked = map[uint64]string{}
 		if err := m.dir(from, root, "", 0); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if readOnly {
 		for _, d := range []string{"proc", "sys", "dev"} {
 			if err := unix.Mkdirat(root, d, 0o755); err != nil && err != unix.EEXIST {
-				return sysErr("mkdirat", err)
+				return 0, sysErr("mkdirat", err)
 			}
 		}
 	}
-	return sysErr("fchmod", unix.Fchmod(root, rootMode&0o7777))
+	return m.left, sysErr("fchmod", unix.Fchmod(root, rootMode&0o7777))
 }
 
 // dir lays what is in one directory over another, and closes the first.
@@ -169,7 +170,7 @@ func (m *merger) meta(from, to int, st *unix.Stat_t) error {
 			return sysErr("fchown", err)
 		}
 	}
-	if err := copyXattrs(from, to); err != nil {
+	if err := m.copyXattrs(from, to); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(to, m.mode(st)); err != nil {
@@ -192,7 +193,7 @@ func (m *merger) mode(st *unix.Stat_t) uint32 {
 }
 
 // copyXattrs makes the extended attributes of a file those of another, but for overlayfs's own and those of the machine.
-func copyXattrs(from, to int) error {
+func (m *merger) copyXattrs(from, to int) error {
 	have, err := imageXattrs(to)
 	if err != nil {
 		return err
@@ -219,6 +220,10 @@ func copyXattrs(from, to int) error {
 		}
 		if err == nil {
 			err = unix.Fsetxattr(to, n, value[:size], 0)
+		}
+		if err == unix.ENOTSUP { // the layers are files, and the store's file system has none of that kind: unpacking leaves them out too
+			m.left++
+			continue
 		}
 		if err != nil {
 			return sysErr("fsetxattr", err)

@@ -19,8 +19,8 @@ func measureTree(context.Context, string, bool) (SnapshotUsage, error) {
 	return SnapshotUsage{}, errors.ErrUnsupported
 }
 
-func mergeLayers(context.Context, string, []string, Method, uint32, bool) error {
-	return errors.ErrUnsupported
+func mergeLayers(context.Context, string, []string, Method, uint32, bool) (int64, error) {
+	return 0, errors.ErrUnsupported
 }
 
 func (s *Store) setQuota(context.Context, int64, []string) (uint32, error) {

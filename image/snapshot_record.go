@@ -47,6 +47,7 @@ type snapRecord struct {
 	Made     bool               `json:"madeReadOnly,omitempty"` // it never could be changed
 	Method   Method             `json:"method"`
 	Why      []string           `json:"why,omitempty"`
+	EROFS    bool               `json:"erofs,omitempty"` // the image's layers are files; MethodOverlay only
 	RootMode uint32             `json:"rootMode"`
 	Quota    int64              `json:"quota,omitempty"`
 	Project  uint32             `json:"project,omitempty"`
@@ -54,6 +55,9 @@ type snapRecord struct {
 	UserMarks bool `json:"userMarks,omitempty"`
 	// CallerOwned says that all files are the caller's in spite of OwnersMapped, since the method makes no others.
 	CallerOwned bool `json:"callerOwned,omitempty"`
+
+	// Xattrs counts extended attributes that the tree could not have.
+	Xattrs int64 `json:"xattrs,omitempty"`
 
 	// info is what the image was found to be, while the snapshot is made; it is not written.
 	info *Info

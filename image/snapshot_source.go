@@ -72,6 +72,9 @@ func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env ro
 			err = errors.Join(err, release())
 		}
 	}()
+	if err := erofsNeeds(rec.EROFS, env); err != nil {
+		return nil, err
+	}
 	if !rec.ReadOnly {
 		if err := s.prepareChanges(rec, env); err != nil {
 			return nil, err
@@ -87,7 +90,7 @@ func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env ro
 		}
 		return d, release() // the lease holds now
 	}
-	d.Release = release
+	d.Release = released(d.Release, release)
 	return d, nil
 }
 
@@ -158,31 +161,20 @@ func (s *Store) prepareChanges(rec *snapRecord, env rootfs.Env) error {
 
 // layOut describes the snapshot.
 func (s *Store) layOut(ctx context.Context, rec *snapRecord, env rootfs.Env) (*rootfs.Description, error) {
-	dir := s.snapshotDir(rec.Name)
-	var src rootfs.Source
+	var d *rootfs.Description
 	var notes []string
-	switch {
-	case rec.Method != MethodOverlay && rec.ReadOnly:
-		src = rootfs.Dir(filepath.Join(dir, dirTree)).ReadOnly()
-	case rec.Method != MethodOverlay:
-		src = rootfs.Dir(filepath.Join(dir, dirTree)).Writable()
-	default:
-		find := s.below
+	var err error
+	if rec.Method == MethodOverlay {
+		d, notes, err = s.layOver(ctx, rec, env)
+	} else {
+		src := rootfs.Dir(filepath.Join(s.snapshotDir(rec.Name), dirTree))
 		if rec.ReadOnly {
-			find = s.within
-		}
-		b, err := find(ctx, rec, false)
-		if err != nil {
-			return nil, err
-		}
-		notes = b.notes
-		if rec.ReadOnly {
-			src = rootfs.Overlay(b.dirs...).ReadOnly()
+			src = src.ReadOnly()
 		} else {
-			src = rootfs.Overlay(b.dirs...).Upper(dir)
+			src = src.Writable()
 		}
+		d, err = src.Describe(ctx, env)
 	}
-	d, err := src.Describe(ctx, env)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +185,31 @@ func (s *Store) layOut(ctx context.Context, rec *snapRecord, env rootfs.Env) (*r
 	if rec.CallerOwned {
 		d.Notes = append(d.Notes, "Files belong to the caller instead of subordinate ids: a snapshot made by "+rec.Method.String()+" has no others.")
 	}
+	d.Notes = append(d.Notes, (&mark{Xattrs: rec.Xattrs}).notes(false)...)
 	for _, w := range rec.Why {
 		d.Notes = append(d.Notes, "The snapshot is made by "+rec.Method.String()+", not by "+w+".")
 	}
 	return d, nil
+}
+
+// layOver describes a snapshot that is an overlay.
+func (s *Store) layOver(ctx context.Context, rec *snapRecord, env rootfs.Env) (*rootfs.Description, []string, error) {
+	find := s.below
+	if rec.ReadOnly {
+		find = s.within
+	}
+	b, err := find(ctx, rec, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := s.overBlobs(b, func(dirs []string) (*rootfs.Description, error) {
+		overlay := rootfs.Overlay(dirs...)
+		if rec.ReadOnly {
+			overlay = overlay.ReadOnly()
+		} else {
+			overlay = overlay.Upper(s.snapshotDir(rec.Name))
+		}
+		return overlay.Describe(ctx, env)
+	})
+	return d, b.notes, err
 }

@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"errors"
-	"strconv"
 	"syscall"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -100,7 +99,7 @@ func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 		return nil, err
 	}
 	defer use.Close()
-	if err := r.erofsNeeds(env); err != nil {
+	if err := erofsNeeds(r.erofs, env); err != nil {
 		return nil, err
 	}
 	img, err := r.store.get(r.name)
@@ -114,7 +113,7 @@ func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 	if len(u.keys) == 0 {
 		return nil, because(ErrDocument, "the image has no files")
 	}
-	d, err := r.store.overBlobs(u, func(dirs []string) (*rootfs.Description, error) {
+	d, err := r.store.overBlobs(u.below(), func(dirs []string) (*rootfs.Description, error) {
 		overlay := rootfs.Overlay(dirs...)
 		if r.upper != nil {
 			overlay = r.upper(overlay)
@@ -135,8 +134,8 @@ func (r Source) describe(ctx context.Context, env rootfs.Env) (*rootfs.Descripti
 }
 
 // erofsNeeds refuses what cannot be before anything is made.
-func (r Source) erofsNeeds(env rootfs.Env) error {
-	if !r.erofs || !env.Unprivileged {
+func erofsNeeds(wanted bool, env rootfs.Env) error {
+	if !wanted || !env.Unprivileged {
 		return nil
 	}
 	return mountNeeds(syscall.EPERM)
@@ -154,24 +153,20 @@ func released(first, second func() error) func() error {
 }
 
 // overBlobs describes an overlay of what was unpacked. Files are mounted for it, until its description is closed.
-func (s *Store) overBlobs(u *Unpacked, describe func(dirs []string) (*rootfs.Description, error)) (*rootfs.Description, error) {
-	if len(u.Blobs) == 0 {
-		return describe(u.Dirs)
-	}
-	files, release, err := s.holdBlobs(u.keys, u.marks)
+func (s *Store) overBlobs(b stackBelow, describe func(dirs []string) (*rootfs.Description, error)) (*rootfs.Description, error) {
+	dirs, files, release, err := s.mountBelow(b)
 	if err != nil {
 		return nil, err
 	}
-	dirs := make([]string, len(files))
-	for i, f := range files {
-		dirs[i] = "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
-	}
 	d, err := describe(dirs)
+	if len(files) == 0 {
+		return d, err
+	}
 	if err != nil {
 		return nil, errors.Join(err, release())
 	}
 	for i, f := range files {
-		d.Layers[i] = rootfs.Layer{File: f}
+		d.Layers[len(b.dirs)+i] = rootfs.Layer{File: f}
 	}
 	d.EROFS, d.Release = true, released(d.Release, release)
 	return d, nil

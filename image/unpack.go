@@ -58,8 +58,8 @@ type UnpackOptions struct {
 	// Igzip lets the program igzip, which is looked for in PATH (package isal of Debian, Ubuntu and Fedora), decompress layers that are
 	// gzip; it takes about half the time. What it gives is hashed and bounded by [Limits] as ever, and a broken layer is the same error. It is a
 	// program in C that reads what a stranger wrote, with the rights of this one, and its memory is not counted in Limits.Memory:
-	// hence it is never used unasked. It gets no environment and no files but the blob, and ends with the context. Without the program the error is
-	// [exec.ErrNotFound]. Layers of several gzip members, as eStargz has them, are decoded in Go once more, to be sure of their end.
+	// hence it is never used unasked. It gets the blob by a pipe, no environment and no files, and ends with the context. Without the program the error is
+	// [exec.ErrNotFound]. What it makes of a layer is not decoded again but for the error where the layer is broken.
 	Igzip bool
 	// EROFS makes of each layer one file, which the kernel mounts, instead of a directory; see [Source.EROFS]. Making it takes no privilege, and owners,
 	// devices and capabilities are in it whoever makes it. What a layer has besides contents is held in memory until it is complete: some 700 bytes of

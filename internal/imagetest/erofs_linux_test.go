@@ -298,3 +298,105 @@ func runAndCommit(ctx context.Context, t *testing.T, s *image.Store, src image.S
 	}
 	return string(out)
 }
+
+// TestErofsSnapshots has containers change snapshots whose image's layers are files: with and without a user namespace, after one another and at once, committed,
+// compared, sealed, forked and removed.
+func TestErofsSnapshots(t *testing.T) {
+	testutil.NeedErofs(t)
+	kinds := map[string]caisson.Option{"root": caisson.WithNamespace(namespaces.User, namespaces.Host())}
+	if testutil.IDMaps(t) {
+		kinds["user namespace"] = caisson.WithNamespace(namespaces.User, namespaces.New())
+	}
+	noLeaks(t)
+	ctx := testContext(t)
+	s := stored(t)
+	layers := func() int { return len(must[[]os.DirEntry](t)(os.ReadDir(filepath.Join(s.Dir(), "layers")))) }
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			one := must[*image.Snapshot](t)(s.NewSnapshot(ctx, "one", "base", image.SnapshotOptions{EROFS: true}))
+			two := must[*image.Snapshot](t)(s.NewSnapshot(ctx, "two", "base", image.SnapshotOptions{EROFS: true}))
+			c := newContainer(t, one.Rootfs(), "set -e; rm /both; rm -r /old; mkdir /old; echo new >/old/new; echo more >>/kept/x; echo up >/up; read x", kind)
+			stdin, err := c.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdin.Close()
+			if err := start(ctx, c, "/up"); err != nil {
+				t.Fatal(err)
+			}
+			if got := run(t, two, "cat /both /kept/x; ls /old | wc -l; echo two >/both; cat /both", kind); !strings.HasPrefix(got, "texttext") || !strings.HasSuffix(got, "two") {
+				t.Errorf("%q", got)
+			}
+			for _, err := range []error{s.RemoveSnapshot(ctx, "one"), one.Seal(ctx), newContainer(t, one.Rootfs(), "true", kind).Run(ctx)} {
+				if !errors.Is(err, image.ErrInUse) {
+					t.Error(err)
+				}
+			}
+			before := layers()
+			if _, err := s.Commit(ctx, "mine", c, image.CommitOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := layers(); n != before {
+				t.Errorf("a commit makes %d layers more", n-before)
+			}
+			info := must[*image.Info](t)(s.Inspect(ctx, "mine", nil))
+			e := blobEntries(t, s, info.Layers[len(info.Layers)-1])
+			for _, name := range []string{".wh.both", "kept/x", "old/new", "up"} {
+				if _, ok := e[name]; !ok {
+					t.Errorf("%s is missing in %v", name, e)
+				}
+			}
+			if _, ok := e["bin/busybox"]; ok {
+				t.Errorf("what did not change is in %v", e)
+			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			leftMounted(t, s)
+			const look = "cat /kept/x /old/new; ls /old | wc -l; test ! -e /both"
+			for other, kind := range kinds {
+				if got := run(t, one, look, kind); got != "textmore\nnew\n1" {
+					t.Errorf("%s: %q", other, got)
+				}
+			}
+			if err := one.Seal(ctx); err != nil {
+				t.Fatal(err)
+			}
+			child := must[*image.Snapshot](t)(one.Fork(ctx, "child", image.SnapshotOptions{}))
+			if got := run(t, child, look+"; echo child >/both; cat /both", kind); got != "textmore\nnew\n1\nchild" {
+				t.Errorf("%q", got)
+			}
+			diffErofs(ctx, t, s, child)
+			for _, n := range []string{"child", "one", "two"} {
+				if err := s.RemoveSnapshot(ctx, n); err != nil {
+					t.Error(err)
+				}
+			}
+			leftMounted(t, s)
+		})
+	}
+}
+
+// diffErofs compares what a snapshot shows with what it began with: by its own directory, and by those below it.
+func diffErofs(ctx context.Context, t *testing.T, s *image.Store, sn *image.Snapshot) {
+	t.Helper()
+	v := must[*image.SnapshotView](t)(sn.Open(ctx))
+	defer v.Close()
+	var lower []image.Tree
+	for _, dir := range v.Lower {
+		lower = append(lower, image.Tree{Path: dir})
+	}
+	for what, l := range map[string]image.Layer{"both": image.UpperLayer(image.Tree{File: v.Upper}, image.TreeOptions{}),
+		"kept/x": image.DiffLayer(lower[1:], lower[0], image.TreeOptions{Skip: func(p string) bool { return !strings.HasPrefix(p, "kept") }})} {
+		if _, err := s.Write(ctx, "diff", image.ImageSpec{Layers: []image.Layer{l}}); err != nil {
+			t.Fatal(err)
+		}
+		e := blobEntries(t, s, must[*image.Info](t)(s.Inspect(ctx, "diff", nil)).Layers[0])
+		if _, ok := e[what]; !ok {
+			t.Errorf("%s is missing in %v", what, e)
+		}
+	}
+	if err := s.Remove(ctx, "diff"); err != nil {
+		t.Error(err)
+	}
+}

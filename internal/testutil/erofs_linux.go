@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -34,33 +33,46 @@ func NeedLoop(t testing.TB) {
 // NeedErofs skips a test where this user, or the kernel, cannot mount files of EROFS.
 func NeedErofs(t testing.TB) {
 	t.Helper()
+	missing, err := MissingErofs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missing != "" {
+		t.Skip(missing)
+	}
+}
+
+// MissingErofs says why files of EROFS cannot be mounted; empty where they can.
+func MissingErofs() (string, error) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount EROFS")
+		return "needs root to mount EROFS", nil
 	}
 	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
 	if err == unix.ENODEV {
-		t.Skip("this kernel has no EROFS")
+		return "this kernel has no EROFS", nil
 	}
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer unix.Close(fs)
 	if loopDevices() == nil {
-		return
+		return "", nil
 	}
 	// What is no file system is EINVAL where files are mounted as they are, and ENOTBLK where that takes a device.
-	f, err := os.Create(filepath.Join(t.TempDir(), "zeros"))
+	f, err := os.CreateTemp("", "zeros-")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer f.Close()
+	defer os.Remove(f.Name())
 	if err := f.Truncate(1 << 20); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	if err := unix.FsconfigSetString(fs, "source", fmt.Sprintf("/proc/self/fd/%d", f.Fd())); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	if err := unix.FsconfigCreate(fs); err == unix.ENOTBLK {
-		t.Skip("no loop devices here: and this kernel mounts EROFS from devices only")
+		return "no loop devices here: and this kernel mounts EROFS from devices only", nil
 	}
+	return "", nil
 }
