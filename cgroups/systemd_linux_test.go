@@ -209,9 +209,25 @@ func TestScopeFromElsewhere(t *testing.T) {
 // A program that is killed leaves no unit: what holds it ends with the program.
 func TestScopeOfKilledProgram(t *testing.T) {
 	needSystemd(t)
-	p := &proc{Cmd: exec.Command("/proc/self/exe")}
 	unit := name(t) + ".scope"
-	p.Env = append(os.Environ(), actVar+"=scoped", "CGROUPS_TEST_UNIT="+unit)
+	end, said := startProgram(t, "scoped", unit)
+	if said != "made" {
+		t.Errorf("%q", said)
+	}
+	if got := property1(t, unit, "ActiveState"); got != "active" {
+		t.Errorf("the unit is %s", got)
+	}
+	end()
+	if !testutil.Eventually(patience, func() bool { return property1(t, unit, "LoadState") == "not-found" }) {
+		t.Error("the unit outlives its program")
+	}
+}
+
+// startProgram starts a program that makes groups in scopes and waits to be killed, and returns its first line.
+func startProgram(t *testing.T, act, unit string) (end func(), said string) {
+	t.Helper()
+	p := &proc{Cmd: exec.Command("/proc/self/exe")}
+	p.Env = append(os.Environ(), actVar+"="+act, "CGROUPS_TEST_UNIT="+unit)
 	out, err := p.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -222,23 +238,14 @@ func TestScopeOfKilledProgram(t *testing.T) {
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
+	end = sync.OnceFunc(func() { _ = p.Process.Kill(); _ = p.Wait() })
+	t.Cleanup(end)
 	p.run()
 	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "made\n" {
+	if err != nil {
 		t.Errorf("%q, %v", line, err)
 	}
-	if got := property1(t, unit, "ActiveState"); got != "active" {
-		t.Errorf("the unit is %s", got)
-	}
-	_ = p.Process.Kill()
-	_ = p.Wait()
-	for range 200 {
-		if property1(t, unit, "LoadState") == "not-found" {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Error("the unit outlives its program")
+	return end, strings.TrimSpace(line)
 }
 
 // What holds a scope that is to outlive its program ends with the last group in it, not with the program.
@@ -363,25 +370,11 @@ func TestScopeOutlivesProgram(t *testing.T) {
 	m := needSystemd(t)
 	for _, own := range []string{name(t) + ".scope", ""} {
 		t.Run("unit="+own, func(t *testing.T) {
-			p := &proc{Cmd: exec.Command("/proc/self/exe")}
-			p.Env = append(os.Environ(), actVar+"=outlived", "CGROUPS_TEST_UNIT="+own)
-			out, err := p.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if p.in, err = p.StdinPipe(); err != nil {
-				t.Fatal(err)
-			}
-			if err := p.Start(); err != nil {
-				t.Fatal(err)
-			}
-			p.run()
-			line, err := bufio.NewReader(out).ReadString('\n')
-			_ = p.Process.Kill()
-			_ = p.Wait()
-			dir, made := strings.CutPrefix(strings.TrimSpace(line), "made ")
-			if err != nil || !made {
-				t.Fatalf("%q, %v", line, err)
+			end, said := startProgram(t, "outlived", own)
+			end()
+			dir, made := strings.CutPrefix(said, "made ")
+			if !made {
+				t.Fatalf("%q", said)
 			}
 			g, err := m.OpenPaths(map[string]string{unifiedName: dir})
 			if err != nil {
