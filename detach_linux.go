@@ -146,10 +146,7 @@ func (r *running) noteMadeGroup(g *cgroups.Group, strike func()) (func(), error)
 	if r.det == nil {
 		return recordScoped(g, strike)
 	}
-	if err := r.det.update(func(rec *state.Record) { rec.Cgroup = g.Paths() }); err != nil {
-		return strike, err
-	}
-	return strike, g.Outlive() // its figures are read by whoever comes after the end
+	return strike, r.det.update(func(rec *state.Record) { rec.Cgroup = g.Paths() })
 }
 
 // noteNetwork records what another program needs to undo the attachment.

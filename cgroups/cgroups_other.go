@@ -60,7 +60,6 @@ func (*Group) Thaw(context.Context) error                                     { 
 func (*Group) Frozen() (bool, error)                                          { return false, errOS }
 func (*Group) Kill(context.Context) error                                     { return errOS }
 func (*Group) Delete(context.Context) error                                   { return errOS }
-func (*Group) Outlive() error                                                 { return errOS }
 func (*Group) Unthrottle() (restore func())                                   { return func() {} }
 func (*Group) Missing() []string                                              { return nil }
 func (*Group) Complete(context.Context) error                                 { return errOS }

@@ -310,9 +310,8 @@ func TestHolderStaysUnlessKilled(t *testing.T) {
 		t.Fatal("it cannot be killed: ", err)
 	}
 	sc := &scope{unit: "x.scope", hold: h, dir: parentDir{path: "/x.scope", fd: fd}}
-	g := &Group{m: &Manager{}, nodes: []node{{path: "/x.scope/g"}}, unit: &unit{scope: sc}}
 	var e *Error
-	if err := g.Outlive(); !errors.As(err, &e) || !errors.Is(err, errHolderEnded) || sc.stays {
+	if err := sc.stay(); !errors.As(err, &e) || !errors.Is(err, errHolderEnded) || sc.stays {
 		t.Errorf("%v, stays: %t", err, sc.stays)
 	}
 }
@@ -333,49 +332,19 @@ func TestHolderStaysAndIsCollected(t *testing.T) {
 	}
 }
 
-// Whoever lets go of a scope has it alone, and Outlive beside that uses none that has been let go of.
-func TestHolderStaysOrIsLetGo(t *testing.T) {
-	for range 20 {
-		fd, err := openDir(unix.AT_FDCWD, t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, err := startHolder()
-		if err != nil {
-			unix.Close(fd)
-			t.Fatal(err)
-		}
-		sc := &scope{unit: "x.scope", hold: h, dir: parentDir{path: "/x.scope", fd: fd}}
-		g := &Group{m: &Manager{}, nodes: []node{{path: "/x.scope/g"}}, unit: &unit{scope: sc}}
-		var all sync.WaitGroup
-		all.Go(func() {
-			if err := g.Outlive(); err != nil {
-				t.Error(err)
-			}
-		})
-		all.Go(func() {
-			if sc := g.unit.take(); sc != nil { // as Delete does
-				sc.close()
-			}
-		})
-		all.Wait()
-		if sc := g.unit.take(); sc != nil || h.child.Conn.Fd() >= 0 {
-			t.Error("it was not let go of")
-		}
-	}
-}
-
-// A group that is to outlive its program does, with what it counts, until somebody removes it; the unit goes with it.
+// A group that is to outlive its program does, with what it counts, until somebody removes it; the unit goes with it. What else the program had
+// goes with the program.
 func TestScopeOutlivesProgram(t *testing.T) {
 	m := needSystemd(t)
 	for _, own := range []string{name(t) + ".scope", ""} {
 		t.Run("unit="+own, func(t *testing.T) {
 			end, said := startProgram(t, "outlived", own)
 			end()
-			dir, made := strings.CutPrefix(said, "made ")
-			if !made {
+			dirs := strings.Fields(said)
+			if len(dirs) != 2 {
 				t.Fatalf("%q", said)
 			}
+			dir, other := dirs[0], path.Base(path.Dir(dirs[1]))
 			g, err := m.OpenPaths(map[string]string{unifiedName: dir})
 			if err != nil {
 				t.Fatal(err)
@@ -384,6 +353,9 @@ func TestScopeOutlivesProgram(t *testing.T) {
 			unit := path.Base(path.Dir(dir))
 			if !strings.HasSuffix(unit, ".scope") {
 				t.Skip("the program's group is delegated")
+			}
+			if !testutil.Eventually(patience, func() bool { return property1(t, other, "LoadState") == "not-found" }) {
+				t.Errorf("%s outlives the program, with nothing but %s", other, dirs[1])
 			}
 			q := enter(t, g, "hog")
 			q.run()
@@ -408,15 +380,14 @@ func makeScope(outlive bool) {
 		c.Systemd = &Scope{Unit: unit}
 	}
 	if outlive {
-		g, err := New(context.Background(), "caisson-outlived", Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, c)
-		if err == nil {
-			err = g.Outlive()
-		}
-		if err != nil {
+		one, err := New(context.Background(), "caisson-goes", Resources{}, Config{})
+		c.Outlive = true
+		g, gerr := New(context.Background(), "caisson-outlived", Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, c)
+		if err = errors.Join(err, gerr); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		fmt.Println("made", g.Paths()[unifiedName])
+		fmt.Println(g.Paths()[unifiedName], one.Paths()[unifiedName])
 		time.Sleep(time.Hour)
 	}
 	_, err := New(context.Background(), "caisson-scoped", Resources{Pids: PidsResources{Max: 5}}, c)
