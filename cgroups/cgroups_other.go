@@ -54,6 +54,7 @@ func (*Group) Procs() ([]int, error)                                          { 
 func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }
 func (*Group) Children() ([]string, error)                                    { return nil, errOS }
 func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
+func (*Group) Holder() (*Group, error)                                        { return nil, errOS }
 func (*Group) Delegate(int, int) error                                        { return errOS }
 func (*Group) Freeze(context.Context) error                                   { return errOS }
 func (*Group) Thaw(context.Context) error                                     { return errOS }

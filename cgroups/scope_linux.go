@@ -202,6 +202,27 @@ func (sc *scope) end(ctx context.Context, w *warden) error {
 	return nil
 }
 
+// Holder opens the group beside g in which the process lives that holds g's scope, if systemd made that for this package ([Config].Outlive,
+// [Scope]); nil if it did not. What else is put there is neither limited by g nor counted nor killed with it; it stays when the unit is stopped
+// that this program runs in, and the scope with it. It is let go of by [Group.Close].
+func (g *Group) Holder() (*Group, error) {
+	n := g.unified()
+	if n == nil || !strings.HasSuffix(path.Dir(n.path), ".scope") {
+		return nil, nil
+	}
+	for _, leaf := range []string{keepLeaf, unitLeaf} {
+		in := node{h: n.h, path: path.Join(path.Dir(n.path), leaf), procsFD: -1}
+		var err error
+		if in.fd, err = openDir(unix.AT_FDCWD, in.path); err == nil {
+			return &Group{m: g.m, name: leaf, nodes: []node{in}}, nil
+		}
+		if !isGone(err) {
+			return nil, in.fail("open", "", err)
+		}
+	}
+	return nil, nil
+}
+
 // programScope returns a scope in which this Manager makes groups where systemd would not bear with them elsewhere: one for those that go with
 // the program, or one for those that outlive it. It is made when first needed, so that only the first group pays for asking systemd. The
 // caller holds mu.

@@ -113,7 +113,7 @@ func TestScope(t *testing.T) {
 	show("Delegate", "yes")
 	show("MemoryMax", strconv.Itoa(64<<20))
 	show("MemorySwapMax", "0")
-	show("TasksMax", "21")
+	show("TasksMax", "23")
 	show("CPUQuotaPerSecUSec", "250ms")
 	show("CPUWeight", "50")
 	for file, want := range map[string]string{"memory.max": strconv.Itoa(64 << 20), "pids.max": "20", "cpu.max": "25000 100000"} {
@@ -140,7 +140,7 @@ func TestScope(t *testing.T) {
 	systemctl(t, "daemon-reload")
 	show("MemoryMax", strconv.Itoa(96<<20))
 	show("CPUQuotaPerSecUSec", "infinity")
-	show("TasksMax", "31")
+	show("TasksMax", "33")
 	outer := path.Dir(g.Paths()[unifiedName])
 	for _, dir := range []string{outer, outer + "/" + g.Name()} {
 		text, err := os.ReadFile(dir + "/memory.max")
