@@ -705,6 +705,7 @@ func (s *spec) wantedGroup() (cgroups.Resources, cgroups.Config) {
 	res.Devices = s.askedRules()
 	cfg := s.cgroup.config()
 	cfg.Optional = cgroups.Memory | cgroups.CPUAcct | cgroups.Pids | cgroups.Freezer
+	cfg.Outlive = s.detach.on // its figures are read by whoever comes after the end
 	if s.mayMakeNodes() {
 		cfg.Optional |= cgroups.Devices
 	}

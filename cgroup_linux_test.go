@@ -55,7 +55,7 @@ func TestContainerInScope(t *testing.T) {
 	if got := cgroupOf(t, uitoa(uint64(p.Pid()))); !strings.HasSuffix(strings.TrimSpace(got), "/caisson-test-scope.scope/caisson-test-scope") {
 		t.Errorf("the container is in %s", got)
 	}
-	for name, want := range map[string]string{"MemoryMax": "33554432", "TasksMax": "11", "ActiveState": "active"} {
+	for name, want := range map[string]string{"MemoryMax": "33554432", "TasksMax": "13", "ActiveState": "active"} {
 		if got := systemctl(t, "show", "--value", "-p", name, "caisson-test-scope.scope"); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}

@@ -42,6 +42,7 @@ type detachment struct {
 	removing atomic.Bool // Remove was called: the end need not be recorded
 	status   *os.File
 	listener *os.File
+	house    *cgroups.Group // where the keeper lives, if that is not this program's group; until the start is over
 }
 
 // runFacts is what does not change of the record of a run.
@@ -125,6 +126,10 @@ func (d *detachment) closeFiles() {
 			*f = nil
 		}
 	}
+	if d.house != nil {
+		_ = d.house.Close()
+		d.house = nil
+	}
 }
 
 // update changes the record of a container that is being made.
@@ -160,11 +165,9 @@ func (r *running) noteMadeGroup(g *cgroups.Group, strike func()) (func(), error)
 	}
 	r.det.note(func(rec *state.Record) { rec.Cgroup = g.Paths() })
 	if inScope(g) { // else its name leads to it
-		if err := r.det.update(func(*state.Record) {}); err != nil {
-			return strike, err
-		}
+		return strike, r.det.update(func(*state.Record) {})
 	}
-	return strike, g.Outlive() // its figures are read by whoever comes after the end
+	return strike, nil
 }
 
 // noteNetwork records what another program needs to undo the attachment.
@@ -208,10 +211,31 @@ func (r *running) planDetach() error {
 		r.fds["cgroup.procs"] = fd
 	}
 	r.cgroup = -1
+	if err := r.houseKeeper(); err != nil {
+		return err
+	}
 	if r.m.userns == usernsSelf {
 		p.uidMap, p.gidMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
 	}
 	return r.passRecord()
+}
+
+// houseKeeper finds a place for the keeper where it lives on when the unit of systemd's is stopped that this program runs in, as the container does: the
+// group of what holds the container's scope. The process that makes the keeper is born there, or the keeper is moved later.
+func (r *running) houseKeeper() error {
+	if r.group == nil || r.det == nil {
+		return nil
+	}
+	h, err := r.group.Holder()
+	if h == nil || err != nil {
+		return err
+	}
+	r.det.house = h
+	join, err := h.JoinFDs()
+	if err == nil && stage.CanCloneInto() {
+		r.cgroup = join.CloneInto
+	}
+	return err
 }
 
 // passRecord hands over the files in which the stage notes how far it is.
@@ -230,7 +254,7 @@ func (r *running) passRecord() error {
 }
 
 // takeKeeper notes the container's keeper.
-func (r *running) takeKeeper(pidfd int) error {
+func (r *running) takeKeeper(ctx context.Context, pidfd int) error {
 	if pidfd < 0 {
 		return errors.New("no process descriptor came with the container's keeper")
 	}
@@ -240,6 +264,11 @@ func (r *running) takeKeeper(pidfd int) error {
 		return fmt.Errorf("the container's keeper: %w", err)
 	}
 	r.det.rec.Keeper = k
+	if h := r.det.house; h != nil && r.cgroup < 0 {
+		if err := h.AddProc(ctx, k.PID); err != nil {
+			r.warn("move the container's keeper out of this program's group", err)
+		}
+	}
 	return nil
 }
 

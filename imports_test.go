@@ -1,6 +1,7 @@
 package caisson_test
 
 import (
+	"bytes"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,6 +122,29 @@ var unwanted = map[string]string{
 	module + "/internal/testutil": "is for tests",
 	module + "/image":             "the root takes an interface",
 	module + "/netns":             "the root takes an interface",
+}
+
+// TestArchitectureNamesFiles: docs/architecture.md has a line for every package of the library, and what it names is there.
+func TestArchitectureNamesFiles(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("`([a-z_]+(?:/[a-z_]+)*(?:/|\\.go))`").FindAllSubmatch(text, -1) {
+		name := string(m[1])
+		_, err := os.Stat(name)
+		if _, inner := os.Stat("internal/testutil/" + name); err != nil && inner != nil {
+			t.Errorf("%s is named: %v", name, err)
+		}
+	}
+	for dir := range mayImport {
+		if top := strings.Split(dir, "/"); top[0] == "internal" { // what is below is the package's own
+			dir = path.Join(top[0], top[1])
+		}
+		if top, _, _ := strings.Cut(dir, "/"); dir != "." && top != "bench" && !bytes.Contains(text, []byte("`"+dir)) {
+			t.Errorf("nothing is said of %s", dir)
+		}
+	}
 }
 
 func TestImports(t *testing.T) {

@@ -40,6 +40,10 @@ var warm = sync.OnceFunc(func() {
 			_ = c.Close()
 		}
 	}
+	// Where systemd makes scopes, that of what outlives the program.
+	if g, err := cgroups.New(context.Background(), "caisson-warm-"+strconv.Itoa(os.Getpid()), cgroups.Resources{}, cgroups.Config{Outlive: true}); err == nil {
+		_ = g.Delete(context.Background())
+	}
 })
 
 // noLeaks fails the test if it leaves something behind.

@@ -206,18 +206,14 @@ func (r *running) supervise(p *Process) {
 	close(p.done)
 }
 
-// collect reaps the process. Where someone else has done so, such as a wait4(-1) loop of the host program, the
-// kernel is asked (PIDFD_GET_INFO).
+// collect reaps the process. Where someone else has done so, such as a wait4(-1) loop of the host program, or a tracer keeps it, the kernel
+// is asked.
 func (r *running) collect() (*Result, error) {
 	res := &Result{ExitCode: -1}
 	exit, err := r.reap()
 	if err == nil {
 		res.setStatus(exit.Status)
 		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
-		return res, nil
-	}
-	if err == errKept {
-		res.setStatus(exit.Status)
 		return res, nil
 	}
 	if st, ok := r.askKernel(); ok {
@@ -232,28 +228,22 @@ func (r *running) collect() (*Result, error) {
 		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
 }
 
-// tracerPatience is how long a tracer may keep a process that has ended from its parent, and statusPatience how long before its
-// status is read in another way.
-var tracerPatience, statusPatience = 10 * time.Second, time.Second
+// tracerPatience is how long a tracer may keep a process that has ended from its parent.
+var tracerPatience = time.Second
 
 // reap collects the process, which has ended. As long as somebody traces it, the tracer comes first (ptrace(2)), of which nothing tells
-// but asking again.
+// but asking again. One that is kept for longer is collected in the background.
 func (r *running) reap() (exit linux.Exit, err error) {
 	pause := time.Millisecond
 	for began := time.Now(); ; pause = min(2*pause, 50*time.Millisecond) {
 		err = r.pidfd.Control(func(fd int) (err error) {
 			exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG|r.leftUncollected())
-			if errors.Is(err, unix.EAGAIN) && time.Since(began) > statusPatience {
-				if st, ok := heldStatus(fd, r.child.Pid); ok {
-					exit.Status, err = st, errKept
-				}
-			}
 			return err
 		})
-		if !errors.Is(err, unix.EAGAIN) && err != errKept {
+		if !errors.Is(err, unix.EAGAIN) {
 			return exit, err
 		}
-		if err == errKept || time.Since(began) > tracerPatience {
+		if time.Since(began) > tracerPatience {
 			if r.leftUncollected() == 0 {
 				stage.ReapLater(r.child.Pid)
 			}
@@ -262,9 +252,6 @@ func (r *running) reap() (exit linux.Exit, err error) {
 		time.Sleep(pause)
 	}
 }
-
-// errKept: the status is known, of a process that a tracer keeps.
-var errKept = errors.New("a tracer keeps the process that has ended")
 
 func (res *Result) setStatus(st unix.WaitStatus) {
 	if st.Exited() {

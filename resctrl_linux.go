@@ -65,7 +65,7 @@ func (r *running) noteResctrl(g *resctrl.Group) (func(), error) {
 // when it is removed.
 func (r *running) undoResctrl(strike func()) error {
 	if r.det != nil && r.det.kept.Load() {
-		return nil
+		return r.rdt.Close()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -84,7 +84,7 @@ func (r *running) joinResctrl() error {
 		return nil
 	}
 	err := r.rdt.Assign(r.child.Pid)
-	if r.m.inside && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, resctrl.ErrMissing)) {
+	if r.m.inside && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, resctrl.ErrMissing) || errors.Is(err, resctrl.ErrClass)) {
 		return nil
 	}
 	return resctrlFault(err)

@@ -359,7 +359,9 @@ func (r *running) launch() error {
 	r.began = time.Now()
 	child, err := stage.Start(cfg)
 	if stage.NeedsJoin(err) {
-		if err := r.joinInstead(); err != nil {
+		if r.m.detach != nil { // the keeper can do without
+			r.cgroup = -1
+		} else if err := r.joinInstead(); err != nil {
 			return err
 		}
 		cfg.Program, cfg.Cgroup = r.prog, -1
@@ -441,7 +443,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 		case syncRoot:
 			r.root = os.NewFile(uintptr(msg.FD), "/")
 		case syncKeeper:
-			err = r.takeKeeper(msg.FD)
+			err = r.takeKeeper(ctx, msg.FD)
 		case syncHelper:
 			err = r.takeHelper(msg.FD)
 		case syncHooks:

@@ -54,13 +54,13 @@ func (*Group) Procs() ([]int, error)                                          { 
 func (*Group) AllProcs() ([]int, error)                                       { return nil, errOS }
 func (*Group) Children() ([]string, error)                                    { return nil, errOS }
 func (*Group) Child(string) (*Group, error)                                   { return nil, errOS }
+func (*Group) Holder() (*Group, error)                                        { return nil, errOS }
 func (*Group) Delegate(int, int) error                                        { return errOS }
 func (*Group) Freeze(context.Context) error                                   { return errOS }
 func (*Group) Thaw(context.Context) error                                     { return errOS }
 func (*Group) Frozen() (bool, error)                                          { return false, errOS }
 func (*Group) Kill(context.Context) error                                     { return errOS }
 func (*Group) Delete(context.Context) error                                   { return errOS }
-func (*Group) Outlive() error                                                 { return errOS }
 func (*Group) Unthrottle() (restore func())                                   { return func() {} }
 func (*Group) Missing() []string                                              { return nil }
 func (*Group) Complete(context.Context) error                                 { return errOS }

@@ -34,6 +34,11 @@ type Config struct {
 	// delegated the own one, the first group of a program has systemd make one scope for all groups of the program; see the
 	// documentation of the package. Excludes Systemd.
 	NoSystemd bool
+	// Outlive has the group stay when this program ends, in whatever way, until somebody removes it ([Group.Delete], also of another
+	// program). Without it systemd ends the scope that it made for a program that has ended as soon as no process is left in it, and the figures of the groups are lost.
+	// Groups that outlive the program have a scope to themselves, held by a small process that looks once a second whether any is left: what else the
+	// program has goes with the program. Groups elsewhere stay anyway: for them it changes nothing.
+	Outlive bool
 	// Vacate, if not "", is the name of a group into which the processes of the own group, this program among them, are
 	// moved when nothing else stands in the way of making groups in it, as [Manager.Vacate] does. v2 only.
 	Vacate string

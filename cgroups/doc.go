@@ -54,8 +54,8 @@
 //   - in the own group of the program or above, up to the unit that it runs in, if that unit has Delegate=yes;
 //   - otherwise in a scope, with Delegate=yes, that the first New has systemd make, one for all groups of the program: by
 //     root's in system.slice, by an ordinary user's, over the bus of the user's session, in app.slice. Nothing has to be
-//     configured for this. A few pages of a process called caisson-scope hold it, and end with the program, or with the
-//     groups that are to outlive it ([Group.Outlive]); systemd then removes what is empty;
+//     configured for this. A few pages of a process called caisson-scope hold it, and end with the program; systemd then removes
+//     what is empty. Groups that are to outlive the program (Config.Outlive) have another such scope, which ends with the last of them;
 //   - where systemd cannot be asked, wherever the kernel allows it, as without systemd.
 //
 // Config.Systemd gives a group a scope of its own instead, whose properties are the limits, so that systemctl shows

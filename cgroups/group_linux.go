@@ -56,8 +56,8 @@ func (g *Group) Paths() Paths {
 	return p
 }
 
-// Close lets go of the group, which stays on the machine; one in a [Scope] only while it has processes, or as long as
-// [Group.Outlive] has it stay. A second Close does nothing.
+// Close lets go of the group, which stays on the machine; one in a [Scope] only while it has processes, unless it is
+// to outlive the program (Config.Outlive). A second Close does nothing.
 func (g *Group) Close() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -24,7 +24,7 @@ func (g *Group) Kill(ctx context.Context) error {
 	}
 	defer g.release()
 	if n := g.unified(); n != nil {
-		if err := n.write("cgroup.kill", "1"); err != nil && !errors.Is(err, unix.ENOENT) {
+		if err := n.write("cgroup.kill", "1"); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) { // ENODEV: removed meanwhile
 			return err
 		}
 	}

@@ -18,9 +18,11 @@ type Manager struct {
 	parents map[parentKey]parentPlace // default parents found so far
 	retired []int                     // descriptors of parents that are gone, perhaps still in use by another call
 
+	scope   *scope // for groups that go with this program; nil until needed
+	lasting *scope // for those that outlive it
+
 	sdMu   sync.Mutex
 	warden *warden // nil until asked for
-	scope  *scope  // nil until needed
 
 	debtMu sync.Mutex
 	debts  map[string]*debt // by directory
@@ -92,7 +94,7 @@ func NewManager() (*Manager, error) {
 }
 
 // Close frees what the Manager keeps open; no other call may be under way. Groups made by it live on; those in a scope
-// that systemd made for the program only while they have processes, or as long as [Group.Outlive] has them stay. What can be taken back is ([Manager.TakeBack]). The Manager
+// that systemd made for the program only while they have processes, unless they are to outlive it (Config.Outlive). What can be taken back is ([Manager.TakeBack]). The Manager
 // of [Default] needs no Close.
 func (m *Manager) Close() error {
 	m.TakeBack()
@@ -110,11 +112,11 @@ func (m *Manager) Close() error {
 	}
 	m.retired = nil
 	m.programs.close()
-	m.sdMu.Lock()
-	defer m.sdMu.Unlock()
-	if m.scope != nil {
-		m.scope.close()
-		m.scope = nil
+	for _, of := range []**scope{&m.scope, &m.lasting} {
+		if *of != nil {
+			(*of).close()
+			*of = nil
+		}
 	}
 	return nil
 }

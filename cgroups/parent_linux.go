@@ -23,6 +23,7 @@ const (
 type search struct {
 	ctx       context.Context
 	noSystemd bool   // systemd is not asked
+	outlive   bool   // the group is to stay when this program ends
 	only      where  // if not anywhere, nowhere else
 	create    bool   // what is needed may be made: a scope, a leaf
 	vacate    string // the leaf for the processes of the own group
@@ -46,7 +47,7 @@ func (m *Manager) parent(s *search, h int, need Controllers) (p parentDir, at wh
 	if p, ok := m.parents[key]; ok && p.at != scoped {
 		return p.parentDir, p.at, nil
 	} else if ok && s.create {
-		dir, err := m.scopeDir(s.ctx)
+		dir, err := m.scopeDir(s)
 		return dir, scoped, err
 	}
 	if p.path, at, err = m.locate(s, h, need); err != nil {
@@ -57,7 +58,7 @@ func (m *Manager) parent(s *search, h int, need Controllers) (p parentDir, at wh
 		if !s.create {
 			return p, at, nil
 		}
-		dir, serr := m.scopeDir(s.ctx)
+		dir, serr := m.scopeDir(s)
 		if serr == nil {
 			m.parents[key] = parentPlace{at: scoped} // the scope itself is remembered elsewhere
 			return dir, at, nil
@@ -86,12 +87,8 @@ func (m *Manager) remembered(dir string) (int, error) {
 	return openDir(unix.AT_FDCWD, dir)
 }
 
-func (m *Manager) scopeDir(ctx context.Context) (parentDir, error) {
-	w, err := m.findWarden(ctx)
-	if err != nil {
-		return parentDir{}, err
-	}
-	sc, err := m.programScope(ctx, w)
+func (m *Manager) scopeDir(s *search) (parentDir, error) {
+	sc, err := m.programScope(s.ctx, s.outlive)
 	if err != nil {
 		return parentDir{}, err
 	}

@@ -26,7 +26,7 @@ func (m *Manager) chooser(ctx context.Context, c *Config, create bool) chooser {
 	}
 	settled := anywhere
 	return func(h int, need Controllers, optional bool) (place, error) {
-		s := &search{ctx: ctx, noSystemd: c.NoSystemd, create: create, vacate: c.Vacate}
+		s := &search{ctx: ctx, noSystemd: c.NoSystemd, outlive: c.Outlive, create: create, vacate: c.Vacate}
 		if optional { // what is only optional does not move the group
 			s.only = settled
 		}

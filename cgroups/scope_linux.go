@@ -26,7 +26,7 @@ type scope struct {
 	unit  string
 	dir   parentDir
 	hold  *holder
-	stays bool // when this program has ended, until the groups in it are gone
+	stays bool // when this program has ended, until the groups in it are gone: all in it are to outlive the program
 }
 
 // A warden is the systemd that serves this user, once it has answered.
@@ -104,8 +104,8 @@ func (w *warden) lacks(need Controllers, m *Manager) error {
 }
 
 // startScope has systemd make a scope with a holder in it, and moves the holder into a leaf so that the scope's group can
-// hand controllers on.
-func (m *Manager) startScope(ctx context.Context, w *warden, s *Scope, leaf string, props []property) (sc *scope, err error) {
+// hand controllers on. With outlive it stays until no group is left in it.
+func (m *Manager) startScope(ctx context.Context, w *warden, s *Scope, leaf string, outlive bool, props []property) (sc *scope, err error) {
 	h, err := startHolder()
 	if err != nil {
 		return nil, fmt.Errorf("cgroups: start the process that holds %s: %w", s.Unit, err)
@@ -137,6 +137,9 @@ func (m *Manager) startScope(ctx context.Context, w *warden, s *Scope, leaf stri
 	} else {
 		err = sc.open(m, leaf)
 	}
+	if err == nil && outlive {
+		err = sc.stay()
+	}
 	if err != nil {
 		if started {
 			sc.end(context.WithoutCancel(ctx), w)
@@ -166,6 +169,15 @@ func (sc *scope) open(m *Manager, leaf string) error {
 	return to.write("cgroup.procs", strconv.Itoa(sc.hold.child.Pid))
 }
 
+// stay has the scope stay after the end of this program.
+func (sc *scope) stay() error {
+	if err := sc.hold.stay(sc.dir.fd); err != nil {
+		return &Error{Op: "hold", Path: sc.unit, Err: err}
+	}
+	sc.stays = true
+	return nil
+}
+
 // close lets go: a scope without processes ends by itself.
 func (sc *scope) close() {
 	if sc.hold != nil && sc.stays {
@@ -190,55 +202,51 @@ func (sc *scope) end(ctx context.Context, w *warden) error {
 	return nil
 }
 
-// Outlive has a group that is in a scope of systemd's stay when this program ends, in whatever way, until somebody removes it
-// ([Group.Delete], also of another program). Without it systemd ends the scope of a program that has ended as soon as no process is left
-// in it, and the figures of its groups are lost. The small process that holds the scope then looks once a second whether there are groups in it,
-// of whichever kind: the others that the program has in the same scope, also empty ones, stay with this one, and the scope with them, until each
-// is removed. Groups elsewhere stay anyway: for them it does nothing. Errors: [ErrClosed], or an [*Error], also when that process has been killed.
-func (g *Group) Outlive() error {
-	if !g.hold() {
-		return ErrClosed
+// Holder opens the group beside g in which the process lives that holds g's scope, if systemd made that for this package ([Config].Outlive,
+// [Scope]); nil if it did not. What else is put there is neither limited by g nor counted nor killed with it; it stays when the unit is stopped
+// that this program runs in, and the scope with it. It is let go of by [Group.Close].
+func (g *Group) Holder() (*Group, error) {
+	n := g.unified()
+	if n == nil || !strings.HasSuffix(path.Dir(n.path), ".scope") {
+		return nil, nil
 	}
-	defer g.release()
-	mu, of := &g.m.sdMu, &g.m.scope
-	if g.unit != nil {
-		mu, of = &g.unit.mu, &g.unit.scope
+	for _, leaf := range []string{keepLeaf, unitLeaf} {
+		in := node{h: n.h, path: path.Join(path.Dir(n.path), leaf), procsFD: -1}
+		var err error
+		if in.fd, err = openDir(unix.AT_FDCWD, in.path); err == nil {
+			return &Group{m: g.m, name: leaf, nodes: []node{in}}, nil
+		}
+		if !isGone(err) {
+			return nil, in.fail("open", "", err)
+		}
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	sc := *of
-	if sc == nil || sc.stays || len(g.nodes) == 0 || !strings.HasPrefix(g.nodes[0].path, sc.dir.path+"/") {
-		return nil
-	}
-	if err := sc.hold.stay(sc.dir.fd); err != nil {
-		return &Error{Op: "hold", Path: sc.unit, Err: err}
-	}
-	sc.stays = true
-	return nil
+	return nil, nil
 }
 
-// programScope returns the scope in which this Manager makes groups where systemd would not bear with them elsewhere.
-// It is made when first needed: one for all groups of the program, so that only the first pays for asking systemd.
-func (m *Manager) programScope(ctx context.Context, w *warden) (*scope, error) {
-	m.sdMu.Lock()
-	defer m.sdMu.Unlock()
-	if m.scope != nil && unix.Faccessat(m.scope.dir.fd, "cgroup.procs", unix.F_OK, 0) == nil {
-		return m.scope, nil
-	}
-	if m.scope != nil { // someone has ended it
-		m.retired = append(m.retired, m.scope.dir.fd)
-		m.scope.dir.fd = -1
-		m.scope.close()
-		m.scope = nil
-	}
-	name := ownScopePrefix() + strconv.FormatInt(time.Now().UnixNano(), 36)
-	s := &Scope{Unit: name + ".scope", Description: "containers of " + programName() + " (" + strconv.Itoa(os.Getpid()) + ")"}
-	sc, err := m.startScope(ctx, w, s, keepLeaf, []property{{"TasksMax", uint64(infinity)}})
+// programScope returns a scope in which this Manager makes groups where systemd would not bear with them elsewhere: one for those that go with
+// the program, or one for those that outlive it. It is made when first needed, so that only the first group pays for asking systemd. The
+// caller holds mu.
+func (m *Manager) programScope(ctx context.Context, outlive bool) (*scope, error) {
+	w, err := m.findWarden(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m.scope = sc
-	return sc, nil
+	of, what := &m.scope, "containers of "
+	if outlive {
+		of, what = &m.lasting, "containers that outlive "
+	}
+	if sc := *of; sc != nil && unix.Faccessat(sc.dir.fd, "cgroup.procs", unix.F_OK, 0) == nil {
+		return sc, nil
+	} else if sc != nil { // someone has ended it
+		m.retired = append(m.retired, sc.dir.fd)
+		sc.dir.fd = -1
+		sc.close()
+		*of = nil
+	}
+	name := ownScopePrefix() + strconv.FormatInt(time.Now().UnixNano(), 36)
+	s := &Scope{Unit: name + ".scope", Description: what + programName() + " (" + strconv.Itoa(os.Getpid()) + ")"}
+	*of, err = m.startScope(ctx, w, s, keepLeaf, outlive, []property{{"TasksMax", uint64(infinity)}})
+	return *of, err
 }
 
 // scopePrefix begins the names of programs' scopes.
@@ -275,7 +283,7 @@ func (m *Manager) createInScope(ctx context.Context, name string, r *Resources, 
 	if s.Description == "" {
 		s.Description = "caisson " + name
 	}
-	sc, err := m.startScope(ctx, w, &s, unitLeaf, r.unitProperties())
+	sc, err := m.startScope(ctx, w, &s, unitLeaf, c.Outlive, r.unitProperties())
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ import (
 // The group is a directory in that of the unit. Its limits stand in both places: in the files of the group, and as
 // properties of the unit, so that what systemctl shows is true and a daemon-reload changes nothing. What systemd has
 // no property for (hugetlb, misc, rdma, memory.oom.group, Unified, device rules that are no list of what is allowed) stands in the group only. Beside the group the unit holds
-// one small process, without which systemd would remove an empty scope before the group's figures are read; TasksMax
-// is therefore one more than Pids.Max.
+// one small process, without which systemd would remove an empty scope before the group's figures are read, and room for two more
+// ([Group.Holder]); TasksMax is therefore three more than Pids.Max.
 //
 // As root it is asked of the system's systemd, over the system bus or, where that does not run, over
 // /run/systemd/private; otherwise of the user's, over $DBUS_SESSION_BUS_ADDRESS, $XDG_RUNTIME_DIR/bus or
@@ -124,6 +124,10 @@ type deviceLimit struct {
 // infinity is how systemd writes "no limit".
 const infinity = math.MaxUint64
 
+// besideTasks are the processes in a unit beside those of its group: its holder, and the keeper of a detached container with the process that
+// makes it.
+const besideTasks = 3
+
 // unitProperties are the limits of r that systemd has a property for.
 func (r *Resources) unitProperties() []property {
 	var l properties
@@ -138,9 +142,9 @@ func (r *Resources) unitProperties() []property {
 	l.mask("AllowedMemoryNodes", r.CPUSet.Mems)
 	switch n := r.Pids.Max; {
 	case n == Zero:
-		l.add("TasksMax", uint64(1))
+		l.add("TasksMax", uint64(besideTasks))
 	case n > 0:
-		l.add("TasksMax", uint64(n)+1)
+		l.add("TasksMax", uint64(n)+besideTasks)
 	default:
 		l.limit("TasksMax", n)
 	}

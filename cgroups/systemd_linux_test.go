@@ -113,7 +113,7 @@ func TestScope(t *testing.T) {
 	show("Delegate", "yes")
 	show("MemoryMax", strconv.Itoa(64<<20))
 	show("MemorySwapMax", "0")
-	show("TasksMax", "21")
+	show("TasksMax", "23")
 	show("CPUQuotaPerSecUSec", "250ms")
 	show("CPUWeight", "50")
 	for file, want := range map[string]string{"memory.max": strconv.Itoa(64 << 20), "pids.max": "20", "cpu.max": "25000 100000"} {
@@ -140,7 +140,7 @@ func TestScope(t *testing.T) {
 	systemctl(t, "daemon-reload")
 	show("MemoryMax", strconv.Itoa(96<<20))
 	show("CPUQuotaPerSecUSec", "infinity")
-	show("TasksMax", "31")
+	show("TasksMax", "33")
 	outer := path.Dir(g.Paths()[unifiedName])
 	for _, dir := range []string{outer, outer + "/" + g.Name()} {
 		text, err := os.ReadFile(dir + "/memory.max")
@@ -209,9 +209,25 @@ func TestScopeFromElsewhere(t *testing.T) {
 // A program that is killed leaves no unit: what holds it ends with the program.
 func TestScopeOfKilledProgram(t *testing.T) {
 	needSystemd(t)
-	p := &proc{Cmd: exec.Command("/proc/self/exe")}
 	unit := name(t) + ".scope"
-	p.Env = append(os.Environ(), actVar+"=scoped", "CGROUPS_TEST_UNIT="+unit)
+	end, said := startProgram(t, "scoped", unit)
+	if said != "made" {
+		t.Errorf("%q", said)
+	}
+	if got := property1(t, unit, "ActiveState"); got != "active" {
+		t.Errorf("the unit is %s", got)
+	}
+	end()
+	if !testutil.Eventually(patience, func() bool { return property1(t, unit, "LoadState") == "not-found" }) {
+		t.Error("the unit outlives its program")
+	}
+}
+
+// startProgram starts a program that makes groups in scopes and waits to be killed, and returns its first line.
+func startProgram(t *testing.T, act, unit string) (end func(), said string) {
+	t.Helper()
+	p := &proc{Cmd: exec.Command("/proc/self/exe")}
+	p.Env = append(os.Environ(), actVar+"="+act, "CGROUPS_TEST_UNIT="+unit)
 	out, err := p.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -222,23 +238,14 @@ func TestScopeOfKilledProgram(t *testing.T) {
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
+	end = sync.OnceFunc(func() { _ = p.Process.Kill(); _ = p.Wait() })
+	t.Cleanup(end)
 	p.run()
 	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil || line != "made\n" {
+	if err != nil {
 		t.Errorf("%q, %v", line, err)
 	}
-	if got := property1(t, unit, "ActiveState"); got != "active" {
-		t.Errorf("the unit is %s", got)
-	}
-	_ = p.Process.Kill()
-	_ = p.Wait()
-	for range 200 {
-		if property1(t, unit, "LoadState") == "not-found" {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	t.Error("the unit outlives its program")
+	return end, strings.TrimSpace(line)
 }
 
 // What holds a scope that is to outlive its program ends with the last group in it, not with the program.
@@ -303,9 +310,8 @@ func TestHolderStaysUnlessKilled(t *testing.T) {
 		t.Fatal("it cannot be killed: ", err)
 	}
 	sc := &scope{unit: "x.scope", hold: h, dir: parentDir{path: "/x.scope", fd: fd}}
-	g := &Group{m: &Manager{}, nodes: []node{{path: "/x.scope/g"}}, unit: &unit{scope: sc}}
 	var e *Error
-	if err := g.Outlive(); !errors.As(err, &e) || !errors.Is(err, errHolderEnded) || sc.stays {
+	if err := sc.stay(); !errors.As(err, &e) || !errors.Is(err, errHolderEnded) || sc.stays {
 		t.Errorf("%v, stays: %t", err, sc.stays)
 	}
 }
@@ -326,63 +332,19 @@ func TestHolderStaysAndIsCollected(t *testing.T) {
 	}
 }
 
-// Whoever lets go of a scope has it alone, and Outlive beside that uses none that has been let go of.
-func TestHolderStaysOrIsLetGo(t *testing.T) {
-	for range 20 {
-		fd, err := openDir(unix.AT_FDCWD, t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		h, err := startHolder()
-		if err != nil {
-			unix.Close(fd)
-			t.Fatal(err)
-		}
-		sc := &scope{unit: "x.scope", hold: h, dir: parentDir{path: "/x.scope", fd: fd}}
-		g := &Group{m: &Manager{}, nodes: []node{{path: "/x.scope/g"}}, unit: &unit{scope: sc}}
-		var all sync.WaitGroup
-		all.Go(func() {
-			if err := g.Outlive(); err != nil {
-				t.Error(err)
-			}
-		})
-		all.Go(func() {
-			if sc := g.unit.take(); sc != nil { // as Delete does
-				sc.close()
-			}
-		})
-		all.Wait()
-		if sc := g.unit.take(); sc != nil || h.child.Conn.Fd() >= 0 {
-			t.Error("it was not let go of")
-		}
-	}
-}
-
-// A group that is to outlive its program does, with what it counts, until somebody removes it; the unit goes with it.
+// A group that is to outlive its program does, with what it counts, until somebody removes it; the unit goes with it. What else the program had
+// goes with the program.
 func TestScopeOutlivesProgram(t *testing.T) {
 	m := needSystemd(t)
 	for _, own := range []string{name(t) + ".scope", ""} {
 		t.Run("unit="+own, func(t *testing.T) {
-			p := &proc{Cmd: exec.Command("/proc/self/exe")}
-			p.Env = append(os.Environ(), actVar+"=outlived", "CGROUPS_TEST_UNIT="+own)
-			out, err := p.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
+			end, said := startProgram(t, "outlived", own)
+			end()
+			dirs := strings.Fields(said)
+			if len(dirs) != 2 {
+				t.Fatalf("%q", said)
 			}
-			if p.in, err = p.StdinPipe(); err != nil {
-				t.Fatal(err)
-			}
-			if err := p.Start(); err != nil {
-				t.Fatal(err)
-			}
-			p.run()
-			line, err := bufio.NewReader(out).ReadString('\n')
-			_ = p.Process.Kill()
-			_ = p.Wait()
-			dir, made := strings.CutPrefix(strings.TrimSpace(line), "made ")
-			if err != nil || !made {
-				t.Fatalf("%q, %v", line, err)
-			}
+			dir, other := dirs[0], path.Base(path.Dir(dirs[1]))
 			g, err := m.OpenPaths(map[string]string{unifiedName: dir})
 			if err != nil {
 				t.Fatal(err)
@@ -391,6 +353,9 @@ func TestScopeOutlivesProgram(t *testing.T) {
 			unit := path.Base(path.Dir(dir))
 			if !strings.HasSuffix(unit, ".scope") {
 				t.Skip("the program's group is delegated")
+			}
+			if !testutil.Eventually(patience, func() bool { return property1(t, other, "LoadState") == "not-found" }) {
+				t.Errorf("%s outlives the program, with nothing but %s", other, dirs[1])
 			}
 			q := enter(t, g, "hog")
 			q.run()
@@ -415,15 +380,14 @@ func makeScope(outlive bool) {
 		c.Systemd = &Scope{Unit: unit}
 	}
 	if outlive {
-		g, err := New(context.Background(), "caisson-outlived", Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, c)
-		if err == nil {
-			err = g.Outlive()
-		}
-		if err != nil {
+		one, err := New(context.Background(), "caisson-goes", Resources{}, Config{})
+		c.Outlive = true
+		g, gerr := New(context.Background(), "caisson-outlived", Resources{Memory: MemoryResources{Max: 64 << 20, Swap: Zero}}, c)
+		if err = errors.Join(err, gerr); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
-		fmt.Println("made", g.Paths()[unifiedName])
+		fmt.Println(g.Paths()[unifiedName], one.Paths()[unifiedName])
 		time.Sleep(time.Hour)
 	}
 	_, err := New(context.Background(), "caisson-scoped", Resources{Pids: PidsResources{Max: 5}}, c)

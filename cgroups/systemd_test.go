@@ -52,7 +52,7 @@ func TestUnitProperties(t *testing.T) {
 		{"MemoryMax", uint64(64 << 20)}, {"MemoryHigh", uint64(infinity)}, {"MemoryLow", uint64(0)}, {"MemorySwapMax", uint64(0)},
 		{"CPUQuotaPerSecUSec", uint64(214286)}, {"CPUQuotaPeriodUSec", uint64(70000)}, {"CPUWeight", uint64(50)},
 		{"AllowedCPUs", []byte{0x0f, 0x02}}, {"AllowedMemoryNodes", []byte{1}},
-		{"TasksMax", uint64(11)}, {"IOWeight", uint64(200)},
+		{"TasksMax", uint64(13)}, {"IOWeight", uint64(200)},
 		{"IOReadBandwidthMax", []deviceLimit{{"/dev/block/8:0", 1 << 20}, {"/dev/block/259:1", 5}}},
 		{"IOWriteIOPSMax", []deviceLimit{{"/dev/block/8:0", infinity}}},
 	}

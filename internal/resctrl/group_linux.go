@@ -23,6 +23,8 @@ type Group struct {
 	Made  bool   `json:"made,omitempty"`  // the class was made for the container
 	Own   bool   `json:"own,omitempty"`   // and goes with it: it was not asked for by name, and a class with a name is only ever left
 	Mon   string `json:"mon,omitempty"`   // the name of the monitoring group; "": none
+
+	made *os.File // the class, of who has made it and it goes with: a directory of that name may come to be another container's
 }
 
 // Make makes the group that a container with this id asks for. note is called before anything is made, with what is going to be; if it fails
@@ -150,6 +152,11 @@ func (t *tree) make(g *Group, w *Wish) (err error) {
 			g.Made = false
 			return fmt.Errorf("make class of service %s: %w", g.Class, t.explained(err))
 		}
+		if g.Own {
+			if g.made, err = t.Open(g.Class); err != nil {
+				return err
+			}
+		}
 	} else if len(w.written()) > 0 {
 		before, rerr := t.read(g.file("schemata"))
 		if rerr != nil {
@@ -204,6 +211,14 @@ func (g *Group) Assign(pid int) error {
 		return err
 	}
 	defer t.Close()
+	if g.made != nil { // until a task is in it, who has the same id may take it
+		if err := t.lock(context.Background()); err != nil {
+			return err
+		}
+		if !t.stillMade(g) {
+			return fmt.Errorf("%w %s has been taken by another container of this id: %w", ErrClass, g.Class, fs.ErrExist)
+		}
+	}
 	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
 	if err != nil {
 		return err
@@ -248,6 +263,9 @@ func (g *Group) Remove(ctx context.Context) error {
 }
 
 func (t *tree) remove(g *Group) error {
+	if !t.stillMade(g) {
+		return g.forget()
+	}
 	var faults []error
 	if g.Mon != "" {
 		faults = append(faults, t.gone(g.mon()))
@@ -255,7 +273,36 @@ func (t *tree) remove(g *Group) error {
 	if g.Made && g.Own {
 		faults = append(faults, t.gone(g.Class))
 	}
-	return errors.Join(faults...)
+	if err := errors.Join(faults...); err != nil || g.made == nil {
+		return err
+	}
+	return g.forget()
+}
+
+// Close lets go of a group that stays.
+func (g *Group) Close() error {
+	f := g.made
+	g.made = nil
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+// forget lets go of a class that is gone: one of that name is another's.
+func (g *Group) forget() error {
+	g.Made, g.Mon = false, ""
+	return g.Close()
+}
+
+// stillMade reports whether the class has not been removed since it was made, and another made under its name.
+func (t *tree) stillMade(g *Group) bool {
+	if g.made == nil {
+		return true
+	}
+	was, err := g.made.Stat()
+	is, ierr := t.Stat(g.Class)
+	return err != nil || ierr != nil || os.SameFile(was, is) // what is gone says so itself
 }
 
 // gone removes a group; nil if there is none.

@@ -310,3 +310,21 @@ func TestAnotherFileSystem(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Until a task is in it, a class that has a container's id may be taken by another of the same id. The first finds out, and leaves it alone.
+func TestClassTakenByAnother(t *testing.T) {
+	f := newFake(t)
+	first := f.make(&Wish{L3: "L3:0=f"}, "web")
+	second := f.make(&Wish{L3: "L3:0=f0"}, "web")
+	if err := first.Assign(os.Getpid()); !errors.Is(err, ErrClass) || !errors.Is(err, fs.ErrExist) {
+		t.Errorf("the first: %v", err)
+	}
+	f.remove(first)
+	f.has("web/schemata", "L3:0=f0\n")
+	if err := second.Assign(os.Getpid()); err != nil {
+		t.Error(err)
+	}
+	f.refused(&Wish{}, "web", ErrClass)
+	f.remove(second)
+	f.exists("web", false)
+}

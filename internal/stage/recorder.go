@@ -3,6 +3,8 @@
 package stage
 
 import (
+	"bytes"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/program"
@@ -25,7 +27,8 @@ type Recorder struct {
 
 // EmitRecorder emits what the keeper of a container that outlives its program does: it is the parent of the container's
 // first process, waits for its end, writes how and when it ended with one call, and ends itself. It holds nothing of the
-// program's but the status file.
+// program's but the status file. Of signals only SIGKILL reaches it: who stops a unit of systemd's sends SIGTERM to all in it, and it is to tell how the
+// container took that.
 //
 //	program ──▶ keeper ──▶ first process        the program may end now
 //	              waitid, clock_gettime, pwrite
@@ -42,7 +45,7 @@ func EmitRecorder(b *program.Builder, r Recorder) {
 	} else {
 		b.CloseRange(end, 0)
 	}
-	b.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(make([]byte, 8), "[]"), program.Null(), program.Int(8))
+	b.Call(unix.SYS_RT_SIGPROCMASK, "rt_sigprocmask", program.Named(unix.SIG_SETMASK, "SIG_SETMASK"), program.Bytes(bytes.Repeat([]byte{0xff}, 8), "~[]"), program.Null(), program.Int(8))
 
 	b.Step("wait for", "the end of the container")
 	area := b.Words(make([]uint64, r.Size/8)...)
