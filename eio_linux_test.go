@@ -48,7 +48,7 @@ func needStrace(t *testing.T) string {
 	if testing.Short() {
 		t.Skip("not with -short: traces many starts")
 	}
-	if os.Getenv("CAISSON_TEST_SLOW") != "" {
+	if testutil.Slow() {
 		t.Skip("traces many starts: too slow on an emulated processor")
 	}
 	return strace

@@ -111,7 +111,7 @@ func TestExplainTellsTheTruth(t *testing.T) {
 			if tt.many && testing.Short() {
 				t.Skip("not with -short: takes long")
 			}
-			if tt.many && os.Getenv("CAISSON_TEST_SLOW") != "" {
+			if tt.many && testutil.Slow() {
 				t.Skip("traces many starts: too slow on an emulated processor")
 			}
 			if tt.many { // what lies in the host's directories is shown

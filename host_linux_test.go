@@ -424,7 +424,7 @@ func TestManyAtOnce(t *testing.T) {
 	ctx := testContext(t)
 	const starters, rounds = 32, 20
 	n := rounds
-	if testing.Short() || raceEnabled {
+	if testing.Short() || raceEnabled || testutil.Slow() {
 		n = 5
 	}
 	var wg sync.WaitGroup

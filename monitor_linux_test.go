@@ -414,7 +414,11 @@ func TestMonitoredEnds(t *testing.T) {
 			if err := end(t, other); err != nil {
 				t.Fatal(err)
 			}
-			if r, err := c.Wait(testContext(t)); err != nil || c.State() != StateStopped {
+			r, err := c.Wait(testContext(t))
+			if name == "remove" && errors.Is(err, ErrStatusUnknown) && !keepsStatus() {
+				err = nil // the record may be gone before it was read, and this kernel cannot be asked
+			}
+			if err != nil || c.State() != StateStopped {
 				t.Error(r, err, c.State())
 			}
 		})

@@ -331,9 +331,9 @@ func TestMountLiveHostile(t *testing.T) {
 	}
 }
 
-// rounds is n, or less in a short run.
+// rounds is n, or less in a short run and on a slow machine.
 func rounds(n int) int {
-	if testing.Short() {
+	if testing.Short() || testutil.Slow() {
 		return n / 6
 	}
 	return n

@@ -62,7 +62,7 @@ func TestSoak(t *testing.T) {
 		if n, err = strconv.Atoi(s); err != nil {
 			t.Fatalf("%s: %v", soakEnv, err)
 		}
-	} else if testing.Short() || raceEnabled {
+	} else if testing.Short() || raceEnabled || testutil.Slow() {
 		n = 60
 	}
 	src := rootfs.Dir(testutil.Busybox(t))

@@ -21,7 +21,7 @@ const killStepEnv = "CAISSON_TEST_KILL_STEP"
 
 // killSteps spreads a number of kills over the calls of a program, unless the variable says otherwise.
 func killSteps(kills int) func(total int) int {
-	if testing.Short() {
+	if testing.Short() || testutil.Slow() {
 		kills /= 3
 	}
 	return func(total int) int {
