@@ -260,6 +260,9 @@ func TestFaultyDiskUpper(t *testing.T) {
 		t.Errorf("%v %v, %s", r, err, &out)
 	}
 	d.must(c.Close())
+	if err := newContainer(t, root, sh("echo x > /x")).Run(testContext(t)); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.EROFS) {
+		t.Error(err)
+	}
 	d.restart()
 	if b, err := os.ReadFile(filepath.Join(upper, "upper", "before")); string(b) != "x\n" {
 		t.Errorf("%q, %v", b, err)

@@ -126,17 +126,19 @@ func TestMountLiveOverlay(t *testing.T) {
 			if out, _ := execs(t, c, "cat /mnt/ro/file; touch /mnt/ro/x 2>&1 | grep -o Read-only"); out != "of the host\nRead-only\n" {
 				t.Errorf("%q", out)
 			}
-			if err := c.Mount(ctx, rootfs.OverlayMount("/mnt/rw", over+"/u", over+"/w", lower)); err != nil {
-				t.Fatal(err)
-			}
-			want := "of the host\n"
+			targets := []string{"/mnt/ro", "/mnt/rw"}
+			err := c.Mount(ctx, rootfs.OverlayMount("/mnt/rw", over+"/u", over+"/w", lower))
 			if name == "userns" && isRoot() { // the upper layer belongs to somebody who is not mapped
-				want = ""
-			}
-			if out, _ := execs(t, c, "(echo >> /mnt/rw/new) 2>/dev/null && cat /mnt/rw/file"); out != want {
+				if !errors.Is(err, unix.EROFS) {
+					t.Error(err)
+				}
+				targets = targets[:1]
+			} else if err != nil {
+				t.Fatal(err)
+			} else if out, _ := execs(t, c, "(echo >> /mnt/rw/new) 2>/dev/null && cat /mnt/rw/file"); out != "of the host\n" {
 				t.Errorf("%q", out)
 			}
-			for _, target := range []string{"/mnt/ro", "/mnt/rw"} {
+			for _, target := range targets {
 				if err := c.Unmount(ctx, target); err != nil {
 					t.Error(err)
 				}

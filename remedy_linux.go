@@ -139,6 +139,11 @@ func remedy(err error) string {
 	if se != nil && se.Step == selinuxStep {
 		return selinuxRemedy(errno)
 	}
+	if se != nil {
+		if r := rootfs.Remedy(se.Step, se.Object, errno); r != "" {
+			return r
+		}
+	}
 	switch call {
 	case "close_range":
 		if errno == unix.ENOSYS || errno == unix.EINVAL {

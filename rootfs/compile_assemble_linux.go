@@ -173,6 +173,16 @@ func (p *Plan) overlayRoot(b *program.Builder) {
 	b.Step("mount overlay", fmt.Sprintf("of %d layers", len(lower)))
 	b.Mount(p.overlayName(root.Layers), "m", "overlay", flags, o.String())
 	b.Chdir("m")
+	if root.Upper.Dir != "" {
+		checkUpper(b, root.Upper.Dir, ".")
+	}
+}
+
+// checkUpper fails where an overlay cannot be written although it has an upper layer: the kernel mounts one read-only, and says so in its log
+// only, if it cannot make its directory in the work directory.
+func checkUpper(b *program.Builder, upper, at string) {
+	b.Step(checkStep, upper)
+	b.Call(unix.SYS_FACCESSAT, "faccessat", program.Cwd(), program.Str(at), program.Named(unix.W_OK, "W_OK")).Ignore(unix.EACCES)
 }
 
 // overlayName is the source that the container sees of an overlay; see nestedOverlay.
@@ -296,6 +306,10 @@ func (p *Plan) overlayMounts(b *program.Builder) {
 		b.Mkdirat(program.Cwd(), id, 0o755)
 		detachPeers(b)
 		b.Mount("overlay", id, "overlay", m.Set.ms(), o.String())
+		if m.Upper != "" && m.Set&ReadOnly == 0 {
+			checkUpper(b, m.Upper, id)
+			b.Step("mount overlay for", m.Target)
+		}
 		s.tree, s.ready = b.OpenTree(program.Cwd(), id, unix.OPEN_TREE_CLONE).Result(), true
 	}
 }

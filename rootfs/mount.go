@@ -187,7 +187,8 @@ func TmpfsMount(target string, size int64) Mount {
 }
 
 // OverlayMount is a stack of directories of the host at target, the topmost first, with changes in upper.
-// work is an empty directory on the same filesystem as upper. Both empty make it read-only.
+// work is an empty directory on the same filesystem as upper; the container's root user must be able to make directories in it, or the mount
+// fails with EROFS. Both empty make it read-only.
 func OverlayMount(target, upper, work string, lower ...string) Mount {
 	return Mount{Type: TypeOverlay, Source: "overlay", Target: target, Upper: upper, Work: work, Lower: lower, Set: NoSuid | NoDev}
 }

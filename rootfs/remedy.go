@@ -17,6 +17,9 @@ func Remedy(step, object string, errno error) string {
 	return ""
 }
 
+// checkStep is where an overlay turns out to be read-only that was not asked for.
+const checkStep = "write to overlay with upper layer"
+
 var remedies = []struct {
 	step, object string
 	errno        syscall.Errno
@@ -26,6 +29,7 @@ var remedies = []struct {
 	{"mount sysfs on", "/sys", syscall.EINVAL, "the root filesystem has a symbolic link or a file at /sys; it must be a directory"},
 	{"mount tmpfs on", "/dev", syscall.EINVAL, "the root filesystem has a symbolic link or a file at /dev; it must be a directory"},
 	{"attach device tree to", "/dev", syscall.EINVAL, "a device tree serves one container; and /dev in the root filesystem must be a directory, not a symbolic link or a file"},
+	{checkStep, "", syscall.EROFS, "the kernel could not use its work directory, and mounted the overlay read-only: see its log, and whether the disk has failed; the container's root user must be able to make directories in work"},
 	{"mount", "", syscall.EROFS, "the target does not exist in a root filesystem that cannot be written; make it there, or use a writable layer"},
 	{"mount", "", syscall.ELOOP, "the target leads through a link of procfs or a loop of links; such a target is refused"},
 	{"make proc", "", syscall.EPERM, "something is mounted over parts of the host's /proc, as in containers, and the kernel then refuses a fresh one to users; start that container with an unmasked /proc"},

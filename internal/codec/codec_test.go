@@ -49,7 +49,7 @@ type outer struct {
 	Ptr     **uint32          `json:"ptr"`
 	Any     any               `json:"any,omitempty"`
 	Bytes   []byte            `json:"bytes,omitempty"`
-	hidden  int
+	hidden  int               //lint:ignore U1000 a field that both pass over
 }
 
 type embeds struct {
