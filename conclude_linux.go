@@ -204,7 +204,7 @@ func (r *running) askKernel() (unix.WaitStatus, bool) {
 }
 
 // collectPatience is how many milliseconds whoever collects a process that has ended is given for it.
-const collectPatience = 100
+const collectPatience = 1000
 
 // held reads the status of a process that has ended and has not been collected.
 func (r *running) held() (st unix.WaitStatus, ok bool) {
@@ -251,7 +251,7 @@ func (r *running) dropGroup(ctx context.Context, rec *state.Record) error {
 
 // removesAtEnd reports whether the container goes as soon as it has ended.
 func (r *running) removesAtEnd() bool {
-	return (r.spec.detach.autoRemove || r.det.removing.Load()) && r.spec.detach.sup == nil && !r.spec.detach.followed()
+	return r.spec.detach.autoRemove && r.spec.detach.sup == nil && !r.spec.detach.followed()
 }
 
 // removeAtEnd removes a container that has ended. What could not be removed is recorded as that of one that has. The caller holds the lock.

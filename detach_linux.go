@@ -39,7 +39,6 @@ type detachment struct {
 	keeper   int         // pidfd of the keeper, or -1
 	kept     atomic.Bool // it has been made: what it owns goes only when it is removed
 	letGo    atomic.Bool // Close was called: the end is not waited for
-	removing atomic.Bool // Remove was called: the end need not be recorded
 	status   *os.File
 	listener *os.File
 	house    *cgroups.Group // where the keeper lives, if that is not this program's group; until the start is over
@@ -93,9 +92,6 @@ func (r *running) claim(ctx context.Context, stop bool) (err error) {
 		if d.listener, err = e.Listen(); err != nil {
 			return err
 		}
-	}
-	if s.network == nil { // until a group is made, nothing has to be undone: the lock says that the container is being made
-		return nil
 	}
 	return e.Write(d.rec)
 }
@@ -320,11 +316,7 @@ func (r *running) recordDetached(stop bool) error {
 	if err != nil {
 		return err
 	}
-	record := r.det.update
-	if stop && !r.spec.wired() && !r.m.attach && !r.spec.hooks.creating() { // nobody is to find it before it is settled
-		record = func(change func(*state.Record)) error { r.det.note(change); return nil }
-	}
-	return record(func(rec *state.Record) {
+	return r.det.update(func(rec *state.Record) {
 		rec.Init = first
 		rec.OwnPID = r.m.newPID
 		rec.CgroupNS = r.m.newNS&unix.CLONE_NEWCGROUP != 0

@@ -727,9 +727,6 @@ func (c *Container) remove(ctx context.Context) error {
 	if r == nil {
 		return c.Close()
 	}
-	if r.det != nil {
-		r.det.removing.Store(true)
-	}
 	if err := p.kill(ReasonStopped); err != nil {
 		return err
 	}

@@ -31,9 +31,10 @@ type detachSpec struct {
 func WithDetached(on bool) Option { return option(func(s *spec) { s.detach.on = on }) }
 
 // WithAutoRemove says whether a detached container is removed, as by [Container.Remove], when its command has ended: by this program, which
-// waits for that, before [Process.Wait] returns. How it ended is not recorded first, which spares two writes to the disk. If this program is gone by
-// then, or the removal fails, the container stays as one that has stopped, and Remove removes it. It needs WithDetached(true) without a monitor.
-// Default: false, the record stays until Remove.
+// waits for that, before [Process.Wait] returns: after the programs of [HookStopped] and the network's Detach. How it ended is not recorded first,
+// which spares two writes to the disk: another program that waits for it asks the kernel, and before Linux 6.15 may learn [ErrStatusUnknown] only. If
+// this program is gone by then, or the removal fails, the container stays as one that has stopped, and Remove removes it. It needs WithDetached(true)
+// without a monitor. Default: false, the record stays until Remove.
 func WithAutoRemove(on bool) Option { return option(func(s *spec) { s.detach.autoRemove = on }) }
 
 // WithStateDir sets the directory in which detached containers are recorded; it is made with mode 0700, its parent must

@@ -210,17 +210,27 @@ func (r *running) supervise(p *Process) {
 // is asked.
 func (r *running) collect() (*Result, error) {
 	res := &Result{ExitCode: -1}
-	exit, err := r.reap()
-	if err == nil {
-		res.setStatus(exit.Status)
+	exit, err := r.reap(tracerPatience)
+	status, known := exit.Status, err == nil
+	if !known {
+		status, known = r.askKernel()
+	}
+	if !known && errors.Is(err, unix.EAGAIN) { // a stranger's process, whose status may not be read
+		if exit, err = r.reap(strangerPatience); err == nil {
+			status, known = exit.Status, true
+		}
+	}
+	if errors.Is(err, unix.EAGAIN) && r.leftUncollected() == 0 { // only now: who lets go of it meanwhile leaves the status to be read
+		stage.ReapLater(r.child.Pid)
+	}
+	switch {
+	case err == nil:
 		res.CPU = cgroups.ValueOf(time.Duration(exit.Rusage.Utime.Nano() + exit.Rusage.Stime.Nano()))
+		fallthrough
+	case known:
+		res.setStatus(status)
 		return res, nil
-	}
-	if st, ok := r.askKernel(); ok {
-		res.setStatus(st)
-		return res, nil
-	}
-	if errors.Is(err, unix.EAGAIN) {
+	case errors.Is(err, unix.EAGAIN):
 		return res, &Error{Op: "wait", ID: r.spec.id, Err: fmt.Errorf("%w: a tracer keeps the process that has ended", ErrStatusUnknown),
 			Remedy: "let the tracer (ptrace(2)) wait for it, or end the tracer"}
 	}
@@ -228,25 +238,20 @@ func (r *running) collect() (*Result, error) {
 		Remedy: "do not reap all children of the host program (wait4(-1), ignored SIGCHLD), or use Linux 6.15"}
 }
 
-// tracerPatience is how long a tracer may keep a process that has ended from its parent.
-var tracerPatience = time.Second
+// tracerPatience is how long a tracer may keep a process that has ended from its parent before the kernel is asked, and strangerPatience how
+// much longer one whose status the kernel does not tell.
+var tracerPatience, strangerPatience = time.Second, 9 * time.Second
 
 // reap collects the process, which has ended. As long as somebody traces it, the tracer comes first (ptrace(2)), of which nothing tells
-// but asking again. One that is kept for longer is collected in the background.
-func (r *running) reap() (exit linux.Exit, err error) {
+// but asking again.
+func (r *running) reap(patience time.Duration) (exit linux.Exit, err error) {
 	pause := time.Millisecond
 	for began := time.Now(); ; pause = min(2*pause, 50*time.Millisecond) {
 		err = r.pidfd.Control(func(fd int) (err error) {
 			exit, err = linux.WaitidFD(fd, unix.WALL|unix.WNOHANG|r.leftUncollected())
 			return err
 		})
-		if !errors.Is(err, unix.EAGAIN) {
-			return exit, err
-		}
-		if time.Since(began) > tracerPatience {
-			if r.leftUncollected() == 0 {
-				stage.ReapLater(r.child.Pid)
-			}
+		if !errors.Is(err, unix.EAGAIN) || time.Since(began) > patience {
 			return exit, err
 		}
 		time.Sleep(pause)

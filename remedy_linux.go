@@ -139,11 +139,6 @@ func remedy(err error) string {
 	if se != nil && se.Step == selinuxStep {
 		return selinuxRemedy(errno)
 	}
-	if se != nil {
-		if r := rootfs.Remedy(se.Step, se.Object, errno); r != "" {
-			return r
-		}
-	}
 	switch call {
 	case "close_range":
 		if errno == unix.ENOSYS || errno == unix.EINVAL {
@@ -164,6 +159,9 @@ func remedy(err error) string {
 			return "a /proc that is partly covered, as in an unprivileged container, cannot be mounted anew: give the outer container an unmasked /proc " +
 				"(podman run --security-opt unmask=ALL, docker run --security-opt systempaths=unconfined)"
 		}
+	}
+	if se != nil {
+		return rootfs.Remedy(se.Step, se.Object, errno)
 	}
 	return ""
 }

@@ -411,6 +411,9 @@ func rebuild(r *rules, s *store) error {
 		}
 		eps = append(eps, l...)
 	}
+	if err := r.quiet(); err != nil { // first: where the table of all is, that of reports has been made, whoever was killed meanwhile
+		return err
+	}
 	return r.build(nets, eps)
 }
 
@@ -794,6 +797,9 @@ func (u *undoing) finish() error {
 		return rebuild(r, u.store)
 	}
 	closeOwned(u.owned)
+	if err := r.loud(); err != nil { // first, for the same reason; also where others have taken the table of all away
+		return &Error{Op: "remove rules", Object: "table bridge " + r.reportsTable().Name, Err: privileged(err)}
+	}
 	if err := r.remove(); err != nil {
 		return &Error{Op: "remove rules", Object: "table inet " + u.table, Err: privileged(err)}
 	}

@@ -148,9 +148,6 @@ func (r *rules) remove() error {
 	if !ok || err != nil {
 		return err
 	}
-	if err := r.loud(); err != nil { // first: who was killed between both finds this one, and looks again
-		return err
-	}
 	r.conn.DelTable(r.table)
 	if err := r.flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return err
@@ -187,10 +184,7 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 	if err := all.each(r.conn.SetAddElements); err != nil {
 		return err
 	}
-	if err := r.flush(); err != nil {
-		return err
-	}
-	return r.quiet()
+	return r.flush()
 }
 
 // gathered are elements of many changes, by their set: each message is acknowledged, and a socket holds some hundred answers by default.

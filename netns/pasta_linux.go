@@ -206,7 +206,7 @@ func endPasta(r *record) error {
 			return err
 		}
 		if ended {
-			return os.Remove(file)
+			return removeFile(file)
 		}
 	}
 	all, err := os.ReadDir("/proc")
@@ -220,7 +220,12 @@ func endPasta(r *record) error {
 			}
 		}
 	}
-	if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
+	return removeFile(file)
+}
+
+// removeFile removes a file that others may have removed.
+func removeFile(name string) error {
+	if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,7 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The table goes with the last network, also where others have taken the one of all away.
+func TestReportsTableGoes(t *testing.T) {
+	nothingLeft(t)
+	web := newBridge(t, BridgeConfig{Name: "web"})
+	_, c := connect(t, "", Endpoint{Network: web})
+	r, err := openRules(c.tableName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	r.conn.DelTable(r.table)
+	if err := r.flush(); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, c)
+}
+
 func TestReportsStayAway(t *testing.T) {
+	if err := tryGuard(); errors.Is(unsupportedBy(err, "bridges"), ErrUnsupported) {
+		t.Skip("no nf_tables for bridges here:", err)
+	}
 	web := newBridge(t, BridgeConfig{Name: "web"})
 	one, _ := connect(t, "", Endpoint{Network: web})
 	two, c := connect(t, "", Endpoint{Network: web})

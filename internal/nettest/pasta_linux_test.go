@@ -71,10 +71,10 @@ func TestPasta(t *testing.T) {
 		t.Errorf("%s, %d programs", got, pastas(tmp))
 	}
 	// Killed when pasta stands, before anybody else knows of it.
-	if err := os.WriteFile(filepath.Join(tmp, "pasta"), []byte("#!/bin/sh\npasta \"$@\"\nkill -KILL $PPID\n"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, "pasta"), []byte("#!/bin/sh\npasta \"$@\"\nexec sh -c \"kill -KILL $PPID\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := run("be killed"); got != "" || pastas(tmp) != 1 {
+	if got := run("be killed"); got != "" || pastas(tmp) > 1 { // late versions look themselves for what is left of the container
 		t.Errorf("%s, %d programs", got, pastas(tmp))
 	}
 	if got := run("recover"); got != "done\n" || pastas(tmp) != 0 {
