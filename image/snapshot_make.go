@@ -233,27 +233,35 @@ func (s *Store) chooseMethod(work string, b stackBelow, o SnapshotOptions) (Meth
 	}
 	var why []string
 	for _, m := range order {
-		err := s.tryMethod(m, work, b, o)
+		err := s.tryMethod(m, work, b)
+		if err == nil && m == MethodOverlay {
+			// What is wrong with a file is no reason for another method.
+			if err := s.tryBlobs(b); err != nil {
+				return 0, nil, err
+			}
+		}
 		if err == nil {
 			return m, why, nil
 		}
-		if e := (*Error)(nil); errors.As(err, &e) { // of a mount, with its own remedy
-			return 0, nil, err
-		}
 		if len(order) == 1 {
-			remedy := "leave the choice to MethodBest, or put the store on another file system"
-			if o.EROFS {
-				remedy = "leave SnapshotOptions.EROFS out, or put the store on another file system"
-			}
-			return 0, nil, &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err), Remedy: remedy}
+			return 0, nil, noMethod(m, o, err)
 		}
 		why = append(why, m.String()+": "+clip(err.Error()))
 	}
 	return 0, why, errors.ErrUnsupported
 }
 
+// noMethod is the error where the one method that is wanted does not work.
+func noMethod(m Method, o SnapshotOptions, err error) error {
+	remedy := "leave the choice to MethodBest, or put the store on another file system"
+	if o.EROFS {
+		remedy = "leave SnapshotOptions.EROFS out, or put the store on another file system"
+	}
+	return &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err), Remedy: remedy}
+}
+
 // tryMethod returns why a method does not work, or nil.
-func (s *Store) tryMethod(m Method, work string, b stackBelow, o SnapshotOptions) error {
+func (s *Store) tryMethod(m Method, work string, b stackBelow) error {
 	switch m {
 	case MethodOverlay:
 		switch n := len(b.dirs) + len(b.blobs); {
@@ -262,10 +270,7 @@ func (s *Store) tryMethod(m Method, work string, b stackBelow, o SnapshotOptions
 		case n >= rootfs.MaxLayers:
 			return errors.New("it takes " + strconv.Itoa(rootfs.MaxLayers) + " layers at most")
 		}
-		if err := s.overlay(); err != nil {
-			return err
-		}
-		return s.tryBlobs(b)
+		return s.overlay()
 	case MethodHardLink, MethodReflink:
 		if len(b.blobs) > 0 {
 			return errors.New("the image's layers are files of EROFS, which are file systems of their own")
