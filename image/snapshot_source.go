@@ -88,7 +88,10 @@ func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env ro
 		if err := s.holdSnapshot(rec, lease); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
-		return d, release() // the lease holds now
+		if err := release(); err != nil { // the lease holds now
+			return nil, errors.Join(err, d.Close())
+		}
+		return d, nil
 	}
 	d.Release = released(d.Release, release)
 	return d, nil
