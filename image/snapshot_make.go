@@ -20,11 +20,12 @@ type stackBelow struct {
 	blobs    []string // keys
 	marks    []*blobMark
 	rootMode uint32
+	xattrs   int64 // that were left out of it
 	notes    []string
 }
 
 func (u *Unpacked) below() stackBelow {
-	b := stackBelow{dirs: u.Dirs, rootMode: u.rootMode, notes: u.Notes}
+	b := stackBelow{dirs: u.Dirs, rootMode: u.rootMode, xattrs: u.xattrs, notes: u.Notes}
 	if len(u.Blobs) > 0 {
 		b.blobs, b.marks = u.keys, u.marks
 	}
@@ -74,7 +75,7 @@ func (s *Store) below(ctx context.Context, r *snapRecord, plain bool) (stackBelo
 func (s *Store) within(ctx context.Context, r *snapRecord, plain bool) (stackBelow, error) {
 	own := filepath.Join(s.snapshotDir(r.Name), r.tree())
 	if r.Method != MethodOverlay {
-		return stackBelow{dirs: []string{own}, rootMode: r.RootMode}, nil
+		return stackBelow{dirs: []string{own}, rootMode: r.RootMode, xattrs: r.Xattrs, notes: r.notes()}, nil
 	}
 	b, err := s.below(ctx, r, plain)
 	if err == nil && r.tree() != "" {
@@ -174,6 +175,7 @@ func (s *Store) mergeBelow(ctx context.Context, own string, b stackBelow, rec *s
 		return err
 	}
 	rec.Xattrs, err = mergeLayers(ctx, own, dirs, rec.Method, rec.RootMode, readOnly)
+	rec.Xattrs += b.xattrs
 	if release != nil {
 		err = errors.Join(err, release())
 	}

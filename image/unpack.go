@@ -95,6 +95,7 @@ type Unpacked struct {
 	keys     []string
 	marks    []*blobMark // of Blobs
 	rootMode uint32
+	xattrs   int64 // left out
 }
 
 // Unpack makes a directory of each layer of an image, as overlayfs takes them: a deleted file is a character device 0/0, an opaque directory has the attribute
@@ -252,7 +253,7 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark, mapped bool) *Un
 			break
 		}
 	}
-	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes(mapped)
+	u.xattrs, u.Notes = xattrs, (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes(mapped)
 	return u
 }
 
