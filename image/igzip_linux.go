@@ -44,6 +44,9 @@ type igzipReader struct {
 // igzipSeal is how much the last member holds.
 const igzipSeal = 16
 
+// igzipExtra bounds the extra field of that member's header: what its length fits in.
+const igzipExtra = 1 << 16
+
 // newIgzipStream decompresses a blob by a program. What is not a gzip stream at all is refused before.
 func newIgzipStream(ctx context.Context, blob *os.File, program string, b *budget, onRead func(int64)) (*stream, error) {
 	z, err := startIgzip(ctx, blob, program)
@@ -137,9 +140,22 @@ func (w onlyWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// igzipMember is a gzip member that holds data as it is (RFC 1952, and RFC 1951 section 3.2.4).
+// igzipMember is a gzip member that holds data as it is (RFC 1952, and RFC 1951 section 3.2.4). Its header is of a length that nobody can know before, and has no byte that is zero: a
+// blob may break off in a header of its own, and a field of that, of any length or to the next zero, must not end where the data of this one begins.
 func igzipMember(data []byte) []byte {
-	m := []byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 1}
+	var length [2]byte
+	_, _ = rand.Read(length[:]) // never fails
+	extra := int(binary.LittleEndian.Uint16(length[:]))%(igzipExtra-1024) + 1024 | 1
+	m := make([]byte, 12+extra, 12+extra+5+len(data)+8)
+	_, _ = rand.Read(m)
+	for i, c := range m {
+		if c == 0 {
+			m[i] = 0xff
+		}
+	}
+	copy(m, []byte{0x1f, 0x8b, 8, 4}) // FEXTRA; the time is any
+	binary.LittleEndian.PutUint16(m[10:], uint16(extra))
+	m = append(m, 1)
 	m = binary.LittleEndian.AppendUint16(m, uint16(len(data)))
 	m = binary.LittleEndian.AppendUint16(m, ^uint16(len(data)))
 	m = append(m, data...)

@@ -197,6 +197,13 @@ func TestIgzipOnce(t *testing.T) {
 		"garbage": {append(bytes.Clone(good), "garbage"...), true},
 		"cut":     {good[:len(good)-1], true},
 		"no end":  {append(bytes.Clone(many), good[:20]...), true},
+		// Headers that end where the blob does, and have the beginning of what comes after it for a field of theirs.
+		"extra":      {append(bytes.Clone(good), 0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 10, 0), true},
+		"more extra": {append(bytes.Clone(good), 0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 15, 0, 1, 2, 3, 4, 5), true},
+		"name":       {append(bytes.Clone(good), 0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 0xff), true},
+		"comment":    {append(bytes.Clone(good), 0x1f, 0x8b, 8, 16, 0, 0, 0, 0, 0, 0xff), true},
+		"both":       {append(bytes.Clone(good), 0x1f, 0x8b, 8, 24, 0, 0, 0, 0, 0, 0xff), true},
+		"all":        {append(bytes.Clone(good), 0x1f, 0x8b, 8, 30, 0, 0, 0, 0, 0, 0xff, 1, 0, 1), true},
 	} {
 		for _, size := range []int{7, igzipSeal, igzipSeal + 1, 1 << 20} {
 			if size == 7 && name != "many" {

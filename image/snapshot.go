@@ -54,7 +54,8 @@ type SnapshotOptions struct {
 	// Method forces a way. One that does not work here is an error. Default [MethodBest].
 	Method Method
 	// EROFS takes the image's layers from files that the kernel mounts instead of directories; see [Source.EROFS] for what it needs. [MethodOverlay] alone can: where that does not
-	// work, or the files cannot be mounted, the error Is [errors.ErrUnsupported]. Default: directories.
+	// work, or no such file can be mounted, the error Is [errors.ErrUnsupported]. A file that is not what was written is [ErrSize], [ErrDigest] or [ErrCorrupt], see
+	// [Store.Repair]. Default: directories.
 	EROFS bool
 	// Quota limits the bytes that changes may take; with the methods that make a tree, that the whole tree may take. A write beyond it fails with EDQUOT or ENOSPC. It
 	// needs CAP_SYS_ADMIN and a file system with project quotas: ext4 or xfs mounted with the option prjquota; otherwise the error is
@@ -113,7 +114,13 @@ func (s *Store) NewSnapshot(ctx context.Context, name, image string, o SnapshotO
 		return nil, fail("make snapshot", name, &Error{Op: "find image", Object: image, Err: err})
 	}
 	if o.EROFS {
-		if err := probeErofs(); err != nil { // before anything is made of the layers
+		err := probeErofs() // before anything is made of the layers
+		if err == nil {
+			if why := s.overlay(); why != nil {
+				err = noMethod(MethodOverlay, o, why)
+			}
+		}
+		if err != nil {
 			return nil, fail("make snapshot", name, err)
 		}
 	}
@@ -291,8 +298,8 @@ type SnapshotView struct {
 	release func() error // of what is mounted; nil for nothing
 }
 
-// Open looks at a snapshot, also while a container changes it: pause that for a consistent view. The caller closes the view. Files of EROFS that cannot be mounted are an
-// error that Is [errors.ErrUnsupported].
+// Open looks at a snapshot, also while a container changes it: pause that for a consistent view. The caller closes the view. For files of EROFS the errors are those
+// of [SnapshotOptions].EROFS.
 func (sn *Snapshot) Open(ctx context.Context) (*SnapshotView, error) {
 	use, err := sn.s.use(ctx)
 	if err != nil {
@@ -330,8 +337,10 @@ func (s *Store) openSnapshot(ctx context.Context, name string) (_ *SnapshotView,
 	if err != nil {
 		return nil, err
 	}
-	v.Lower, _, v.release, err = s.mountBelow(below)
-	return v, err
+	if v.Lower, _, v.release, err = s.mountBelow(below); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // Close ends the view. Closing twice is harmless.

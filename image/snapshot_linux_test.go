@@ -265,6 +265,45 @@ func TestSnapshotFork(t *testing.T) {
 	}
 }
 
+// What a tree could not have is told of its forks too, of whatever kind and however far down.
+func TestSnapshotForkNotes(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{})
+	putImage(t, s, "img", snapLayers(t)...)
+	p := must[*Snapshot](t)(s.NewSnapshot(ctx, "p", "img", SnapshotOptions{Method: MethodCopy, ReadOnly: true}))
+	p.rec.Xattrs = 3 // as on a file system without them, of layers that are files
+	if err := s.writeSnapshot(&p.rec); err != nil {
+		t.Fatal(err)
+	}
+	const note = "3 extended attributes were left out."
+	noted := func(sn *Snapshot, r snapRecord) {
+		t.Helper()
+		env := rootfs.Env{Unprivileged: os.Geteuid() != 0, UserNamespace: os.Geteuid() != 0}
+		d := must[*rootfs.Description](t)(sn.Rootfs().Describe(ctx, env))
+		if n := slices.Index(d.Notes, note); n < 0 || slices.Contains(d.Notes[n+1:], note) {
+			t.Errorf("%v of %q: %q", r.Method, r.Parent, d.Notes)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	noted(p, p.rec)
+	methods := []Method{MethodCopy, MethodHardLink}
+	if s.overlay() == nil {
+		methods = append(methods, MethodOverlay)
+	}
+	for _, m := range methods {
+		child := must[*Snapshot](t)(p.Fork(ctx, fmt.Sprintf("c%d", m), SnapshotOptions{Method: m, ReadOnly: true}))
+		noted(child, child.rec)
+		for _, n := range methods {
+			grandchild := must[*Snapshot](t)(child.Fork(ctx, fmt.Sprintf("g%d%d", m, n), SnapshotOptions{Method: n, ReadOnly: true}))
+			noted(grandchild, grandchild.rec)
+		}
+		changed := must[*Snapshot](t)(child.Fork(ctx, fmt.Sprintf("w%d", m), SnapshotOptions{}))
+		noted(changed, changed.rec)
+	}
+}
+
 // An overlay's snapshot shares the image's layers, and serves a container with a user namespace after one without.
 func TestSnapshotOverlay(t *testing.T) {
 	ctx := context.Background()

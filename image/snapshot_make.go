@@ -20,11 +20,12 @@ type stackBelow struct {
 	blobs    []string // keys
 	marks    []*blobMark
 	rootMode uint32
+	xattrs   int64 // that were left out of it
 	notes    []string
 }
 
 func (u *Unpacked) below() stackBelow {
-	b := stackBelow{dirs: u.Dirs, rootMode: u.rootMode, notes: u.Notes}
+	b := stackBelow{dirs: u.Dirs, rootMode: u.rootMode, xattrs: u.xattrs, notes: u.Notes}
 	if len(u.Blobs) > 0 {
 		b.blobs, b.marks = u.keys, u.marks
 	}
@@ -74,7 +75,7 @@ func (s *Store) below(ctx context.Context, r *snapRecord, plain bool) (stackBelo
 func (s *Store) within(ctx context.Context, r *snapRecord, plain bool) (stackBelow, error) {
 	own := filepath.Join(s.snapshotDir(r.Name), r.tree())
 	if r.Method != MethodOverlay {
-		return stackBelow{dirs: []string{own}, rootMode: r.RootMode}, nil
+		return stackBelow{dirs: []string{own}, rootMode: r.RootMode, xattrs: r.Xattrs, notes: r.notes()}, nil
 	}
 	b, err := s.below(ctx, r, plain)
 	if err == nil && r.tree() != "" {
@@ -174,6 +175,7 @@ func (s *Store) mergeBelow(ctx context.Context, own string, b stackBelow, rec *s
 		return err
 	}
 	rec.Xattrs, err = mergeLayers(ctx, own, dirs, rec.Method, rec.RootMode, readOnly)
+	rec.Xattrs += b.xattrs
 	if release != nil {
 		err = errors.Join(err, release())
 	}
@@ -233,27 +235,35 @@ func (s *Store) chooseMethod(work string, b stackBelow, o SnapshotOptions) (Meth
 	}
 	var why []string
 	for _, m := range order {
-		err := s.tryMethod(m, work, b, o)
+		err := s.tryMethod(m, work, b)
+		if err == nil && m == MethodOverlay {
+			// What is wrong with a file is no reason for another method.
+			if err := s.tryBlobs(b); err != nil {
+				return 0, nil, err
+			}
+		}
 		if err == nil {
 			return m, why, nil
 		}
-		if e := (*Error)(nil); errors.As(err, &e) { // of a mount, with its own remedy
-			return 0, nil, err
-		}
 		if len(order) == 1 {
-			remedy := "leave the choice to MethodBest, or put the store on another file system"
-			if o.EROFS {
-				remedy = "leave SnapshotOptions.EROFS out, or put the store on another file system"
-			}
-			return 0, nil, &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err), Remedy: remedy}
+			return 0, nil, noMethod(m, o, err)
 		}
 		why = append(why, m.String()+": "+clip(err.Error()))
 	}
 	return 0, why, errors.ErrUnsupported
 }
 
+// noMethod is the error where the one method that is wanted does not work.
+func noMethod(m Method, o SnapshotOptions, err error) error {
+	remedy := "leave the choice to MethodBest, or put the store on another file system"
+	if o.EROFS {
+		remedy = "leave SnapshotOptions.EROFS out, or put the store on another file system"
+	}
+	return &Error{Op: "make snapshot by", Object: m.String(), Err: because(errors.ErrUnsupported, "%v", err), Remedy: remedy}
+}
+
 // tryMethod returns why a method does not work, or nil.
-func (s *Store) tryMethod(m Method, work string, b stackBelow, o SnapshotOptions) error {
+func (s *Store) tryMethod(m Method, work string, b stackBelow) error {
 	switch m {
 	case MethodOverlay:
 		switch n := len(b.dirs) + len(b.blobs); {
@@ -262,10 +272,7 @@ func (s *Store) tryMethod(m Method, work string, b stackBelow, o SnapshotOptions
 		case n >= rootfs.MaxLayers:
 			return errors.New("it takes " + strconv.Itoa(rootfs.MaxLayers) + " layers at most")
 		}
-		if err := s.overlay(); err != nil {
-			return err
-		}
-		return s.tryBlobs(b)
+		return s.overlay()
 	case MethodHardLink, MethodReflink:
 		if len(b.blobs) > 0 {
 			return errors.New("the image's layers are files of EROFS, which are file systems of their own")

@@ -76,6 +76,9 @@ func (r *snapRecord) tree() string {
 	return dirUpper
 }
 
+// notes says what the tree lacks.
+func (r *snapRecord) notes() []string { return (&mark{Xattrs: r.Xattrs}).notes(false) }
+
 func (s *Store) snapshotDir(name string) string { return s.path(filepath.Join(dirSnapshots, name)) }
 
 // readSnapshot reads the record of a snapshot. The name has been checked.

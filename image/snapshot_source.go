@@ -88,7 +88,10 @@ func (s *Store) describeSnapshot(ctx context.Context, name, lease string, env ro
 		if err := s.holdSnapshot(rec, lease); err != nil {
 			return nil, errors.Join(err, d.Close())
 		}
-		return d, release() // the lease holds now
+		if err := release(); err != nil { // the lease holds now
+			return nil, errors.Join(err, d.Close())
+		}
+		return d, nil
 	}
 	d.Release = released(d.Release, release)
 	return d, nil
@@ -185,7 +188,7 @@ func (s *Store) layOut(ctx context.Context, rec *snapRecord, env rootfs.Env) (*r
 	if rec.CallerOwned {
 		d.Notes = append(d.Notes, "Files belong to the caller instead of subordinate ids: a snapshot made by "+rec.Method.String()+" has no others.")
 	}
-	d.Notes = append(d.Notes, (&mark{Xattrs: rec.Xattrs}).notes(false)...)
+	d.Notes = append(d.Notes, rec.notes()...)
 	for _, w := range rec.Why {
 		d.Notes = append(d.Notes, "The snapshot is made by "+rec.Method.String()+", not by "+w+".")
 	}

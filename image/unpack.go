@@ -59,7 +59,8 @@ type UnpackOptions struct {
 	// gzip; it takes about half the time. What it gives is hashed and bounded by [Limits] as ever, and a broken layer is the same error. It is a
 	// program in C that reads what a stranger wrote, with the rights of this one, and its memory is not counted in Limits.Memory:
 	// hence it is never used unasked. It gets the blob by a pipe, no environment and no files, and ends with the context. Without the program the error is
-	// [exec.ErrNotFound]. What it makes of a layer is not decoded again but for the error where the layer is broken.
+	// [exec.ErrNotFound]. What it makes of a layer is not decoded again but for the error where the layer is broken, and whole, in Go, where the program is
+	// one that takes no more than the first member of a gzip stream: the time is lost then.
 	Igzip bool
 	// EROFS makes of each layer one file, which the kernel mounts, instead of a directory; see [Source.EROFS]. Making it takes no privilege, and owners,
 	// devices and capabilities are in it whoever makes it. What a layer has besides contents is held in memory until it is complete: some 700 bytes of
@@ -94,6 +95,7 @@ type Unpacked struct {
 	keys     []string
 	marks    []*blobMark // of Blobs
 	rootMode uint32
+	xattrs   int64 // left out
 }
 
 // Unpack makes a directory of each layer of an image, as overlayfs takes them: a deleted file is a character device 0/0, an opaque directory has the attribute
@@ -251,7 +253,7 @@ func (s *Store) stack(info *Info, keys []string, marks []*mark, mapped bool) *Un
 			break
 		}
 	}
-	u.Notes = (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes(mapped)
+	u.xattrs, u.Notes = xattrs, (&mark{Owners: owners, Devices: devices, Xattrs: xattrs, closed: closed}).notes(mapped)
 	return u
 }
 

@@ -309,10 +309,10 @@ func TestErofsSnapshots(t *testing.T) {
 	}
 	noLeaks(t)
 	ctx := testContext(t)
-	s := stored(t)
-	layers := func() int { return len(must[[]os.DirEntry](t)(os.ReadDir(filepath.Join(s.Dir(), "layers")))) }
 	for name, kind := range kinds {
 		t.Run(name, func(t *testing.T) {
+			s := stored(t)
+			layers := func() int { return len(must[[]os.DirEntry](t)(os.ReadDir(filepath.Join(s.Dir(), "layers")))) }
 			one := must[*image.Snapshot](t)(s.NewSnapshot(ctx, "one", "base", image.SnapshotOptions{EROFS: true}))
 			two := must[*image.Snapshot](t)(s.NewSnapshot(ctx, "two", "base", image.SnapshotOptions{EROFS: true}))
 			c := newContainer(t, one.Rootfs(), "set -e; rm /both; rm -r /old; mkdir /old; echo new >/old/new; echo more >>/kept/x; echo up >/up; read x", kind)
