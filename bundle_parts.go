@@ -44,7 +44,7 @@ func readJSON(path string, into any) error {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxConfig))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if codec.Decode(b, into) {
 		return nil

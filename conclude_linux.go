@@ -122,11 +122,14 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 // end: the kernel may still know the status.
 func (r *running) removedElsewhere(why Reason, err error) (*Result, error) {
 	res := &Result{ExitCode: -1}
-	info, ok := r.askKernel()
-	if !ok {
-		return res, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
+	defer r.collectOwn(r.det.rec)
+	if !r.ownStatus(r.det.rec, res) {
+		info, ok := r.askKernel()
+		if !ok {
+			return res, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
+		}
+		res.setStatus(info)
 	}
-	res.setStatus(info)
 	res.Ended = time.Now()
 	if why == ReasonUnknown && res.Signal == unix.SIGKILL {
 		why = ReasonStopped // which is what a removal does

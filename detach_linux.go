@@ -208,7 +208,7 @@ func (r *running) planDetach() error {
 	}
 	r.cgroup = -1
 	if err := r.houseKeeper(); err != nil {
-		return err
+		r.warn("find the container's keeper a place beside its group", err) // it is in this program's
 	}
 	if r.m.userns == usernsSelf {
 		p.uidMap, p.gidMap = namespaces.FormatIDMaps(r.maps.UID), namespaces.FormatIDMaps(r.maps.GID)
@@ -231,7 +231,7 @@ func (r *running) houseKeeper() error {
 	if err == nil && stage.CanCloneInto() {
 		r.cgroup = join.CloneInto
 	}
-	return err
+	return err // it is moved later
 }
 
 // passRecord hands over the files in which the stage notes how far it is.

@@ -51,7 +51,7 @@ func TestContainerOutlivesServiceUnderSystemd(t *testing.T) {
 	for _, how := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		t.Run(unix.SignalName(how), func(t *testing.T) {
 			d, id := stateDir(t), "web"+strconv.Itoa(os.Getpid())
-			unit := "caisson-test-" + id + ".service"
+			unit := "caisson-test-" + id + "-" + unix.SignalName(how) + ".service"
 			asService(t, unit, detachHost(d, id, testutil.Busybox(t), "trap 'exit 7' TERM; while :; do sleep 0.1; done", "start"))
 			var info *Info
 			if !testutil.Eventually(testTime, func() bool {

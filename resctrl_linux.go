@@ -79,11 +79,11 @@ func (r *running) undoResctrl(strike func()) error {
 
 // joinResctrl puts the container's process, which waits to execute its command, into the groups. A further process finds them gone if somebody has
 // removed them: the kernel has put the container's others back into the default class, and there it is too.
-func (r *running) joinResctrl() error {
+func (r *running) joinResctrl(ctx context.Context) error {
 	if r.rdt == nil {
 		return nil
 	}
-	err := r.rdt.Assign(r.child.Pid)
+	err := r.rdt.Assign(ctx, r.child.Pid)
 	if r.m.inside && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, resctrl.ErrMissing) || errors.Is(err, resctrl.ErrClass)) {
 		return nil
 	}

@@ -451,7 +451,7 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 		case syncHook:
 			err = r.runInStage(ctx, msg.Value, stop)
 		case syncCreated:
-			if err = r.joinResctrl(); err == nil {
+			if err = r.joinResctrl(ctx); err == nil {
 				err = r.callHooks(ctx, HookCreated)
 			}
 			if err == nil && !stop {

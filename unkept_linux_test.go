@@ -3,9 +3,11 @@ package caisson
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -84,7 +86,7 @@ func TestWithoutKeeperLeavesNothing(t *testing.T) {
 	if err := c.Remove(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if testutil.Alive(p.Pid()) {
+	if _, err := os.Stat("/proc/" + strconv.Itoa(p.Pid())); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("it was not collected")
 	}
 	if _, err := detached(t, d, "bad", WithCommand("/no/such/command"), WithoutKeeper()).Start(testContext(t)); !errors.Is(err, unix.ENOENT) {
@@ -95,6 +97,34 @@ func TestWithoutKeeperLeavesNothing(t *testing.T) {
 	}
 	if l, err := d.List(testContext(t)); err != nil || len(l) > 0 {
 		t.Errorf("%v, %v", l, err)
+	}
+}
+
+// Of a container that another program has removed before this one saw its end, this one collects the process.
+func TestWithoutKeeperRemovedByAnother(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := detached(t, d, "web", sh("sleep 1000"), WithoutKeeper())
+	p, err := c.Start(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := load(t, d, "web").run // what the other program does, which is not the process's parent
+	if err := other.det.entry.Lock(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(p.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(other.dropGroup(testContext(t), other.det.rec), other.det.entry.Remove()); err != nil {
+		t.Fatal(err)
+	}
+	other.det.entry.Unlock()
+	if r, err := p.Wait(testContext(t)); err != nil || r.Signal != syscall.SIGKILL || r.Reason != ReasonStopped {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := os.Stat("/proc/" + strconv.Itoa(p.Pid())); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("it was not collected")
 	}
 }
 

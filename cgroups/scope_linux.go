@@ -204,8 +204,12 @@ func (sc *scope) end(ctx context.Context, w *warden) error {
 
 // Holder opens the group beside g in which the process lives that holds g's scope, if systemd made that for this package ([Config].Outlive,
 // [Scope]); nil if it did not. What else is put there is neither limited by g nor counted nor killed with it; it stays when the unit is stopped
-// that this program runs in, and the scope with it. It is let go of by [Group.Close].
+// that this program runs in, and the scope with it. It is let go of by [Group.Close]. Errors: [ErrClosed] after g's.
 func (g *Group) Holder() (*Group, error) {
+	if !g.hold() {
+		return nil, ErrClosed
+	}
+	defer g.release()
 	n := g.unified()
 	if n == nil || !strings.HasSuffix(path.Dir(n.path), ".scope") {
 		return nil, nil

@@ -204,6 +204,51 @@ func TestReadsIntoWhatIsNotZero(t *testing.T) {
 	}
 }
 
+// even says of its own what is zero, and evenPtr by its address.
+type even int
+
+func (e even) IsZero() bool { return e%2 == 0 }
+
+type evenPtr int
+
+func (e *evenPtr) IsZero() bool { return *e%2 == 0 }
+
+type silent struct{}
+
+func (silent) MarshalJSON() ([]byte, error) { return nil, nil }
+func (*silent) UnmarshalJSON([]byte) error  { return nil }
+
+// What only few types have is as in encoding/json.
+func TestOddTypes(t *testing.T) {
+	one, two := even(1), even(2)
+	onePtr, twoPtr := evenPtr(1), evenPtr(2)
+	type zeros struct {
+		A *even       `json:"a,omitzero"`
+		B even        `json:"b,omitzero"`
+		C *evenPtr    `json:"c,omitzero"`
+		N json.Number `json:"n,omitempty"`
+	}
+	type byAddress struct {
+		D evenPtr `json:"d,omitzero"`
+	}
+	type holds struct {
+		S silent `json:"s"`
+	}
+	for _, v := range []any{
+		&zeros{}, &zeros{A: &one, B: 1, C: &onePtr, N: "12.5"}, &zeros{A: &two, B: 2, C: &twoPtr}, &zeros{N: "x"}, zeros{A: &two, C: &twoPtr},
+		&byAddress{1}, &byAddress{2}, &byAddress{}, &holds{},
+	} {
+		b, err := Marshal(v)
+		want, werr := json.Marshal(v)
+		if (err == nil) != (werr == nil) || string(b) != string(want) {
+			t.Errorf("%+v: %s, %v, not %s, %v", v, b, err, want, werr)
+		}
+	}
+	for _, s := range []string{`{"n":12}`, `{"n":"12"}`, `{"n":"x"}`, `{"n":null}`, `{"a":1,"b":2,"c":3}`} {
+		read(t, reflect.TypeFor[zeros](), []byte(s))
+	}
+}
+
 // What cannot be written is refused as encoding/json refuses it.
 func TestWritesNothingWrong(t *testing.T) {
 	ring := &inner{}

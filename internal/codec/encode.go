@@ -71,6 +71,9 @@ func (e *encoder) value(v reflect.Value, depth int) error {
 		if err != nil {
 			return err
 		}
+		if b == nil {
+			return errUnknown
+		}
 		return e.raw(b, depth)
 	case f.writesText:
 		b, err := v.Interface().(encoding.TextMarshaler).MarshalText()
@@ -114,7 +117,7 @@ func (e *encoder) object(v reflect.Value, f *form, depth int) error {
 	for i := range f.fields {
 		fd := &f.fields[i]
 		x := v.Field(fd.index)
-		if fd.omitEmpty && isEmpty(x) || fd.omitZero && isZero(x) {
+		if fd.omitEmpty && isEmpty(x) || fd.omitZero && fd.zero(x) {
 			continue
 		}
 		e.next(first)
@@ -177,9 +180,9 @@ func isEmpty(v reflect.Value) bool {
 	return v.IsZero()
 }
 
-// isZero is what omitzero leaves out.
-func isZero(v reflect.Value) bool {
-	if k := v.Kind(); formOf(v.Type()).zero && !((k == reflect.Pointer || k == reflect.Interface) && v.IsNil()) {
+// zero is what omitzero leaves out.
+func (fd *field) zero(v reflect.Value) bool {
+	if k := v.Kind(); fd.isZero && !((k == reflect.Pointer || k == reflect.Interface) && v.IsNil()) {
 		return v.Interface().(interface{ IsZero() bool }).IsZero()
 	}
 	return v.IsZero()

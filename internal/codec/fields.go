@@ -19,7 +19,6 @@ type form struct {
 	known              bool // its values are read and written here
 	reads, readsText   bool // a pointer to it has UnmarshalJSON, or UnmarshalText
 	writes, writesText bool // it has MarshalJSON, or MarshalText
-	zero               bool // it has IsZero
 	fields             []field
 }
 
@@ -29,6 +28,7 @@ type field struct {
 	index     int
 	omitEmpty bool
 	omitZero  bool
+	isZero    bool // its type has IsZero, which says what is zero
 }
 
 var (
@@ -38,6 +38,7 @@ var (
 	textWriter = reflect.TypeFor[encoding.TextMarshaler]()
 	zeroer     = reflect.TypeFor[interface{ IsZero() bool }]()
 	rawMessage = reflect.TypeFor[json.RawMessage]()
+	number     = reflect.TypeFor[json.Number]()
 )
 
 var forms sync.Map // reflect.Type: *form
@@ -54,13 +55,12 @@ func formOf(t reflect.Type) *form {
 }
 
 func (f *form) look(t reflect.Type) {
-	f.known = true
+	f.known = t != number                     // a string that is none in JSON
 	if t.PkgPath() != "" && t != rawMessage { // only named types have methods, but for embedded fields, which are not known
 		p := reflect.PointerTo(t)
 		f.reads, f.readsText = p.Implements(jsonReader), p.Implements(textReader)
 		f.writes, f.writesText = t.Implements(jsonWriter), t.Implements(textWriter)
-		f.zero = t.Implements(zeroer)
-		if !f.writes && p.Implements(jsonWriter) || !f.writesText && p.Implements(textWriter) || !f.zero && p.Implements(zeroer) {
+		if !f.writes && p.Implements(jsonWriter) || !f.writesText && p.Implements(textWriter) {
 			f.known = false // it would depend on whether a value can be addressed
 		}
 	}
@@ -93,6 +93,10 @@ func (f *form) list(t reflect.Type) {
 			default:
 				f.known = false
 			}
+		}
+		if fd.omitZero {
+			fd.isZero = sf.Type.Implements(zeroer)
+			f.known = f.known && (fd.isZero || !reflect.PointerTo(sf.Type).Implements(zeroer))
 		}
 		f.known = f.known && plain(name) && f.find(name) == nil
 		f.fields = append(f.fields, fd)

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +25,8 @@ type Group struct {
 	Own   bool   `json:"own,omitempty"`   // and goes with it: it was not asked for by name, and a class with a name is only ever left
 	Mon   string `json:"mon,omitempty"`   // the name of the monitoring group; "": none
 
-	made *os.File // the class, of who has made it and it goes with: a directory of that name may come to be another container's
+	joined atomic.Bool // a task has been put in: nobody else takes the class
+	made   *os.File    // the class, of who has made it and it goes with: a directory of that name may come to be another container's
 }
 
 // Make makes the group that a container with this id asks for. note is called before anything is made, with what is going to be; if it fails
@@ -204,16 +206,19 @@ func (t *tree) restore(g *Group, before string, w *Wish) error {
 	return nil
 }
 
-// Assign puts a process, with all its threads, into the group. What it begins later is in it too.
-func (g *Group) Assign(pid int) error {
+// Assign puts a process, with all its threads, into the group. What it begins later is in it too. ctx bounds the wait for others who use resctrl, where
+// it is the first.
+func (g *Group) Assign(ctx context.Context, pid int) error {
 	t, err := at(g.Root)
 	if err != nil {
 		return err
 	}
 	defer t.Close()
 	if g.made != nil { // until a task is in it, who has the same id may take it
-		if err := t.lock(context.Background()); err != nil {
-			return err
+		if !g.joined.Load() {
+			if err := t.lock(ctx); err != nil {
+				return err
+			}
 		}
 		if !t.stillMade(g) {
 			return fmt.Errorf("%w %s has been taken by another container of this id: %w", ErrClass, g.Class, fs.ErrExist)
@@ -234,6 +239,7 @@ func (g *Group) Assign(pid int) error {
 			}
 		}
 	}
+	g.joined.Store(true)
 	return nil
 }
 

@@ -89,7 +89,7 @@ func TestOwnClass(t *testing.T) {
 	f := newFake(t)
 	g := f.make(&Wish{L3: "L3:0=f", MB: "MB:0=20", Lines: []string{"L2:0=3", "MB:0=30"}, Monitor: true}, "web")
 	f.has("web/schemata", "L3:0=f\nMB:0=20\nL2:0=3\nMB:0=30\n")
-	if err := g.Assign(os.Getpid()); err != nil {
+	if err := g.Assign(t.Context(), os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
 	pid := strconv.Itoa(os.Getpid()) + "\n"
@@ -149,7 +149,7 @@ func TestClassOfSameName(t *testing.T) {
 	f.class("web", "L3:0=f\n")
 	g := f.make(&Wish{L3: "L3:0=f0"}, "web")
 	f.has("web/schemata", "L3:0=f0\n")
-	if err := g.Assign(os.Getpid()); err != nil {
+	if err := g.Assign(t.Context(), os.Getpid()); err != nil {
 		t.Fatal(err)
 	}
 	f.refused(&Wish{L3: "L3:0=f0"}, "web", ErrClass)
@@ -297,7 +297,7 @@ func TestAnotherFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := &Group{Root: dir, Class: "web", Made: true, Own: true}
-	if err := g.Assign(os.Getpid()); !errors.Is(err, ErrMissing) {
+	if err := g.Assign(t.Context(), os.Getpid()); !errors.Is(err, ErrMissing) {
 		t.Error(err)
 	}
 	if err := g.Remove(t.Context()); err != nil {
@@ -316,12 +316,12 @@ func TestClassTakenByAnother(t *testing.T) {
 	f := newFake(t)
 	first := f.make(&Wish{L3: "L3:0=f"}, "web")
 	second := f.make(&Wish{L3: "L3:0=f0"}, "web")
-	if err := first.Assign(os.Getpid()); !errors.Is(err, ErrClass) || !errors.Is(err, fs.ErrExist) {
+	if err := first.Assign(t.Context(), os.Getpid()); !errors.Is(err, ErrClass) || !errors.Is(err, fs.ErrExist) {
 		t.Errorf("the first: %v", err)
 	}
 	f.remove(first)
 	f.has("web/schemata", "L3:0=f0\n")
-	if err := second.Assign(os.Getpid()); err != nil {
+	if err := second.Assign(t.Context(), os.Getpid()); err != nil {
 		t.Error(err)
 	}
 	f.refused(&Wish{}, "web", ErrClass)
