@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/stage"
 )
 
@@ -137,24 +136,24 @@ func (a *pastaAttachment) keep() error {
 	fail := func(err error) error {
 		return &Error{Op: "have it end with this program", Object: "pasta", Err: err}
 	}
-	process, err := linux.PidfdOpen(pid, false)
+	process, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
 	if err != nil {
-		return fail(err)
+		return fail(os.NewSyscallError("pidfd_open", err))
 	}
 	ours, err := hasArgument(pid, a.rec.pidFile()) // only now it is certain that the number is no other's
 	if err != nil || !ours {
-		return errors.Join(err, process.Close())
+		return errors.Join(err, unix.Close(process))
 	}
-	forget, err := stage.Keep(int(process.Fd()))
+	forget, err := stage.Keep(process)
 	if err != nil {
-		return errors.Join(fail(err), process.Close())
+		return errors.Join(fail(err), unix.Close(process))
 	}
 	a.release = func() {
 		forget()
-		process.Close()
+		unix.Close(process)
 	}
 	return nil
 }
