@@ -259,6 +259,8 @@ func (r *running) removesAtEnd() bool {
 
 // removeAtEnd removes a container that has ended. What could not be removed is recorded as that of one that has. The caller holds the lock.
 func (r *running) removeAtEnd(ctx context.Context, rec *state.Record) {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
 	if err := r.eraseRecord(ctx, rec); err != nil {
 		r.warn("remove", errors.Join(err, r.det.entry.Write(rec)))
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -78,5 +80,25 @@ func TestAutoRemoveJudged(t *testing.T) {
 		if _, err := New(append(opts, WithRootfs(rootfs.Dir("/")), WithCommand("/bin/true"), WithAutoRemove(true))...); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// The hooks of the end come after those of the start, also where the command has ended before these.
+func TestAutoRemoveHooksInOrder(t *testing.T) {
+	d, dir := stateDir(t), t.TempDir()
+	noLeaks(t)
+	c := detached(t, d, "web", sh("exit 0"), WithAutoRemove(true), WithHooks(&specs.Hooks{
+		Poststart: []specs.Hook{shell(`pid=$(sed 's/.*"pid":\([0-9]*\).*/\1/'); while test -d /proc/$pid; do sleep 0.05; done; echo started >>$1/calls`, dir)},
+		Poststop:  []specs.Hook{shell("echo stopped >>$1/calls", dir)},
+	}))
+	p, err := c.Start(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "calls")); err != nil || string(got) != "started\nstopped\n" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -207,7 +207,7 @@ func TestKeeperKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keeper := c.run.det.rec.Keeper.PID
+	keeper := keeperOf(c)
 	if err := unix.Kill(keeper, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

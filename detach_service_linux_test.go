@@ -76,6 +76,14 @@ func TestContainerOutlivesServiceUnderSystemd(t *testing.T) {
 	}
 }
 
+// keeperOf is the process that waits for a container's first one.
+func keeperOf(c *Container) int {
+	d := c.run.det
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rec.Keeper.PID
+}
+
 // catches reports whether a process has a handler for the signal.
 func catches(pid int, s unix.Signal) bool { return inMask(pid, "SigCgt", s) }
 
@@ -105,7 +113,7 @@ func TestKeeperBesideGroupUnderSystemd(t *testing.T) {
 			if !strings.HasSuffix(at, ".scope") {
 				t.Skip("the program's group is delegated")
 			}
-			if got := strings.TrimSpace(cgroupOf(t, strconv.Itoa(c.run.det.rec.Keeper.PID))); got != at+"/"+tt.leaf {
+			if got := strings.TrimSpace(cgroupOf(t, strconv.Itoa(keeperOf(c)))); got != at+"/"+tt.leaf {
 				t.Errorf("the keeper is in %s, the container below %s", got, at)
 			}
 		})
@@ -121,7 +129,7 @@ func TestKeeperIgnoresSignals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keeper := c.run.det.rec.Keeper.PID
+	keeper := keeperOf(c)
 	if !testutil.Eventually(testutil.Time(time.Minute), func() bool { return inMask(keeper, "SigBlk", unix.SIGTERM) }) {
 		t.Error("it does not block SIGTERM")
 	}

@@ -55,11 +55,12 @@ func (r *running) exitedAlready() bool {
 }
 
 // released is executed for a process that is supervised already.
-func (r *running) released(p *Process) error {
+func (r *running) released(p *Process, over func()) error {
 	if !r.ending() { // who supervises it may close the descriptor meanwhile
 		r.ran.Store(true)
 		return nil
 	}
+	over() // the end waits for it
 	p.attend()
 	<-p.done
 	p.mu.Lock()

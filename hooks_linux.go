@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,9 +43,16 @@ func (r *running) hooksCreate(ctx context.Context, stop bool) error {
 	return r.releaseLast(stop)
 }
 
-// hooksStarted runs the hooks after the command has been executed. If one fails the container is ended.
-func (r *running) hooksStarted(ctx context.Context, p *Process) error {
+// begins keeps the hooks of the end waiting until the returned function is called.
+func (r *running) begins() (over func()) {
+	r.beginning.Lock()
+	return sync.OnceFunc(r.beginning.Unlock)
+}
+
+// hooksStarted runs the hooks after the command has been executed, which is over then. If one fails the container is ended.
+func (r *running) hooksStarted(ctx context.Context, p *Process, over func()) error {
 	err := r.callHooks(ctx, HookStarted)
+	over()
 	if err == nil {
 		return nil
 	}

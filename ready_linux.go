@@ -121,7 +121,7 @@ func (c *Container) releaseReady(a *attempt) error {
 	if err == io.EOF {
 		r.startStreams(p)
 		close(x.streams.begun)
-		err = r.released(p)
+		err = r.released(p, func() {})
 	} else {
 		x.streams.abort()
 		close(x.streams.begun)
@@ -139,7 +139,7 @@ func (c *Container) releaseReady(a *attempt) error {
 	a.iso = mergeMeasures(a.iso, x.iso)
 	r.watchContext(a.spec.process.ctx, p)
 	r.clock(p, began)
-	return r.hooksStarted(a.ctx, p)
+	return r.hooksStarted(a.ctx, p, func() {})
 }
 
 // lostReady is the error for a container that has ended before it got its command.

@@ -95,8 +95,9 @@ type running struct {
 	around    *cgroups.Group // of the container that a further process without a group of its own is in
 	oomBefore uint64         // OOM kills in it before
 
-	hooked bool     // hooks of the start have begun, or there is a process: those of the end are due
-	proc   *Process // nil until it has been made
+	beginning sync.Mutex // held from before the command begins until the hooks of its start are over: what comes at the end waits for that
+	hooked    bool       // hooks of the start have begun, or there is a process: those of the end are due
+	proc      *Process   // nil until it has been made
 }
 
 // undoList is what has to be undone.
@@ -139,17 +140,20 @@ func (c *Container) create(a *attempt, stop bool) error {
 		return err
 	}
 	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, again: a.again, early: a.spec.restore != nil}
+	over := r.begins()
 	p, err := r.begin(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
 		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, again: a.again, early: true}
+		over = r.begins()
 		p, err = r.start(a.ctx, stop)
 	}
 	if err == nil && !stop {
-		err = r.hooksStarted(a.ctx, p)
+		err = r.hooksStarted(a.ctx, p, over)
 	}
+	over()
 	if err == nil {
 		r.leaveDevices()
 	}
@@ -690,6 +694,8 @@ func (c *Container) release(a *attempt) error {
 			return err
 		}
 	}
+	over := r.begins()
+	defer over()
 	p.beginsAt(began) // before it can have ended
 	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
@@ -702,13 +708,14 @@ func (c *Container) release(a *attempt) error {
 		err = r.dialed(err)
 	}
 	if err == io.EOF {
-		err = r.released(p)
+		err = r.released(p, over)
 	}
 	if !stopWatch() {
 		err = endOf(a.ctx)
 	}
 	r.traced()
 	if err != nil {
+		over()
 		_ = p.kill(ReasonStopped)
 		<-p.done
 		return r.explainFailure(err)
@@ -716,5 +723,5 @@ func (c *Container) release(a *attempt) error {
 	r.announce(p.pid)
 	r.settle()
 	r.clock(p, began)
-	return r.hooksStarted(a.ctx, p)
+	return r.hooksStarted(a.ctx, p, over)
 }

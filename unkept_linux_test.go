@@ -109,17 +109,30 @@ func TestWithoutKeeperRemovedByAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := load(t, d, "web").run // what the other program does, which is not the process's parent
-	if err := other.det.entry.Lock(true); err != nil {
+	dir, err := state.Open(string(d), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	e, err := dir.Open("web") // what the other program does, which is not the process's parent
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Lock(true); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := e.Read()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(p.Pid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(other.dropGroup(testContext(t), other.det.rec), other.det.entry.Remove()); err != nil {
+	if err := errors.Join(undoRecordedGroup(testContext(t), rec), e.Remove()); err != nil {
 		t.Fatal(err)
 	}
-	other.det.entry.Unlock()
+	e.Unlock()
 	if r, err := p.Wait(testContext(t)); err != nil || r.Signal != syscall.SIGKILL || r.Reason != ReasonStopped {
 		t.Errorf("%+v, %v", r, err)
 	}
