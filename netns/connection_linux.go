@@ -311,7 +311,7 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	for i, n := range c.states {
 		if n.Kind.ruled() {
 			ruled = true
-			if err := ensureForwarding(s, n); err != nil {
+			if err := ensureForwarding(s, n, c.owned()); err != nil {
 				return err
 			}
 		}
@@ -768,7 +768,7 @@ func (u *undoing) finish() error {
 	}
 	forwarding := slices.ContainsFunc(left, func(n *netState) bool { return n.Kind.ruled() && !n.Internal })
 	if !forwarding {
-		if err := restoreSysctls(u.store); err != nil {
+		if err := restoreSysctls(u.store, u.owned); err != nil {
 			return err
 		}
 	}

@@ -2,7 +2,8 @@ package netns
 
 import "slices"
 
-// Change is a setting of the host's that was changed for networks, and will be changed back with the last of them.
+// Change is a setting of the host's that was changed for networks, and will be changed back with the last of them, unless others have changed
+// it since or have come to rely on it. "forwarding" of each device goes with the switch of its family, and is not among them.
 type Change struct {
 	Path        string // below /proc/sys
 	Before, Now string
