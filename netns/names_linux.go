@@ -47,7 +47,7 @@ func (c *Connection) upstream() func() []netip.AddrPort {
 	}
 	return func() []netip.AddrPort {
 		var out []netip.AddrPort
-		for _, a := range hostResolvConf("/etc/resolv.conf").servers {
+		for _, a := range hostResolvConf(hostResolv).resolvers() {
 			out = append(out, netip.AddrPortFrom(a, 53))
 		}
 		return out

@@ -39,7 +39,8 @@ type Host struct {
 type DNS struct {
 	// Servers resolve the names of the world. Default: the host's, from its /etc/resolv.conf. Where this program's server
 	// forwards, they are asked from the host's network namespace, so that a resolver on a loopback address does
-	// (systemd-resolved).
+	// (systemd-resolved). A container that asks by itself gets those of them that it can reach, or what systemd-resolved's stub asks; if there is
+	// none, [Connection.Warnings] says so.
 	Servers []netip.AddrPort
 	// Search are the domains in which short names are looked up. Default: the host's.
 	Search []string
