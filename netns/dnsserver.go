@@ -36,6 +36,8 @@ const (
 	maxForwarded = 128
 	upstreamTime = 3 * time.Second
 	streamIdle   = 10 * time.Second
+	maxDatagram  = 64 << 10
+	afterError   = 10 * time.Millisecond // a socket that fails is asked again, but not at once: the failure may last
 )
 
 func newNameServer(z zone, upstream func() []netip.AddrPort, dial func(context.Context, string, string) (net.Conn, error)) *nameServer {
@@ -92,12 +94,24 @@ func (s *nameServer) acquire() bool {
 
 func (s *nameServer) release() { <-s.slots }
 
+// pause waits, and says that ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func (s *nameServer) packets(c net.PacketConn) {
 	buf := make([]byte, 4096)
 	for {
 		n, from, err := c.ReadFrom(buf)
 		if err != nil {
-			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || !pause(s.ctx, afterError) {
 				return
 			}
 			continue
@@ -156,10 +170,9 @@ func (s *nameServer) streams(l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
-			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || !pause(s.ctx, afterError) { // too many open files, say
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // too many open files, say
 			continue
 		}
 		if !s.acquire() {
