@@ -22,6 +22,8 @@ type nameServer struct {
 	policy   *namePolicy             // nil: all names may be asked for
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 
+	idle time.Duration // for how long a connection may say nothing
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -41,7 +43,7 @@ const (
 )
 
 func newNameServer(z zone, upstream func() []netip.AddrPort, dial func(context.Context, string, string) (net.Conn, error)) *nameServer {
-	s := &nameServer{zone: z, upstream: upstream, dial: dial, slots: make(chan struct{}, maxForwarded), open: map[io.Closer]struct{}{}}
+	s := &nameServer{zone: z, upstream: upstream, dial: dial, idle: streamIdle, slots: make(chan struct{}, maxForwarded), open: map[io.Closer]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -188,7 +190,7 @@ func (s *nameServer) streams(l net.Listener) {
 
 func (s *nameServer) stream(c net.Conn) {
 	for {
-		_ = c.SetDeadline(time.Now().Add(streamIdle))
+		_ = c.SetDeadline(time.Now().Add(s.idle))
 		raw, err := readMessage(c)
 		if err != nil {
 			return
@@ -200,7 +202,7 @@ func (s *nameServer) stream(c net.Conn) {
 		if msg == nil {
 			msg = s.forward(q, raw, "tcp")
 		}
-		_ = c.SetDeadline(time.Now().Add(streamIdle))
+		_ = c.SetDeadline(time.Now().Add(s.idle))
 		if writeMessage(c, msg) != nil {
 			return
 		}
