@@ -21,10 +21,8 @@ func settings(links []net.Interface) (out []string) {
 	}
 	files := []string{"ipv4/ip_forward"}
 	for _, d := range devices {
-		for _, f := range []string{"ipv4/conf/" + d + "/forwarding", "ipv4/conf/" + d + "/accept_redirects", "ipv4/conf/" + d + "/route_localnet",
-			"ipv6/conf/" + d + "/forwarding", "ipv6/conf/" + d + "/accept_redirects", "ipv6/conf/" + d + "/accept_ra"} {
-			files = append(files, f)
-		}
+		files = append(files, "ipv4/conf/"+d+"/forwarding", "ipv4/conf/"+d+"/accept_redirects", "ipv4/conf/"+d+"/route_localnet",
+			"ipv6/conf/"+d+"/forwarding", "ipv6/conf/"+d+"/accept_redirects", "ipv6/conf/"+d+"/accept_ra")
 	}
 	for _, f := range files {
 		if b, err := os.ReadFile("/proc/sys/net/" + f); err == nil {
