@@ -101,6 +101,11 @@ func (c *Connection) checkRules() error {
 	case errors.Is(err, unix.EPERM):
 		return &Error{Op: "use nftables", Err: privileged(err), Remedy: "a bridge network needs CAP_NET_ADMIN over the host's network namespace; Pasta does without"}
 	}
+	for _, scarce := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS} {
+		if errors.Is(err, scarce) { // it cannot be told
+			return &Error{Op: "use nftables", Err: err}
+		}
+	}
 	return &Error{Op: "use nftables", Err: fmt.Errorf("%w: %w", ErrUnsupported, err), Remedy: "needs a kernel with nf_tables (CONFIG_NF_TABLES_INET)"}
 }
 
@@ -311,7 +316,7 @@ func (c *Connection) attachHost(ctx context.Context) error {
 	for i, n := range c.states {
 		if n.Kind.ruled() {
 			ruled = true
-			if err := ensureForwarding(s, n); err != nil {
+			if err := ensureForwarding(s, n, c.owned()); err != nil {
 				return err
 			}
 		}
@@ -762,13 +767,16 @@ func (u *undoing) network(h *netlink.Handle, n *netState) error {
 
 // finish removes what no network needs any more.
 func (u *undoing) finish() error {
+	if !u.store.begun() && !usesRules(u.owned) { // no network was ever recorded here: who could not make one may not look for rules either
+		return nil
+	}
 	left, err := u.store.networks()
 	if err != nil {
 		return err
 	}
 	forwarding := slices.ContainsFunc(left, func(n *netState) bool { return n.Kind.ruled() && !n.Internal })
 	if !forwarding {
-		if err := restoreSysctls(u.store); err != nil {
+		if err := restoreSysctls(u.store, u.owned); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -319,6 +320,86 @@ func TestHostileQueries(t *testing.T) {
 		}
 	}
 }
+
+// Where idle connections hold all places, what is to be forwarded fails at once and new connections are closed, but names of neighbours have answers; with a place that
+// becomes free it goes on.
+func TestNoPlaceForQueries(t *testing.T) {
+	testutil.NoLeaks(t)
+	ns := newNS(t)
+	ctx := testContext(t)
+	up := fakeUpstream(t, ns, netip.MustParseAddr("127.0.0.9"))
+	p, err := ns.ListenPacket(ctx, "udp", "127.0.0.11:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := ns.Listen(ctx, "tcp", "127.0.0.11:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newNameServer(oneName{}, func() []netip.AddrPort { return []netip.AddrPort{up} }, ns.Dial)
+	s.idle = time.Hour
+	s.run(p, l)
+	t.Cleanup(func() { s.Close() })
+	var idle []net.Conn
+	for range maxForwarded {
+		c, err := ns.Dial(ctx, "tcp", "127.0.0.11:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		idle = append(idle, c)
+	}
+	if !testutil.Eventually(testTime, func() bool { return len(s.slots) == maxForwarded }) {
+		t.Fatalf("%d connections are served", len(s.slots))
+	}
+	code := func(name string) dnsmessage.RCode {
+		t.Helper()
+		c, err := ns.Dial(ctx, "udp", "127.0.0.11:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(testTime))
+		b := make([]byte, maxDatagram)
+		_, _ = c.Write(question(t, name, dnsmessage.TypeA))
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(b[:n]); err != nil {
+			t.Fatal(name, err)
+		}
+		return m.RCode
+	}
+	if got := code("neighbour."); got != dnsmessage.RCodeSuccess {
+		t.Error("a neighbour's name:", got)
+	}
+	if got := code("www.example.org."); got != dnsmessage.RCodeServerFailure {
+		t.Error("a name of the world:", got)
+	}
+	c, err := ns.Dial(ctx, "tcp", "127.0.0.11:53")
+	if err == nil {
+		_ = c.SetDeadline(time.Now().Add(testTime))
+		if n, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
+			t.Error("one connection more:", n, err)
+		}
+		c.Close()
+	}
+	idle[0].Close()
+	if !testutil.Eventually(testTime, func() bool { return code("www.example.org.") == dnsmessage.RCodeSuccess }) {
+		t.Error("with a free place nothing is forwarded")
+	}
+}
+
+// oneName is a zone of one name.
+type oneName struct{}
+
+func (oneName) lookup(name string) ([]netip.Addr, bool) {
+	return []netip.Addr{netip.MustParseAddr("10.0.0.1")}, name == "neighbour"
+}
+
+func (oneName) reverse(netip.Addr) (string, bool) { return "", false }
 
 func TestReverseName(t *testing.T) {
 	for name, want := range map[string]string{"4.3.2.1.in-addr.arpa": "1.2.3.4", "3.2.1.in-addr.arpa": "", "x.in-addr.arpa": "", "1.ip6.arpa": "", "::1.in-addr.arpa": "",

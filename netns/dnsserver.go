@@ -22,6 +22,8 @@ type nameServer struct {
 	policy   *namePolicy             // nil: all names may be asked for
 	dial     func(ctx context.Context, network, address string) (net.Conn, error)
 
+	idle time.Duration // for how long a connection may say nothing
+
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -36,10 +38,12 @@ const (
 	maxForwarded = 128
 	upstreamTime = 3 * time.Second
 	streamIdle   = 10 * time.Second
+	maxDatagram  = 64 << 10
+	afterError   = 10 * time.Millisecond // a socket that fails is asked again, but not at once: the failure may last
 )
 
 func newNameServer(z zone, upstream func() []netip.AddrPort, dial func(context.Context, string, string) (net.Conn, error)) *nameServer {
-	s := &nameServer{zone: z, upstream: upstream, dial: dial, slots: make(chan struct{}, maxForwarded), open: map[io.Closer]struct{}{}}
+	s := &nameServer{zone: z, upstream: upstream, dial: dial, idle: streamIdle, slots: make(chan struct{}, maxForwarded), open: map[io.Closer]struct{}{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
@@ -92,12 +96,24 @@ func (s *nameServer) acquire() bool {
 
 func (s *nameServer) release() { <-s.slots }
 
+// pause waits, and says that ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func (s *nameServer) packets(c net.PacketConn) {
 	buf := make([]byte, 4096)
 	for {
 		n, from, err := c.ReadFrom(buf)
 		if err != nil {
-			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || !pause(s.ctx, afterError) {
 				return
 			}
 			continue
@@ -156,10 +172,9 @@ func (s *nameServer) streams(l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
-			if s.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || !pause(s.ctx, afterError) { // too many open files, say
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // too many open files, say
 			continue
 		}
 		if !s.acquire() {
@@ -175,7 +190,7 @@ func (s *nameServer) streams(l net.Listener) {
 
 func (s *nameServer) stream(c net.Conn) {
 	for {
-		_ = c.SetDeadline(time.Now().Add(streamIdle))
+		_ = c.SetDeadline(time.Now().Add(s.idle))
 		raw, err := readMessage(c)
 		if err != nil {
 			return
@@ -187,7 +202,7 @@ func (s *nameServer) stream(c net.Conn) {
 		if msg == nil {
 			msg = s.forward(q, raw, "tcp")
 		}
-		_ = c.SetDeadline(time.Now().Add(streamIdle))
+		_ = c.SetDeadline(time.Now().Add(s.idle))
 		if writeMessage(c, msg) != nil {
 			return
 		}

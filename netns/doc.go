@@ -34,14 +34,21 @@
 //   - For endpoints with an egress policy a table "bridge caisson".
 //   - For an endpoint whose upload is limited a device whose name begins with "ci", and a chain in the table "netdev caisson".
 //   - net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding if a network has IPv6, if they were off. Devices that take router
-//     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route.
-//     A network that is Internal needs neither. [Bridge.Changes] tells what was changed.
+//     advertisements (accept_ra 1) get 2 with it, without which the host would lose its own default route. The kernel itself sets
+//     net.ipv4.conf.all.accept_redirects and the setting "forwarding" of each device with it, and switches off large receive offload (LRO).
+//     All these settings get their values back, but for LRO.
+//     A network that is Internal needs none of it. [Bridge.Changes] tells what was changed.
 //   - Files below /run/caisson/netns, and a mount there for each container that has a device without an end on the host: it keeps the
 //     container's namespace until the device is taken away, or given back.
 //
 // All of it goes with the last container. It is recorded before it is done: after a program was killed, the next program that
 // connects a container undoes it, and so does caisson.Recover with [Owner]. Nothing depends on one program: several may use the same network at once, and each finds what others
 // reserved.
+//
+// Who comes while forwarding is on finds it on, and may rely on it without having switched it on: Docker, podman, libvirt. So it stays on after the last
+// container, with what goes with it, if there is a rule that masquerades (or a source translation), or a bridge with an address, that was not there when it was
+// switched on: of another program, or of this package with another [BridgeConfig.StateDir]. What relies on it otherwise, such as a router without
+// translation, cannot be seen, and has to switch it on for good (sysctl.d(5)) before: what was on is never switched off.
 //
 // # Beside other programs' rules
 //

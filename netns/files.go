@@ -17,7 +17,19 @@ func (c *Connection) Files() []File {
 		return nil
 	}
 	return append(hostnameFile(c.req.Hostname), File{Path: "/etc/hosts", Data: []byte(c.hostsFile()), Mode: 0o644},
-		File{Path: "/etc/resolv.conf", Data: []byte(resolvFor(c.nets.DNS, c.ownServer(), c.internal()).String()), Mode: 0o644})
+		File{Path: "/etc/resolv.conf", Data: []byte(c.resolv().String()), Mode: 0o644})
+}
+
+func (c *Connection) resolv() resolvConf {
+	return resolvFor(c.nets.DNS, c.ownServer(), c.internal())
+}
+
+// unresolved is without a warning where no file is made, and from internal networks, which are to have no names.
+func (c *Connection) unresolved() []Warning {
+	if c.nets.NoFiles || c.bare || c.internal() {
+		return nil
+	}
+	return unresolved(c.resolv())
 }
 
 func hostnameFile(name string) []File {
@@ -69,7 +81,7 @@ func (c *Connection) ownServer() bool { return !c.bare && !c.unattended() && !c.
 // resolvFor is the resolv.conf for a container with a server of names of ours, or without; from internal networks no other can
 // be reached.
 func resolvFor(dns DNS, own, internal bool) resolvConf {
-	host := hostResolvConf("/etc/resolv.conf")
+	host := hostResolvConf(hostResolv)
 	out := resolvConf{search: dns.Search, options: dns.Options}
 	if len(out.search) == 0 && !internal {
 		out.search = host.search
@@ -84,16 +96,35 @@ func resolvFor(dns DNS, own, internal bool) resolvConf {
 	case !internal:
 		out.servers = reachable(host.servers)
 		if len(out.servers) == 0 { // systemd-resolved's list of what its stub asks
-			out.servers = reachable(hostResolvConf("/run/systemd/resolve/resolv.conf").servers)
+			out.servers = reachable(hostResolvConf(systemdResolv).servers)
 		}
 	}
 	return out
+}
+
+// resolvers are the servers that the file means: without one, that of the machine itself (resolv.conf(5)).
+func (c resolvConf) resolvers() []netip.Addr {
+	if len(c.servers) == 0 {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	}
+	return c.servers
+}
+
+// unresolved warns that a container which asks by itself has nobody to ask: all of the host's resolvers are for the host alone.
+func unresolved(c resolvConf) []Warning {
+	if len(c.servers) > 0 {
+		return nil
+	}
+	return []Warning{{"names of the world", "the host's resolvers listen on loopback or link-local addresses, which are others in the container: its /etc/resolv.conf has none", "name some in DNS.Servers"}}
 }
 
 // reachable leaves out resolvers that a container cannot reach: those on addresses of the host's own loopback or link.
 func reachable(l []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(l), func(a netip.Addr) bool { return a.IsLoopback() || a.Zone() != "" || a.IsLinkLocalUnicast() })
 }
+
+// Where the host says who resolves names for it; variables for tests.
+var hostResolv, systemdResolv = "/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"
 
 func hostResolvConf(path string) resolvConf {
 	f, err := os.Open(path)

@@ -3,11 +3,8 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -193,96 +190,6 @@ func removeLink(h *netlink.Handle, name, kind, alias string) error {
 		return nil
 	}
 	return vanish(link.Attrs().Index)
-}
-
-// forwarding returns the settings that let the host forward packets of a network, with the values that they have to get.
-// IPv6's global one makes a host a router, which takes no router advertisements; where a device does, 2 lets it go on.
-func forwarding(n *netState) (out []sysctlState, err error) {
-	want := func(path, value string, only string) error {
-		b, err := readFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		before := strings.TrimSpace(string(b))
-		if before != value && (only == "" || before == only) {
-			out = append(out, sysctlState{Path: path, Before: before, Now: value})
-		}
-		return nil
-	}
-	var faults []error
-	for _, s := range n.Subnets {
-		if s.Addr().Is4() {
-			faults = append(faults, want("/proc/sys/net/ipv4/ip_forward", "1", ""))
-			continue
-		}
-		const conf = "/proc/sys/net/ipv6/conf/"
-		if b, _ := readFile(conf + "all/forwarding"); strings.TrimSpace(string(b)) == "1" {
-			continue
-		}
-		devices, err := os.ReadDir(conf)
-		faults = append(faults, err)
-		for _, d := range devices {
-			if d.Name() != "all" {
-				faults = append(faults, want(filepath.Join(conf, d.Name(), "accept_ra"), "2", "1"))
-			}
-		}
-		faults = append(faults, want(conf+"all/forwarding", "1", ""))
-	}
-	return out, errors.Join(faults...)
-}
-
-// ensureForwarding switches forwarding on where it is not, and notes before what the values were. A value that was noted
-// before, and changed back by someone else, is written again.
-func ensureForwarding(s *store, n *netState) error {
-	if n.Internal {
-		return nil
-	}
-	todo, err := forwarding(n)
-	if err != nil || len(todo) == 0 {
-		return err
-	}
-	noted, err := s.sysctls()
-	if err != nil {
-		return err
-	}
-	for _, t := range todo {
-		known := false
-		for _, k := range noted {
-			known = known || k.Path == t.Path
-		}
-		if !known {
-			noted = append(noted, t)
-		}
-	}
-	if err := s.saveSysctls(noted); err != nil {
-		return err
-	}
-	for _, t := range todo {
-		if err := setSysctl(t.Path, t.Now); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// restoreSysctls gives settings the values that they had, newest first, unless someone else has changed them since.
-func restoreSysctls(s *store) error {
-	l, err := s.sysctls()
-	if err != nil {
-		return err
-	}
-	var faults []error
-	for i := len(l) - 1; i >= 0; i-- {
-		b, err := os.ReadFile(l[i].Path)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && strings.TrimSpace(string(b)) != l[i].Now {
-			continue
-		}
-		faults = append(faults, err, setSysctl(l[i].Path, l[i].Before))
-	}
-	return errors.Join(faults...)
 }
 
 // settle waits until the kernel has noticed that a device has a carrier, which it does on its own time; before, a bridge does

@@ -34,6 +34,7 @@ func killSteps(kills int) func(total int) int {
 
 // A program that connects a container and disconnects it is killed at a system call of any of its threads.
 func TestKilledAtEverySystemCall(t *testing.T) {
+	hardened(t)
 	killedEach(t, "connect", killSteps(45), func(int) {})
 }
 
@@ -43,6 +44,7 @@ func TestKilledAtAnyTime(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("CAISSON_TEST_KILLS")); err == nil && n > 0 {
 		kills = n
 	}
+	hardened(t)
 	before := snapshot(t)
 	undone := 0
 	for i := range kills {

@@ -2,7 +2,8 @@ package netns
 
 import "slices"
 
-// Change is a setting of the host's that was changed for networks, and will be changed back with the last of them.
+// Change is a setting of the host's that was changed for networks, and will be changed back with the last of them, unless others have changed
+// it since or have come to rely on it. "forwarding" of each device goes with the switch of its family, and is not among them.
 type Change struct {
 	Path        string // below /proc/sys
 	Before, Now string
@@ -32,7 +33,8 @@ type Warning = struct{ Name, Reason, Remedy string }
 // attached: see [Bridge.Obstacles]. Those of networks that are internal, or do not pass the host, are not looked for.
 func (c *Connection) Obstacles() []Obstacle { return slices.Clone(c.obstacles) }
 
-// Warnings are the obstacles in the form in which caisson.Container takes them into its Isolation and logs them.
+// Warnings are the obstacles in the form in which caisson.Container takes them into its Isolation and logs them, and one more if nobody resolves names
+// for the container: no server of this program's, and none of the host's that it could reach.
 func (c *Connection) Warnings() (out []Warning) {
 	for _, o := range c.obstacles {
 		out = append(out, Warning{"network through the host", "the chain " + o.String() + " of another program drops what it does not know", o.Remedy})
@@ -40,5 +42,5 @@ func (c *Connection) Warnings() (out []Warning) {
 	if c.unseen != nil {
 		out = append(out, Warning{"network through the host", "whether another program's rules are in the way cannot be seen: " + c.unseen.Error(), ""})
 	}
-	return out
+	return append(out, c.unresolved()...)
 }

@@ -7,7 +7,9 @@ func (b *Bridge) Changes(ctx context.Context) (out []Change, err error) {
 	err = b.cfg.withStore(ctx, func(s *store) error {
 		l, err := s.sysctls()
 		for _, c := range l {
-			out = append(out, Change(c))
+			if c.Before != c.Now { // else it is noted because the kernel would not set it back
+				out = append(out, Change{c.Path, c.Before, c.Now})
+			}
 		}
 		return err
 	})

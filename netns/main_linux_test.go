@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		_, err := journal.Default() // stays open
 		return err
 	}
-	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish})
+	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish, "without": roleWithout, "durable": roleDurable})
 }
 
 var testTime = testutil.Time(60 * time.Second)
@@ -301,10 +301,7 @@ func snapshot(t testing.TB) string {
 			out = append(out, fmt.Sprint("set ", s.Name, len(elems), err))
 		}
 	}
-	for _, f := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/default/forwarding", "ipv4/conf/all/route_localnet"} {
-		b, _ := os.ReadFile("/proc/sys/net/" + f)
-		out = append(out, f+" "+strings.TrimSpace(string(b)))
-	}
+	out = append(out, settings(links)...)
 	_ = filepath.WalkDir("/run/caisson", func(p string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && filepath.Base(p) != "lock" && filepath.Ext(p) != ".journal" {
 			out = append(out, "file "+p)

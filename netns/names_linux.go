@@ -16,8 +16,15 @@ import (
 // serveNames starts the server of names inside. The sockets are made before any process of the container runs, so that none
 // of them can take the address.
 func (c *Connection) serveNames(t Target) error {
+	if c.bare {
+		return c.nameLate(t)
+	}
 	if !c.ownServer() {
 		return nil
+	}
+	key, err := keyOf(t.Netns)
+	if err != nil {
+		return err
 	}
 	inside := &Namespace{t.Netns}
 	address := net.JoinHostPort(serverAddr.String(), "53")
@@ -30,10 +37,11 @@ func (c *Connection) serveNames(t Target) error {
 		packets.Close()
 		return &Error{Op: "serve names on", Object: address, Err: err}
 	}
-	s := newNameServer(c.zone(), c.upstream(), c.dialFromHost)
+	zone := c.zone()
+	s := newNameServer(zone, c.upstream(), c.dialFromHost)
 	s.policy = c.namePolicy()
 	s.run(packets, streams)
-	c.services = append(c.services, s)
+	c.services = append(c.services, nowNamed(key, s, zone))
 	return nil
 }
 
@@ -47,7 +55,7 @@ func (c *Connection) upstream() func() []netip.AddrPort {
 	}
 	return func() []netip.AddrPort {
 		var out []netip.AddrPort
-		for _, a := range hostResolvConf("/etc/resolv.conf").servers {
+		for _, a := range hostResolvConf(hostResolv).resolvers() {
 			out = append(out, netip.AddrPortFrom(a, 53))
 		}
 		return out
@@ -172,7 +180,10 @@ func (z *netZone) lookup(name string) (out []netip.Addr, known bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	now := time.Now()
-	for _, v := range z.views {
+	for i, v := range z.views {
+		if slices.ContainsFunc(z.views[:i], func(o *view) bool { return o.dir == v.dir }) {
+			continue // connected to it once more
+		}
 		l := v.find(name)
 		if l == nil || now.Sub(v.looked) > recent { // who has just come must be found, who has just gone may be
 			v.refresh()

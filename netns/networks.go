@@ -39,7 +39,8 @@ type Host struct {
 type DNS struct {
 	// Servers resolve the names of the world. Default: the host's, from its /etc/resolv.conf. Where this program's server
 	// forwards, they are asked from the host's network namespace, so that a resolver on a loopback address does
-	// (systemd-resolved).
+	// (systemd-resolved). A container that asks by itself gets those of them that it can reach, or what systemd-resolved's stub asks; if there is
+	// none, [Connection.Warnings] says so.
 	Servers []netip.AddrPort
 	// Search are the domains in which short names are looked up. Default: the host's.
 	Search []string
@@ -141,7 +142,12 @@ func (n *Networks) Prepare(ctx context.Context, r Request) (Attachment, error) {
 
 // Connect connects any network namespace, such as that of a running container ([OfPID] of its process), and returns what
 // disconnects it. name is its name on the networks; "" for none but the aliases. No files are made and no server of names
-// runs, for it has its own. ctx bounds the call only.
+// runs, for it has its own: if that is one of this program's, it knows the names of the networks until they are disconnected, and asks others about the world
+// as before. That of a container with a monitor is the monitor's, and a container without any is found by its neighbours, and finds them by address. ctx bounds the call only.
+//
+// The connection is this program's: caisson.Recover undoes it after the program has ended, also where a detached container lives on. What is to
+// stay is made as caisson makes that of a detached container: [Networks.Prepare], then [Connection.Record], whose data the caller keeps for [ConnectionOwner.Undo], then
+// [Connection.Attach]. A container that has a way to the world gets no second one: [Endpoint.NoDefaultRoute].
 func (n *Networks) Connect(ctx context.Context, ns *Namespace, name string) (*Connection, error) {
 	if name != "" && !validHost(name) {
 		return nil, fault("name", "%q is not the name of a host", name)

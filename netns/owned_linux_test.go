@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
@@ -252,4 +253,55 @@ func TestManyPortsAtOnce(t *testing.T) {
 		t.Error("a port was given twice")
 	}
 	whole("not made afresh")
+}
+
+// Where the kernel has no room for chains of one more program (1024 at a hook, nf_hook_entries_grow in net/netfilter/core.c), ports stand in the table of all.
+func TestNoRoomForOwned(t *testing.T) {
+	nothingLeft(t)
+	out, host, _ := world(t)
+	web := newBridge(t, BridgeConfig{Name: "web"})
+	_, first := connect(t, "first", Endpoint{Network: web}) // makes the table of all
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := &nftables.Table{Name: "full", Family: nftables.TableFamilyINet}
+	conn.AddTable(table)
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.DelTable(table); _ = conn.Flush() })
+	made := 0
+	fill := func(n int) error {
+		for range n {
+			conn.AddChain(&nftables.Chain{Name: fmt.Sprint("c", made), Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityNATDest})
+			made++
+		}
+		return conn.Flush()
+	}
+	for err == nil && made < 2000 { // in parts: a socket holds so many answers
+		err = fill(50)
+	}
+	if !errors.Is(err, unix.E2BIG) {
+		t.Fatalf("%d chains: %v", made, err)
+	}
+	for err = nil; err == nil; { // the last ones, for which there is a place
+		err = fill(1)
+	}
+	if !errors.Is(err, unix.E2BIG) {
+		t.Fatalf("%d chains: %v", made, err)
+	}
+	ns, c := connect(t, "second", Endpoint{Network: web, Ports: []Port{{Container: 80, Host: 8080}}})
+	echo(t, ns, 80)
+	if !c.eps[0].Shared {
+		t.Error("its ports do not stand in the table of all")
+	}
+	for _, a := range host {
+		says(t, "published", out.Dial, "tcp", a, 8080, "")
+	}
+	detach(t, c)
+	for _, a := range host {
+		silent(t, "withdrawn", out.Dial, a, 8080)
+	}
+	detach(t, first)
 }

@@ -108,9 +108,18 @@ func (a *pastaAttachment) Files() []File {
 		fmt.Fprintf(&b, "127.0.1.1\t%s\n", a.req.Hostname)
 	}
 	writeHosts(&b, a.wish.Hosts)
-	conf := resolvFor(a.wish.DNS, false, false)
 	return append(hostnameFile(a.req.Hostname), File{Path: "/etc/hosts", Data: []byte(b.String()), Mode: 0o644},
-		File{Path: "/etc/resolv.conf", Data: []byte(conf.String()), Mode: 0o644})
+		File{Path: "/etc/resolv.conf", Data: []byte(a.resolv().String()), Mode: 0o644})
+}
+
+func (a *pastaAttachment) resolv() resolvConf { return resolvFor(a.wish.DNS, false, false) }
+
+// Warnings tells that the container has nobody to ask for names.
+func (a *pastaAttachment) Warnings() []Warning {
+	if a.wish.NoFiles {
+		return nil
+	}
+	return unresolved(a.resolv())
 }
 
 // arguments are those of pasta. Whatever it would do by default to the host's ports is switched off.

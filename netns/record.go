@@ -90,6 +90,10 @@ type sysctlState struct {
 	Path   string `json:"path"`
 	Before string `json:"before"`
 	Now    string `json:"now"`
+	Switch string `json:"switch,omitempty"` // the path of the setting with which it is changed
+	Off    string `json:"off,omitempty"`    // the kernel changes both, and gives it this when the other one is switched off
+
+	Others map[string]int `json:"others,omitempty"` // what relied on it before
 }
 
 func (n *netState) subnetOf(a netip.Addr) (int, bool) {

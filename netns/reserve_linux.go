@@ -69,7 +69,11 @@ func (r *reservation) listen(a netip.Addr) error {
 		return r.hold(a)
 	}
 	if r.port.Protocol == "udp" {
-		c, err := new(net.ListenConfig).ListenPacket(context.Background(), "udp"+family(a), address)
+		lc := new(net.ListenConfig)
+		if a.IsUnspecified() {
+			lc.Control = tellArrival
+		}
+		c, err := lc.ListenPacket(context.Background(), "udp"+family(a), address)
 		if err != nil {
 			return err
 		}

@@ -48,6 +48,13 @@ func roleFiles() {
 		"far":       func() error { return s.saveFar(web, tunnels{}) },
 		"finish":    func() error { return (&undoing{store: s, table: "caisson-files"}).finish() },
 		"pasta":     func() error { _, err := hasArgument(os.Getpid(), "x"); return err },
+		"rules": func() error { // whether the kernel has nftables cannot be told
+			c := &Connection{host: &BridgeConfig{StateDir: base}, rec: record{StateDir: base}}
+			if err := c.checkRules(); !errors.Is(err, ErrUnsupported) {
+				return err
+			}
+			return ErrUnsupported
+		},
 		"names": func() error {
 			if zone.views[0].changed = zone.views[0].changed.Add(1); len(zone.views[0].eps) != 1 {
 				return errors.New("not read")

@@ -171,6 +171,12 @@ func bootID() ([]byte, error) {
 	return b, err
 }
 
+// begun says that there is the directory of a host namespace. It is made before anything else, and removed last.
+func (s *store) begun() bool {
+	_, err := os.Lstat(s.dir)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // begin makes the directory of a host namespace.
 func (s *store) begin() error {
 	if _, err := os.Stat(filepath.Join(s.dir, "boot")); err == nil {

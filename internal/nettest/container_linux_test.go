@@ -1,6 +1,7 @@
 package nettest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -90,10 +91,30 @@ func TestContainers(t *testing.T) {
 	if out, err := late.CombinedOutput(ctx); err != nil || string(out) != "hello from server\n" {
 		t.Errorf("second network: %s %v", out, err)
 	}
+	// It finds its neighbours there by name.
+	neighbour := newContainer(t, other, caisson.WithID("neighbour"), caisson.WithCommand("sleep", "1000"))
+	if _, err := neighbour.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() (string, bool) {
+		var out bytes.Buffer
+		p, err := server.Exec(ctx, caisson.WithCommand("busybox", "nslookup", "-type=a", "neighbour.other"), caisson.WithStdout(&out), caisson.WithStderr(&out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.Wait(ctx)
+		return out.String(), err == nil && r.Success()
+	}
+	if out, ok := ask(); !ok {
+		t.Error("its neighbour:", out)
+	}
 	if err := c.Detach(ctx); err != nil {
 		t.Error(err)
 	}
-	closeAll(t, asker, late)
+	if out, ok := ask(); ok {
+		t.Error("disconnected:", out)
+	}
+	closeAll(t, asker, late, neighbour)
 	if l, err := net.Interfaces(); err != nil || !hasLink(l, "cs-web") || hasLink(l, "cs-other") {
 		t.Error(l, err)
 	}

@@ -240,11 +240,18 @@ func rootlessRefusals(ctx context.Context, n *netns.Namespace) {
 		fmt.Println("error", err)
 	}
 	expect("name", n.Pin("caisson-rootless"), netns.ErrPrivilege)
-	web, err := netns.NewBridge(netns.BridgeConfig{Name: "web", StateDir: "/proc/none"})
+	dir, err := os.MkdirTemp("", "caisson-")
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	web, err := netns.NewBridge(netns.BridgeConfig{Name: "web", StateDir: dir + "/state"})
 	if err == nil {
 		_, err = (&netns.Networks{Endpoints: []netns.Endpoint{{Network: web}}}).Connect(ctx, n, "")
 	}
-	if err == nil {
-		fmt.Println("error: a bridge")
+	expect("a bridge", err, netns.ErrPrivilege)
+	if left, err := os.ReadDir(dir + "/state"); err != nil || len(left) > 0 {
+		fmt.Println("error: left of a bridge:", left, err)
 	}
 }

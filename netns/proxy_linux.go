@@ -28,7 +28,6 @@ const (
 	maxProxied   = 4096
 	dialTimeout  = 10 * time.Second
 	datagramIdle = 90 * time.Second
-	maxDatagram  = 64 << 10
 )
 
 // newProxy serves a reservation, whose sockets it takes over.
@@ -39,7 +38,7 @@ func newProxy(r *reservation, target netip.AddrPort, dial func(context.Context, 
 		p.begin(l, func() { p.streams(l) })
 	}
 	for _, c := range r.packets {
-		p.begin(c, func() { p.datagrams(c) })
+		p.begin(c, func() { p.datagrams(c.(datagramSocket)) })
 	}
 	return p
 }
@@ -82,15 +81,10 @@ func (p *proxy) streams(l net.Listener) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
-			if p.ctx.Err() != nil {
+			if !pause(p.ctx, afterError) { // too many open files, say
 				return
 			}
-			select { // too many open files, say
-			case <-time.After(50 * time.Millisecond):
-				continue
-			case <-p.ctx.Done():
-				return
-			}
+			continue
 		}
 		p.begin(c, func() { p.stream(c.(*net.TCPConn)) })
 	}
@@ -120,39 +114,49 @@ func (p *proxy) stream(c *net.TCPConn) {
 	<-back
 }
 
+// datagramSocket is what is used of a [net.UDPConn].
+type datagramSocket interface {
+	ReadMsgUDPAddrPort(b, control []byte) (n, controln, flags int, from netip.AddrPort, err error)
+	WriteMsgUDPAddrPort(b, control []byte, to netip.AddrPort) (n, controln int, err error)
+}
+
+// client is who sends datagrams, and to which address of the host.
+type client struct {
+	from netip.AddrPort
+	at   netip.Addr
+}
+
 // datagrams keeps a socket for each client, so that answers find their way.
-func (p *proxy) datagrams(c net.PacketConn) {
+func (p *proxy) datagrams(c datagramSocket) {
 	var mu sync.Mutex
-	clients := map[string]net.Conn{}
-	buf := make([]byte, maxDatagram)
+	clients := map[client]net.Conn{}
+	buf, control := make([]byte, maxDatagram), make([]byte, 128)
 	for {
-		n, from, err := c.ReadFrom(buf)
+		n, controln, _, from, err := c.ReadMsgUDPAddrPort(buf, control)
 		if err != nil {
-			if p.ctx.Err() != nil {
+			if !pause(p.ctx, afterError) {
 				return
 			}
-			continue // an error that ICMP reported
+			continue
 		}
-		key := from.String()
+		who := client{from, arrivedAt(control[:controln])}
 		mu.Lock()
-		to := clients[key]
+		to := clients[who]
 		mu.Unlock()
 		if to == nil {
 			if to, err = p.dial(p.ctx, "udp", p.target.String()); err != nil {
 				continue
 			}
 			mu.Lock()
-			clients[key] = to
+			clients[who] = to
 			mu.Unlock()
-			if !p.begin(to, func() {
-				answers(c, to, from)
+			forget := func() {
 				mu.Lock()
-				delete(clients, key)
+				delete(clients, who)
 				mu.Unlock()
-			}) {
-				mu.Lock()
-				delete(clients, key)
-				mu.Unlock()
+			}
+			if !p.begin(to, func() { answers(c, to, who); forget() }) {
+				forget()
 				continue
 			}
 		}
@@ -162,15 +166,15 @@ func (p *proxy) datagrams(c net.PacketConn) {
 }
 
 // answers carries datagrams back until none has come for a while.
-func answers(c net.PacketConn, from net.Conn, to net.Addr) {
-	buf := make([]byte, maxDatagram)
+func answers(c datagramSocket, from net.Conn, to client) {
+	buf, control := make([]byte, maxDatagram), sentFrom(to.at)
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
 			return
 		}
 		_ = from.SetReadDeadline(time.Now().Add(datagramIdle))
-		if _, err := c.WriteTo(buf[:n], to); err != nil {
+		if _, _, err := c.WriteMsgUDPAddrPort(buf[:n], control, to.from); err != nil {
 			return
 		}
 	}
