@@ -17,7 +17,7 @@
 //	go run ./bench stats       processor time of reading the figures of 1,000 groups, beside containerd/cgroups
 //	go run ./bench net         attaching to a bridge and publishing ports as the first, the second and the 1,000th, throughput and requests, names,
 //	                           memory, an ordinary user's container by pasta; beside CNI's plugins, netavark and aardvark-dns (of PATH, or what
-//	                           $NETAVARK and $AARDVARK_DNS name), a script's ip and nft, and a plain pair of devices; -parts picks some (iperf3, wrk)
+//	                           $NETAVARK and $AARDVARK_DNS name), Docker ($DOCKER, $DOCKERD), a script's ip and nft, and a plain pair of devices; -parts picks some (iperf3, wrk)
 //	go run ./bench image       images unpacked, pulled, pushed, saved, loaded, committed; snapshots, rebuilds and starts of them: beside umoci,
 //	                           skopeo, podman, buildah, containerd, curl and tar
 //	go run ./bench oci         the commands run, create with start and delete, and exec of examples/ocirun beside those of crun and runc on the same

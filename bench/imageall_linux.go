@@ -160,9 +160,16 @@ func (b *imageBench) load(kind string) (done func() error, err error) {
 	}
 	b.out.Images[kind] = l
 	b.say(fmt.Sprintf("\n%s: %d layers, %d entries, %d MB of tar, %d MB of blobs\n", kind, len(l.Layers), l.Entries, l.Tar>>20, l.Blobs>>20))
-	var blobs []string
+	var blobs, sizes []string
 	for _, p := range l.Layers {
-		blobs = append(blobs, filepath.Base(p))
+		fi, err := os.Stat(p)
+		if err != nil {
+			return nil, err
+		}
+		blobs, sizes = append(blobs, filepath.Base(p)), append(sizes, fmt.Sprintf("%.1f", float64(fi.Size())/(1<<20)))
+	}
+	if len(sizes) <= 8 {
+		b.say("blobs of " + strings.Join(sizes, ", ") + " MB\n")
 	}
 	b.vars["L"], b.vars["BLOBS"], b.vars["STORE"] = l.dir, strings.Join(blobs, " "), filepath.Join(b.top, "store-"+kind)
 	b.vars["DECOMPRESS"] = map[string]string{"gzip": b.vars["PIGZ_PROGRAM"] + " -dc", "zstd": b.vars["ZSTD"] + " -qdc"}[l.Comp]

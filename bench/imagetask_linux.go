@@ -61,7 +61,7 @@ type imageSample struct {
 	Fastest float64   `json:"fastest_seconds,omitempty"`
 	Ratio   float64   `json:"to_caisson,omitempty"`         // of the medians: above 1 is slower than caisson
 	CPU     float64   `json:"median_cpu_seconds,omitempty"` // of all processes, with the way's daemon: what counts on a busy machine
-	PeakMiB int64     `json:"peak_mib,omitempty"`           // resident memory of the largest process that was started
+	PeakMiB int64     `json:"peak_mib,omitempty"`           // resident memory of the largest process that was started, with the files that it has mapped
 	Fault   string    `json:"fault,omitempty"`
 }
 

@@ -51,7 +51,7 @@ func unpackTask(goals []imageGoal) imageTask {
 		{name: "umoci", about: "umoci unpack", kind: kindPeer, needs: []string{"UMOCI"}, run: words("$UMOCI unpack --image $L:bench $S/bundle")},
 		{name: "skopeo + umoci", about: "skopeo copy into a layout, umoci unpack", kind: kindPeer, needs: []string{"SKOPEO", "UMOCI"},
 			run: words("$SKOPEO --insecure-policy copy -q oci:$L:bench oci:$S/layout:bench", "$UMOCI unpack --image $S/layout:bench $S/bundle")},
-		{name: "podman load", about: "podman pull of the layout into a store of its own", kind: kindPeer, needs: []string{"PODMAN"}, run: words(podmanNew + "pull -q oci:$L:bench")},
+		{name: "podman", about: "podman pull of the layout into a store of its own, as podman load does with an archive of it", kind: kindPeer, needs: []string{"PODMAN"}, run: words(podmanNew + "pull -q oci:$L:bench")},
 		{name: "ctr", about: "ctr image import into a containerd of its own, which unpacks", kind: kindPeer, needs: []string{"CONTAINERD", "CTR"},
 			before: []string{daemonStart}, after: []string{daemonEnd}, run: script(ctrImport)},
 	}}

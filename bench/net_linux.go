@@ -44,6 +44,7 @@ type netEngine struct {
 	name, about string
 	lan         networked
 	pooled      bool
+	carries     bool // is compared in what it carries only: what else it does is making containers
 	host, world *netns.Namespace
 	wan         *netns.Connection
 	dir         string
@@ -69,7 +70,11 @@ func nets(w *workspace) error {
 		if steps[part] == nil {
 			return fmt.Errorf("-parts: %q is none of attach, carry, names, many, memory and pasta", part)
 		}
-		if err := steps[part](ctx, engines, out); err != nil {
+		in := engines
+		if part != "carry" {
+			in = slices.DeleteFunc(slices.Clone(engines), func(e *netEngine) bool { return e.carries })
+		}
+		if err := steps[part](ctx, in, out); err != nil {
 			return err
 		}
 	}
@@ -83,7 +88,7 @@ func netEngines(w *workspace) (list []*netEngine, err error) {
 		if name != "caisson" && *only != "" && !slices.Contains(strings.Split(*only, ","), name) {
 			return nil
 		}
-		e := &netEngine{name: name, about: about, pooled: name == "caisson (pool)"}
+		e := &netEngine{name: name, about: about, pooled: name == "caisson (pool)", carries: name == "docker"}
 		list = append(list, e)
 		if err := e.begin(w); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -111,6 +116,11 @@ func netEngines(w *workspace) (list []*netEngine, err error) {
 	}
 	if program := helperProgram("NETAVARK", "netavark"); program != "" {
 		if err := add("netavark", version(program)+" (podman's backend), addresses given to it", newNetavark(program, "")); err != nil {
+			return list, err
+		}
+	}
+	if client, daemon := tool("DOCKER", "docker"), tool("DOCKERD", "dockerd"); client != "" && daemon != "" && strings.Contains(*netParts, "carry") {
+		if err := add("docker", version(daemon)+", network of its driver bridge", newDocker(w, client, daemon)); err != nil {
 			return list, err
 		}
 	}
@@ -187,7 +197,7 @@ func (e *netEngine) outer() (out []netip.Addr) {
 // attach attaches a new namespace, in which before is called first.
 func (e *netEngine) attach(ctx context.Context, publish bool, before func(*netns.Namespace) error) (p *place, took time.Duration, err error) {
 	e.made++
-	if e.pooled {
+	if e.pooled || e.carries {
 		began := time.Now()
 		if p, err = e.lan.attach(ctx, nil, e.made, publish); err != nil {
 			return nil, 0, err

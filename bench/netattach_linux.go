@@ -251,7 +251,7 @@ func netGoals(f *figures) (out []goal) {
 		add(what+" ÷ "+direct, r, "≥ 0.95", r >= 0.95)
 	}
 	for _, what := range carriedRows {
-		for _, peer := range []string{"cni", "netavark"} {
+		for _, peer := range []string{"cni", "netavark", "docker"} {
 			r := f.ratio(what, "caisson", what, peer)
 			add(what+" ÷ "+peer+"'s", r, "≥ 1", r >= 0.97) // what two runs of the same differ by
 		}

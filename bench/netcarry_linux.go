@@ -28,10 +28,11 @@ const (
 	rowRequestsBeyond    = "requests, beyond the host to its published port"
 	rowLoopback          = "host to its published port by 127.0.0.1"
 	rowRequestsLoopback  = "requests, host to its published port by 127.0.0.1"
+	rowNeighbour6        = "container to container, IPv6"
 )
 
 // carriedRows are those that peers are compared in.
-var carriedRows = []string{rowNeighbour, rowFromHost, rowPublishedRate, rowBeyond, rowRequests, rowRequestsHost, rowPublishedRequests, rowRequestsBeyond}
+var carriedRows = []string{rowNeighbour, rowFromHost, rowPublishedRate, rowBeyond, rowNeighbour6, rowRequests, rowRequestsHost, rowPublishedRequests, rowRequestsBeyond}
 
 // rowDirect is what a row goes a detour of.
 var rowDirect = map[string]string{rowPublishedRate: rowFromHost, rowPublishedRequests: rowRequestsHost}
@@ -168,7 +169,7 @@ func (s *stand) carry(ctx context.Context, f *figures) error {
 			way{rowPublishedRate, rowPublishedRequests, s.host, s.server.host[0], true},
 			way{rowBeyond, rowRequestsBeyond, s.world, s.outer, true},
 			way{rowLoopback, rowRequestsLoopback, s.host, netip.MustParseAddr("127.0.0.1"), true},
-			way{"container to container, IPv6", "", s.client.ns, s.server.own[1], false})
+			way{rowNeighbour6, "", s.client.ns, s.server.own[1], false})
 	}
 	for _, w := range ways {
 		web, iperf := uint16(80), uint16(5201)
