@@ -289,7 +289,7 @@ func TestHostileRegistry(t *testing.T) {
 			w.Header().Set("Transfer-Encoding", "chunked")
 			w.Write(big)
 			w.Write(big)
-		}, nil},
+		}, ErrSize},
 		"rate limit":        {func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusTooManyRequests) }, ErrRateLimit},
 		"unauthorized":      {func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusForbidden) }, ErrUnauthorized},
 		"gone":              {func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusNotFound) }, ErrNotFound},
