@@ -348,6 +348,52 @@ func TestPullCancelled(t *testing.T) {
 	}
 }
 
+// What one platform of an index was pulled of is pushed by its platform; the whole index is not there, and the error says what helps.
+func TestPushPlatform(t *testing.T) {
+	ctx := context.Background()
+	h, _ := newShelf(t)
+	own, _ := twoPlatforms(t, h)
+	s := openStore(t, Options{})
+	must[Image](t)(s.Pull(ctx, h.serve(t), PullOptions{RegistryOptions: anonymous}))
+	from := names(t, s)[0]
+	var tagged atomic.Value
+	k := &sink{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/manifests/2") {
+			data, _ := io.ReadAll(r.Body)
+			tagged.Store(r.Header.Get("Content-Type") + " sha256:" + sha256Hex(data))
+			w.Header().Set("Docker-Content-Digest", "sha256:"+sha256Hex(data))
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+		k.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	to := strings.TrimPrefix(srv.URL, "http://") + "/team/app"
+	here := LocalPlatform()
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous}); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "s390x") || !strings.Contains(err.Error(), "PushOptions.Platform") {
+		t.Errorf("the whole index: %v", err)
+	}
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous, Platform: &ocispec.Platform{OS: "linux", Architecture: "mips"}}); !errors.Is(err, ErrPlatform) {
+		t.Errorf("a platform that it has not: %v", err)
+	}
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous, Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a platform that was not pulled: %v", err)
+	}
+	if got := tagged.Load(); got != nil {
+		t.Errorf("the tag is %v", got)
+	}
+	if err := s.Push(ctx, from, to+"@"+h.tag.Digest.String(), PushOptions{RegistryOptions: anonymous, Platform: &here}); !errors.Is(err, ErrDigest) {
+		t.Errorf("by the digest of the index: %v", err)
+	}
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous, Platform: &here}); err != nil {
+		t.Error(err)
+	}
+	if got, want := tagged.Load(), ocispec.MediaTypeImageManifest+" "+own.Digest.String(); got != want {
+		t.Errorf("the tag is %v, want %v", got, want)
+	}
+}
+
 // A context that ends between two layers ends the pull as well: the layers that were not begun are not there.
 func TestPullCancelledBetween(t *testing.T) {
 	s, far := openStore(t, Options{Limits: Limits{Parallel: 1}}), openStore(t, Options{})
