@@ -3,8 +3,10 @@
 package examples_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -63,6 +65,35 @@ func TestSchemas(t *testing.T) {
 	}
 	if n := validate(t, s.Dir()); n < 18 {
 		t.Errorf("%d documents", n)
+	}
+	if n := validate(t, untarred(t, &archive)); n != 2+2*2 { // oci-layout and index.json; manifest and config of each image
+		t.Errorf("%d documents in the archive", n)
+	}
+}
+
+// untarred writes the files of an archive of ours into a directory.
+func untarred(t *testing.T, r io.Reader) string {
+	t.Helper()
+	dir := t.TempDir()
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return dir
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, h.Name)
+		if h.Typeflag == tar.TypeDir {
+			err = os.Mkdir(path, 0o755)
+		} else if data, rerr := io.ReadAll(tr); rerr != nil {
+			err = rerr
+		} else {
+			err = os.WriteFile(path, data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -107,19 +108,28 @@ func (c *copier) copyManifest(ctx context.Context, d ocispec.Descriptor) error {
 	} else {
 		m.Layers = append(m.Layers, m.Config)
 	}
+	// The manifest comes when all that it names is there: without that, an index that names it would no longer be whole.
+	left := new(atomic.Int64)
+	left.Store(int64(len(m.Layers)) + 1)
+	one := func() error {
+		if left.Add(-1) > 0 {
+			return nil
+		}
+		_, err := c.s.putBlob(d.MediaType, data)
+		return err
+	}
 	for _, l := range m.Layers {
 		if ctx.Err() != nil {
-			break
+			return context.Cause(ctx)
 		}
 		c.group.Go(func() error {
 			if err := c.copyBlob(ctx, l); err != nil {
 				return layerError(l.Digest, err)
 			}
-			return nil
+			return one()
 		})
 	}
-	_, err = c.s.putBlob(d.MediaType, data)
-	return err
+	return one()
 }
 
 // config stores the config of an image, if it is one that can be used.

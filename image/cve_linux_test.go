@@ -38,9 +38,13 @@ var attacks = []struct{ id, what, test string }{
 	{"CVE-2026-47262", "/etc/group is read without bound", "../rootfs:TestLookupUserFiles"},
 	{"CVE-2022-2989", "groups of the user are left out", "../rootfs:TestLookupUserFiles"},
 	{"CVE-2026-53488", "labels of an image mean something to who runs it", "TestLabelsMeanNothing"},
-	{"CVE-2026-50195", "an archive takes the name of an image that is there", "TestLoadLayout TestLabelsMeanNothing"},
+	{"CVE-2026-50195", "an archive takes the name of an image that is there", "TestLoadUnderName TestLabelsMeanNothing"},
 	{"CVE-2022-4318", "a line break in an image's config makes a line of a file", "TestConfigProcess"},
 	{"CVE-2021-41091", "others enter the directory of layers", "TestOpenRefuses TestStoreLayout"},
+	{"CVE-2026-44517", "a link in a build's context is followed out of it", "../examples:TestBuildHostile"},
+	{"CVE-2026-34040", "of what is larger than a bound a part is looked at", "TestReferrersOfManyBytes TestWrongSizes"},
+	{"CVE-2024-23653", "a value that nobody knows means that nothing is refused", "TestOpenRefuses ../examples:TestBuildHostile"},
+	{"CVE-2021-3602", "a helper sees the environment of who runs it", "TestIgzipAlone"},
 	{"CVE-2026-33542", "a part of what was downloaded is verified", "TestHostileRegistry"},
 }
 
@@ -130,6 +134,38 @@ func TestLabelsMeanNothing(t *testing.T) {
 	defer d.Close()
 	if len(d.Layers) != 1 || d.Upper.Dir != "" || len(d.Parts) != 0 {
 		t.Errorf("%+v", d)
+	}
+}
+
+// Loading is what gives names away, as documented: an archive has those that are in it, and takes none where the caller names what it holds.
+func TestLoadUnderName(t *testing.T) {
+	ctx := context.Background()
+	s, other := openStore(t, Options{}), openStore(t, Options{})
+	victim := putImage(t, s, "victim", plain(layer(t, file("v", "v")))).Descriptor.Digest
+	evil := putImage(t, other, "victim", plain(layer(t, file("e", "e")))).Descriptor.Digest
+	var archive bytes.Buffer
+	if err := other.Save(ctx, &archive, "victim"); err != nil {
+		t.Fatal(err)
+	}
+	data := archive.Bytes()
+	for what, load := range map[string]func(o LoadOptions) ([]Image, error){
+		"archive": func(o LoadOptions) ([]Image, error) { return s.Load(ctx, bytes.NewReader(data), o) },
+		"layout":  func(o LoadOptions) ([]Image, error) { return s.LoadLayout(ctx, other.Dir(), o) },
+	} {
+		must[[]Image](t)(load(LoadOptions{Name: "mine"}))
+		if got := must[Image](t)(s.Get(ctx, "victim")).Descriptor.Digest; got != victim {
+			t.Errorf("%s: the name has another image", what)
+		}
+		if got := must[Image](t)(s.Get(ctx, "mine")).Descriptor.Digest; got != evil {
+			t.Errorf("%s: %s", what, got)
+		}
+		if err := s.Remove(ctx, "mine"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must[[]Image](t)(s.Load(ctx, bytes.NewReader(data), LoadOptions{}))
+	if got := must[Image](t)(s.Get(ctx, "victim")).Descriptor.Digest; got != evil {
+		t.Errorf("by its own name: %s", got)
 	}
 }
 

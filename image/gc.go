@@ -73,8 +73,11 @@ func (s *Store) collect(ctx context.Context) (Freed, error) {
 	return freed, errors.Join(faults...)
 }
 
-// layerMark tells unpacked layers from blobs among what is needed: the digest of an uncompressed layer is that of its blob.
-const layerMark = "layer/"
+// Marks tell apart what a digest is needed as: the digest of an uncompressed layer is that of its blob.
+const (
+	layerMark = "layer/" // an unpacked layer
+	walkMark  = "walk/"  // a document, with its media type: what it names is known, or read soon
+)
 
 // reachable is what the images in index.json need: blobs by their digest, unpacked layers by their diff ID.
 func (s *Store) reachable() (map[string]bool, error) {
@@ -84,34 +87,50 @@ func (s *Store) reachable() (map[string]bool, error) {
 	}
 	needed := map[string]bool{}
 	for _, d := range list {
-		if err := s.reach(d, needed, 0); err != nil {
+		if err := s.reach(d, needed); err != nil {
 			return nil, err
 		}
 	}
 	return needed, s.addSnapshots(needed)
 }
 
-func (s *Store) reach(d ocispec.Descriptor, needed map[string]bool, depth int) error {
-	if needed[d.Digest.Encoded()] || depth > maxNested {
-		return nil
-	}
-	needed[d.Digest.Encoded()] = true
-	if !isIndex(d.MediaType) && !isManifest(d.MediaType) && !isConfig(d.MediaType) || !s.hasBlob(d) {
-		return nil // what an index names need not be there
-	}
-	if isConfig(d.MediaType) {
-		return s.reachLayers(d, needed)
-	}
-	children, err := s.children(d)
-	if err != nil {
-		return &Error{Op: "read", Object: d.Digest.String(), Err: err, Remedy: "call Repair; nothing is removed before"}
-	}
-	for _, c := range children {
-		if err := s.reach(c, needed, depth+1); err != nil {
-			return err
+// reach adds an entry and what is below it. A descriptor in an image may say anything of anybody's blob: that it is a layer, of another size, many indexes down. So a blob is
+// read as each thing that it is said to be, once and however deep, and what turns out to be no such thing names nothing.
+func (s *Store) reach(entry ocispec.Descriptor, needed map[string]bool) error {
+	var todo []ocispec.Descriptor
+	add := func(list ...ocispec.Descriptor) {
+		for _, d := range list {
+			needed[d.Digest.Encoded()] = true
+			walked := walkMark + d.MediaType + "/" + d.Digest.Encoded()
+			if needed[walked] || !isIndex(d.MediaType) && !isManifest(d.MediaType) && !isConfig(d.MediaType) || !s.hasBlob(d) {
+				continue // what an index names need not be there
+			}
+			needed[walked] = true
+			todo = append(todo, d)
 		}
 	}
+	add(entry)
+	for first := true; len(todo) > 0; first = false {
+		d := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		list, err := s.namedBy(d, needed)
+		if errors.Is(err, ErrDocument) && !first {
+			continue
+		}
+		if err != nil {
+			return &Error{Op: "read", Object: d.Digest.String(), Err: err, Remedy: "call Repair; nothing is removed before"}
+		}
+		add(list...)
+	}
 	return nil
+}
+
+// namedBy returns what a document names. Of a config these are unpacked layers, which it adds itself.
+func (s *Store) namedBy(d ocispec.Descriptor, needed map[string]bool) ([]ocispec.Descriptor, error) {
+	if isConfig(d.MediaType) {
+		return nil, s.reachLayers(d, needed)
+	}
+	return s.children(d)
 }
 
 // reachLayers adds the unpacked layers of an image. A config that is no image's has none.

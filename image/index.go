@@ -64,11 +64,15 @@ func (s *Store) changeIndex(ctx context.Context, change func([]ocispec.Descripto
 		return err
 	}
 	data, err := json.Marshal(newIndex(list))
-	if err != nil || string(data) == string(before) {
+	if err != nil {
 		return err
 	}
+	// Also where the index stays as it is: blobs of an image that is in it may be new, as those of another platform.
 	if err := syncDir(s.path(dirBlobs + "/sha256")); err != nil {
 		return err
+	}
+	if string(data) == string(before) {
+		return nil
 	}
 	return s.replaceFile(fileIndex, data)
 }

@@ -35,6 +35,33 @@ const (
 // powerText is the content of the large file of an image, which nobody else has.
 func powerText(name string) string { return strings.Repeat(name+" ", 20000) }
 
+// powerPlatform is what the second image of an index is for.
+var powerPlatform = ocispec.Platform{OS: "linux", Architecture: "s390x"}
+
+// powerIndex puts an index into the registry: an image for this machine, and one for another.
+func powerIndex(ctx context.Context, s *Store, name string) (ocispec.Descriptor, error) {
+	own, err := powerImage(s, name)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	other, err := powerImage(s, name+"-other")
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	here := LocalPlatform()
+	own.Descriptor.Platform, other.Descriptor.Platform = &here, &powerPlatform
+	data, err := indexJSON(own.Descriptor, other.Descriptor)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	use, err := s.use(ctx)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer use.Close()
+	return s.putBlob(ocispec.MediaTypeImageIndex, data)
+}
+
 // powerImage puts an image of two layers into the registry.
 func powerImage(s *Store, name string) (Image, error) {
 	small := map[string]string{}
@@ -97,11 +124,9 @@ func power(ctx context.Context) error {
 	fmt.Println("works")
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("b%si%d", os.Getenv(powerBootEnv), i)
-		img, err := powerImage(src, name)
-		if err != nil {
+		if h.tag, err = powerIndex(ctx, src, name); err != nil {
 			return err
 		}
-		h.tag = img.Descriptor
 		if err := powerWork(ctx, s, strings.TrimPrefix(srv.URL, "http://")+"/team/app:1", name, i); err != nil {
 			return err
 		}
@@ -122,6 +147,10 @@ func powerWork(ctx context.Context, s *Store, ref, name string, i int) error {
 		return err
 	}
 	fmt.Println("have image:" + name)
+	if _, err := s.Pull(ctx, ref, PullOptions{RegistryOptions: anonymous, Platform: &powerPlatform}); err != nil {
+		return err
+	}
+	fmt.Println("have other:" + name)
 	if _, err := s.Unpack(ctx, name, UnpackOptions{Durable: i%2 == 0}); err != nil {
 		return err
 	}
@@ -212,6 +241,8 @@ func powerHave(ctx context.Context, s *Store, kind, name string) error {
 			return errors.New("unpacked once more")
 		}
 		return sameText(u.Dirs[1]+"/big", powerText(name))
+	case "other":
+		return powerHaveOther(ctx, s, name)
 	case "snapshot":
 		_, err := s.Snapshot(ctx, name)
 		return err
@@ -235,6 +266,28 @@ func powerHave(ctx context.Context, s *Store, kind, name string) error {
 		}
 		if _, err := s.Snapshot(ctx, name); !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("snapshot: %v", err)
+		}
+	}
+	return nil
+}
+
+// powerHaveOther looks for the blobs of the platform that was fetched second.
+func powerHaveOther(ctx context.Context, s *Store, name string) error {
+	img, err := s.Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	d, err := s.choose(img.Descriptor, powerPlatform, 0)
+	if err != nil {
+		return err
+	}
+	m, err := s.manifest(d)
+	if err != nil {
+		return err
+	}
+	for _, l := range append(m.Layers, m.Config) {
+		if got, err := hashFile(ctx, s.blobPath(l.Digest)); err != nil || got != l.Digest {
+			return fmt.Errorf("blob %s is %s: %w", l.Digest, got, errors.Join(err, ErrDigest))
 		}
 	}
 	return nil

@@ -13,6 +13,9 @@ import (
 // PushOptions say how an image is sent. The zero value is the default.
 type PushOptions struct {
 	RegistryOptions
+	// Platform sends of an index the image for this platform alone, so that the name is that of its manifest there. Errors match [ErrPlatform]. Default: the
+	// whole index.
+	Platform *ocispec.Platform
 	// MountFrom are repositories of the same registry, such as "library/debian", from which layers are taken over instead of being
 	// sent, where they have them.
 	MountFrom []string
@@ -23,15 +26,23 @@ type PushOptions struct {
 	Progress func(Progress)
 }
 
-// Push sends an image of the store to the registry that the name to gives. Of an index, all that it names must be in the store. What
-// the registry has is not sent; the tag is set last, so that nobody finds an image that is not whole.
+// Push sends an image of the store to the registry that the name to gives. Of an index, all that it names must be in the store, which takes
+// [PullOptions].AllPlatforms, or one platform is chosen. What the registry has is not sent; the tag is set last, so that nobody finds an image that is not whole.
 func (s *Store) Push(ctx context.Context, name, to string, o PushOptions) error {
 	ref, img, use, err := s.named(ctx, "push", name, to)
 	if err != nil {
 		return err
 	}
 	defer use.Close()
-	if err := s.push(ctx, img.Descriptor, ref, o); err != nil {
+	d := img.Descriptor
+	if o.Platform != nil {
+		info, err := s.inspectImage(img, o.Platform)
+		if err != nil {
+			return fail("push", name, err)
+		}
+		d = info.Manifest
+	}
+	if err := s.push(ctx, d, ref, o); err != nil {
 		return pullError("push", ref, err)
 	}
 	return nil
@@ -81,7 +92,9 @@ func (p *pusher) tree(ctx context.Context, d ocispec.Descriptor, tag string, dep
 	g.SetLimit(int(p.s.limits.Parallel))
 	for _, c := range children {
 		if isManifest(c.MediaType) || isIndex(c.MediaType) {
-			err = p.tree(ctx, c, c.Digest.String(), depth+1)
+			if err = p.missing(c); err == nil {
+				err = p.tree(ctx, c, c.Digest.String(), depth+1)
+			}
 			if err != nil {
 				break
 			}
@@ -101,6 +114,18 @@ func (p *pusher) tree(ctx context.Context, d ocispec.Descriptor, tag string, dep
 	}
 	// Where the registry lists no referrers, the list that a tag stands for is read.
 	return p.repo.Manifests().PushReference(withLists(ctx), d, bytes.NewReader(data), tag)
+}
+
+// missing is the error of an image in an index that the store does not have.
+func (p *pusher) missing(d ocispec.Descriptor) error {
+	if p.s.hasBlob(d) {
+		return nil
+	}
+	what := d.Digest.String()
+	if d.Platform != nil {
+		what += ", for " + shown(platformText(*d.Platform))
+	}
+	return &Error{Op: "push", Err: because(ErrNotFound, "%s", what), Remedy: "choose what is in the store by PushOptions.Platform, or pull all platforms"}
 }
 
 func (p *pusher) tell(d ocispec.Descriptor, done int64, cached bool) {

@@ -211,6 +211,8 @@ func registryError(err error) error {
 		return &Error{Op: "ask registry", Err: fmt.Errorf("%w: %w", ErrUnauthorized, err), Remedy: remedyLogin}
 	case errors.Is(err, errdef.ErrNotFound):
 		return because(ErrNotFound, "%v", err)
+	case strings.HasSuffix(err.Error(), "mismatch Content-Length"): // of package remote, which has no error of its own for it
+		return because(ErrSize, "%v", err)
 	case !errors.As(err, &resp):
 		return err
 	}

@@ -155,25 +155,53 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// twoPlatforms has a registry serve an index of its image and of one for s390x, whose layer it returns.
+func twoPlatforms(t testing.TB, h *shelf) (own ocispec.Descriptor, alien []byte) {
+	t.Helper()
+	own, other := h.tag, h.tag
+	p := LocalPlatform()
+	own.Platform, other.Platform = &p, &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	alien = layer(t, file("alien", ""))
+	d := putImage(t, h.s, "alien", plain(alien)).Descriptor
+	other.Digest, other.Size = d.Digest, d.Size
+	data := must[[]byte](t)(indexJSON(own, other))
+	use := must[*os.File](t)(h.s.use(context.Background()))
+	defer use.Close()
+	h.tag = must[ocispec.Descriptor](t)(h.s.putBlob(ocispec.MediaTypeImageIndex, data))
+	return own, alien
+}
+
+// A second platform that cannot be had whole leaves the first as it was.
+func TestPullPlatformFails(t *testing.T) {
+	ctx := context.Background()
+	h, _ := newShelf(t)
+	_, alien := twoPlatforms(t, h)
+	h.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, sha256Hex(alien)) {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	}
+	name := h.serve(t)
+	s := openStore(t, Options{})
+	must[Image](t)(s.Pull(ctx, name, PullOptions{RegistryOptions: anonymous}))
+	if _, err := s.Pull(ctx, name, PullOptions{RegistryOptions: anonymous, Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	if f, err := s.Repair(ctx); err != nil || len(f) != 0 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if err := s.Save(ctx, io.Discard, name); err != nil {
+		t.Error(err)
+	}
+}
+
 // An index: one platform, or all that there are.
 func TestPullPlatforms(t *testing.T) {
 	ctx := context.Background()
 	h, _ := newShelf(t)
-	own, other := h.tag, h.tag
-	p := LocalPlatform()
-	own.Platform, other.Platform = &p, &ocispec.Platform{OS: "linux", Architecture: "s390x"}
-	alien := putImage(t, h.s, "alien", plain(layer(t, file("alien", ""))))
-	other.Digest, other.Size = alien.Descriptor.Digest, alien.Descriptor.Size
-	data, err := indexJSON(own, other)
-	if err != nil {
-		t.Fatal(err)
-	}
-	use := must[*os.File](t)(h.s.use(ctx))
-	h.tag, err = h.s.putBlob(ocispec.MediaTypeImageIndex, data)
-	use.Close()
-	if err != nil {
-		t.Fatal(err)
-	}
+	own, _ := twoPlatforms(t, h)
 	name := h.serve(t)
 	one, all := openStore(t, Options{}), openStore(t, Options{})
 	must[Image](t)(one.Pull(ctx, name, PullOptions{RegistryOptions: anonymous}))
@@ -261,7 +289,7 @@ func TestHostileRegistry(t *testing.T) {
 			w.Header().Set("Transfer-Encoding", "chunked")
 			w.Write(big)
 			w.Write(big)
-		}, nil},
+		}, ErrSize},
 		"rate limit":        {func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusTooManyRequests) }, ErrRateLimit},
 		"unauthorized":      {func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusForbidden) }, ErrUnauthorized},
 		"gone":              {func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusNotFound) }, ErrNotFound},
@@ -317,6 +345,74 @@ func TestPullCancelled(t *testing.T) {
 	left, _ := filepath.Glob(s.path(dirIngest + "/" + partialPrefix + "*"))
 	if len(left) != 0 || len(names(t, s)) != 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// What one platform of an index was pulled of is pushed by its platform; the whole index is not there, and the error says what helps.
+func TestPushPlatform(t *testing.T) {
+	ctx := context.Background()
+	h, _ := newShelf(t)
+	own, _ := twoPlatforms(t, h)
+	s := openStore(t, Options{})
+	must[Image](t)(s.Pull(ctx, h.serve(t), PullOptions{RegistryOptions: anonymous}))
+	from := names(t, s)[0]
+	var tagged atomic.Value
+	k := &sink{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/manifests/2") {
+			data, _ := io.ReadAll(r.Body)
+			tagged.Store(r.Header.Get("Content-Type") + " sha256:" + sha256Hex(data))
+			w.Header().Set("Docker-Content-Digest", "sha256:"+sha256Hex(data))
+			w.WriteHeader(http.StatusCreated)
+			return
+		}
+		k.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	to := strings.TrimPrefix(srv.URL, "http://") + "/team/app"
+	here := LocalPlatform()
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous}); !errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "s390x") || !strings.Contains(err.Error(), "PushOptions.Platform") {
+		t.Errorf("the whole index: %v", err)
+	}
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous, Platform: &ocispec.Platform{OS: "linux", Architecture: "mips"}}); !errors.Is(err, ErrPlatform) {
+		t.Errorf("a platform that it has not: %v", err)
+	}
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous, Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a platform that was not pulled: %v", err)
+	}
+	if got := tagged.Load(); got != nil {
+		t.Errorf("the tag is %v", got)
+	}
+	if err := s.Push(ctx, from, to+"@"+h.tag.Digest.String(), PushOptions{RegistryOptions: anonymous, Platform: &here}); !errors.Is(err, ErrDigest) {
+		t.Errorf("by the digest of the index: %v", err)
+	}
+	if err := s.Push(ctx, from, to+":2", PushOptions{RegistryOptions: anonymous, Platform: &here}); err != nil {
+		t.Error(err)
+	}
+	if got, want := tagged.Load(), ocispec.MediaTypeImageManifest+" "+own.Digest.String(); got != want {
+		t.Errorf("the tag is %v, want %v", got, want)
+	}
+}
+
+// A context that ends between two layers ends the pull as well: the layers that were not begun are not there.
+func TestPullCancelledBetween(t *testing.T) {
+	s, far := openStore(t, Options{Limits: Limits{Parallel: 1}}), openStore(t, Options{})
+	one, two := plain(layer(t, file("1", ""))), plain(layer(t, file("2", "")))
+	putImage(t, s, "near", one, two)
+	img := putImage(t, far, "far", one, two, plain(layer(t, file("3", ""))))
+	name := (&shelf{s: far, tag: img.Descriptor}).serve(t)
+	why := errors.New("the user went away")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	_, err := s.Pull(ctx, name, PullOptions{RegistryOptions: anonymous, Progress: func(p Progress) {
+		if p.Cached { // layers that the store has take no notice of the context
+			cancel(why)
+		}
+	}})
+	if !errors.Is(err, why) {
+		t.Errorf("%v", err)
+	}
+	if f, err := s.Repair(context.Background()); err != nil || len(f) != 0 {
+		t.Errorf("%+v, %v", f, err)
 	}
 }
 

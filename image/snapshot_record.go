@@ -126,7 +126,7 @@ func (s *Store) addSnapshots(needed map[string]bool) error {
 			continue
 		}
 		if err == nil {
-			err = s.reach(r.Manifest, needed, 0)
+			err = s.reach(r.Manifest, needed)
 		}
 		if err != nil {
 			return &Error{Op: "read snapshot", Object: n, Err: err, Remedy: "remove it with RemoveSnapshot, or call Repair; nothing else is removed before"}

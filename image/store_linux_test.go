@@ -261,6 +261,27 @@ func TestVerifyAndRepair(t *testing.T) {
 	}
 }
 
+// Blobs are durable before success is reported also where index.json says already what it is to say: another platform of an index that is there was fetched.
+func TestBlobsDurableWithoutChange(t *testing.T) {
+	s := openStore(t, Options{})
+	img := putImage(t, s, "a", plain(layer(t, file("x", ""))))
+	blobs := s.path(dirBlobs + "/sha256")
+	for what, images := range map[string][]Image{"the same": {img}, "a new one": {img, {Name: "docker.io/library/b:1", Descriptor: img.Descriptor}}} {
+		before := string(must[[]byte](t)(os.ReadFile(s.path(fileIndex))))
+		// What is not there cannot be synced, and who does not try does not see it.
+		if err := os.Rename(blobs, blobs+".away"); err != nil {
+			t.Fatal(err)
+		}
+		err := s.putImages(context.Background(), images...)
+		if err := os.Rename(blobs+".away", blobs); err != nil {
+			t.Fatal(err)
+		}
+		if after := string(must[[]byte](t)(os.ReadFile(s.path(fileIndex)))); !errors.Is(err, fs.ErrNotExist) || before != after {
+			t.Errorf("%s: %v, and the index is %s", what, err, after)
+		}
+	}
+}
+
 // A layer that was unpacked before the last start of the machine is used again only if it was synced.
 func TestUnpackAfterCrash(t *testing.T) {
 	ctx := context.Background()

@@ -282,8 +282,14 @@ func (s *Store) layerKey(diffID digest.Digest, o UnpackOptions) string {
 	if s.policy.NoSetuid {
 		key += "-nosetuid"
 	}
-	if s.policy.Devices == DevicesSkipped {
+	switch s.policy.Devices {
+	case DevicesSkipped:
 		key += "-nodev"
+	case DevicesRefused: // what another made would not be looked at any more
+		key += "-refusedev"
+	}
+	if s.policy.AnyNames {
+		key += "-anynames"
 	}
 	if !o.plain && !s.maps.IsZero() {
 		key += ownersKey(s.maps)

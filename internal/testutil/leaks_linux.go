@@ -159,13 +159,29 @@ func (inv Inventory) Growth(after Inventory) []string {
 	return out
 }
 
-// NoLeaks fails the test if, at its end, the process holds more than now. What is about to go has half a minute
-// to do so, since the machine may be busy. The test must not run in parallel with others.
+// NoLeaks fails the test if, at its end, the process holds more than now, or loop devices of files below the test's temporary directory are left, whoever holds them.
+// What is about to go has half a minute to do so, since the machine may be busy. The test must not run in parallel with others.
 func NoLeaks(t testing.TB) {
 	t.Helper()
 	poller()
-	before := Take()
-	t.Cleanup(func() { before.Check(t) })
+	dir := filepath.Dir(t.TempDir()) // others' loop devices come and go
+	take := func() Inventory {
+		inv := Take()
+		inv.loops(dir)
+		return inv
+	}
+	before := take()
+	t.Cleanup(func() { before.check(t, take) })
+}
+
+// loops counts the loop devices of files below dir. They are the machine's, and stay where nobody has them cleared, also when all of the process is gone.
+func (inv Inventory) loops(dir string) {
+	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err == nil && strings.HasPrefix(string(data), dir+"/") {
+			inv["loop device of "+serial.ReplaceAllString(strings.TrimSpace(string(data)), "N")]++
+		}
+	}
 }
 
 // poller has the runtime make what it waits for descriptors with, and keeps: a test that is run alone may be the first that needs it.
@@ -179,9 +195,14 @@ var poller = sync.OnceFunc(func() {
 // Check fails the test if the process holds more than inv says.
 func (inv Inventory) Check(t testing.TB) {
 	t.Helper()
+	inv.check(t, Take)
+}
+
+func (inv Inventory) check(t testing.TB, take func() Inventory) {
+	t.Helper()
 	var more []string
 	Eventually(Time(30*time.Second), func() bool {
-		more = inv.Growth(Take())
+		more = inv.Growth(take())
 		return len(more) == 0
 	})
 	if len(more) > 0 {
