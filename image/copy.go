@@ -26,6 +26,7 @@ type copier struct {
 	platform *ocispec.Platform // or this one
 	progress func(Progress)
 	group    *errgroup.Group
+	copied   map[mention]bool // whether there was an image in it
 }
 
 // copyImage stores what d describes. The caller enters the image afterwards.
@@ -33,7 +34,7 @@ func (c *copier) copyImage(ctx context.Context, d ocispec.Descriptor) error {
 	// The group lives as long as this call; blobs of all manifests share its limit.
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(int(c.s.limits.Parallel))
-	c.group = g
+	c.group, c.copied = g, map[mention]bool{}
 	found, err := c.copyAny(ctx, d, 0)
 	if werr := g.Wait(); werr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = werr
@@ -79,6 +80,10 @@ func (c *copier) copyIndex(ctx context.Context, d ocispec.Descriptor, depth int)
 		list = []ocispec.Descriptor{*best}
 	}
 	for _, sub := range list {
+		if had, known := c.copied[mentionOf(sub)]; known {
+			found = found || had
+			continue
+		}
 		ok, err := c.copyAny(ctx, sub, depth+1)
 		if c.all && (errors.Is(err, ErrNotFound) || errors.Is(err, ErrMediaType)) {
 			continue // an index may name what is not there
@@ -86,6 +91,7 @@ func (c *copier) copyIndex(ctx context.Context, d ocispec.Descriptor, depth int)
 		if err != nil {
 			return found, err
 		}
+		c.copied[mentionOf(sub)] = ok
 		found = found || ok
 	}
 	_, err = c.s.putBlob(d.MediaType, data)

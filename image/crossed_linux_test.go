@@ -1,9 +1,11 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -221,5 +223,48 @@ func TestVerifyUnreadable(t *testing.T) {
 				t.Errorf("%+v, %v", f, err)
 			}
 		})
+	}
+}
+
+// Indexes that name the same again and again, on each level, are walked through once: 4,000 million times otherwise.
+func TestRepeatedIndexes(t *testing.T) {
+	ctx := context.Background()
+	c := newCrosser(t)
+	d := c.own
+	for range maxNested {
+		d = c.index(slices.Repeat([]ocispec.Descriptor{d}, 250)...)
+	}
+	const name = "docker.io/library/evil:latest"
+	if err := c.s.putImages(ctx, Image{Name: name, Descriptor: d}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.s.Remove(ctx, "own"); err != nil {
+		t.Fatal(err)
+	}
+	m := must[*ocispec.Manifest](t)(c.s.manifest(c.own))
+	if img := must[Image](t)(c.s.Get(ctx, m.Config.Digest.String())); img.Descriptor.Digest != c.own.Digest {
+		t.Errorf("by the digest of its config: %+v", img)
+	}
+	var archive bytes.Buffer
+	if err := c.s.Save(ctx, &archive, "evil"); err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, Options{})
+	if got := must[[]Image](t)(s.Load(ctx, &archive, LoadOptions{})); len(got) != 1 || got[0].Descriptor.Digest != d.Digest {
+		t.Errorf("loaded %+v", got)
+	}
+	if got := must[[]ocispec.Descriptor](t)(s.subjects(d, 0, map[mention]bool{})); len(got) != 1+maxNested {
+		t.Errorf("referrers are asked for %d times", len(got))
+	}
+	srv := httptest.NewServer(&sink{})
+	defer srv.Close()
+	if err := s.Push(ctx, "evil", strings.TrimPrefix(srv.URL, "http://")+"/team/app:1", PushOptions{RegistryOptions: anonymous}); err != nil {
+		t.Error(err)
+	}
+	if f, err := s.Verify(ctx); err != nil || len(f) > 0 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if _, err := s.GC(ctx); err != nil {
+		t.Error(err)
 	}
 }

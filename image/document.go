@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -151,3 +152,12 @@ func topKeys(data []byte) (map[string]json.RawMessage, error) {
 	}
 	return keys, nil
 }
+
+// mention is what a descriptor says of a blob. Indexes may name the same one again and again, on each level: who walks through an image remembers where it was.
+type mention struct {
+	digest    digest.Digest
+	mediaType string
+	size      int64
+}
+
+func mentionOf(d ocispec.Descriptor) mention { return mention{d.Digest, d.MediaType, d.Size} }

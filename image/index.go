@@ -189,7 +189,7 @@ func (s *Store) getDigest(list []ocispec.Descriptor, want digest.Digest) (Image,
 		}
 	}
 	for _, d := range list {
-		if found, ok := s.byConfig(d, want, 0); ok {
+		if found, ok := s.byConfig(d, want, 0, map[mention]bool{}); ok {
 			return Image{Name: nameOf(d), Descriptor: found}, nil
 		}
 	}
@@ -197,9 +197,11 @@ func (s *Store) getDigest(list []ocispec.Descriptor, want digest.Digest) (Image,
 }
 
 // byConfig looks for the manifest, at or below d, whose own digest or whose config's is want.
-func (s *Store) byConfig(d ocispec.Descriptor, want digest.Digest, depth int) (ocispec.Descriptor, bool) {
+func (s *Store) byConfig(d ocispec.Descriptor, want digest.Digest, depth int, seen map[mention]bool) (ocispec.Descriptor, bool) {
+	known := seen[mentionOf(d)]
+	seen[mentionOf(d)] = true
 	switch {
-	case depth > maxNested:
+	case known, depth > maxNested:
 	case isManifest(d.MediaType):
 		if d.Digest == want {
 			return d, true
@@ -213,7 +215,7 @@ func (s *Store) byConfig(d ocispec.Descriptor, want digest.Digest, depth int) (o
 			break
 		}
 		for _, sub := range index.Manifests {
-			if found, ok := s.byConfig(sub, want, depth+1); ok {
+			if found, ok := s.byConfig(sub, want, depth+1, seen); ok {
 				return found, true
 			}
 		}

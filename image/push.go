@@ -57,7 +57,7 @@ func (s *Store) push(ctx context.Context, d ocispec.Descriptor, ref Reference, o
 		return err
 	}
 	defer session.close()
-	p := &pusher{s: s, repo: session.repos[0], attempts: session.attempts, o: o}
+	p := &pusher{s: s, repo: session.repos[0], attempts: session.attempts, o: o, sent: map[mention]bool{}}
 	tag := ref.Tag
 	if tag == "" {
 		tag = d.Digest.String()
@@ -77,6 +77,7 @@ type pusher struct {
 	repo     *remote.Repository
 	attempts int
 	o        PushOptions
+	sent     map[mention]bool // of what an index names
 }
 
 // tree sends all that a manifest or index names, and then itself.
@@ -92,6 +93,10 @@ func (p *pusher) tree(ctx context.Context, d ocispec.Descriptor, tag string, dep
 	g.SetLimit(int(p.s.limits.Parallel))
 	for _, c := range children {
 		if isManifest(c.MediaType) || isIndex(c.MediaType) {
+			if p.sent[mentionOf(c)] {
+				continue
+			}
+			p.sent[mentionOf(c)] = true
 			if err = p.missing(c); err == nil {
 				err = p.tree(ctx, c, c.Digest.String(), depth+1)
 			}

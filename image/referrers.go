@@ -88,7 +88,7 @@ func (s *Store) refersTo(d *ocispec.Descriptor, to digest.Digest) (bool, error) 
 }
 
 // subjects are the manifests and indexes of an image that the store has, which others may refer to.
-func (s *Store) subjects(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor, error) {
+func (s *Store) subjects(d ocispec.Descriptor, depth int, seen map[mention]bool) ([]ocispec.Descriptor, error) {
 	out := []ocispec.Descriptor{d}
 	if !isIndex(d.MediaType) || depth > maxNested {
 		return out, nil
@@ -98,10 +98,11 @@ func (s *Store) subjects(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor,
 		return nil, err
 	}
 	for _, sub := range index.Manifests {
-		if !isIndex(sub.MediaType) && !isManifest(sub.MediaType) || !s.hasBlob(sub) {
+		if !isIndex(sub.MediaType) && !isManifest(sub.MediaType) || seen[mentionOf(sub)] || !s.hasBlob(sub) {
 			continue
 		}
-		more, err := s.subjects(sub, depth+1)
+		seen[mentionOf(sub)] = true
+		more, err := s.subjects(sub, depth+1, seen)
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +113,7 @@ func (s *Store) subjects(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor,
 
 // pullReferrers fetches what refers to an image and to what that is made of, and what refers to that.
 func (s *Store) pullReferrers(ctx context.Context, c *copier, from *session, d ocispec.Descriptor) ([]Image, error) {
-	next, err := s.subjects(d, 0)
+	next, err := s.subjects(d, 0, map[mention]bool{})
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +175,7 @@ func (s *session) referrers(ctx context.Context, d ocispec.Descriptor) (out []oc
 
 // referrers sends what the store has that refers to an image and to what that is made of.
 func (p *pusher) referrers(ctx context.Context, d ocispec.Descriptor) error {
-	next, err := p.s.subjects(d, 0)
+	next, err := p.s.subjects(d, 0, map[mention]bool{})
 	if err != nil {
 		return err
 	}

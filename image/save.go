@@ -30,6 +30,7 @@ type saver struct {
 	ctx   context.Context
 	tw    *tar.Writer
 	done  map[digest.Digest]bool
+	seen  map[mention]bool // below an image
 	dirs  bool
 	index []ocispec.Descriptor
 	old   []dockerEntry
@@ -92,6 +93,7 @@ func (a *saver) add(img Image) error {
 			}
 		}
 	}
+	a.seen = map[mention]bool{}
 	manifests, err := a.tree(img.Descriptor, 0)
 	if err != nil {
 		return err
@@ -127,7 +129,9 @@ func (a *saver) tree(d ocispec.Descriptor, depth int) ([]ocispec.Descriptor, err
 	for _, c := range children {
 		switch {
 		case isIndex(d.MediaType) && !a.s.hasBlob(c):
+		case a.seen[mentionOf(c)]:
 		case isIndex(c.MediaType) || isManifest(c.MediaType):
+			a.seen[mentionOf(c)] = true
 			more, err := a.tree(c, depth+1)
 			if err != nil {
 				return nil, err
