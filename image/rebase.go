@@ -117,7 +117,7 @@ type SquashOptions struct {
 
 // Squash makes an image of which all layers, or all above the lowest ones, are one. What was deleted or replaced is in it no more. Nothing is
 // written to disk on the way and no privilege is needed: owners, devices and attributes stay as they are. The lines of the
-// history stay, without their layers.
+// history stay, without their layers. The headers of all entries are in memory meanwhile: see [Limits].Headers.
 func (s *Store) Squash(ctx context.Context, name string, o SquashOptions) (Image, error) {
 	return s.derive(ctx, "squash", name, func() (ocispec.Descriptor, error) { return s.squash(ctx, o) })
 }

@@ -1,11 +1,14 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -82,6 +85,46 @@ func TestSquash(t *testing.T) {
 				t.Errorf("seed %d, keep %d: as a stack it differs: %v", seed, keep, archiveNames(t, archiveOf(t, diff)))
 			}
 		}
+	}
+}
+
+// What headers take in memory is bounded, with all that is in them.
+func TestSquashHeaders(t *testing.T) {
+	attribute := func(h *tar.Header) {
+		h.PAXRecords = map[string]string{xattrRecord + "user.x": strings.Repeat("x", 40_000)}
+	}
+	for name, c := range map[string]struct {
+		layer []byte
+		fits  bool
+	}{
+		"few":        {layer(t, dir("d"), file("d/f", "x")), true},
+		"many":       {layer(t, slices.Repeat([]ent{file("f", "")}, 80)...), false},
+		"long":       {layer(t, file(strings.Repeat("d/", 2000)+"f", "").with(attribute)), false},
+		"attributes": {layer(t, file("f", "").with(attribute)), false},
+	} {
+		s := openStore(t, Options{Limits: Limits{Headers: 40_000}})
+		putImage(t, s, "a", plain(c.layer))
+		_, err := s.Squash(context.Background(), "b", SquashOptions{Image: "a"})
+		var le *LimitError
+		if c.fits != (err == nil) || err != nil && (!errors.As(err, &le) || le.Limit != "Headers" || le.Max != 40_000 || le.Need <= 40_000) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Open(t.TempDir()+"/s", Options{Limits: Limits{Headers: -1}}); !errors.Is(err, errInvalid) {
+		t.Error(err)
+	}
+}
+
+// So is the table of files with several names, by what it may take of the memory.
+func TestLinkTable(t *testing.T) {
+	p := &packer{packing: packing{limits: Limits{Memory: minMemory}}, links: map[[2]uint64]string{}}
+	long, err, n := strings.Repeat("x", 1000), error(nil), uint64(0)
+	for ; err == nil && n < 1e5; n++ {
+		_, err = p.linked(1, n, long)
+	}
+	var le *LimitError
+	if n != minMemory/3*2/1064+1 || !errors.As(err, &le) || le.Limit != "Memory" || le.Max != minMemory || le.Need <= le.Max {
+		t.Errorf("%d files: %v", n, err)
 	}
 }
 
