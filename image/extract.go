@@ -93,7 +93,7 @@ func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, igzip strin
 	if st, err = newBlobStream(ctx, f, buffered, igzip, n, b, nil); err != nil {
 		return nil, nil, nil, err
 	}
-	return st, n, func() { st.close(); f.Close() }, nil
+	return st, n, func() { st.close(); f.Close(); n.close() }, nil
 }
 
 // extractLayer lays a layer over what is there.

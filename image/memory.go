@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -85,6 +86,9 @@ func (n *notes) shrink(size int) {
 
 // close gives all back, when neither goroutine is there any more.
 func (n *notes) close() {
+	if n.windows+n.more > 2*usualWindow {
+		runtime.GC() // or the windows of the next layer come on top of these
+	}
 	if n.shared != nil {
 		n.shared.Release(n.held + n.more)
 	}
