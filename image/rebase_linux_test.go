@@ -128,6 +128,42 @@ func TestLinkTable(t *testing.T) {
 	}
 }
 
+// The lines of the old base go with it, those behind its last layer too, where the image has them as they are.
+func TestRebaseHistory(t *testing.T) {
+	ctx := context.Background()
+	line := func(by string) Layer { return NoLayer(ocispec.History{CreatedBy: by}) }
+	step := func(name string) Layer {
+		return TarLayer(bytes.NewReader(layer(t, file(name, name)))).History(ocispec.History{CreatedBy: name})
+	}
+	s := openStore(t, Options{})
+	for name, c := range map[string]ImageSpec{
+		"old": {Layers: []Layer{line("old arg"), step("old"), line("old env"), line("old cmd")}},
+		"new": {Layers: []Layer{step("new"), line("new cmd")}},
+		// The same layers, by other lines.
+		"copied": {Layers: []Layer{step("old"), line("other cmd")}},
+	} {
+		c.Created = &at
+		must[Image](t)(s.Write(ctx, name, c))
+	}
+	must[Image](t)(s.Write(ctx, "app", ImageSpec{Base: "old", Created: &at, Layers: []Layer{line("arg"), step("app"), line("env")}}))
+	must[Image](t)(s.Write(ctx, "bare", ImageSpec{Base: "old", Created: &at, Layers: []Layer{line("env")}}))
+	for _, c := range []struct{ image, from, want string }{
+		{"app", "old", "new, new cmd, arg, app, env"},
+		{"bare", "old", "new, new cmd, env"},
+		{"app", "copied", "new, new cmd, old env, old cmd, arg, app, env"}, // nobody can tell
+		{"old", "old", "new, new cmd"},
+	} {
+		must[Image](t)(s.Rebase(ctx, "moved", RebaseOptions{Image: c.image, From: c.from, To: "new", Created: &at}))
+		var got []string
+		for _, h := range must[*Info](t)(s.Inspect(ctx, "moved", nil)).Config.Spec.History {
+			got = append(got, h.CreatedBy)
+		}
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("%s from %s: %s, want %s", c.image, c.from, text, c.want)
+		}
+	}
+}
+
 func TestRebase(t *testing.T) {
 	ctx := context.Background()
 	s := openStore(t, Options{})
