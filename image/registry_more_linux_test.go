@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,11 +15,16 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 )
@@ -182,4 +188,244 @@ func TestClientCertificates(t *testing.T) {
 	if n := shownToMirror(); n != 0 {
 		t.Errorf("a mirror was shown certificates %d times", n)
 	}
+}
+
+// roleCredentials is a credential helper of Docker's.
+func roleCredentials() {
+	host, err := io.ReadAll(os.Stdin)
+	if err != nil || len(os.Args) != 2 || os.Args[1] != "get" || string(host) != os.Getenv("HELPS") {
+		fmt.Println("credentials not found in native keychain")
+		os.Exit(1)
+	}
+	fmt.Printf(`{"ServerURL":%q,"Username":"me","Secret":"secret"}`, host)
+}
+
+// Docker's config.json may name a program that knows user and password.
+func TestCredentialHelper(t *testing.T) {
+	h, _ := newShelf(t)
+	name := wants(h, "me", "secret").serve(t)
+	host, _, _ := strings.Cut(name, "/")
+	dir := t.TempDir()
+	if err := errors.Join(os.Symlink(must[string](t)(os.Executable()), dir+"/docker-credential-caissontest"),
+		os.WriteFile(dir+"/config.json", []byte(`{"credHelpers":{"`+host+`":"caissontest"}}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("DOCKER_CONFIG", dir)
+	t.Setenv("PATH", dir)
+	t.Setenv(testutil.RoleEnv, "credentials")
+	for helps, want := range map[string]error{host: nil, "another.example.org": ErrUnauthorized} {
+		t.Setenv("HELPS", helps)
+		if _, err := openStore(t, Options{}).Pull(context.Background(), name, PullOptions{RegistryOptions: RegistryOptions{Attempts: 1}}); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", helps, err, want)
+		}
+	}
+}
+
+// A registry may send its clients to another server for a token, which is given for user and password, or to anybody.
+func TestToken(t *testing.T) {
+	h, _ := newShelf(t)
+	var tokens atomic.Int32
+	var host, user string
+	h.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/token" {
+			if u, p, _ := r.BasicAuth(); u+":"+p != user || r.FormValue("scope") != "repository:team/app:pull" {
+				w.WriteHeader(http.StatusUnauthorized)
+				return true
+			}
+			tokens.Add(1)
+			fmt.Fprint(w, `{"token":"good"}`)
+			return true
+		}
+		if r.Header.Get("Authorization") == "Bearer good" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+`/token",service="test",scope="repository:team/app:pull"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	name := h.serve(t)
+	host, _, _ = strings.Cut(name, "/")
+	as := func(user, password string) RegistryOptions {
+		return RegistryOptions{Attempts: 1, Credentials: func(context.Context, string) (string, string, error) { return user, password, nil }}
+	}
+	for _, c := range []struct {
+		what, user string
+		o          RegistryOptions
+		want       error
+	}{
+		{"user", "me:secret", as("me", "secret"), nil},
+		{"wrong password", "me:secret", as("me", "wrong"), ErrUnauthorized},
+		{"anybody", ":", RegistryOptions{Attempts: 1, Anonymous: true}, nil},
+		{"nobody", "me:secret", RegistryOptions{Attempts: 1, Anonymous: true}, ErrUnauthorized},
+		{"token of one's own", "no:body", as("", "good"), nil},
+	} {
+		user = c.user
+		if _, err := openStore(t, Options{}).Pull(context.Background(), name, PullOptions{RegistryOptions: c.o}); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.what, err, c.want)
+		}
+	}
+	if n := tokens.Load(); n != 2 {
+		t.Errorf("%d tokens were given", n) // one for all requests of a pull
+	}
+}
+
+// A registry in trouble is asked again, for documents and for blobs.
+func TestPullAfterTrouble(t *testing.T) {
+	for _, status := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests} {
+		h, big := newShelf(t)
+		var seen sync.Map
+		h.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if _, again := seen.LoadOrStore(r.Method+r.URL.Path, true); again || !strings.HasSuffix(r.URL.Path, sha256Hex(big)) && !strings.HasSuffix(r.URL.Path, "/manifests/1") {
+				return false
+			}
+			w.WriteHeader(status)
+			return true
+		}
+		name := h.serve(t)
+		once := anonymous
+		once.Attempts = 1
+		if _, err := openStore(t, Options{}).Pull(context.Background(), name, PullOptions{RegistryOptions: once}); err == nil {
+			t.Errorf("%d: no error at the first attempt", status)
+		}
+		seen.Clear()
+		if _, err := openStore(t, Options{}).Pull(context.Background(), name, PullOptions{RegistryOptions: anonymous}); err != nil {
+			t.Errorf("%d: %v", status, err)
+		}
+	}
+}
+
+// Layers that the registry has in another repository are taken over there, and sent where it does not do that.
+func TestPushMounts(t *testing.T) {
+	for name, takes := range map[string]bool{"mounted": true, "sent": false} {
+		t.Run(name, func(t *testing.T) {
+			h, _ := newShelf(t)
+			var mu sync.Mutex
+			mounted, sent := map[string]bool{}, map[string]bool{}
+			h.before = func(w http.ResponseWriter, r *http.Request) bool {
+				mu.Lock()
+				defer mu.Unlock()
+				q := r.URL.Query()
+				switch {
+				case r.Method == http.MethodHead:
+					w.WriteHeader(http.StatusNotFound)
+				case r.Method == http.MethodPost && takes && q.Get("mount") != "" && q.Get("from") == "team/base":
+					mounted[q.Get("mount")] = true
+					w.Header().Set("Location", "/v2/team/app/blobs/"+q.Get("mount"))
+					w.WriteHeader(http.StatusCreated)
+				case r.Method == http.MethodPost:
+					w.Header().Set("Location", "/v2/team/app/blobs/uploads/1")
+					w.WriteHeader(http.StatusAccepted)
+				case r.Method == http.MethodPut:
+					io.Copy(io.Discard, r.Body)
+					if d := q.Get("digest"); d != "" {
+						sent[d] = true
+					}
+					w.WriteHeader(http.StatusCreated)
+				default:
+					t.Errorf("%s %s", r.Method, r.URL)
+				}
+				return true
+			}
+			name := h.serve(t)
+			if err := h.s.Push(context.Background(), "a", name, PushOptions{RegistryOptions: anonymous, MountFrom: []string{"team/base"}}); err != nil {
+				t.Fatal(err)
+			}
+			if takes && (len(mounted) != 3 || len(sent) != 0) || !takes && len(sent) != 3 { // config and two layers
+				t.Errorf("mounted %v, sent %v", mounted, sent)
+			}
+		})
+	}
+}
+
+// No more layers are fetched at once than Limits.Parallel says, and that many are.
+func TestPullParallel(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	s := openStore(t, Options{})
+	var blobs []blob
+	layers := map[string]bool{}
+	for i := range 6 {
+		blobs = append(blobs, plain(layer(t, file(fmt.Sprint(i), ""))))
+		layers[sha256Hex(blobs[i].data)] = true
+	}
+	h := &shelf{s: s, tag: putImage(t, s, "a", blobs...).Descriptor}
+	var mu sync.Mutex
+	now, most := 0, 0
+	two, three := make(chan struct{}), make(chan struct{})
+	h.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if _, hex, ok := strings.Cut(r.URL.Path, "sha256:"); !ok || !layers[hex] {
+			return false
+		}
+		mu.Lock()
+		if now++; now > most {
+			if most = now; most == 2 {
+				close(two)
+			} else if most == 3 {
+				close(three)
+			}
+		}
+		mu.Unlock()
+		select {
+		case <-two:
+		case <-ctx.Done():
+		}
+		select { // a third one would come soon
+		case <-three:
+		case <-time.After(100 * time.Millisecond):
+		}
+		mu.Lock()
+		now--
+		mu.Unlock()
+		return false
+	}
+	if _, err := openStore(t, Options{Limits: Limits{Parallel: 2}}).Pull(ctx, h.serve(t), PullOptions{RegistryOptions: anonymous}); err != nil {
+		t.Error(err)
+	}
+	if most != 2 {
+		t.Errorf("%d at once", most)
+	}
+}
+
+// An artifact of before artifactType, as many signatures are, is what the media type of its config says.
+func TestReferrerOfConfigType(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{})
+	img := putImage(t, s, "a", plain(layer(t, file("x", "x"))))
+	use := must[*os.File](t)(s.use(ctx))
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Subject: &img.Descriptor}
+	m.SchemaVersion = 2
+	m.Config = must[ocispec.Descriptor](t)(s.putBlob("application/vnd.test.config.v1+json", []byte("{}")))
+	m.Layers = []ocispec.Descriptor{must[ocispec.Descriptor](t)(s.putBlob("application/vnd.test.signature", []byte("signed")))}
+	d := must[ocispec.Descriptor](t)(s.putBlob(m.MediaType, must[[]byte](t)(json.Marshal(m))))
+	err := s.putImages(ctx, Image{Descriptor: d})
+	use.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(s *Store, name string) {
+		t.Helper()
+		for kind, n := range map[string]int{"": 1, "application/vnd.test.config.v1+json": 1, "application/vnd.test.signature": 0} {
+			if got, err := s.Referrers(ctx, name, kind); err != nil || len(got) != n || n > 0 && (got[0].Digest != d.Digest || got[0].ArtifactType != "application/vnd.test.config.v1+json") {
+				t.Errorf("%q: %+v, %v", kind, got, err)
+			}
+		}
+		if freed, err := s.GC(ctx); err != nil || freed.Blobs != 0 {
+			t.Errorf("%+v, %v", freed, err)
+		}
+	}
+	check(s, "a")
+	h := &shelf{s: s, tag: img.Descriptor}
+	h.before = func(w http.ResponseWriter, r *http.Request) bool {
+		_, what, ok := strings.Cut(r.URL.Path, "/referrers/")
+		if ok {
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			json.NewEncoder(w).Encode(newIndex(must[[]ocispec.Descriptor](t)(s.referrers(digest.Digest(what)))))
+		}
+		return ok
+	}
+	name, to := h.serve(t), openStore(t, Options{})
+	if _, err := to.Pull(ctx, name, PullOptions{RegistryOptions: anonymous, Referrers: true}); err != nil {
+		t.Fatal(err)
+	}
+	check(to, name)
 }
