@@ -99,12 +99,18 @@ type LimitError struct {
 	Max int64
 	// Need is what would have been needed, where that is known; otherwise zero.
 	Need int64
+	// What is what needs it, such as "a zstd window of 128 MiB", where it is one thing; otherwise empty.
+	What string
 }
 
 func (e *LimitError) Error() string {
 	s := "more than Limits." + e.Limit + " allows (" + strconv.FormatInt(e.Max, 10) + ")"
 	if e.Need > 0 {
-		s += ": " + strconv.FormatInt(e.Need, 10)
+		s += ": "
+		if e.What != "" {
+			s += e.What + " takes "
+		}
+		s += strconv.FormatInt(e.Need, 10)
 	}
 	return s
 }

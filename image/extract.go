@@ -71,11 +71,11 @@ func (s *Store) extract(ctx context.Context, info *Info, dir string, o UnpackOpt
 	return m.notes(false), nil
 }
 
-// openLayer opens a layer to be read uncompressed, alone: it may take all the memory that the limits allow.
-func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, igzip string, b *budget) (st *stream, closeLayer func(), err error) {
+// openLayer opens a layer to be read uncompressed, alone: its decoder may take all the memory that the limits allow, and the notes are what it leaves.
+func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, igzip string, b *budget) (st *stream, n *notes, closeLayer func(), err error) {
 	f, err := s.openBlob(l)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -85,26 +85,25 @@ func (s *Store) openLayer(ctx context.Context, l ocispec.Descriptor, igzip strin
 	buffered := bufio.NewReaderSize(f, 4096)
 	head, err := buffered.Peek(64)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	need, window := decoderNeed(head)
-	if need > s.limits.Memory {
-		return nil, nil, &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
+	if n, err = s.limits.alone(decodingOf(head)); err != nil {
+		return nil, nil, nil, err
 	}
-	if st, err = newBlobStream(ctx, f, buffered, igzip, window, b, nil); err != nil {
-		return nil, nil, err
+	if st, err = newBlobStream(ctx, f, buffered, igzip, n, b, nil); err != nil {
+		return nil, nil, nil, err
 	}
-	return st, func() { st.close(); f.Close() }, nil
+	return st, n, func() { st.close(); f.Close(); n.close() }, nil
 }
 
 // extractLayer lays a layer over what is there.
 func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, dir, igzip string, b *budget, m *mark) error {
-	st, closeLayer, err := s.openLayer(ctx, l, igzip, b)
+	st, n, closeLayer, err := s.openLayer(ctx, l, igzip, b)
 	if err != nil {
 		return err
 	}
 	defer closeLayer()
-	if err := writeTree(ctx, dir, st, s.policy, b, m, treeOptions{flat: true, notes: &notes{max: b.limits.Memory, limit: b.limits.Memory}}); err != nil {
+	if err := writeTree(ctx, dir, st, s.policy, b, m, treeOptions{flat: true, notes: n}); err != nil {
 		return err
 	}
 	got, err := st.finish()

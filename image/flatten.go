@@ -48,13 +48,10 @@ type flattener struct {
 	files map[[2]int]*flatFile // by layer and entry, those that have content
 }
 
-// maxFlatBytes bounds what headers take in memory.
-const maxFlatBytes = 1 << 30
-
 // flatten returns what writes layers as one. Marks of deletion are kept if the layers go over others.
 func (s *Store) flatten(layers []ocispec.Descriptor, ids []digest.Digest, over bool) func(context.Context, io.Writer, Limits, Policy) error {
 	return func(ctx context.Context, w io.Writer, limits Limits, policy Policy) error {
-		f := &flattener{root: &flatNode{}, files: map[[2]int]*flatFile{}, max: maxFlatBytes, depth: limits.Depth, any: policy.AnyNames}
+		f := &flattener{root: &flatNode{}, files: map[[2]int]*flatFile{}, max: limits.Headers, depth: limits.Depth, any: policy.AnyNames}
 		b := &budget{limits: limits}
 		for i := range layers {
 			f.layer = i
@@ -83,7 +80,7 @@ func (s *Store) flatten(layers []ocispec.Descriptor, ids []digest.Digest, over b
 
 // eachEntry calls fn for the entries of a layer, and compares the layer with its digest.
 func (s *Store) eachEntry(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest, b *budget, fn func(index int, h *tar.Header, r io.Reader) error) error {
-	st, closeLayer, err := s.openLayer(ctx, l, "", b)
+	st, _, closeLayer, err := s.openLayer(ctx, l, "", b)
 	if err != nil {
 		return err
 	}
@@ -120,8 +117,13 @@ func (f *flattener) add(index int, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	if f.bytes += int64(len(h.Name)+len(h.Linkname)) + 512; f.bytes > f.max {
-		return &LimitError{Limit: "Memory", Max: f.max}
+	keepXattrs(h)
+	f.bytes += int64(len(h.Name)+len(h.Linkname)) + 512
+	for k, v := range h.PAXRecords {
+		f.bytes += int64(len(k)+len(v)) + 64
+	}
+	if f.bytes > f.max {
+		return &LimitError{Limit: "Headers", Max: f.max, Need: f.bytes}
 	}
 	dir, base := splitPath(path)
 	if strings.Contains(dir+"/", "/"+whiteoutPrefix) || strings.HasPrefix(dir, whiteoutPrefix) {
@@ -325,16 +327,25 @@ func hasContent(h *tar.Header) bool {
 	return h.Size > 0 && (h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeCont || h.Typeflag == tar.TypeGNUSparse)
 }
 
-// header writes a header as it was read, but for what the writer makes itself.
-func (f *flattener) header(p *packer, h *tar.Header) error {
-	records := map[string]string{}
+// keepXattrs takes out of a header what the writer makes itself, and what means nothing in layers.
+func keepXattrs(h *tar.Header) {
+	var records map[string]string
 	for k, v := range h.PAXRecords {
 		if strings.HasPrefix(k, xattrRecord) {
+			if records == nil {
+				records = map[string]string{}
+			}
 			records[k] = v
 		}
 	}
 	h.PAXRecords = records
-	h.AccessTime, h.ChangeTime, h.Uname, h.Gname = time.Time{}, time.Time{}, "", "" // which mean nothing in layers
+	//lint:ignore SA1019 the reader has the same in it once more
+	h.Xattrs = nil
+	h.AccessTime, h.ChangeTime, h.Uname, h.Gname = time.Time{}, time.Time{}, "", ""
+}
+
+// header writes a header.
+func (f *flattener) header(p *packer, h *tar.Header) error {
 	if h.Typeflag == tar.TypeCont || h.Typeflag == tar.TypeGNUSparse {
 		h.Typeflag = tar.TypeReg
 	}

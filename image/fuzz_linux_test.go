@@ -54,8 +54,11 @@ func FuzzUnpack(f *testing.F) {
 		}
 		victim := lstat(t, outside+"/victim")
 		b := &budget{limits: Limits{Bytes: 4 << 20, Entries: 300, Memory: 32 << 20}.withDefaults()}
-		_, window := decoderNeed(data[:min(64, len(data))])
-		st, err := newStream(context.Background(), bytes.NewReader(data), min(window, 8<<20), b, nil)
+		n, err := b.limits.alone(decodingOf(data[:min(64, len(data))]))
+		if err != nil {
+			return
+		}
+		st, err := newStream(context.Background(), bytes.NewReader(data), n, b, nil)
 		if err != nil {
 			return
 		}

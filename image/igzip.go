@@ -37,11 +37,11 @@ func underlyingExec(err error) error {
 
 // newBlobStream is newStream for a blob of the store, of which buffered has read the beginning. igzip is the program that
 // decompresses it if it is gzip; empty for none.
-func newBlobStream(ctx context.Context, blob *os.File, buffered *bufio.Reader, igzip string, window int64, b *budget, onRead func(int64)) (*stream, error) {
+func newBlobStream(ctx context.Context, blob *os.File, buffered *bufio.Reader, igzip string, n *notes, b *budget, onRead func(int64)) (*stream, error) {
 	if igzip != "" {
 		if head, err := buffered.Peek(4); err == nil && sniff(head) == gzipped {
 			return newIgzipStream(ctx, blob, igzip, b, onRead)
 		}
 	}
-	return newStream(ctx, buffered, window, b, onRead)
+	return newStream(ctx, buffered, n, b, onRead)
 }

@@ -240,8 +240,10 @@ func (z *igzipReader) judge(exit error) error {
 	}
 	n, err := z.decode()
 	switch {
+	case err != nil && z.ctx.Err() != nil:
+		return context.Cause(z.ctx)
 	case err != nil:
-		return err
+		return decodeError(err)
 	case exit == nil && n == z.n+int64(z.kept):
 		return io.EOF
 	case exit == nil:

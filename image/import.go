@@ -72,12 +72,12 @@ func (s *Store) readLayer(ctx context.Context, r io.Reader, w *blobWriter) (laye
 		return layer, "", err
 	}
 	layer.MediaType = map[compression]string{uncompressed: ocispec.MediaTypeImageLayer, gzipped: ocispec.MediaTypeImageLayerGzip, zstandard: ocispec.MediaTypeImageLayerZstd}[sniff(head)]
-	need, window := decoderNeed(head)
-	if need > s.limits.Memory {
-		return layer, "", &LimitError{Limit: "Memory", Max: s.limits.Memory, Need: need}
+	n, err := s.limits.alone(decodingOf(head))
+	if err != nil {
+		return layer, "", err
 	}
 	b := &budget{limits: s.limits}
-	st, err := newStream(ctx, buffered, window, b, nil)
+	st, err := newStream(ctx, buffered, n, b, nil)
 	if err != nil {
 		return layer, "", err
 	}

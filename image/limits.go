@@ -22,9 +22,14 @@ type Limits struct {
 	// Xattrs is how many extended attributes an entry may have. Default 128.
 	Xattrs int64
 	// Memory is what unpacking may take for buffers, decoders and what is remembered until a layer is complete, in bytes, all layers that are unpacked at once
-	// together; layers wait for one another where it does not suffice for all. A single zstd window that does not fit is refused. Default 96 MiB,
-	// with which the whole stays below 128 MiB.
+	// together; layers wait for one another where it does not suffice for all. A zstd window that does not fit is refused, and where later frames of a layer have
+	// larger ones than the first, what these leave behind counts, up to as much again. Default 96 MiB, with which the whole stays below 128 MiB; while a layer has a
+	// window of more than 8 MiB, Go's collector may let as much again lie (GOGC, GOMEMLIMIT): with one of 64 MiB a program came to 170 MiB. Where layers are made, up to
+	// two thirds of it go to names of files that have several.
 	Memory int64
+	// Headers is what [Store.Squash] may take, beside Memory, for the headers of all entries of the layers that become one, in bytes: some 600 for a file.
+	// Default 1 GiB.
+	Headers int64
 	// Parallel is how many layers are unpacked, fetched or sent at once. Default: the number of CPUs that Go uses, 2 to 8.
 	Parallel int64
 	// Time is how long the unpacking of one image may take. Default: as long as the context allows.
@@ -33,6 +38,14 @@ type Limits struct {
 
 // ratioFrom is from how many bytes on Limits.Ratio counts: small layers compress as they like.
 const ratioFrom = 64 << 20
+
+// checkRatio refuses what has become too large for what was read of it.
+func (l Limits) checkRatio(total, read int64) error {
+	if total > ratioFrom && total/l.Ratio > read {
+		return &LimitError{Limit: "Ratio", Max: l.Ratio}
+	}
+	return nil
+}
 
 func (l Limits) withDefaults() Limits {
 	def := func(p *int64, v int64) {
@@ -46,6 +59,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Depth, 2048)
 	def(&l.Xattrs, 128)
 	def(&l.Memory, 96<<20)
+	def(&l.Headers, 1<<30)
 	def(&l.Parallel, int64(min(max(runtime.GOMAXPROCS(0), 2), 8)))
 	return l
 }
@@ -56,7 +70,7 @@ const minMemory = 8 << 20
 func (l Limits) check() error {
 	var faults []error
 	for name, v := range map[string]int64{"Bytes": l.Bytes, "Entries": l.Entries, "Ratio": l.Ratio, "Depth": l.Depth, "Xattrs": l.Xattrs,
-		"Memory": l.Memory, "Parallel": l.Parallel, "Time": int64(l.Time)} {
+		"Memory": l.Memory, "Headers": l.Headers, "Parallel": l.Parallel, "Time": int64(l.Time)} {
 		if v < 0 {
 			faults = append(faults, because(errInvalid, "Limits.%s is negative", name))
 		}

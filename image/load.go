@@ -209,13 +209,23 @@ func (a *archive) load(ctx context.Context, r io.Reader, o LoadOptions) ([]Image
 
 // read stores all files of the archive beside the store's blobs.
 func (a *archive) read(ctx context.Context, r io.Reader) error {
-	buffered := bufio.NewReaderSize(&ctxReader{ctx, r}, blobBuffer)
-	dec, done, err := decoder(buffered, 8<<20)
+	limits := a.s.limits
+	blob := &countReader{r: &ctxReader{ctx, r}}
+	buffered := bufio.NewReaderSize(blob, blobBuffer)
+	head, err := buffered.Peek(64)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return loadError(ctx, err)
+	}
+	noted, err := limits.alone(decodingOf(head))
 	if err != nil {
 		return err
 	}
-	defer done()
-	left := &io.LimitedReader{R: dec, N: a.s.limits.Bytes}
+	dec, err := newDecoded(buffered, blob, noted, &budget{limits: limits})
+	if err != nil {
+		return loadError(ctx, err)
+	}
+	defer dec.close()
+	left := &io.LimitedReader{R: &ratioReader{r: dec, blob: blob, limits: limits}, N: limits.Bytes}
 	tr := tar.NewReader(left)
 	for n := 0; ; n++ {
 		hdr, err := tr.Next()
@@ -229,12 +239,29 @@ func (a *archive) read(ctx context.Context, r io.Reader) error {
 			return because(ErrDocument, "more than %d files", maxArchiveFiles)
 		}
 		if err != nil && left.N <= 0 {
-			err = &LimitError{Limit: "Bytes", Max: a.s.limits.Bytes}
+			err = &LimitError{Limit: "Bytes", Max: limits.Bytes}
 		}
 		if err != nil {
 			return loadError(ctx, err)
 		}
 	}
+}
+
+// ratioReader bounds how much more comes out of a blob than was read of it.
+type ratioReader struct {
+	r      io.Reader
+	blob   *countReader
+	limits Limits
+	total  int64
+}
+
+func (r *ratioReader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.total += int64(n)
+	if over := r.limits.checkRatio(r.total, r.blob.n); over != nil {
+		return 0, over
+	}
+	return n, err
 }
 
 func loadError(ctx context.Context, err error) error {

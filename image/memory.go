@@ -3,28 +3,34 @@ package image
 import (
 	"context"
 	"errors"
+	"runtime"
+	"sync"
 
 	"golang.org/x/sync/semaphore"
 )
 
 // What a layer has to remember until it is complete, modes of directories, owners, directories without an entry, comes out of Limits.Memory
-// too. Layers that are unpacked at once share that: each may take a little for nothing, more as long as there is some, and where there is none it is put aside
+// too, and so do the windows of later zstd frames that are larger than the first one. Layers that are unpacked at once share that: each may take a little for nothing, more as long as there is some, and where there is none it is put aside
 // and unpacked again when it can have all. So nothing fails that would not fail alone.
 
 // errMemoryBusy says that other layers have the memory.
 var errMemoryBusy = errors.New("other layers have the memory")
 
-// notes are what one layer remembers.
+// notes are what one layer remembers, and what its decoder takes for windows, which is another goroutine.
 type notes struct {
-	shared *semaphore.Weighted // nil: up to max are the layer's own
-	max    int64
-	limit  int64 // Limits.Memory
-	used   int64
-	held   int64
+	shared  *semaphore.Weighted // nil: up to max are the layer's own
+	max     int64
+	limit   int64 // Limits.Memory
+	windows int64 // what the decoder was granted at the beginning
+
+	mu   sync.Mutex
+	used int64
+	held int64 // of what is shared, for notes
+	more int64 // for windows, beyond what was granted
 }
 
 const (
-	// notesFree is within what decoderNeed allows a layer.
+	// notesFree is within what every layer needs.
 	notesFree = 1 << 20
 	notesStep = 1 << 20
 	// notesGarbage is how much memory a byte of notes takes: the collector lets as much again lie.
@@ -36,6 +42,8 @@ func (n *notes) grow(size int) error {
 	if n == nil {
 		return nil
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	want := n.used + notesGarbage*int64(size)
 	for n.shared != nil && want > n.held+notesFree {
 		if !n.shared.TryAcquire(notesStep) {
@@ -43,37 +51,67 @@ func (n *notes) grow(size int) error {
 		}
 		n.held += notesStep
 	}
-	if n.shared == nil && want > n.max {
-		return &LimitError{Limit: "Memory", Max: n.limit, Need: want + n.limit - n.max}
+	if n.shared == nil && want+n.more > n.max {
+		return &LimitError{Limit: "Memory", Max: n.limit, Need: want + n.more + n.limit - n.max}
 	}
 	n.used = want
+	return nil
+}
+
+// hold takes what windows lacks to total, which what needs: errMemoryBusy, or a LimitError where the layer is alone.
+func (n *notes) hold(total int64, what string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	more := total - n.windows
+	switch {
+	case more <= n.more:
+		return nil
+	case n.shared == nil && n.used+more > n.max:
+		return &LimitError{Limit: "Memory", Max: n.limit, Need: n.used + more + n.limit - n.max, What: what}
+	case n.shared != nil && !n.shared.TryAcquire(more-n.more):
+		return errMemoryBusy
+	}
+	n.more = more
 	return nil
 }
 
 // shrink gives n bytes back, to this layer.
 func (n *notes) shrink(size int) {
 	if n != nil {
+		n.mu.Lock()
 		n.used -= notesGarbage * int64(size)
+		n.mu.Unlock()
 	}
 }
 
-// close gives all back.
+// close gives all back, when neither goroutine is there any more.
 func (n *notes) close() {
-	if n.shared != nil {
-		n.shared.Release(n.held)
+	if n.windows+n.more > 2*usualWindow {
+		runtime.GC() // or the windows of the next layer come on top of these
 	}
-	n.held = 0
+	if n.shared != nil {
+		n.shared.Release(n.held + n.more)
+	}
+	n.held, n.more = 0, 0
+}
+
+// alone are the notes of a layer that has all memory to itself, of which decoding takes its part.
+func (l Limits) alone(d decoding) (*notes, error) {
+	if d.need > l.Memory {
+		return nil, &LimitError{Limit: "Memory", Max: l.Memory, Need: d.need, What: d.what}
+	}
+	return &notes{max: l.Memory - d.need + notesFree, limit: l.Memory, windows: d.windows}, nil
 }
 
 // grant takes what decoding a layer needs, or everything, and returns the layer's notes. release gives both back.
-func (j *layerJob) grant(ctx context.Context, need int64, alone bool) (n *notes, release func(), err error) {
-	most := j.s.limits.Memory
-	if need > most {
-		return nil, nil, &LimitError{Limit: "Memory", Max: most, Need: need}
+func (j *layerJob) grant(ctx context.Context, d decoding, alone bool) (n *notes, release func(), err error) {
+	n, err = j.s.limits.alone(d)
+	if err != nil {
+		return nil, nil, err
 	}
-	n = &notes{shared: j.memory}
-	if alone {
-		n, need = &notes{max: most - need + notesFree, limit: most}, most
+	need := n.limit
+	if !alone {
+		n.shared, need = j.memory, d.need
 	}
 	if err := j.memory.Acquire(ctx, need); err != nil {
 		return nil, nil, err

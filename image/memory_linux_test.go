@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,71 @@ func TestMemoryOfLayers(t *testing.T) {
 		if le := (*LimitError)(nil); !errors.As(err, &le) || le.Limit != "Memory" || le.Max != minMemory || le.Need <= minMemory {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// hungryLayers are n, of files to be remembered, in zstd frames with these windows.
+func hungryLayers(t testing.TB, n, files int, windows ...uint64) []blob {
+	var out []blob
+	for i := range n {
+		var ents []ent
+		for j := range files {
+			ents = append(ents, file(fmt.Sprintf("%d/%0100d", i, j), "").with(ownedBy(7, 8, 0o640)))
+		}
+		data := layer(t, ents...)
+		out = append(out, blob{parted(data, windows...), data})
+	}
+	return out
+}
+
+// Layers of which any one takes nearly all memory, after a beginning that takes little, are unpacked at once all the same, in all ways: they take turns.
+func TestMemoryTakesTurns(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{Limits: Limits{Parallel: 8}, Policy: Policy{Owners: OwnersMapped}})
+	putImage(t, s, "a", hungryLayers(t, 4, 100, 1<<10, 64<<20)...)
+	for what, o := range map[string]UnpackOptions{"directories": {}, "EROFS": {EROFS: true}} {
+		if u, err := s.Unpack(ctx, "a", o); err != nil || len(u.Dirs)+len(u.Blobs) != 4 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// roleHungry unpacks an image in a process of its own and tells the most memory that the process had.
+func roleHungry() {
+	s, err := Open(os.Getenv("STORE"), Options{Policy: Policy{Owners: OwnersMapped}, Limits: Limits{Parallel: 8}})
+	if err == nil {
+		_, err = s.Unpack(context.Background(), "a", UnpackOptions{EROFS: os.Getenv("EROFS") != ""})
+	}
+	status, serr := os.ReadFile("/proc/self/status")
+	if err = errors.Join(err, serr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	_, peak, _ := strings.Cut(string(status), "VmHWM:")
+	fmt.Println(strings.Fields(peak)[0])
+}
+
+// What a process takes at most, the program itself included, that unpacks such layers with the default limits and the runtime's own settings. A benchmark, since
+// what the collector lets lie depends on when it runs.
+func BenchmarkUnpackPeak(b *testing.B) {
+	for what, env := range map[string]string{"directories": "", "EROFS": "yes"} {
+		b.Run(what, func(b *testing.B) {
+			layers := hungryLayers(b, 8, 10_000, 64<<20)
+			most := 0
+			for b.Loop() {
+				b.StopTimer()
+				s := openStore(b, Options{})
+				putImage(b, s, "a", layers...)
+				cmd := testutil.Role("hungry", "STORE="+s.Dir(), "EROFS="+env, "GOGC=", "GOMEMLIMIT=")
+				b.StartTimer()
+				out, err := cmd.Output()
+				if err != nil {
+					b.Fatal(err)
+				}
+				most = max(most, must[int](b)(strconv.Atoi(strings.TrimSpace(string(out)))))
+			}
+			b.ReportMetric(float64(most)/1024, "peak-MiB")
+		})
 	}
 }
 

@@ -196,17 +196,14 @@ func (p *packer) insideACL(v []byte) ([]byte, error) {
 	return out, nil
 }
 
-// maxLinkBytes bounds the names of files with several names.
-const maxLinkBytes = 64 << 20
-
 // linked returns an earlier name of a file, or remembers this one.
 func (p *packer) linked(dev, ino uint64, path string) (string, error) {
 	key := [2]uint64{dev, ino}
 	if first, ok := p.links[key]; ok {
 		return first, nil
 	}
-	if p.linkBytes += int64(len(path)) + 64; p.linkBytes > maxLinkBytes {
-		return "", &LimitError{Limit: "Memory", Max: p.limits.Memory}
+	if p.linkBytes += int64(len(path)) + 64; p.linkBytes > p.limits.Memory/3*2 { // the rest is for buffers and encoders
+		return "", &LimitError{Limit: "Memory", Max: p.limits.Memory, Need: p.linkBytes/2*3 + 3, What: "the table of hard links"}
 	}
 	p.links[key] = path
 	return "", nil

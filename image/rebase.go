@@ -71,15 +71,24 @@ func (s *Store) rebase(o RebaseOptions) (d ocispec.Descriptor, err error) {
 		return d, because(ErrDocument, "more than %d layers; squash the image", maxLayers)
 	}
 	image.config.diffIDs.DiffIDs = slices.Concat(to.config.diffIDs.DiffIDs, own[len(old):])
-	image.config.history = slices.Concat(to.config.history, historyAfter(image.config.history, len(old)))
+	image.config.history = slices.Concat(to.config.history, historyAfter(image.config.history, from.config.history, len(old)))
 	image.config.settings.Platform = to.config.settings.Platform
 	image.stamp(o.Created)
 	return s.putImage(image)
 }
 
-// historyAfter are the lines after those of the first n layers. Lines without a layer that follow these belong to the layers below if
-// the next layer does not come at once: nobody can tell, and they are kept.
-func historyAfter(h []ocispec.History, n int) []ocispec.History {
+// historyAfter are the lines after those of the base, which has n layers. Where they do not begin with the base's own, lines without a layer that follow its last one are kept:
+// nobody can tell whether they belong to it.
+func historyAfter(h, base []ocispec.History, n int) []ocispec.History {
+	layers := 0
+	for _, e := range base {
+		if !e.EmptyLayer {
+			layers++
+		}
+	}
+	if layers == n && len(base) <= len(h) && slices.EqualFunc(h[:len(base)], base, sameLine) {
+		return h[len(base):]
+	}
 	for i, e := range h {
 		if n == 0 {
 			return h[i:]
@@ -89,6 +98,12 @@ func historyAfter(h []ocispec.History, n int) []ocispec.History {
 		}
 	}
 	return nil
+}
+
+func sameLine(a, b ocispec.History) bool {
+	at, bt := a.Created, b.Created
+	a.Created, b.Created = nil, nil
+	return a == b && (at == nil) == (bt == nil) && (at == nil || at.Equal(*bt))
 }
 
 // stamp sets the time of an image, now by default, and returns it.
@@ -117,7 +132,7 @@ type SquashOptions struct {
 
 // Squash makes an image of which all layers, or all above the lowest ones, are one. What was deleted or replaced is in it no more. Nothing is
 // written to disk on the way and no privilege is needed: owners, devices and attributes stay as they are. The lines of the
-// history stay, without their layers.
+// history stay, without their layers. The headers of all entries are in memory meanwhile: see [Limits].Headers.
 func (s *Store) Squash(ctx context.Context, name string, o SquashOptions) (Image, error) {
 	return s.derive(ctx, "squash", name, func() (ocispec.Descriptor, error) { return s.squash(ctx, o) })
 }

@@ -1,11 +1,14 @@
 package image
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -81,6 +84,82 @@ func TestSquash(t *testing.T) {
 			if hs := headers(t, archiveOf(t, diff)); len(hs) > 1 || len(hs) == 1 && hs[0].Name != "./" {
 				t.Errorf("seed %d, keep %d: as a stack it differs: %v", seed, keep, archiveNames(t, archiveOf(t, diff)))
 			}
+		}
+	}
+}
+
+// What headers take in memory is bounded, with all that is in them.
+func TestSquashHeaders(t *testing.T) {
+	attribute := func(h *tar.Header) {
+		h.PAXRecords = map[string]string{xattrRecord + "user.x": strings.Repeat("x", 40_000)}
+	}
+	for name, c := range map[string]struct {
+		layer []byte
+		fits  bool
+	}{
+		"few":        {layer(t, dir("d"), file("d/f", "x")), true},
+		"many":       {layer(t, slices.Repeat([]ent{file("f", "")}, 80)...), false},
+		"long":       {layer(t, file(strings.Repeat("d/", 2000)+"f", "").with(attribute)), false},
+		"attributes": {layer(t, file("f", "").with(attribute)), false},
+	} {
+		s := openStore(t, Options{Limits: Limits{Headers: 40_000}})
+		putImage(t, s, "a", plain(c.layer))
+		_, err := s.Squash(context.Background(), "b", SquashOptions{Image: "a"})
+		var le *LimitError
+		if c.fits != (err == nil) || err != nil && (!errors.As(err, &le) || le.Limit != "Headers" || le.Max != 40_000 || le.Need <= 40_000) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Open(t.TempDir()+"/s", Options{Limits: Limits{Headers: -1}}); !errors.Is(err, errInvalid) {
+		t.Error(err)
+	}
+}
+
+// So is the table of files with several names, by what it may take of the memory.
+func TestLinkTable(t *testing.T) {
+	p := &packer{packing: packing{limits: Limits{Memory: minMemory}}, links: map[[2]uint64]string{}}
+	long, err, n := strings.Repeat("x", 1000), error(nil), uint64(0)
+	for ; err == nil && n < 1e5; n++ {
+		_, err = p.linked(1, n, long)
+	}
+	var le *LimitError
+	if n != minMemory/3*2/1064+1 || !errors.As(err, &le) || le.Limit != "Memory" || le.Max != minMemory || le.Need <= le.Max {
+		t.Errorf("%d files: %v", n, err)
+	}
+}
+
+// The lines of the old base go with it, those behind its last layer too, where the image has them as they are.
+func TestRebaseHistory(t *testing.T) {
+	ctx := context.Background()
+	line := func(by string) Layer { return NoLayer(ocispec.History{CreatedBy: by}) }
+	step := func(name string) Layer {
+		return TarLayer(bytes.NewReader(layer(t, file(name, name)))).History(ocispec.History{CreatedBy: name})
+	}
+	s := openStore(t, Options{})
+	for name, c := range map[string]ImageSpec{
+		"old": {Layers: []Layer{line("old arg"), step("old"), line("old env"), line("old cmd")}},
+		"new": {Layers: []Layer{step("new"), line("new cmd")}},
+		// The same layers, by other lines.
+		"copied": {Layers: []Layer{step("old"), line("other cmd")}},
+	} {
+		c.Created = &at
+		must[Image](t)(s.Write(ctx, name, c))
+	}
+	must[Image](t)(s.Write(ctx, "app", ImageSpec{Base: "old", Created: &at, Layers: []Layer{line("arg"), step("app"), line("env")}}))
+	must[Image](t)(s.Write(ctx, "bare", ImageSpec{Base: "old", Created: &at, Layers: []Layer{line("env")}}))
+	for _, c := range []struct{ image, from, want string }{
+		{"app", "old", "new, new cmd, arg, app, env"},
+		{"bare", "old", "new, new cmd, env"},
+		{"app", "copied", "new, new cmd, old env, old cmd, arg, app, env"}, // nobody can tell
+		{"old", "old", "new, new cmd"},
+	} {
+		must[Image](t)(s.Rebase(ctx, "moved", RebaseOptions{Image: c.image, From: c.from, To: "new", Created: &at}))
+		var got []string
+		for _, h := range must[*Info](t)(s.Inspect(ctx, "moved", nil)).Config.Spec.History {
+			got = append(got, h.CreatedBy)
+		}
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("%s from %s: %s, want %s", c.image, c.from, text, c.want)
 		}
 	}
 }

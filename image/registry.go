@@ -34,18 +34,21 @@ var (
 // RegistryOptions say how registries are reached. The zero value suits public ones, and those that docker login knows.
 type RegistryOptions struct {
 	// PlainHTTP speaks http without TLS. Without it, registries on a loopback address are asked for TLS first and then
-	// spoken to without, as Docker does; all others have to speak TLS.
+	// spoken to without, as Docker does; all others have to speak TLS. It holds for those mirrors too that do not say.
 	PlainHTTP bool
 	// TLS has the certificates of authorities and clients, for registries with one of their own. Default: the machine's.
 	TLS *tls.Config
-	// Credentials returns user and password for a registry, given as host[:port]; a user that is empty means a token of that
+	// TLSFor returns what takes the place of TLS for a registry or mirror, given as host[:port] ("docker.io" for Docker Hub), and for the server of its tokens; nil for TLS itself. So
+	// a mirror gets no certificate that is meant for the registry.
+	TLSFor func(host string) *tls.Config
+	// Credentials returns user and password for a registry, given as host[:port], "docker.io" for Docker Hub; a user that is empty means a token of that
 	// content, and both empty anonymous access. Default: Docker's config.json ($DOCKER_CONFIG or ~/.docker), with the credential helpers
 	// that it names, which are programs of that user.
 	Credentials func(ctx context.Context, registry string) (user, password string, err error)
 	// Anonymous uses no credentials.
 	Anonymous bool
-	// Mirrors are hosts that are asked first, by registry: {"docker.io": {"mirror.local:5000"}}. What they serve is verified like all else;
-	// which content a tag means is their word.
+	// Mirrors are hosts that are asked first, by registry: {"docker.io": {"mirror.local:5000"}}. One that begins with http:// is spoken to without TLS, one with
+	// https:// only with it, whatever PlainHTTP says of the registry. What they serve is verified like all else; which content a tag means is their word.
 	Mirrors map[string][]string
 	// Attempts is how often a request or a download is tried before it fails. Default 5.
 	Attempts int
@@ -73,8 +76,8 @@ func (o RegistryOptions) attempts() int {
 	return 5
 }
 
-// transport makes connections for one operation; idle ones are closed at its end.
-func (o RegistryOptions) transport() (http.RoundTripper, func()) {
+// transport makes connections to a host and the servers that it names, for one operation; idle ones are closed at its end.
+func (o RegistryOptions) transport(host string) (http.RoundTripper, func()) {
 	if o.Transport != nil {
 		return o.Transport, func() {}
 	}
@@ -85,14 +88,23 @@ func (o RegistryOptions) transport() (http.RoundTripper, func()) {
 		ForceAttemptHTTP2: false, TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
 		TLSHandshakeTimeout: 20 * time.Second, MaxIdleConnsPerHost: 16, DisableCompression: true,
 	}
-	if o.TLS != nil {
-		t.TLSClientConfig = o.TLS.Clone()
+	config := o.TLS
+	if o.TLSFor != nil {
+		if own := o.TLSFor(host); own != nil {
+			config = own
+		}
+	}
+	if config != nil {
+		t.TLSClientConfig = config.Clone()
 	}
 	if o.Proxy != nil {
 		t.Proxy = o.Proxy
 	}
 	return t, t.CloseIdleConnections
 }
+
+// hubHost serves what is named docker.io.
+const hubHost = "registry-1.docker.io"
 
 // session is a conversation with the places that have a repository: mirrors first, the registry last.
 type session struct {
@@ -102,38 +114,65 @@ type session struct {
 }
 
 func (o RegistryOptions) open(ctx context.Context, ref Reference, mirrors bool) (*session, error) {
-	plain, done := o.transport()
-	stall := o.stall
-	if stall == 0 {
-		stall = stallTimeout
-	}
-	base := listTransport{stallTransport{base: plain, header: 2 * stall, body: stall}}
-	s := &session{attempts: o.attempts(), close: done}
 	credential, err := o.credential()
 	if err != nil {
-		done()
 		return nil, err
 	}
-	client := &auth.Client{Client: &http.Client{Transport: retry.NewTransport(base)}, Cache: auth.NewCache(), Credential: credential}
-	client.Client.Transport.(*retry.Transport).Policy = func() retry.Policy { return o.policy() }
-	client.SetUserAgent("caisson")
-	hosts := []string{ref.Registry}
-	if mirrors {
-		hosts = append(append([]string{}, o.Mirrors[ref.Registry]...), ref.Registry)
-	}
-	for _, host := range hosts {
-		if !validRegistry(host) {
-			done()
-			return nil, because(ErrReference, "mirror %q is no host", clip(host))
+	var done []func()
+	s := &session{attempts: o.attempts(), close: func() {
+		for _, f := range done {
+			f()
 		}
-		r := &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: ref.Repository}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest, ReferrerListMaxPages: maxPages}
-		r.ManifestMediaTypes = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerIndex}
-		if !o.PlainHTTP && isLoopback(host) {
-			r.PlainHTTP = speaksPlain(ctx, base, host)
+	}}
+	var hosts []string
+	if mirrors {
+		hosts = append(hosts, o.Mirrors[ref.Registry]...)
+	}
+	for _, at := range append(hosts, ref.Registry) {
+		host, plain, said := spoken(at)
+		if !validRegistry(host) {
+			s.close()
+			return nil, because(ErrReference, "mirror %q is no host", clip(at))
+		}
+		base, end := o.transport(host)
+		done = append(done, end)
+		r := o.repository(base, credential, host, ref.Repository)
+		switch {
+		case said:
+			r.PlainHTTP = plain
+		case !o.PlainHTTP && isLoopback(host):
+			r.PlainHTTP = speaksPlain(ctx, o.patient(base), host)
 		}
 		s.repos = append(s.repos, r)
 	}
 	return s, nil
+}
+
+// spoken divides what names a registry or mirror; said tells whether it says how to speak to it.
+func spoken(at string) (host string, plain, said bool) {
+	if host, plain = strings.CutPrefix(at, "http://"); plain {
+		return host, true, true
+	}
+	host, said = strings.CutPrefix(at, "https://")
+	return host, false, said
+}
+
+// patient gives up what says nothing for too long.
+func (o RegistryOptions) patient(base http.RoundTripper) http.RoundTripper {
+	stall := o.stall
+	if stall == 0 {
+		stall = stallTimeout
+	}
+	return listTransport{stallTransport{base: base, header: 2 * stall, body: stall}}
+}
+
+func (o RegistryOptions) repository(base http.RoundTripper, credential auth.CredentialFunc, host, name string) *remote.Repository {
+	again := retry.NewTransport(o.patient(base))
+	again.Policy = o.policy
+	client := &auth.Client{Client: &http.Client{Transport: again}, Cache: auth.NewCache(), Credential: credential}
+	client.SetUserAgent("caisson")
+	return &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: name}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest, ReferrerListMaxPages: maxPages,
+		ManifestMediaTypes: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerIndex}}
 }
 
 func (o RegistryOptions) policy() retry.Policy {
@@ -146,6 +185,9 @@ func (o RegistryOptions) credential() (auth.CredentialFunc, error) {
 		return auth.StaticCredential("", auth.EmptyCredential), nil
 	case o.Credentials != nil:
 		return func(ctx context.Context, host string) (auth.Credential, error) {
+			if host == hubHost {
+				host = DefaultRegistry
+			}
 			user, password, err := o.Credentials(ctx, host)
 			if user == "" {
 				return auth.Credential{AccessToken: password}, err

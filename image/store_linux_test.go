@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testutil.Main(m, map[string]func(){"tagger": tagger, "unpacker": unpacker, "life": roleLife, "power": rolePower, "puller": rolePuller})
+	testutil.Main(m, map[string]func(){"tagger": tagger, "unpacker": unpacker, "life": roleLife, "power": rolePower, "puller": rolePuller, "hungry": roleHungry, "credentials": roleCredentials})
 }
 
 func must[T any](t testing.TB) func(T, error) T {

@@ -51,55 +51,68 @@ func sniff(head []byte) compression {
 	return uncompressed
 }
 
-// decoderNeed is the memory that decoding a blob takes, and the window that its first zstd frame asks for.
-func decoderNeed(head []byte) (need, window int64) {
-	if sniff(head) != zstandard {
-		return minMemory / 2, 0
-	}
-	var h zstd.Header
-	if err := h.Decode(head); err != nil || h.Skippable {
-		return zstdNeed(8 << 20), 8 << 20
-	}
-	w := h.WindowSize
-	if h.SingleSegment {
-		w = h.FrameContentSize
-	}
-	if w > 1<<40 {
-		w = 1 << 40
-	}
-	window = max(int64(w), 8<<20)
-	return zstdNeed(window), window
+// decoded is a blob without its compression.
+type decoded struct {
+	dec    io.Reader
+	blob   *countReader
+	frames *zstdFrames // nil: it is not zstd
+	budget *budget
+	close  func()
 }
 
-// zstdNeed allows for the history of the decoder and what it copies to.
-func zstdNeed(window int64) int64 {
-	if window <= 8<<20 {
-		return 2*window + minMemory
-	}
-	return window + minMemory
-}
-
-// decoder undoes the compression. close it.
-func decoder(r *bufio.Reader, window int64) (io.Reader, func(), error) {
-	head, err := r.Peek(4)
+// newDecoded undoes the compression of what buffered reads from blob, with the memory that n has. close it.
+func newDecoded(buffered *bufio.Reader, blob *countReader, n *notes, b *budget) (*decoded, error) {
+	head, err := buffered.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, err
+		return nil, err
 	}
+	d := &decoded{dec: buffered, blob: blob, budget: b, close: func() {}}
 	switch sniff(head) {
 	case gzipped:
-		z, err := gzip.NewReader(r)
+		z, err := gzip.NewReader(buffered)
 		if err != nil {
-			return nil, nil, because(ErrArchive, "%v", err)
+			return nil, d.fault(err)
 		}
-		return z, func() { z.Close() }, nil
+		d.dec, d.close = z, func() { z.Close() }
 	case zstandard:
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(window > 8<<20), zstd.WithDecoderMaxWindow(uint64(window)))
+		d.frames = &zstdFrames{r: buffered, window: (&windows{notes: n}).add}
+		z, err := zstd.NewReader(d.frames, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(n.windows > 2*usualWindow), zstd.WithDecoderMaxWindow(uint64(n.limit)))
 		if err != nil {
-			return nil, nil, because(ErrArchive, "%v", err)
+			return nil, d.fault(err)
 		}
-		return z, z.Close, nil
+		d.dec, d.close = z, z.Close
 	}
-	return r, func() {}, nil
+	return d, nil
+}
+
+// Read implements io.Reader.
+func (d *decoded) Read(p []byte) (int, error) {
+	n, err := d.dec.Read(p)
+	if err != nil && err != io.EOF {
+		err = d.fault(err)
+	}
+	return n, err
+}
+
+// fault tells a broken blob from a limit, and from one that cannot be read.
+func (d *decoded) fault(err error) error {
+	switch {
+	case d.frames != nil && d.frames.err != nil:
+		return d.frames.err
+	case d.blob.err != nil:
+		return archiveError(d.blob.err)
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return &LimitError{Limit: "Memory", Max: d.budget.limits.Memory}
+	}
+	return decodeError(err)
+}
+
+// decodeError is what a decoder says of a blob that is broken.
+func decodeError(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return because(ErrArchive, "it ends too soon")
+	}
+	return errors.Join(ErrArchive, err)
 }
 
 // budget is what is left of the limits of one image. All its layers share it.
@@ -161,27 +174,31 @@ type stream struct {
 
 // countReader counts the bytes of the blob.
 type countReader struct {
-	r io.Reader
-	n int64
+	r   io.Reader
+	n   int64
+	err error // why no more can be read
 }
 
 func (c *countReader) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
 	return n, err
 }
 
-// newStream begins. window bounds what a zstd frame may ask for. The caller closes the stream.
-func newStream(ctx context.Context, blob io.Reader, window int64, b *budget, onRead func(int64)) (*stream, error) {
-	count := &countReader{r: blob}
+// newStream begins. The decoder takes what it needs from notes. The caller closes the stream.
+func newStream(ctx context.Context, blob io.Reader, n *notes, b *budget, onRead func(int64)) (*stream, error) {
+	count := &countReader{r: &ctxReader{ctx, blob}}
 	buffers := streamPool.Get().(*streamBuffers)
-	buffers.blob.Reset(&ctxReader{ctx, count})
-	dec, closeDec, err := decoder(buffers.blob, window)
+	buffers.blob.Reset(count)
+	dec, err := newDecoded(buffers.blob, count, n, b)
 	if err != nil {
 		buffers.free()
 		return nil, err
 	}
-	return startStream(dec, closeDec, func() int64 { return count.n }, buffers, b, onRead), nil
+	return startStream(dec, dec.close, func() int64 { return count.n }, buffers, b, onRead), nil
 }
 
 // startStream begins a stream of what dec gives; read tells how much of the blob that took, to the goroutine that calls dec.
@@ -221,13 +238,12 @@ func (s *stream) produce(dec io.Reader, read func() int64, b *budget) {
 		if s.onRead != nil {
 			s.onRead(read())
 		}
-		switch {
-		case c.err != nil && c.err != io.EOF:
-			c.err = decodeError(c.err, b)
-		case total > ratioFrom && total/b.limits.Ratio > read():
-			c.err = &LimitError{Limit: "Ratio", Max: b.limits.Ratio}
-		default:
-			if err := b.addBytes(int64(c.n)); err != nil {
+		if c.err == nil || c.err == io.EOF {
+			err := b.limits.checkRatio(total, read())
+			if err == nil {
+				err = b.addBytes(int64(c.n))
+			}
+			if err != nil {
 				c.err = err
 			}
 		}
@@ -249,19 +265,6 @@ func fill(r io.Reader, p []byte) (n int, err error) {
 		n += m
 	}
 	return n, err
-}
-
-// decodeError tells a broken blob from a limit and from a cancelled context.
-func decodeError(err error, b *budget) error {
-	switch {
-	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		return &LimitError{Limit: "Memory", Max: b.limits.Memory}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, new(*Error)), errors.As(err, new(*LimitError)):
-		return err
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return because(ErrArchive, "it ends too soon")
-	}
-	return errors.Join(ErrArchive, err)
 }
 
 // archiveError tells what the archive is to blame for from other faults.

@@ -494,14 +494,13 @@ func (j *layerJob) stream(ctx context.Context, blob *os.File, alone bool, write 
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	need, window := decoderNeed(head)
-	noted, release, err := j.grant(ctx, need, alone)
+	noted, release, err := j.grant(ctx, decodingOf(head), alone)
 	if err != nil {
 		return err
 	}
 	defer release()
 	last := time.Time{}
-	st, err := newBlobStream(ctx, blob, buffered, j.igzip, window, j.budget, func(n int64) {
+	st, err := newBlobStream(ctx, blob, buffered, j.igzip, noted, j.budget, func(n int64) {
 		if now := time.Now(); now.Sub(last) > 50*time.Millisecond {
 			last = now
 			j.tell(n, false)

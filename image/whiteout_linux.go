@@ -76,19 +76,21 @@ func (a *applier) setOpaque(fd int) error {
 
 var pathSeed = maphash.MakeSeed()
 
+// madeBytes is what a hash in a map takes, while that grows too; notes count it with what the collector lets lie.
+const madeBytes = 16
+
 // remember notes a path, and its parents, as belonging to this layer.
 func (a *applier) remember(path string) error {
 	for p := path; ; p, _ = splitPath(p) {
 		h := maphash.String(pathSeed, p)
 		if _, ok := a.made[h]; ok || p == "" {
-			break
+			return nil
+		}
+		if err := a.notes.grow(madeBytes); err != nil {
+			return err
 		}
 		a.made[h] = struct{}{}
 	}
-	if need := int64(len(a.made)) * 32; need > a.limits.Memory {
-		return &LimitError{Limit: "Memory", Max: a.limits.Memory, Need: need}
-	}
-	return nil
 }
 
 func (a *applier) isMade(path string) bool {

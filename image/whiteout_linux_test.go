@@ -63,8 +63,8 @@ func TestWhiteoutsCounted(t *testing.T) {
 	archive := layer(t, dir("o"), file(".wh..wh..opq", ""), file(".wh.gone", ""), file("o/.wh..wh..opq", ""))
 	for flat, want := range map[bool]int64{true: 0, false: 3} {
 		b := &budget{limits: Limits{}.withDefaults()}
-		_, window := decoderNeed(archive[:64])
-		st := must[*stream](t)(newStream(context.Background(), bytes.NewReader(archive), window, b, nil))
+		n := must[*notes](t)(b.limits.alone(decodingOf(archive[:64])))
+		st := must[*stream](t)(newStream(context.Background(), bytes.NewReader(archive), n, b, nil))
 		m := &mark{}
 		err := writeTree(context.Background(), t.TempDir(), st, Policy{}, b, m, treeOptions{flat: flat})
 		if _, ferr := st.finish(); err != nil || ferr != nil {
