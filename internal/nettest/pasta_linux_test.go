@@ -127,8 +127,8 @@ func pastas(dir string) (n int) {
 	return n
 }
 
-// connectHostToWorld gives the host a device that leads to the world, in which a web server is.
-func connectHostToWorld(t *testing.T) {
+// connectHostToWorld gives the host a device that leads to the world, in which a web server is, until disconnect is called or the test ends.
+func connectHostToWorld(t *testing.T) (world *netns.Namespace, disconnect func()) {
 	t.Helper()
 	world, err := netns.New()
 	if err != nil {
@@ -146,7 +146,8 @@ func connectHostToWorld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Detach(context.Background()) })
+	disconnect = func() { _ = c.Detach(context.Background()) }
+	t.Cleanup(disconnect)
 	l, err := world.Listen(testContext(t), "tcp", ":80")
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +155,7 @@ func connectHostToWorld(t *testing.T) {
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the world\n") })}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Close() })
+	return world, disconnect
 }
 
 // rolePasta is a program of an ordinary user.
