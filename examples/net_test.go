@@ -4,6 +4,7 @@ package examples_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/caisson-go/caisson/netns"
 )
@@ -51,7 +54,7 @@ func TestRunNetwork(t *testing.T) {
 		r.wantErr(t, 0, `^  port \d+/udp of the host leads to 53$`, `^  port \d+/tcp of the host leads to 80$`)
 		run("-P", "true").wantErr(t, 125, `-P needs -image`)
 
-		parent := uplink(t, host)
+		parent, world := uplink(t, host)
 		r = run("-net", "macvlan:"+parent, "-subnet", "192.0.2.0/24", "-ip", "192.0.2.7", "--", "busybox", "ip", "-o", "addr", "show", "eth0")
 		r.want(t, 0, `192\.0\.2\.7/24`)
 		run("-net", "device:"+parent, "--", "busybox", "ip", "-o", "addr", "show", "eth0").want(t, 0, `192\.0\.2\.2/24`)
@@ -59,6 +62,13 @@ func TestRunNetwork(t *testing.T) {
 		run("-net", "macvlan:nowhere", "true").wantErr(t, 125, `not found: parent: network device nowhere`)
 		run("-net", "macvlan:"+parent, "-p", "80", "true").wantErr(t, 125, `need -net bridge`)
 		run("-net", "cni:none-of-that-name", "true").wantErr(t, 125, `not found`)
+		run("-network", "bridge:fixed", "-subnet", "10.99.7.0/24", "-ip", "10.99.7.9", "--", "busybox", "ip", "-o", "addr", "show", "eth0").want(t, 0, `inet 10\.99\.7\.9/24 `)
+		run("-net", "bridge:fixed", "-subnet", "10.99.7.0/24", "-ip", "10.99.8.9", "true").wantErr(t, 125, `10\.99\.8\.9`)
+		resolver(t, world, "www.example.org.", "198.51.100.7")
+		run("-net", "bridge:examples", "-dns", "192.0.2.1", "--", "busybox", "nslookup", "www.example.org").want(t, 0, `^Address: +198\.51\.100\.7$`)
+		named := nameNamespace(t, world)
+		run("-net", "netns:"+named, "--", "busybox", "ip", "-o", "addr", "show").want(t, 0, `192\.0\.2\.1/24`)
+		run("-net", "netns:"+named+"-not", "true").wantErr(t, 125, named+"-not")
 
 		id := "caisson-examples-" + filepath.Base(c.dir)
 		run("-q", "-detach", "-id", id, "-net", "bridge:examples", "--", "sleep", "1000").want(t, 0, id)
@@ -97,15 +107,61 @@ func TestRunNetwork(t *testing.T) {
 // stateOf is where the networks of a host namespace are recorded.
 func stateOf(cookie uint64) string { return "/run/caisson/netns/" + strconv.FormatUint(cookie, 10) }
 
-// uplink gives the host a device with an address of 192.0.2.0/24, and returns its name.
-func uplink(t *testing.T, host *netns.Namespace) string {
+// nameNamespace gives a namespace a name, as ip netns does but without a mount, which would be the machine's.
+func nameNamespace(t *testing.T, ns *netns.Namespace) string {
+	t.Helper()
+	if err := os.Mkdir("/run/netns", 0o755); err == nil {
+		t.Cleanup(func() { _ = os.Remove("/run/netns") })
+	} else if !os.IsExist(err) {
+		t.Fatal(err)
+	}
+	name := "caisson-examples-" + strconv.Itoa(os.Getpid())
+	if err := os.Symlink(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.File().Fd()), "/run/netns/"+name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove("/run/netns/" + name) })
+	return name
+}
+
+// resolver answers in a namespace, on port 53, that a name has an address of IPv4, and all others none.
+func resolver(t *testing.T, ns *netns.Namespace, name, address string) {
+	t.Helper()
+	p, err := ns.ListenPacket(context.Background(), "udp", ":53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	go func() {
+		for b := make([]byte, 2048); ; {
+			n, from, err := p.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			q := m.Questions[0]
+			m.Response, m.RecursionAvailable, m.Additionals = true, true, nil
+			if q.Name.String() == name && q.Type == dnsmessage.TypeA {
+				m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 60}, Body: &dnsmessage.AResource{A: netip.MustParseAddr(address).As4()}}}
+			}
+			if answer, err := m.Pack(); err == nil {
+				_, _ = p.WriteTo(answer, from)
+			}
+		}
+	}()
+}
+
+// uplink gives the host a device with an address of 192.0.2.0/24, and returns its name, and the namespace beyond, which has 192.0.2.1.
+func uplink(t *testing.T, host *netns.Namespace) (device string, world *netns.Namespace) {
 	t.Helper()
 	world, err := netns.New()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { world.Close() })
-	wan, err := netns.NewBridge(netns.BridgeConfig{Name: "wan", Host: world, Internal: true, Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	wan, err := netns.NewBridge(netns.BridgeConfig{Name: "wan", Host: world, Internal: true, HostAccess: true, Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,5 +174,5 @@ func uplink(t *testing.T, host *netns.Namespace) string {
 			t.Error(err)
 		}
 	})
-	return "eth0"
+	return "eth0", world
 }

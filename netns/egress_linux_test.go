@@ -233,6 +233,43 @@ func TestEgressByName(t *testing.T) {
 	}
 }
 
+// Where all is open but a name, the server of names does not answer for it, and neither other servers nor their usual ports can be asked.
+func TestEgressDeniedName(t *testing.T) {
+	nothingLeft(t)
+	web := newBridge(t, BridgeConfig{Name: "web"})
+	out, host, outside := toWorld(t)
+	echo(t, out, 853)
+	up := fakeUpstream(t, out, outside[0])
+	free, _ := connect(t, "free", Endpoint{Network: web})
+	ns, _ := prepared(t, &Networks{DNS: DNS{Servers: []netip.AddrPort{up}}, Endpoints: []Endpoint{{Network: web,
+		Egress: &Egress{AllowRest: true, Deny: destinations(t, "host.example.org", "*.example.net")}}}}, Request{ID: "guarded"})
+	r := resolver(ns, "")
+	elsewhere := func(ns *Namespace) *net.Resolver {
+		return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, n, _ string) (net.Conn, error) { return ns.Dial(ctx, n, up.String()) }}
+	}
+	var e *net.DNSError
+	if l, err := r.LookupHost(testContext(t), "host.example.org."); !errors.As(err, &e) || !e.IsNotFound {
+		t.Errorf("the denied name: %v, %v", l, err)
+	}
+	if l, err := r.LookupHost(testContext(t), "www.example.org."); err != nil || len(l) != 1 || l[0] != "198.51.100.7" {
+		t.Errorf("another: %v, %v", l, err)
+	}
+	for i, a := range outside {
+		says(t, "the rest", ns.Dial, "tcp", a, 81, host[i].String())
+		says(t, "by who has no policy", free.Dial, "tcp", a, 853, host[i].String())
+		silent(t, "DNS over TLS", ns.Dial, a, 853)
+	}
+	silent(t, "DNS over TCP", ns.Dial, up.Addr(), 53)
+	if l, err := elsewhere(free).LookupHost(testContext(t), "host.example.org."); err != nil || len(l) != 2 {
+		t.Errorf("by who has no policy: %v, %v", l, err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if l, err := elsewhere(ns).LookupHost(ctx, "host.example.org."); err == nil {
+		t.Errorf("by another server: %v", l)
+	}
+}
+
 // Names in a policy are refused where no server of names would open them.
 func TestEgressNoServer(t *testing.T) {
 	nothingLeft(t)

@@ -28,7 +28,7 @@ import (
 //	set f4-ID { type ipv4_addr . inet_proto . inet_service . inet_service; flags dynamic,timeout }   flows: peer, protocol, own port, peer's port; f6
 //	set n4-ID { type ipv4_addr . inet_proto . inet_service; flags timeout }   opened by the server of names; 0 is any; n6
 //	chain in-ID   whatever is sent to the container makes a flow
-//	chain out-ID  own addresses or drop; neighbour discovery; flows accept; Deny drop; Allow, @n4 goto ok-ID; drop
+//	chain out-ID  own addresses or drop; neighbour discovery; flows accept; sets of Deny drop; of Allow, @n4 goto ok-ID; drop
 //	chain ok-ID   makes a flow; accept
 //
 // Flows do what connection tracking would, which for bridges would act on those of others too. The sets of an endpoint are its own, so that a
@@ -40,7 +40,7 @@ type guard struct {
 	in    *nftables.Set
 	whole *nftables.Set // empty; made last, so that a table with it has all endpoints
 
-	waiting int   // rules that are not sent yet
+	waiting int   // rules that are not sent yet, and what sets come to
 	err     error // the first of those that were
 }
 
@@ -234,7 +234,9 @@ func (g *guard) add(e *epState) error {
 		}
 		g.rule(out, v.echo(true), known(flows), accept())
 	}
-	g.lists(out, e)
+	if err := g.lists(out, e); err != nil {
+		return err
+	}
 	element := func(s *nftables.Set, chain *nftables.Chain) error {
 		return g.conn.SetAddElements(s, []nftables.SetElement{{Key: ifname(e.Device), VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}})
 	}
@@ -294,17 +296,10 @@ func (g *guard) discovery(out *nftables.Chain, p netip.Prefix) {
 }
 
 // lists adds what the policy says.
-func (g *guard) lists(out *nftables.Chain, e *epState) {
+func (g *guard) lists(out *nftables.Chain, e *epState) error {
 	ok := verdict(expr.VerdictGoto, "ok-"+e.ID)
-	for _, d := range e.Egress.Deny {
-		for _, m := range d.matches() {
-			g.rule(out, m, refuse())
-		}
-	}
-	for _, d := range e.Egress.Allow {
-		for _, m := range d.matches() {
-			g.rule(out, m, ok)
-		}
+	if err := errors.Join(g.list(out, e.Egress.Deny, refuse()), g.list(out, e.Egress.Allow, ok)); err != nil {
+		return err
 	}
 	for _, v := range bips {
 		named, at := "n"+v.family+"-"+e.ID, v.ln/4
@@ -319,7 +314,7 @@ func (g *guard) lists(out *nftables.Chain, e *epState) {
 	}
 	if !e.Egress.AllowRest {
 		g.rule(out, refuse())
-		return
+		return nil
 	}
 	if e.Egress.named() {
 		for _, p := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
@@ -329,35 +324,7 @@ func (g *guard) lists(out *nftables.Chain, e *epState) {
 		}
 	}
 	g.rule(out, ok)
-}
-
-// matches are the tests for a destination that is given by addresses.
-func (d Destination) matches() (out [][]expr.Any) {
-	if !d.Prefix.IsValid() {
-		return nil
-	}
-	v := bips[0]
-	if d.Prefix.Addr().Is6() {
-		v = bips[1]
-	}
-	at := join(etherType(v.ethertype), network(v.dest, v.ln), inPrefix(d.Prefix))
-	protos := []byte{protocols[d.Protocol]}
-	switch {
-	case d.Protocol == "icmp":
-		protos[0] = v.icmp
-	case d.Protocol == "" && d.Port == 0:
-		return [][]expr.Any{at}
-	case d.Protocol == "":
-		protos = ports
-	}
-	for _, p := range protos {
-		m := join(at, l4(p))
-		if d.Port != 0 {
-			m = join(m, transport(2, 2), &expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: pad(d.Port)[:2]}, &expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: pad(d.last())[:2]})
-		}
-		out = append(out, m)
-	}
-	return out
+	return nil
 }
 
 // remove takes an endpoint away; that it is not there, or only a part of it, is no fault.
@@ -540,7 +507,7 @@ func tryGuard() error {
 			return err
 		}
 		defer g.close()
-		return g.build([]*epState{{ID: "0", Device: "cs0", MAC: "02:00:00:00:00:01", Egress: &Egress{},
+		return g.build([]*epState{{ID: "0", Device: "cs0", MAC: "02:00:00:00:00:01", Egress: &Egress{Allow: allKinds()},
 			Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")}}})
 	})
 }

@@ -13,10 +13,11 @@ import (
 // its packets by sockets of the user's. The container appears with the host's own addresses. It can be given to
 // caisson.WithNetwork, also for detached containers, and several times.
 //
-// Containers connected by Pasta do not reach each other but by published ports. Root uses a [Bridge]. The device /dev/net/tun must be
-// accessible to the user, as it is by default nearly everywhere (mode 0666). The program ends with the container, and so with a host program
-// that is killed; that of a detached container, which lives on, and what a host program had only begun when it was killed, are ended
-// by caisson.Recover with [Owner].
+// The host's addresses are the container's own. So from inside no port that is published on the host, its own included, is reached by
+// them; containers connected by Pasta reach each other only with HostAccess, by published ports at the gateway's address. Root uses a
+// [Bridge]. The device /dev/net/tun must be accessible to the user, as it is by default nearly everywhere (mode 0666). The program ends with
+// the container, and so with a host program that is killed; that of a detached container, which lives on, and what a host program had only
+// begun when it was killed, are ended by caisson.Recover with [Owner].
 type Pasta struct {
 	// Ports are published on the host, its loopback addresses included. Connections seem to come from the host.
 	Ports []Port

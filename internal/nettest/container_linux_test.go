@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -199,6 +200,7 @@ func TestKilledHost(t *testing.T) {
 // A detached container keeps its network, its published port on the host's addresses included, until it is removed.
 func TestDetached(t *testing.T) {
 	dir, state := testutil.Busybox(t), filepath.Join(t.TempDir(), "state")
+	world, disconnect := connectHostToWorld(t)
 	out, err := testutil.Role("host", "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_STATE="+state).Output()
 	if string(out) != "made\n" {
 		t.Fatalf("%s %v", out, err)
@@ -219,9 +221,18 @@ func TestDetached(t *testing.T) {
 	if out, err := neighbour.CombinedOutput(ctx); err != nil || string(out) != "hello from server\n" {
 		t.Errorf("by name: %s %v", out, err)
 	}
+	for _, a := range hostAddresses(t, "eth0") {
+		url := fmt.Sprintf("http://%s/", netip.AddrPortFrom(a, 8080))
+		for who, client := range map[string]*http.Client{"the host": client(nil), "the world": client(world.Dial), "the container itself": client(c.Dial)} {
+			if got := get(t, client, url); got != "hello from server" {
+				t.Errorf("its published port at %v, by %s: %q", a, who, got)
+			}
+		}
+	}
 	closeAll(t, neighbour)
 	if err := c.Remove(ctx); err != nil {
 		t.Fatal(err)
 	}
+	disconnect()
 	checkEmpty(t)
 }

@@ -60,7 +60,7 @@ func TestPasta(t *testing.T) {
 		out, _ := cmd.Output()
 		return string(out)
 	}
-	want := "127.0.0.1: hello from server\n::1: hello from server\nworld: the world\nhost's loopback: refused\ndone\n"
+	want := "127.0.0.1: hello from server\n::1: hello from server\nworld: the world\nworld by IPv6: the world\nits own published port: refused\nhost's loopback: refused\ndone\n"
 	if got := run("use"); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -127,8 +127,8 @@ func pastas(dir string) (n int) {
 	return n
 }
 
-// connectHostToWorld gives the host a device that leads to the world, in which a web server is.
-func connectHostToWorld(t *testing.T) {
+// connectHostToWorld gives the host a device that leads to the world, in which a web server is, until disconnect is called or the test ends.
+func connectHostToWorld(t *testing.T) (world *netns.Namespace, disconnect func()) {
 	t.Helper()
 	world, err := netns.New()
 	if err != nil {
@@ -146,7 +146,8 @@ func connectHostToWorld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Detach(context.Background()) })
+	disconnect = func() { _ = c.Detach(context.Background()) }
+	t.Cleanup(disconnect)
 	l, err := world.Listen(testContext(t), "tcp", ":80")
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +155,7 @@ func connectHostToWorld(t *testing.T) {
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the world\n") })}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Close() })
+	return world, disconnect
 }
 
 // rolePasta is a program of an ordinary user.
@@ -194,6 +196,17 @@ func rolePasta() {
 		ask(at, client(nil), fmt.Sprintf("http://%s/", netip.AddrPortFrom(netip.MustParseAddr(at), n.Published()[0].Host)))
 	}
 	ask("world", client(c.Dial), "http://192.0.2.1/")
+	ask("world by IPv6", client(c.Dial), "http://[2001:db8:c5::1]/")
+	// The host's addresses are the container's own, and there that port is nobody's.
+	for _, host := range []string{"192.0.2.2", "2001:db8:c5::2"} {
+		if c, err := c.Dial(ctx, "tcp", netip.AddrPortFrom(netip.MustParseAddr(host), n.Published()[0].Host).String()); err == nil {
+			c.Close()
+			fmt.Println("reached a published port by", host)
+		} else if !errors.Is(err, unix.ECONNREFUSED) {
+			fail(err)
+		}
+	}
+	fmt.Println("its own published port: refused")
 	own, err := net.Listen("tcp", "127.0.0.1:0")
 	fail(err)
 	// Neither the address of the gateway nor the loopback address leads to the host's.
