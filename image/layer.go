@@ -63,8 +63,8 @@ func DirLayer(dir Tree, o TreeOptions) Layer {
 // subdirectory "upper": its marks of deleted files and opaque directories, for either kind of overlay (trusted.overlay and
 // user.overlay), become whiteouts. The overlay should not be mounted any more, or nothing should write to it.
 //
-// An overlay that was mounted with redirect_dir or metacopy leaves directories and files behind that only their lower layers
-// complete; they are refused with an error that matches [errors.ErrUnsupported].
+// An overlay that was mounted with redirect_dir or metacopy, as those of package rootfs never are, leaves directories and files behind that
+// only their lower layers complete; they are refused with an error that matches [errors.ErrUnsupported].
 func UpperLayer(upper Tree, o TreeOptions) Layer {
 	return Layer{archive: func(ctx context.Context, w io.Writer, l Limits, p Policy) error {
 		return packTree(ctx, w, packing{tree: upper, TreeOptions: o, limits: l, policy: p, upper: true})
