@@ -42,10 +42,13 @@ type Config struct {
 // Healthcheck is Docker's extension of the image config. Times are in nanoseconds, zero meaning the default of whoever runs
 // the check.
 type Healthcheck struct {
-	// Test is {"NONE"}, {"CMD", args...} or {"CMD-SHELL", line}; empty means that of the parent image.
-	Test                                          []string
-	Interval, Timeout, StartPeriod, StartInterval int64
-	Retries                                       int
+	// Test is {"NONE"}, {"CMD", args...} or {"CMD-SHELL", line}; empty means that of the parent image. See [Healthcheck.Command].
+	Test          []string `json:",omitempty"`
+	Interval      int64    `json:",omitempty"`
+	Timeout       int64    `json:",omitempty"`
+	StartPeriod   int64    `json:",omitempty"`
+	StartInterval int64    `json:",omitempty"`
+	Retries       int      `json:",omitempty"`
 }
 
 // Overrides are what the user of an image says about the process, as with docker run.
