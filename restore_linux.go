@@ -266,7 +266,7 @@ func mountRoot(d *rootfs.Description, at string) error {
 		}
 		lower = append(lower, s)
 	}
-	opts := "lowerdir=" + strings.Join(lower, ":")
+	opts := "lowerdir=" + strings.Join(lower, ":") + ",redirect_dir=nofollow,metacopy=off"
 	if !d.Upper.None {
 		for _, part := range []string{"upper", "work"} {
 			s, err := name(rootfs.Layer{Path: filepath.Join(d.Upper.Dir, part)})

@@ -324,7 +324,7 @@ MAINTAINER somebody
 `, "-label", "m=2", "-t", "parent:1", "-o", "type=oci,dest="+filepath.Join(c.dir, "oci.tar")).want(t, 0, `^sha256:`)
 		config := imageConfig(t, filepath.Join(c.dir, "oci.tar"))
 		for key, want := range map[string]string{"User": `"app"`, "WorkingDir": `"/sub/dir"`, "Env": `["PATH=/bin","KIND=base","A=1","B=two words"]`, "Labels": `{"l":"1","m":"2"}`,
-			"ExposedPorts": `{"53/udp":{},"80/tcp":{}}`, "Volumes": `{"/data":{}}`, "StopSignal": `"SIGQUIT"`, "Entrypoint": `["/bin/sh","-e","-c","exec sh"]`, "Cmd": ``,
+			"ExposedPorts": `{"53/udp":{},"80/tcp":{}}`, "Volumes": `{"/data":{}}`, "StopSignal": `"SIGQUIT"`, "Healthcheck": `{"Test":["CMD-SHELL","true"],"Interval":5000000000}`, "Entrypoint": `["/bin/sh","-e","-c","exec sh"]`, "Cmd": ``,
 			"Shell": `["/bin/sh","-e","-c"]`, "OnBuild": `["COPY trigger /trigger","RUN touch /ran"]`} {
 			if got := string(config[key]); got != want {
 				t.Errorf("%s is %s, want %s", key, got, want)

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/caisson-go/caisson/image"
 )
 
 // staticShell is a busybox that needs no libraries.
@@ -92,5 +94,68 @@ func TestRunImage(t *testing.T) {
 		run("-image", "greet:1", "--", "cd /; echo etc/*").want(t, 0, `^etc/new etc/passwd etc/stays$`) // changes went with their container
 		run("-image", "127.0.0.1:1/nothing:1").wantErr(t, 125, `connection refused`)
 		run("-image", "greet:1", "-writable").wantErr(t, 125, `-image goes with`)
+	})
+}
+
+// TestRunImageHealth: a command that fails its image's health check is ended, where it can be started again; the command line has the last word.
+func TestRunImageHealth(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, nil)
+		// The check has no effect before /ready is there, so that it cannot come too early, and kills then.
+		p.build("FROM base:1\nHEALTHCHECK --interval=50ms --retries=1 CMD test ! -e /ready\nCMD [\"sh\", \"-c\", \"touch /ready; sleep 100000\"]\n").want(t, 0, `^sha256:`)
+		run := func(args ...string) result {
+			return c.run(t, "run", append([]string{"-q", "-store", p.store, "-image", "out:1"}, args...)...)
+		}
+		run("-restart", "on-failure:1").want(t, 137)
+		// Whoever is not asked goes on: a check would end it long before it has waited for 20 of them.
+		const goesOn = "touch /ready; sleep 1; echo went on"
+		run("-restart", "on-failure:1", "-health", "none", "--", "sh", "-c", goesOn).want(t, 0, `^went on$`)
+		run("-restart", "on-failure:1", "-health", "true", "--", "sh", "-c", goesOn).want(t, 0, `^went on$`)
+		run("--", "sh", "-c", goesOn).want(t, 0, `^went on$`)
+		p.build("FROM base:1\nHEALTHCHECK NONE\n", "-t", "none:1").want(t, 0, `^sha256:`)
+		c.run(t, "run", "-q", "-store", p.store, "-image", "none:1", "-restart", "on-failure:1", "--", "sh", "-c", goesOn).want(t, 0, `^went on$`)
+	})
+}
+
+// TestRunImageSources: an image comes from a layout, which gives it a name, and from a registry, once.
+func TestRunImageSources(t *testing.T) {
+	addr := distribution(t)
+	asEach(t, func(t *testing.T, c caller) {
+		file, at := imageArchive(t, c), func(name string) string { return filepath.Join(c.dir, name) }
+		run := func(store string, args ...string) result {
+			return c.run(t, "run", append([]string{"-q", "-store", at(store)}, args...)...)
+		}
+		const says = `^hello from /made/up$`
+		run("one", "-image", "archive:"+file).want(t, 0, says)
+		// A store is a layout.
+		run("two", "-image", "layout:"+at("one")).want(t, 0, says, `^new passwd stays$`)
+		run("two", "-image", "greet:1").want(t, 0, says)
+		run("three", "-image", "layout:"+at("missing")).wantErr(t, 125, `missing`)
+		run("three", "-image", "layout:"+c.dir).wantErr(t, 125, `oci-layout|index.json`)
+
+		name := fmt.Sprintf("%s/greet%d:1", addr, c.uid)
+		s, err := image.Open(filepath.Join(t.TempDir(), "store"), image.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		archive, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer archive.Close()
+		if _, err := s.Load(t.Context(), archive, image.LoadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Push(t.Context(), "greet:1", name, image.PushOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		first := run("three", "-image", name)
+		first.want(t, 0, says, `^new passwd stays$`)
+		first.wantErr(t, 0, `^sha256:[0-9a-f]+ \d+ bytes$`)
+		if again := run("three", "-image", name); again.code != 0 || again.stderr != "" {
+			t.Errorf("fetched again: %v", again)
+		}
+		run("three", "-image", fmt.Sprintf("%s/greet%d:2", addr, c.uid)).wantErr(t, 125, `not found`)
 	})
 }

@@ -33,6 +33,8 @@ type Config struct {
 	Labels map[string]string
 	// Healthcheck may be nil.
 	Healthcheck *Healthcheck
+	// Shell is what lines of shell run in, such as that of a health check; empty means /bin/sh -c. Docker's extension.
+	Shell []string
 	// DiffIDs are the digests of the uncompressed layers, the lowest first.
 	DiffIDs []string
 	// Spec is the whole document as it was read, with author, times and history.
@@ -42,10 +44,42 @@ type Config struct {
 // Healthcheck is Docker's extension of the image config. Times are in nanoseconds, zero meaning the default of whoever runs
 // the check.
 type Healthcheck struct {
-	// Test is {"NONE"}, {"CMD", args...} or {"CMD-SHELL", line}; empty means that of the parent image.
-	Test                                          []string
-	Interval, Timeout, StartPeriod, StartInterval int64
-	Retries                                       int
+	// Test is {"NONE"}, {"CMD", args...} or {"CMD-SHELL", line}; empty means that of the parent image. See [Healthcheck.Command].
+	Test          []string `json:",omitempty"`
+	Interval      int64    `json:",omitempty"`
+	Timeout       int64    `json:",omitempty"`
+	StartPeriod   int64    `json:",omitempty"`
+	StartInterval int64    `json:",omitempty"`
+	Retries       int      `json:",omitempty"`
+}
+
+// Command returns what the check is to execute inside, of CMD-SHELL by way of shell, which is the image's [Config.Shell]; empty means
+// /bin/sh -c. It returns nil where nothing is to be asked: for {"NONE"}, an empty Test and a nil h. Another form, a missing command and null
+// bytes are an error that matches [ErrDocument]. How often to ask is said by the other fields, which may be negative in an image.
+func (h *Healthcheck) Command(shell []string) ([]string, error) {
+	if h == nil || len(h.Test) == 0 {
+		return nil, nil
+	}
+	kind, args := h.Test[0], h.Test[1:]
+	switch {
+	case kind == "NONE":
+		return nil, nil
+	case kind == "CMD" && len(args) > 0 && args[0] != "":
+		args = slices.Clone(args)
+	case kind == "CMD-SHELL" && len(args) == 1:
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		args = append(slices.Clone(shell), args[0])
+	default:
+		return nil, because(ErrDocument, "health check: %q is neither NONE, CMD with a command, nor CMD-SHELL with a line", clip(strings.Join(h.Test, " ")))
+	}
+	for _, a := range args {
+		if strings.ContainsRune(a, 0) {
+			return nil, because(ErrDocument, "health check: null byte in %q", clip(a))
+		}
+	}
+	return args, nil
 }
 
 // Overrides are what the user of an image says about the process, as with docker run.
@@ -89,7 +123,10 @@ func ParseConfig(data []byte) (*Config, error) {
 		}
 	}
 	var doc struct {
-		Config struct{ Healthcheck *Healthcheck } `json:"config"`
+		Config struct {
+			Healthcheck *Healthcheck
+			Shell       []string
+		} `json:"config"`
 	}
 	c := &Config{}
 	if err := json.Unmarshal(data, &c.Spec); err != nil {
@@ -101,7 +138,7 @@ func ParseConfig(data []byte) (*Config, error) {
 	in := c.Spec.Config
 	c.Platform, c.Entrypoint, c.Cmd, c.Env = c.Spec.Platform, in.Entrypoint, in.Cmd, in.Env
 	c.User, c.WorkingDir, c.StopSignal, c.Labels = in.User, in.WorkingDir, in.StopSignal, in.Labels
-	c.ExposedPorts, c.Volumes, c.Healthcheck = sortedKeys(in.ExposedPorts), sortedKeys(in.Volumes), doc.Config.Healthcheck
+	c.ExposedPorts, c.Volumes, c.Healthcheck, c.Shell = sortedKeys(in.ExposedPorts), sortedKeys(in.Volumes), doc.Config.Healthcheck, doc.Config.Shell
 	for _, d := range c.Spec.RootFS.DiffIDs {
 		if _, err := ParseDigest(d.String()); err != nil {
 			return nil, err

@@ -330,3 +330,72 @@ func TestDiffOfStack(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+// The difference of two stacks over the same layer turns the one into the other, whatever was done to both; so does that of a stack and
+// its lower layer, in both directions.
+func TestDiffTrees(t *testing.T) {
+	testutil.NoLeaks(t)
+	ctx := context.Background()
+	for seed := range uint64(6) {
+		var o TreeOptions
+		if os.Geteuid() != 0 {
+			o.Owner = func(uint32, uint32) (uint32, uint32, error) { return 0, 0, nil }
+		}
+		base := t.TempDir()
+		w := &wild{t: t, r: rand.New(rand.NewPCG(seed, 2)), own: os.Geteuid() == 0, root: base}
+		for range 60 {
+			w.step()
+		}
+		whole := DirLayer(Tree{Path: base}, o)
+		s := openStore(t, Options{})
+		must[Image](t)(s.Write(ctx, "base", ImageSpec{Layers: []Layer{whole}}))
+		stacks, trees := [][]Tree{}, []string{}
+		add := func(name string, tree string) {
+			var stack []Tree
+			for _, d := range must[*Unpacked](t)(s.Unpack(ctx, name, UnpackOptions{})).Dirs {
+				stack = append(stack, Tree{Path: d})
+			}
+			stacks, trees = append(stacks, stack), append(trees, tree)
+		}
+		add("base", base)
+		for _, name := range []string{"x", "y", "fork"} {
+			from := base
+			if name == "fork" {
+				from = trees[2] // of y
+			}
+			tree := t.TempDir()
+			extractInto(t, tree, nil, archiveOf(t, DirLayer(Tree{Path: from}, o)))
+			w.root = tree
+			for range 25 {
+				w.step()
+			}
+			spec := ImageSpec{Base: "base", Layers: []Layer{DiffLayer([]Tree{{Path: from}}, Tree{Path: tree}, o)}}
+			if name == "fork" {
+				spec.Base = "y"
+			}
+			must[Image](t)(s.Write(ctx, name, spec))
+			add(name, tree)
+		}
+		for i, from := range stacks {
+			for j, to := range stacks {
+				diff := archiveOf(t, DiffTrees(from, to, o))
+				if i == j {
+					if names := archiveNames(t, diff); len(names) != 0 {
+						t.Fatalf("seed %d: a stack differs from itself: %v", seed, names)
+					}
+					continue
+				}
+				back := t.TempDir()
+				extractInto(t, back, nil, archiveOf(t, DirLayer(Tree{Path: trees[i]}, o)), diff)
+				if want, got := unlinked(treeText(t, trees[j])), unlinked(treeText(t, back)); want != got {
+					t.Fatalf("seed %d, %d to %d: it becomes, and should be\n%s", seed, i, j, differing(got, want))
+				}
+			}
+		}
+	}
+	for _, l := range []Layer{DiffTrees(nil, []Tree{{Path: t.TempDir()}}, TreeOptions{}), DiffTrees([]Tree{{Path: t.TempDir()}}, nil, TreeOptions{})} {
+		if err := l.archive(ctx, io.Discard, Limits{}.withDefaults(), Policy{}); err == nil {
+			t.Error("a stack of no directories is taken")
+		}
+	}
+}

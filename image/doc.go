@@ -34,7 +34,7 @@
 // # Making images
 //
 // [Store.Write] makes an image of a base, layers and settings. A [Layer] is made of a directory ([DirLayer]), of what an overlay wrote
-// ([UpperLayer]), of the difference of two trees ([DiffLayer]), of any [io/fs.FS] ([FSLayer]) or of an archive ([TarLayer]):
+// ([UpperLayer]), of the difference of two trees ([DiffLayer]) or stacks of them ([DiffTrees]), of any [io/fs.FS] ([FSLayer]) or of an archive ([TarLayer]):
 //
 //	img, err := store.Write(ctx, "app:1", image.ImageSpec{
 //		Base:   "debian:12",

@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -165,4 +166,33 @@ func FuzzDocuments(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestHealthcheckCommand(t *testing.T) {
+	for _, c := range []struct {
+		h     *Healthcheck
+		shell []string
+		want  []string
+		fails bool
+	}{
+		{nil, nil, nil, false}, {&Healthcheck{}, nil, nil, false}, {&Healthcheck{Test: []string{"NONE"}}, nil, nil, false},
+		{&Healthcheck{Test: []string{"CMD", "/bin/x", "a b"}}, []string{"ash"}, []string{"/bin/x", "a b"}, false},
+		{&Healthcheck{Test: []string{"CMD-SHELL", "a | b"}}, nil, []string{"/bin/sh", "-c", "a | b"}, false},
+		{&Healthcheck{Test: []string{"CMD-SHELL", "a"}}, []string{"/bin/ash", "-e", "-c"}, []string{"/bin/ash", "-e", "-c", "a"}, false},
+		{&Healthcheck{Test: []string{"CMD"}}, nil, nil, true}, {&Healthcheck{Test: []string{"CMD", ""}}, nil, nil, true}, {&Healthcheck{Test: []string{"CMD-SHELL"}}, nil, nil, true},
+		{&Healthcheck{Test: []string{"CMD-SHELL", "a", "b"}}, nil, nil, true}, {&Healthcheck{Test: []string{"cmd", "a"}}, nil, nil, true},
+		{&Healthcheck{Test: []string{""}}, nil, nil, true}, {&Healthcheck{Test: []string{"CMD", "a\x00"}}, nil, nil, true},
+	} {
+		got, err := c.h.Command(c.shell)
+		if !slices.Equal(got, c.want) || errors.Is(err, ErrDocument) != c.fails || (err == nil) == c.fails {
+			t.Errorf("%+v: %q, %v", c, got, err)
+		}
+	}
+	c, err := ParseConfig([]byte(`{"architecture":"amd64","os":"linux","config":{"Shell":["/bin/ash","-c"],"Healthcheck":{"Test":["CMD-SHELL","true"]}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Healthcheck.Command(c.Shell); err != nil || fmt.Sprint(got) != "[/bin/ash -c true]" {
+		t.Errorf("%q, %v", got, err)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -63,8 +64,8 @@ func DirLayer(dir Tree, o TreeOptions) Layer {
 // subdirectory "upper": its marks of deleted files and opaque directories, for either kind of overlay (trusted.overlay and
 // user.overlay), become whiteouts. The overlay should not be mounted any more, or nothing should write to it.
 //
-// An overlay that was mounted with redirect_dir or metacopy leaves directories and files behind that only their lower layers
-// complete; they are refused with an error that matches [errors.ErrUnsupported].
+// An overlay that was mounted with redirect_dir or metacopy, as those of package rootfs never are, leaves directories and files behind that
+// only their lower layers complete; they are refused with an error that matches [errors.ErrUnsupported].
 func UpperLayer(upper Tree, o TreeOptions) Layer {
 	return Layer{archive: func(ctx context.Context, w io.Writer, l Limits, p Policy) error {
 		return packTree(ctx, w, packing{tree: upper, TreeOptions: o, limits: l, policy: p, upper: true})
@@ -74,9 +75,24 @@ func UpperLayer(upper Tree, o TreeOptions) Layer {
 // DiffLayer is the layer that makes the second of two trees of the first, which is a stack of directories in the manner of overlayfs, the topmost
 // first, as [Unpacked.Dirs] are; a single directory is a stack too. A file is the same if kind, owner, mode, size, time of
 // modification, extended attributes, link target and device number are; contents are compared with [TreeOptions.Contents] only.
+//
+// In the second tree whiteouts have no meaning; for one that is a stack too see [DiffTrees].
 func DiffLayer(lower []Tree, upper Tree, o TreeOptions) Layer {
 	return Layer{archive: func(ctx context.Context, w io.Writer, l Limits, p Policy) error {
 		return packTree(ctx, w, packing{tree: upper, lower: lower, diff: true, TreeOptions: o, limits: l, policy: p})
+	}}
+}
+
+// DiffTrees is [DiffLayer] of two stacks of directories, the topmost first: for two snapshots ([SnapshotView.Trees]), siblings or one of them a fork
+// of the other, without a container of either. Whiteouts and opaque directories of both hide what is beneath. Nothing should write to them
+// meanwhile. A file of the second stack that only its lower layers complete (redirect_dir, metacopy) is an error that matches
+// [errors.ErrUnsupported]; a stack of no directories is an error when the layer is written.
+func DiffTrees(lower, upper []Tree, o TreeOptions) Layer {
+	return Layer{archive: func(ctx context.Context, w io.Writer, l Limits, p Policy) error {
+		if len(lower) == 0 || len(upper) == 0 {
+			return &Error{Op: "write layer", Err: errors.New("DiffTrees: a stack of no directories")}
+		}
+		return packTree(ctx, w, packing{tree: upper[0], under: upper[1:], stack: true, lower: lower, diff: true, TreeOptions: o, limits: l, policy: p})
 	}}
 }
 

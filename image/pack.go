@@ -18,6 +18,8 @@ var ErrChanged = errors.New("changed while it was read")
 type packing struct {
 	TreeOptions
 	tree   Tree
+	stack  bool   // the tree is the topmost of a stack, in which whiteouts and opaque directories hide what is beneath
+	under  []Tree // what it is laid over then, the topmost first
 	lower  []Tree // what the tree is compared with, the topmost first
 	diff   bool   // only what differs from lower
 	upper  bool   // the tree has the marks of an overlay's upper layer

@@ -16,22 +16,18 @@ import (
 // packTree writes a tree, or what is different in it, as an archive: what is in a directory, in the order of the names' bytes, and then
 // what is in its directories. So the same tree makes the same archive.
 func packTree(ctx context.Context, w io.Writer, o packing) error {
-	up, err := openReader(o.tree)
+	up, err := openReaders(append([]Tree{o.tree}, o.under...))
+	defer closeReaders(up)
 	if err != nil {
 		return err
 	}
-	defer up.close()
-	var lower []*treeReader
-	for _, t := range o.lower {
-		r, err := openReader(t)
-		if err != nil {
-			return err
-		}
-		defer r.close()
-		lower = append(lower, r)
+	lower, err := openReaders(o.lower)
+	defer closeReaders(lower)
+	if err != nil {
+		return err
 	}
 	p, end := newPacker(ctx, w, o)
-	if err := p.root(up, lower); err != nil {
+	if err := p.root(up[0], lower); err != nil {
 		return err
 	}
 	if !o.diff {
@@ -41,6 +37,24 @@ func packTree(ctx context.Context, w io.Writer, o packing) error {
 		return err
 	}
 	return end()
+}
+
+// openReaders opens trees; the caller closes those that it returns, with an error too.
+func openReaders(trees []Tree) (out []*treeReader, err error) {
+	for _, t := range trees {
+		r, err := openReader(t)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+func closeReaders(readers []*treeReader) {
+	for _, r := range readers {
+		r.close()
+	}
 }
 
 // root writes the entry of the root directory: of a whole tree always, of a difference where owner, mode or attributes differ. Its
@@ -99,7 +113,7 @@ type lowerDir struct {
 }
 
 // walk writes what is in a directory. No descriptor stays open while it goes down, so that depth costs none.
-func (p *packer) walk(up *treeReader, path string, lower []*treeReader) error {
+func (p *packer) walk(up []*treeReader, path string, lower []*treeReader) error {
 	subdirs, err := p.level(up, path, lower)
 	if err != nil {
 		return packError(path, err)
@@ -109,7 +123,7 @@ func (p *packer) walk(up *treeReader, path string, lower []*treeReader) error {
 		if s.same != nil {
 			p.pending = append(p.pending, s.same)
 		}
-		if err := p.walk(up, joinPath(path, s.name), s.lower); err != nil {
+		if err := p.walk(s.up, joinPath(path, s.name), s.lower); err != nil {
 			return err
 		}
 		p.pending = p.pending[:min(n, len(p.pending))]
@@ -117,21 +131,22 @@ func (p *packer) walk(up *treeReader, path string, lower []*treeReader) error {
 	return nil
 }
 
-// subdir is a directory to go on with, and the lower layers that have one in its place.
+// subdir is a directory to go on with, the layers that it is merged of, and the lower ones that have one in its place.
 type subdir struct {
 	name  string
+	up    []*treeReader
 	lower []*treeReader
 	same  *tar.Header // it is the same as the lower one
 }
 
 // level writes what is in a directory, its directories without their content.
-func (p *packer) level(up *treeReader, path string, lower []*treeReader) ([]subdir, error) {
-	fd, err := up.openDir(path)
+func (p *packer) level(up []*treeReader, path string, lower []*treeReader) ([]subdir, error) {
+	dirs, err := p.openLevel(up, path)
+	defer closeLower(dirs)
 	if err != nil {
-		return nil, sysErr("openat2", err)
+		return nil, err
 	}
-	defer unix.Close(fd)
-	names, err := namesIn(fd)
+	names, err := p.shown(dirs)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +157,7 @@ func (p *packer) level(up *treeReader, path string, lower []*treeReader) ([]subd
 	}
 	var m marks
 	if p.upper {
-		if m, err = p.levelMarks(path, fd); err != nil {
+		if m, err = p.levelMarks(path, dirs[0].fd); err != nil {
 			return nil, err
 		}
 	}
@@ -153,15 +168,77 @@ func (p *packer) level(up *treeReader, path string, lower []*treeReader) ([]subd
 	}
 	var subdirs []subdir
 	for _, name := range names {
-		s, err := p.child(up, fd, joinPath(path, name), name, below, m)
+		of, merged, err := p.layerOf(dirs, up, name)
+		if err != nil {
+			return nil, packError(joinPath(path, name), err)
+		}
+		s, err := p.child(of.r, of.fd, joinPath(path, name), name, below, m)
 		if err != nil {
 			return nil, packError(joinPath(path, name), err)
 		}
 		if s != nil {
+			s.up = merged
 			subdirs = append(subdirs, *s)
 		}
 	}
 	return subdirs, nil
+}
+
+// openLevel opens a directory in each layer that it is merged of.
+func (p *packer) openLevel(up []*treeReader, path string) (dirs []lowerDir, err error) {
+	for _, r := range up {
+		fd, err := r.openDir(path)
+		if err != nil {
+			return dirs, sysErr("openat2", err)
+		}
+		dirs = append(dirs, lowerDir{r, fd})
+	}
+	return dirs, nil
+}
+
+// shown returns the names that a directory shows, sorted.
+func (p *packer) shown(dirs []lowerDir) ([]string, error) {
+	if !p.stack {
+		return namesIn(dirs[0].fd)
+	}
+	var out []string
+	seen := map[string]bool{}
+	for _, d := range dirs {
+		names, err := namesIn(d.fd)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			if top, _, err := findLower(dirs, name); err != nil {
+				return nil, err
+			} else if top != nil {
+				out = append(out, name)
+			}
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// layerOf returns the layer that shows a name of a directory, and what a directory of that name is merged of.
+func (p *packer) layerOf(dirs []lowerDir, up []*treeReader, name string) (lowerDir, []*treeReader, error) {
+	if !p.stack {
+		return dirs[0], up, nil
+	}
+	top, merged, err := findLower(dirs, name)
+	if err != nil {
+		return lowerDir{}, nil, err
+	}
+	for _, d := range dirs {
+		if _, err := statAt(d.fd, name); err == nil && top != nil {
+			return d, merged, nil
+		}
+	}
+	return lowerDir{}, nil, ErrChanged
 }
 
 // levelMarks writes the mark of an opaque directory.
@@ -244,7 +321,7 @@ func (p *packer) child(up *treeReader, dir int, path, name string, below []lower
 	if p.upper && fm.whiteout && m.mixed && f.kind() == unix.S_IFREG && f.st.Size == 0 {
 		return nil, p.whiteout(splitDir(path), name)
 	}
-	if p.upper && (fm.redirect || fm.metacopy) {
+	if p.upper && (fm.redirect || fm.metacopy) || p.stack && (fm.redirect || fm.metacopy || fm.whiteout && f.kind() == unix.S_IFREG) {
 		return nil, &Error{Op: "write layer", Entry: path, Err: because(errors.ErrUnsupported, "overlayfs left a part of it in a lower layer (redirect_dir or metacopy)"),
 			Remedy: "mount with redirect_dir=off,metacopy=off, or compare whole trees with DiffLayer"}
 	}
@@ -265,12 +342,12 @@ func (p *packer) child(up *treeReader, dir int, path, name string, below []lower
 	}
 	h, err := p.directory(path+"/", f, records)
 	if err != nil || same {
-		return &subdir{name, rest, h}, err
+		return &subdir{name: name, lower: rest, same: h}, err
 	}
 	if err := p.check(path); err != nil {
 		return nil, err
 	}
-	return &subdir{name, rest, nil}, p.header(h)
+	return &subdir{name: name, lower: rest}, p.header(h)
 }
 
 func splitDir(path string) string {

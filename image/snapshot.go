@@ -298,6 +298,19 @@ type SnapshotView struct {
 	release func() error // of what is mounted; nil for nothing
 }
 
+// Trees returns the directories that the snapshot is made of, the topmost first, for [DiffTrees]. They can be read until the view is closed.
+func (v *SnapshotView) Trees() (out []Tree) {
+	for _, f := range []*os.File{v.Tree, v.Upper} {
+		if f != nil {
+			out = append(out, Tree{File: f})
+		}
+	}
+	for _, dir := range v.Lower {
+		out = append(out, Tree{Path: dir})
+	}
+	return out
+}
+
 // Open looks at a snapshot, also while a container changes it: pause that for a consistent view. The caller closes the view. For files of EROFS the errors are those
 // of [SnapshotOptions].EROFS.
 func (sn *Snapshot) Open(ctx context.Context) (*SnapshotView, error) {

@@ -208,10 +208,19 @@ type overlayOptions struct {
 	label               string
 }
 
+// wholeFiles are options of every overlay (Linux 4.19; in this form also with userxattr): whatever the machine's defaults are (the parameters
+// of the module), the upper layer holds whole files and directories, of which a layer of an image can be made, and a layer cannot have another
+// layer's hidden directory shown by its attribute trusted.overlay.redirect.
+// See Documentation/filesystems/overlayfs.rst, "redirect_dir" and "Metadata only copy up".
+var wholeFiles = [...][2]string{{"redirect_dir", "nofollow"}, {"metacopy", "off"}}
+
 func (o overlayOptions) String() string {
 	s := "lowerdir=" + strings.Join(o.lower, ":")
 	if o.upper != "" {
 		s += ",upperdir=" + o.upper + ",workdir=" + o.work
+	}
+	for _, f := range wholeFiles {
+		s += "," + f[0] + "=" + f[1]
 	}
 	if o.volatile {
 		s += ",volatile"

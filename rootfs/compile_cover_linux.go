@@ -64,6 +64,9 @@ func (p *Plan) detachedOverlay(b *program.Builder) {
 	b.Fchdir(p.scratchTree)
 	b.FsconfigString(fs, "upperdir", "u")
 	b.FsconfigString(fs, "workdir", "w")
+	for _, f := range wholeFiles {
+		b.FsconfigString(fs, f[0], f[1])
+	}
 	p.fsconfigLabel(b, fs)
 	b.FsconfigCreate(fs)
 	p.rootTree = b.Fsmount(fs, unix.MOUNT_ATTR_NODEV).Result()

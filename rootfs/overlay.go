@@ -21,7 +21,8 @@ type OverlaySource struct {
 // Overlay is the root filesystem made of directories laid over one another, the topmost first, as the layers
 // of an image are. None of them is modified; changes go to a layer in memory that vanishes with the container,
 // or to the place that Upper names. The directories follow the rules of overlayfs for whiteouts and opaque
-// directories (Documentation/filesystems/overlayfs.rst). At most [MaxLayers].
+// directories (Documentation/filesystems/overlayfs.rst), but for redirects and files without contents (redirect_dir, metacopy; Linux 4.19), which are
+// neither made nor followed: such a file or directory cannot be opened (EPERM). At most [MaxLayers].
 func Overlay(layers ...string) OverlaySource { return OverlaySource{layers: layers} }
 
 // Upper keeps the changes in the directory dir on disk, in its subdirectories "upper" and "work", which are

@@ -68,21 +68,17 @@ func TestScopes(t *testing.T) {
 
 func TestFaults(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                           "Dockerfile: ",
-		"RUN x":                      "Dockerfile:1: ",
-		"FROM a\nFOO b":              "Dockerfile:2: ",
-		"FROM a\n\nCOPY x":           "Dockerfile:3: ",
-		"FROM a\nRUN <<E\nx":         "Dockerfile",
-		"FROM a\nEXPOSE":             "Dockerfile:2: ",
-		"FROM a\nENV x":              "Dockerfile:2: ",
-		"FROM a\nHEALTHCHECK x y":    "Dockerfile:2: ",
-		"FROM a\nONBUILD FROM x":     "Dockerfile:2: ",
-		"FROM a\nRUN --mount=type=z": "Dockerfile:2: ",
+		"":                        "Dockerfile: ",
+		"RUN x":                   "Dockerfile:1: ",
+		"FROM a\nFOO b":           "Dockerfile:2: ",
+		"FROM a\n\nCOPY x":        "Dockerfile:3: ",
+		"FROM a\nRUN <<E\nx":      "Dockerfile",
+		"FROM a\nEXPOSE":          "Dockerfile:2: ",
+		"FROM a\nENV x":           "Dockerfile:2: ",
+		"FROM a\nHEALTHCHECK x y": "Dockerfile:2: ",
+		"FROM a\nONBUILD FROM x":  "Dockerfile:2: ",
 	} {
 		_, err := parseDockerfile("Dockerfile", []byte(text))
-		if err == nil {
-			continue // some of it is found later
-		}
 		var f *fault
 		if !errors.As(err, &f) || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)

@@ -41,6 +41,9 @@ func (c *config) useImage(ctx context.Context) error {
 	if err := c.network.expose(info.Config.ExposedPorts); err != nil {
 		return err
 	}
+	if err := c.supervision.fromImage(info.Config); err != nil {
+		return err
+	}
 	c.command, c.env, c.user, c.workdir = p.Args, p.Env, p.User, p.Dir
 	c.source = store.Rootfs(name)
 	if c.disk != 0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -11,8 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/caisson-go/caisson"
+	"github.com/caisson-go/caisson/image"
 )
 
 // monitorWord is the first argument of this program when it supervises a detached container. What follows are the flags of the container's network.
@@ -22,6 +25,7 @@ const monitorWord = "-supervise"
 type supervision struct {
 	restart caisson.RestartPolicy
 	health  caisson.HealthCheck
+	unasked bool // not even as the image says
 }
 
 func (s *supervision) flags(f *flag.FlagSet) {
@@ -40,11 +44,12 @@ func (s *supervision) flags(f *flag.FlagSet) {
 		s.restart.MaxRetries = count
 		return nil
 	})
-	f.Func("health", "`TEST` every few seconds: a shell command inside, tcp:PORT or an http:// URL as seen inside; a command that fails it three times is ended, and started again by -restart",
+	f.Func("health", "`TEST` every few seconds: a shell command inside, tcp:PORT or an http:// URL as seen inside; a command that fails it three times is ended, and started again by -restart; \"none\" leaves out that of the image",
 		func(text string) error {
 			port, tcp := strings.CutPrefix(text, "tcp:")
-			s.health.End = true
+			s.health.End, s.unasked = text != "none", text == "none"
 			switch {
+			case s.unasked:
 			case text == "":
 				return errors.New("a test is missing")
 			case tcp:
@@ -57,6 +62,22 @@ func (s *supervision) flags(f *flag.FlagSet) {
 			return nil
 		})
 	f.DurationVar(&s.health.Interval, "health-interval", 0, "time between two tests (`DURATION`); default 30s")
+}
+
+// fromImage takes the image's health check, unless the command line has one, where something follows from it: with -restart.
+func (s *supervision) fromImage(c *image.Config) error {
+	if s.health.End || s.unasked || !s.again() {
+		return nil
+	}
+	command, err := c.Healthcheck.Command(c.Shell)
+	if err != nil || command == nil {
+		return err
+	}
+	h := c.Healthcheck
+	given := func(nanoseconds int64) time.Duration { return time.Duration(max(nanoseconds, 0)) } // zero is the library's default, which is Docker's
+	s.health = caisson.HealthCheck{Command: command, Interval: cmp.Or(s.health.Interval, given(h.Interval)), Timeout: given(h.Timeout), StartPeriod: given(h.StartPeriod),
+		StartInterval: given(h.StartInterval), Retries: max(h.Retries, 0), End: true}
+	return nil
 }
 
 // again says that the command is to be started again.
