@@ -19,7 +19,9 @@ import (
 // the container, and so with a host program that is killed; that of a detached container, which lives on, and what a host program had only
 // begun when it was killed, are ended by caisson.Recover with [Owner].
 type Pasta struct {
-	// Ports are published on the host, its loopback addresses included. Connections seem to come from the host.
+	// Ports are published on the host, its loopback addresses included. Connections seem to come from the host. Of UDP, pasta before July 2024 loses
+	// the answers to programs of the host itself where they ask a loopback address and the port has another number inside, or where they ask one of
+	// the host's other addresses and HostAccess is not set.
 	Ports []Port
 	// Interface is the name of the device inside. Default: eth0.
 	Interface string

@@ -60,7 +60,7 @@ func TestPasta(t *testing.T) {
 		out, _ := cmd.Output()
 		return string(out)
 	}
-	want := "127.0.0.1: hello from server\n::1: hello from server\nworld: the world\nworld by IPv6: the world\nits own published port: refused\nhost's loopback: refused\ndone\n"
+	want := "127.0.0.1: hello from server\n::1: hello from server\ndatagrams: answered\nworld: the world\nworld by IPv6: the world\nits own published port: refused\nhost's loopback: refused\ndone\n"
 	if got := run("use"); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -108,6 +108,29 @@ func TestPasta(t *testing.T) {
 	remove.SysProcAttr = cmd.SysProcAttr
 	if out, err := remove.Output(); string(out) != "done\n" || pastas(tmp) != 0 {
 		t.Errorf("%s, %v, %d programs", out, err, pastas(tmp))
+	}
+}
+
+// echoed asks for a datagram back until it comes.
+func echoed(addr string) error {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	b := make([]byte, 100)
+	for end := time.Now().Add(testTime); ; {
+		if _, err = c.Write([]byte("hello")); err == nil {
+			_ = c.SetReadDeadline(time.Now().Add(time.Second))
+			var n int
+			if n, err = c.Read(b); err == nil && string(b[:n]) == "hello" {
+				return nil
+			}
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("no answer from %s: %w", addr, err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -175,7 +198,11 @@ func rolePasta() {
 		fmt.Println("done")
 		return
 	}
+	const datagrams = 5000
 	n := &netns.Pasta{Ports: []netns.Port{{Container: 80}}}
+	if do == "use" {
+		n.Ports = append(n.Ports, netns.Port{Container: datagrams, Host: datagrams, Protocol: "udp"})
+	}
 	if do == "be killed" {
 		n.Program = os.Getenv("HOME") + "/pasta"
 	}
@@ -195,6 +222,22 @@ func rolePasta() {
 	for _, at := range []string{"127.0.0.1", "::1"} {
 		ask(at, client(nil), fmt.Sprintf("http://%s/", netip.AddrPortFrom(netip.MustParseAddr(at), n.Published()[0].Host)))
 	}
+	echo, err := c.ListenPacket(ctx, "udp", fmt.Sprintf(":%d", datagrams))
+	fail(err)
+	go func() {
+		b := make([]byte, 100)
+		for {
+			n, from, err := echo.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = echo.WriteTo(b[:n], from)
+		}
+	}()
+	for _, at := range []string{"127.0.0.1", "::1"} {
+		fail(echoed(netip.AddrPortFrom(netip.MustParseAddr(at), datagrams).String()))
+	}
+	fmt.Println("datagrams: answered")
 	ask("world", client(c.Dial), "http://192.0.2.1/")
 	ask("world by IPv6", client(c.Dial), "http://[2001:db8:c5::1]/")
 	// The host's addresses are the container's own, and there that port is nobody's.
