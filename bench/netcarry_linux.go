@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
 	"os/exec"
@@ -105,9 +106,12 @@ func carried(ctx context.Context, engines []*netEngine, f *figures) error {
 		return err
 	}
 	for range *netTurns {
-		for _, s := range all {
-			if err := s.carry(ctx, f); err != nil {
-				return fmt.Errorf("%s: %w", s.name, err)
+		for i := range carryWays { // one way after the other, and who is first by chance: a machine is faster at one time than at another
+			rand.Shuffle(len(all), func(a, b int) { all[a], all[b] = all[b], all[a] })
+			for _, s := range all {
+				if err := s.carry(ctx, i, f); err != nil {
+					return fmt.Errorf("%s: %w", s.name, err)
+				}
 			}
 		}
 	}
@@ -154,24 +158,33 @@ func plainVeth(ctx context.Context) (s *stand, err error) {
 	return s, serving(ctx, s)(server)
 }
 
-// carry takes a sample of each.
-func (s *stand) carry(ctx context.Context, f *figures) error {
-	type way struct {
-		rate, requests string
-		from           *netns.Namespace
-		to             netip.Addr
-		published      bool
-	}
+// carryWay is one way to a server.
+type carryWay struct {
+	rate, requests string
+	from           *netns.Namespace
+	to             netip.Addr
+	published      bool
+}
+
+// carryWays is how many there are.
+const carryWays = 6
+
+func (s *stand) ways() []carryWay {
 	own := s.server.own[0]
-	ways := []way{{rowNeighbour, rowRequests, s.client.ns, own, false}}
+	ways := []carryWay{{rowNeighbour, rowRequests, s.client.ns, own, false}}
 	if !s.noPort {
-		ways = append(ways, way{rowFromHost, rowRequestsHost, s.host, own, false},
-			way{rowPublishedRate, rowPublishedRequests, s.host, s.server.host[0], true},
-			way{rowBeyond, rowRequestsBeyond, s.world, s.outer, true},
-			way{rowLoopback, rowRequestsLoopback, s.host, netip.MustParseAddr("127.0.0.1"), true},
-			way{rowNeighbour6, "", s.client.ns, s.server.own[1], false})
+		ways = append(ways, carryWay{rowFromHost, rowRequestsHost, s.host, own, false},
+			carryWay{rowPublishedRate, rowPublishedRequests, s.host, s.server.host[0], true},
+			carryWay{rowBeyond, rowRequestsBeyond, s.world, s.outer, true},
+			carryWay{rowLoopback, rowRequestsLoopback, s.host, netip.MustParseAddr("127.0.0.1"), true},
+			carryWay{rowNeighbour6, "", s.client.ns, s.server.own[1], false})
 	}
-	for _, w := range ways {
+	return ways
+}
+
+// carry takes a sample of the ith way, if there is one.
+func (s *stand) carry(ctx context.Context, i int, f *figures) error {
+	for _, w := range s.ways()[min(i, len(s.ways())):min(i+1, len(s.ways()))] {
 		web, iperf := uint16(80), uint16(5201)
 		if w.published {
 			web, iperf = s.server.web, s.server.iperf
