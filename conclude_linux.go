@@ -62,6 +62,10 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 	d := r.det
 	unknown := &Result{ExitCode: -1}
 	d.awaitKeeper(keeperPatience)
+	if r.removesAtEnd() { // before the other lock: the start takes that while it has this one
+		r.beginning.Lock()
+		defer r.beginning.Unlock()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err := d.entry.Lock(true)
@@ -259,8 +263,6 @@ func (r *running) removesAtEnd() bool {
 
 // removeAtEnd removes a container that has ended. What could not be removed is recorded as that of one that has. The caller holds the lock.
 func (r *running) removeAtEnd(ctx context.Context, rec *state.Record) {
-	r.beginning.Lock()
-	defer r.beginning.Unlock()
 	if err := r.eraseRecord(ctx, rec); err != nil {
 		r.warn("remove", errors.Join(err, r.det.entry.Write(rec)))
 	}
