@@ -73,12 +73,11 @@ func withSocket[T any](r *running, ctx context.Context, op string, a *sockAddres
 	if err != nil {
 		return none, &net.OpError{Op: op, Net: a.network, Addr: a.addr(), Err: netError(err)}
 	}
-	defer closeAll(fd)
 	if len(fd) != 1 {
+		closeAll(fd)
 		return none, &net.OpError{Op: op, Net: a.network, Addr: a.addr(), Err: errors.New("no socket came out of the container")}
 	}
 	f := os.NewFile(uintptr(fd[0]), "socket")
-	fd = nil
 	defer f.Close()
 	return take(f) // has a copy of its own
 }
