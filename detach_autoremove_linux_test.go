@@ -2,11 +2,14 @@ package caisson
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -100,5 +103,71 @@ func TestAutoRemoveHooksInOrder(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "calls")); err != nil || string(got) != "started\nstopped\n" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A command that ends at once does not hold up its own start, nor the start the end.
+func TestAutoRemoveAtOnce(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	for _, opts := range [][]Option{nil, {WithoutKeeper()}} {
+		for i := range 30 {
+			var both sync.WaitGroup
+			for n := range 2 {
+				both.Go(func() {
+					id := fmt.Sprint("at-once-", n)
+					c := detached(t, d, id, append(opts, WithCommand("/bin/true"), WithAutoRemove(true))...)
+					if i%2 == 1 {
+						if _, err := c.Create(ctx); err != nil {
+							t.Error(err)
+							return
+						}
+					}
+					p, err := c.Start(ctx)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if r, err := p.Wait(ctx); err != nil || r.ExitCode != 0 {
+						t.Errorf("%+v, %v", r, err)
+					}
+					if _, err := d.Info(ctx, id); !errors.Is(err, ErrNotFound) {
+						t.Errorf("%v", err)
+					}
+				})
+			}
+			both.Wait()
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
+
+// A created container that is killed while it is started is removed like any other.
+func TestAutoRemoveKilledAtStart(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	for range 20 {
+		c := detached(t, d, "web", sh("exit 0"), WithAutoRemove(true))
+		p, err := c.Create(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed := make(chan error, 1)
+		go func() { killed <- p.Kill() }()
+		_, serr := c.Start(ctx)
+		if err := <-killed; err != nil && !errors.Is(err, ErrState) {
+			t.Error(err)
+		}
+		r, err := p.Wait(ctx)
+		if err != nil || r.ExitCode != 0 && r.Signal != unix.SIGKILL {
+			t.Errorf("%+v, %v; start: %v", r, err, serr)
+		}
+		if _, err := d.Info(ctx, "web"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%v", err)
+		}
 	}
 }

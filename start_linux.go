@@ -143,6 +143,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 	over := r.begins()
 	p, err := r.begin(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
+		over()
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
@@ -689,13 +690,13 @@ func (r *running) takeTTY(fd int) error {
 func (c *Container) release(a *attempt) error {
 	r, p := a.run, a.proc
 	began := time.Now()
+	over := r.begins()
+	defer over()
 	if r.det != nil {
 		if err := r.dialStage(); err != nil {
 			return err
 		}
 	}
-	over := r.begins()
-	defer over()
 	p.beginsAt(began) // before it can have ended
 	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
