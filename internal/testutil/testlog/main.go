@@ -19,6 +19,7 @@ import (
 func main() {
 	skips := flag.String("skips", "", "file with the list of allowed skips; without it every skip is allowed")
 	facts := flag.String("facts", "", "facts that hold, separated by commas")
+	slow := flag.Int("slow", 0, "how many of the slowest tests to list")
 	flag.Parse()
 	var rules []rule
 	if *skips != "" {
@@ -32,7 +33,7 @@ func main() {
 			os.Exit(2)
 		}
 	}
-	s := &summary{out: os.Stdout, rules: rules, all: *skips == "", facts: strings.Split(*facts, ",")}
+	s := &summary{out: os.Stdout, rules: rules, all: *skips == "", facts: strings.Split(*facts, ","), slow: *slow}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 1<<24)
 	for in.Scan() {

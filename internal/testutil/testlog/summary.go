@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 )
 
 // event is a line of "go test -json" (go doc test2json).
 type event struct {
 	Action, Package, Test, Output, ImportPath string
+	Elapsed                                   float64 // seconds
 }
 
 // summary collects events.
@@ -25,6 +28,8 @@ type summary struct {
 	packages                int
 	broken                  bool // something failed
 	faults                  []string
+	slow                    int     // how many of the slowest tests are told
+	tests                   []event // that took time
 }
 
 // line takes one line of input. What is no event, such as a message of the linker, is printed as it is.
@@ -59,6 +64,9 @@ func (s *summary) line(b []byte) {
 var closing = regexp.MustCompile(`^(ok  |FAIL)\t`)
 
 func (s *summary) ended(e event, text []string) {
+	if s.slow > 0 && e.Test != "" && !strings.Contains(e.Test, "/") {
+		s.tests = append(s.tests, e)
+	}
 	switch {
 	case e.Test == "" && e.Action == "skip": // no test files
 		return
@@ -114,6 +122,10 @@ func reason(text []string) string {
 // end prints the counts and reports whether all is well.
 func (s *summary) end() bool {
 	fmt.Fprintf(s.out, "%d packages: %d tests passed, %d failed, %d skipped\n", s.packages, s.passed, s.failed, s.skipped)
+	slices.SortStableFunc(s.tests, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	for _, e := range s.tests[:min(s.slow, len(s.tests))] {
+		fmt.Fprintf(s.out, "%7.2f s  %s %s\n", e.Elapsed, e.Package, e.Test)
+	}
 	for _, f := range s.faults {
 		fmt.Fprintln(s.out, "skipped for a reason that .ci/skips does not allow:", f)
 	}

@@ -73,3 +73,15 @@ func FuzzSummary(f *testing.F) {
 		s.end()
 	})
 }
+
+func TestSlowest(t *testing.T) {
+	var out bytes.Buffer
+	s := &summary{out: &out, all: true, slow: 2}
+	for i, n := range []string{"A", "B", "B/part", "C"} {
+		s.line([]byte(`{"Action":"pass","Package":"p","Test":"Test` + n + `","Elapsed":` + []string{"1", "12.5", "13", "2"}[i] + `}`))
+	}
+	s.line([]byte(ended))
+	if want := "  12.50 s  p TestB\n   2.00 s  p TestC\n"; !s.end() || !strings.HasSuffix(out.String(), "skipped\n"+want) {
+		t.Errorf("%s", out.String())
+	}
+}
