@@ -34,6 +34,10 @@ func main() {
 		}
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == webProgram {
+		fmt.Fprintln(os.Stderr, serveWeb())
+		os.Exit(1)
+	}
 	flag.CommandLine.Init("bench", flag.ExitOnError)
 	name, err := commandOf(flag.CommandLine, os.Args[1:])
 	if err == nil {

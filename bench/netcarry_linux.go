@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -62,19 +65,49 @@ func serving(ctx context.Context, s *stand) func(*netns.Namespace) error {
 		if err != nil {
 			return err
 		}
-		web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello\n")) })}
-		go func() { _ = web.Serve(l) }()
-		s.undo = append(s.undo, web.Close)
-		iperf := exec.Command("iperf3", "-s")
-		if err := ns.Do(iperf.Start); err != nil {
+		defer l.Close()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
 			return err
 		}
-		s.undo = append(s.undo, func() error { return errors.Join(iperf.Process.Kill(), ignore(iperf.Wait())) })
+		defer f.Close()
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		web, iperf := onProcessor(1, self, webProgram), onProcessor(1, "iperf3", "-s")
+		web.ExtraFiles = []*os.File{f}
+		for _, cmd := range []*exec.Cmd{web, iperf} {
+			if err := ns.Do(cmd.Start); err != nil {
+				return err
+			}
+			s.undo = append(s.undo, func() error { return errors.Join(cmd.Process.Kill(), ignore(cmd.Wait())) })
+		}
 		return answers(ctx, ns, netip.MustParseAddrPort("127.0.0.1:5201"))
 	}
 }
 
 func ignore(error) error { return nil }
+
+// webProgram is this program as a web server at the listening socket that it is given.
+const webProgram = "serve-web"
+
+func serveWeb() error {
+	l, err := net.FileListener(os.NewFile(3, "socket"))
+	if err != nil {
+		return err
+	}
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello\n")) }))
+}
+
+// onProcessor makes a command that stays on a processor, if there is a second one: who serves on one, who asks on another. Where the scheduler
+// puts them differs by a fifth from one sample to the next.
+func onProcessor(n int, name string, args ...string) *exec.Cmd {
+	if runtime.NumCPU() > 1 {
+		name, args = "taskset", append([]string{"-c", strconv.Itoa(n), name}, args...)
+	}
+	return exec.Command(name, args...)
+}
 
 // carried measures throughput and requests, in turns.
 func carried(ctx context.Context, engines []*netEngine, f *figures) error {
@@ -219,7 +252,7 @@ func reachable(ctx context.Context, from *netns.Namespace, to netip.AddrPort) bo
 
 func runIn(from *netns.Namespace, name string, args ...string) (out []byte, err error) {
 	err = from.Do(func() (err error) {
-		out, err = exec.Command(name, args...).Output()
+		out, err = onProcessor(0, name, args...).Output()
 		return err
 	})
 	if err != nil {
