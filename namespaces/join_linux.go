@@ -124,7 +124,7 @@ func ownedBy(f, u *os.File) bool {
 	if err != nil {
 		return true
 	}
-	defer owner.Close()
+	defer func() { owner.Close() }() // the last one
 	// Descendants of u count as u's: capabilities in u hold in them.
 	for {
 		if same, err := Same(owner, u); err != nil || same {
