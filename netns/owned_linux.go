@@ -22,6 +22,7 @@ import (
 type ownedTable struct {
 	rules *rules
 	all   *rules // by the same connection
+	guard *rules // has the program's number while rules is open, see [openOwned]; may be nil
 	sock  syscall.Conn
 	own   func() error
 	made  bool            // the table is there
@@ -141,7 +142,7 @@ func (t *ownedTable) giveUp(c *Connection) {
 	}
 	if len(t.eps) == 0 {
 		delete(owning.tables, c.owned())
-		t.rules.leave()
+		go t.close()
 	}
 }
 
@@ -188,13 +189,38 @@ func closeOwned(k ownedKey) {
 	owning.mu.Lock()
 	defer owning.mu.Unlock()
 	if t := owning.tables[k]; t != nil && len(t.eps) == 0 {
-		t.rules.close() // the kernel removes it
+		t.close()
 		delete(owning.tables, k)
 	}
 }
 
 // openOwned opens the connection. Its table is made when it is needed.
+//
+// The kernel takes the owner for gone when any socket that had its number has been closed (nft_rcv_nl_event). The first socket of netlink that a program
+// opens in a namespace has the number of the process, and the next one as soon as that is being closed, but not over. So that number is not taken:
+// others are random.
 func openOwned(k ownedKey) (*ownedTable, error) {
+	t, err := dialOwned(k)
+	if err != nil {
+		return nil, err
+	}
+	n, err := t.number()
+	if err == nil && n == uint32(os.Getpid()) {
+		guard := t.rules
+		if t, err = dialOwned(k); err != nil {
+			guard.leave()
+			return nil, err
+		}
+		t.guard = guard
+	}
+	if err != nil {
+		go t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func dialOwned(k ownedKey) (*ownedTable, error) {
 	name := k.table + "-" + newID()
 	t := &ownedTable{eps: map[string]bool{}}
 	var err error
@@ -206,6 +232,28 @@ func openOwned(k ownedKey) (*ownedTable, error) {
 	}
 	t.all = newRules(t.rules.conn, k.table)
 	return t, nil
+}
+
+// number is that of the socket (nl_pid of netlink(7)).
+func (t *ownedTable) number() (n uint32, err error) {
+	raw, err := t.sock.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var sa unix.Sockaddr
+	cerr := raw.Control(func(fd uintptr) { sa, err = unix.Getsockname(int(fd)) })
+	if err = errors.Join(cerr, os.NewSyscallError("getsockname", err)); err != nil {
+		return 0, err
+	}
+	return sa.(*unix.SockaddrNetlink).Pid, nil
+}
+
+// close closes the connection. The kernel removes the table.
+func (t *ownedTable) close() {
+	t.rules.close()
+	if t.guard != nil {
+		t.guard.leave()
+	}
 }
 
 // make makes the table, which belongs to the socket by which it is made, and goes when that is closed.

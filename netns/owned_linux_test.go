@@ -128,7 +128,7 @@ func TestAnswersLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer o.rules.close()
+	defer o.close()
 	e := &epState{ID: "a", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/16")}, Ports: []Port{{Host: 8080, Container: 80}}}
 	raw, err := o.sock.SyscallConn()
 	if err == nil {
@@ -304,4 +304,31 @@ func TestNoRoomForOwned(t *testing.T) {
 		silent(t, "withdrawn", out.Dial, a, 8080)
 	}
 	detach(t, first)
+}
+
+// The socket of the table that goes with it never has the number of the process, which sockets that are being closed may have had.
+func TestOwnedTableNumber(t *testing.T) {
+	nothingLeft(t)
+	for range 3 {
+		closing, err := openRules("caisson-closing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		closing.close() // the number is free
+		o, err := openOwned(ownedKey{table: "caisson-number"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := o.number()
+		if err != nil || n == 0 || n == uint32(os.Getpid()) {
+			t.Errorf("number %d of process %d; %v", n, os.Getpid(), err)
+		}
+		if err := o.make(); err != nil {
+			t.Error(err)
+		}
+		if there, err := o.rules.exists(); err != nil || !there {
+			t.Errorf("%v, %v", there, err)
+		}
+		o.close()
+	}
 }
