@@ -111,8 +111,12 @@ func TestAutoRemoveAtOnce(t *testing.T) {
 	d := stateDir(t)
 	noLeaks(t)
 	ctx := testContext(t)
+	rounds := 20
+	if testing.Short() {
+		rounds = 6
+	}
 	for _, opts := range [][]Option{nil, {WithoutKeeper()}} {
-		for i := range 30 {
+		for i := range rounds {
 			var both sync.WaitGroup
 			for n := range 2 {
 				both.Go(func() {

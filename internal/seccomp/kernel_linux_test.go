@@ -127,7 +127,11 @@ var idle = map[string]uintptr{
 
 // Random conditions: the kernel and the reference must agree.
 func TestKernelConditions(t *testing.T) {
-	for seed := range 12 {
+	seeds := 12
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := range seeds {
 		if out, state := child(t, "conditions", fmt.Sprint("SEED=", seed)); !state.Success() || !strings.HasPrefix(out, "refused") {
 			t.Fatalf("seed %d: %v\n%s", seed, state, out)
 		}
