@@ -547,7 +547,7 @@ func (c *Connection) configureInside(i int) error {
 			awaitLocal(h, p.Addr())
 		}
 		if !n.Kind.bridged() {
-			awaitJoined(p.Addr())
+			awaitJoined(link, p.Addr())
 		}
 	}
 	return nil
