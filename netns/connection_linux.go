@@ -294,7 +294,7 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if err := c.joinOverlays(ctx); err != nil {
 		return err
 	}
-	return c.serve(t)
+	return c.serve(ctx, t)
 }
 
 // attachHost makes what the host needs, under the lock.
@@ -547,7 +547,7 @@ func (c *Connection) configureInside(i int) error {
 			awaitLocal(h, p.Addr())
 		}
 		if !n.Kind.bridged() {
-			awaitJoined(p.Addr())
+			awaitJoined(link, p.Addr())
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -198,8 +199,19 @@ func removeLink(h *netlink.Handle, name, kind, alias string) error {
 func settle(h *netlink.Handle, name string) error {
 	return patiently(func() (bool, error) {
 		link, err := h.LinkByName(name)
-		return err == nil && link.Attrs().OperState == netlink.OperUp, err
+		return err == nil && isSettled(link), err
 	})
+}
+
+// isSettled says that nothing more is to be waited for. Devices of some types, such as TUN/TAP, never tell whether they have a carrier.
+func isSettled(link netlink.Link) bool {
+	switch link.Attrs().OperState {
+	case netlink.OperUp:
+		return true
+	case netlink.OperUnknown:
+		return !slices.Contains([]string{"device", "veth", "bridge", "bond", "macvlan", "macvtap", "ipvlan", "vlan"}, link.Type())
+	}
+	return false
 }
 
 // portSysctls keeps the host's end of a pair from having IPv6 of its own, for it is a port of a bridge. Its link-local address would be made, and
@@ -212,8 +224,11 @@ func portSysctls(device string) error {
 }
 
 // awaitJoined waits until the calling thread's namespace listens to those who look for an address: a new IPv6 address joins
-// its group (RFC 4291, 2.7.1) on the kernel's own time as well.
-func awaitJoined(a netip.Addr) {
+// its group (RFC 4291, 2.7.1) on the kernel's own time as well. Nobody looks for those of a device that resolves none.
+func awaitJoined(link netlink.Link, a netip.Addr) {
+	if !resolves(link) {
+		return
+	}
 	b := a.As16()
 	group := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", b[13], b[14], b[15])
 	_ = patiently(func() (bool, error) {
@@ -221,6 +236,9 @@ func awaitJoined(a netip.Addr) {
 		return strings.Contains(string(l), group), err
 	})
 }
+
+// resolves says that neighbours look for the device's addresses: not on TUN, nor on ipvlan that routes.
+func resolves(link netlink.Link) bool { return link.Attrs().RawFlags&unix.IFF_NOARP == 0 }
 
 // awaitLocal waits until the calling thread's namespace takes packets for a new IPv6 address: its route is made on the kernel's own time too, and on a busy machine
 // the first packet would come before, be dropped, and be sent again after a second.

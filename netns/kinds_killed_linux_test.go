@@ -27,6 +27,9 @@ func roleKinds() {
 	fail(err)
 	ns, err := New()
 	fail(err)
+	l, err := ns.Listen(context.Background(), "tcp", "127.0.0.11:53") // a server of names that is not this program's: it is told of the networks
+	fail(err)
+	defer l.Close()
 	n := &Networks{Endpoints: []Endpoint{{Network: routed, Ports: []Port{{Container: 80}}}, {Network: lan}}}
 	if os.Getenv("CAISSON_TEST_VXLAN") != "" {
 		n.Endpoints = append(n.Endpoints, Endpoint{Network: over})

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -15,9 +16,9 @@ import (
 
 // serveNames starts the server of names inside. The sockets are made before any process of the container runs, so that none
 // of them can take the address.
-func (c *Connection) serveNames(t Target) error {
-	if c.bare {
-		return c.nameLate(t)
+func (c *Connection) serveNames(ctx context.Context, t Target) error {
+	if c.bare || c.unattended() {
+		return c.nameLate(ctx, t)
 	}
 	if !c.ownServer() {
 		return nil
@@ -38,6 +39,9 @@ func (c *Connection) serveNames(t Target) error {
 		return &Error{Op: "serve names on", Object: address, Err: err}
 	}
 	zone := c.zone()
+	if n, err := cookieIn(packets); err == nil {
+		zone.noted = &noted{dir: c.stateDir(), late: lateDir(c.stateDir(), n)}
+	}
 	s := newNameServer(zone, c.upstream(), c.dialFromHost)
 	s.policy = c.namePolicy()
 	s.run(packets, streams)
@@ -85,6 +89,15 @@ func (c *Connection) neighbours() []*epState {
 type netZone struct {
 	mu    sync.Mutex
 	views []*view
+	noted *noted // nil: nothing is looked for
+}
+
+// all are the views, with those of networks that were noted.
+func (z *netZone) all() []*view {
+	if z.noted == nil || len(z.noted.views) == 0 {
+		return z.views
+	}
+	return slices.AppendSeq(slices.Clone(z.views), maps.Values(z.noted.views))
 }
 
 // view is one network, as far as it has been read.
@@ -180,8 +193,20 @@ func (z *netZone) lookup(name string) (out []netip.Addr, known bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	now := time.Now()
-	for i, v := range z.views {
-		if slices.ContainsFunc(z.views[:i], func(o *view) bool { return o.dir == v.dir }) {
+	if z.noted != nil && now.Sub(z.noted.looked) > recent {
+		z.noted.refresh(now)
+	}
+	out = z.find(name, now)
+	if len(out) == 0 && z.noted != nil && z.noted.looked != now && z.noted.refresh(now) {
+		out = z.find(name, now)
+	}
+	return slices.Clone(out), len(out) > 0
+}
+
+func (z *netZone) find(name string, now time.Time) (out []netip.Addr) {
+	views := z.all()
+	for i, v := range views {
+		if slices.ContainsFunc(views[:i], func(o *view) bool { return o.dir == v.dir }) {
 			continue // connected to it once more
 		}
 		l := v.find(name)
@@ -192,13 +217,16 @@ func (z *netZone) lookup(name string) (out []netip.Addr, known bool) {
 		}
 		out = append(out, l...)
 	}
-	return slices.Clone(out), len(out) > 0
+	return out
 }
 
 func (z *netZone) reverse(a netip.Addr) (name string, ours bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	for _, v := range z.views {
+	if z.noted != nil {
+		z.noted.refresh(time.Now())
+	}
+	for _, v := range z.all() {
 		if _, ok := v.network.subnetOf(a); !ok {
 			continue
 		}

@@ -3,11 +3,13 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -204,6 +206,22 @@ func cookie() (uint64, error) {
 func cookieOf(s int) (uint64, error) {
 	c, err := unix.GetsockoptUint64(s, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	return c, os.NewSyscallError("getsockopt SO_NETNS_COOKIE", err)
+}
+
+// cookieIn is the same for a socket of package net.
+func cookieIn(c net.PacketConn) (n uint64, err error) {
+	s, ok := c.(syscall.Conn)
+	if !ok {
+		return 0, unix.ENOTSOCK
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if cerr := raw.Control(func(fd uintptr) { n, err = cookieOf(int(fd)) }); cerr != nil {
+		return 0, cerr
+	}
+	return n, err
 }
 
 // Do calls f inside the namespace and returns its error. The rest of the program stays where it is: f runs on a goroutine and

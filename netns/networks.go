@@ -142,8 +142,9 @@ func (n *Networks) Prepare(ctx context.Context, r Request) (Attachment, error) {
 
 // Connect connects any network namespace, such as that of a running container ([OfPID] of its process), and returns what
 // disconnects it. name is its name on the networks; "" for none but the aliases. No files are made and no server of names
-// runs, for it has its own: if that is one of this program's, it knows the names of the networks until they are disconnected, and asks others about the world
-// as before. That of a container with a monitor is the monitor's, and a container without any is found by its neighbours, and finds them by address. ctx bounds the call only.
+// runs, for it has its own: that knows the names of the networks until they are disconnected, and asks others about the world as before. It is this
+// program's, or another's that has the same [BridgeConfig.StateDir], such as the monitor's of a detached container. A container without any is found by its
+// neighbours, and finds them by address. One that is started again has another namespace, which is connected anew. ctx bounds the call only.
 //
 // The connection is this program's: caisson.Recover undoes it after the program has ended, also where a detached container lives on. What is to
 // stay is made as caisson makes that of a detached container: [Networks.Prepare], then [Connection.Record], whose data the caller keeps for [ConnectionOwner.Undo], then

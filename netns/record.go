@@ -82,6 +82,7 @@ type epState struct {
 	Limits    Limits         `json:"limits,omitzero"`
 	Egress    *Egress        `json:"egress,omitempty"`
 	Waiting   bool           `json:"waiting,omitempty"` // in a pool: its names come later
+	Late      uint64         `json:"late,omitempty"`    // the container's namespace, where a server of another program's was told
 	Shared    bool           `json:"shared,omitempty"`  // its ports may stand in the table of all; else in one that its program has for itself
 }
 

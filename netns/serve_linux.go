@@ -8,7 +8,7 @@ import (
 
 // serve starts what this program does for the container: proxies for the loopback addresses of the host, and the server of
 // names.
-func (c *Connection) serve(t Target) error {
+func (c *Connection) serve(ctx context.Context, t Target) error {
 	reserved := c.reserved
 	c.reserved = nil
 	for _, r := range reserved {
@@ -23,7 +23,7 @@ func (c *Connection) serve(t Target) error {
 		}
 		c.services = append(c.services, newProxy(r, target, c.dialFromHost))
 	}
-	return c.serveNames(t)
+	return c.serveNames(ctx, t)
 }
 
 // targetOf finds the container's address for a published port, IPv4 before IPv6.

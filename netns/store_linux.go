@@ -28,6 +28,7 @@ import (
 //	DIR/COOKIE/networks/NAME/ip/ADDR       a lease: the id of the endpoint
 //	DIR/COOKIE/networks/NAME/last4, last6  the address given out last
 //	DIR/COOKIE/networks/NAME/ep/ID.json    epState
+//	DIR/COOKIE/late/INSIDE/ID              an endpoint of a container that ran already: the network; INSIDE is the cookie of its namespace
 //	DIR/COOKIE/ports/PROTO-PORT/ADDR       a published port: the id of the endpoint; ADDR is "any" for all addresses
 //
 // Each file is written whole under another name and renamed. The directory is the user's alone, so paths in it can be
@@ -409,7 +410,7 @@ func (s *store) release(ref endpointRef) error {
 	for _, p := range e.Ports {
 		ports = append(ports, portKey(p))
 	}
-	faults = append(faults, s.releasePorts(ref.ID, ports))
+	faults = append(faults, s.releasePorts(ref.ID, ports), s.forgetLate(e))
 	if err := errors.Join(faults...); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -107,6 +108,31 @@ func TestTap(t *testing.T) {
 	n, err := file.Read(b)
 	if err != nil || n < 14 || string(b[6:12]) != string(frame) {
 		t.Errorf("%x from %x: %v", b[:n], frame, err)
+	}
+}
+
+// Of a device that never tells whether it has a carrier, nothing is waited for, nor the group of an address that nobody looks for.
+func TestTunSettled(t *testing.T) {
+	needTun(t)
+	nothingLeft(t)
+	for _, tap := range []bool{false, true} {
+		tun, err := NewTun(TunConfig{Name: "tun", TAP: tap, Subnets: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24"), netip.MustParsePrefix("fd07::/64")},
+			Open: func(f *os.File, _ Status) error { t.Cleanup(func() { f.Close() }); return nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns, c := connect(t, "a", Endpoint{Network: tun})
+		err = ns.Do(func() error {
+			link, err := netlink.LinkByName("eth0")
+			if err == nil && (!isSettled(link) || resolves(link) != tap) {
+				t.Errorf("TAP %v: %v of %s, flags %x", tap, link.Attrs().OperState, link.Type(), link.Attrs().RawFlags)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		detach(t, c)
 	}
 }
 

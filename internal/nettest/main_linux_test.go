@@ -9,6 +9,7 @@ import (
 	"github.com/caisson-go/caisson"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/netns"
+	"github.com/caisson-go/caisson/netns/cni"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -17,6 +18,9 @@ var (
 	_ caisson.Network           = (*netns.Bridge)(nil)
 	_ caisson.Network           = (*netns.Networks)(nil)
 	_ caisson.DurableAttachment = (*netns.Connection)(nil)
+	_ caisson.WarningAttachment = (*netns.Connection)(nil)
+	_ caisson.DurableAttachment = (*cni.Attachment)(nil)
+	_ caisson.WarningAttachment = (*cni.Attachment)(nil)
 	_ caisson.Owner             = netns.Owner()
 )
 

@@ -1,6 +1,7 @@
 package nettest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -63,7 +64,7 @@ func roleMonitored() {
 }
 
 // The ports of a container with a monitor answer on all addresses of the host, and to itself, while its host program lives and after it was killed; its
-// server of names as well.
+// server of names as well, which learns of a network to which another program connects the container.
 func TestMonitored(t *testing.T) {
 	dir, state := testutil.Busybox(t), filepath.Join(t.TempDir(), "state")
 	connectHostToWorld(t)
@@ -96,6 +97,33 @@ func TestMonitored(t *testing.T) {
 	all("while the host program lives")
 	kill()
 	all("after it was killed")
+	// This program connects it to one more network.
+	other := newBridge(t, netns.BridgeConfig{Name: "other"})
+	neighbour := newContainer(t, other, caisson.WithID("neighbour"), caisson.WithCommand("sleep", "1000"))
+	if _, err := neighbour.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := netns.OfPID(c.Process().Pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	late, err := (&netns.Networks{Endpoints: []netns.Endpoint{{Network: other, Interface: "second"}}}).Connect(ctx, ns, "late")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	p, err := c.Exec(ctx, caisson.WithCommand("busybox", "nslookup", "-type=a", "neighbour.other"), caisson.WithStdout(&out), caisson.WithStderr(&out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.Wait(ctx); err != nil || !r.Success() {
+		t.Errorf("its neighbour on a further network: %s %v", out.String(), err)
+	}
+	if err := late.Detach(ctx); err != nil {
+		t.Error(err)
+	}
+	closeAll(t, neighbour)
 	if err := c.Remove(ctx); err != nil {
 		t.Fatal(err)
 	}

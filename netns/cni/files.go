@@ -26,11 +26,24 @@ func (a *Attachment) Files() []netns.File {
 		hosts.WriteString(h.Addr.String() + "\t" + strings.Join(h.Names, " ") + "\n")
 	}
 	return append(out, netns.File{Path: "/etc/hosts", Data: []byte(hosts.String()), Mode: 0o644},
-		netns.File{Path: "/etc/resolv.conf", Data: []byte(a.net.resolvConf()), Mode: 0o644})
+		netns.File{Path: "/etc/resolv.conf", Data: []byte(a.net.resolvConf().resolvConf()), Mode: 0o644})
 }
 
+// Warnings tells that the container has nobody to ask for names: neither the options nor the list name a resolver, and the host's listen on loopback or
+// link-local addresses. What a plugin's result says of names comes too late for the file.
+func (a *Attachment) Warnings() []netns.Warning {
+	if a.net.opts.NoFiles || len(a.net.resolvConf().Nameservers) > 0 {
+		return nil
+	}
+	return []netns.Warning{{Name: "names of the world", Reason: "the host's resolvers listen on loopback or link-local addresses, which are others in the container: its /etc/resolv.conf has none",
+		Remedy: "name some in DNS.Servers, or in the list's dns"}}
+}
+
+// Where the host says who resolves names for it: its own file, and systemd-resolved's list of what its stub asks; variables for tests.
+var hostResolv = []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"}
+
 // resolvConf is made of the options, or of what the list says, or of what the host has.
-func (n *Network) resolvConf() string {
+func (n *Network) resolvConf() DNS {
 	d := DNS{Search: n.opts.DNS.Search, Options: n.opts.DNS.Options}
 	for _, s := range n.opts.DNS.Servers {
 		d.Nameservers = append(d.Nameservers, s.Addr().String())
@@ -38,7 +51,7 @@ func (n *Network) resolvConf() string {
 	for _, p := range n.list.Plugins {
 		d.fill(p.DNS)
 	}
-	for _, f := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
+	for _, f := range hostResolv {
 		if len(d.Nameservers) > 0 {
 			break
 		}
@@ -46,6 +59,11 @@ func (n *Network) resolvConf() string {
 			d.fill(hostDNS(b))
 		}
 	}
+	return d
+}
+
+// resolvConf writes the file.
+func (d DNS) resolvConf() string {
 	var b strings.Builder
 	for _, s := range d.Nameservers {
 		b.WriteString("nameserver " + s + "\n")

@@ -109,7 +109,7 @@ func TestNew(t *testing.T) {
 	if err != nil || n.Name() != "a" {
 		t.Fatal(err)
 	}
-	if got := n.resolvConf(); got != "nameserver 192.0.2.1\nsearch example\n" {
+	if got := n.resolvConf().resolvConf(); got != "nameserver 192.0.2.1\nsearch example\n" {
 		t.Errorf("%q", got)
 	}
 }

@@ -27,7 +27,7 @@ type Options struct {
 	// A name that no plugin of the list takes is refused.
 	Capabilities map[string]any
 	// DNS says how names are resolved: by Servers on port 53, else by what the list says, else by the host's resolvers but
-	// for those on loopback addresses. There is no server of ours.
+	// for those on loopback addresses. There is no server of ours. If that leaves none, [Attachment.Warnings] says so.
 	DNS netns.DNS
 	// Hosts are further lines of /etc/hosts.
 	Hosts []netns.Host
