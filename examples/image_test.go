@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/caisson-go/caisson/image"
@@ -94,6 +96,39 @@ func TestRunImage(t *testing.T) {
 		run("-image", "greet:1", "--", "cd /; echo etc/*").want(t, 0, `^etc/new etc/passwd etc/stays$`) // changes went with their container
 		run("-image", "127.0.0.1:1/nothing:1").wantErr(t, 125, `connection refused`)
 		run("-image", "greet:1", "-writable").wantErr(t, 125, `-image goes with`)
+	})
+}
+
+// TestRunImageDetached: a container of an image outlives its program, by itself and with one that starts it again, and leaves nothing.
+func TestRunImageDetached(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		store := filepath.Join(c.dir, "store")
+		c.run(t, "run", "-q", "-store", store, "-image", "archive:"+imageArchive(t, c)).want(t, 0, `^hello from /made/up$`)
+		for id, args := range map[string][]string{"run-image": nil, "run-image-again": {"-restart", "on-failure:1", "-disk", "1M"}} {
+			defer func() { c.run(t, "run", "-rm", id) }()
+			log := filepath.Join(c.dir, id)
+			c.run(t, "run", slices.Concat([]string{"-q", "-store", "store", "-image", "greet:1", "-d", "-id", id, "-log", log}, args, []string{"--", "cd /etc; echo run: *; touch /new; exit 4"})...).want(t, 0, "^"+id+"$")
+			c.run(t, "run", "-wait", id).want(t, 4, `^$`)
+			b, err := os.ReadFile(log)
+			if n := strings.Count(string(b), "run: new passwd stays\n"); err != nil || n != 1+min(len(args), 1) {
+				t.Errorf("%s: %d runs are in the log: %q, %v", id, n, b, err)
+			}
+			leases := func() int {
+				names, err := os.ReadDir(filepath.Join(store, "leases"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(names)
+			}
+			if leases() != 1 {
+				t.Errorf("%s: %d leases", id, leases())
+			}
+			c.run(t, "run", "-rm", id).want(t, 0, `^$`)
+			if leases() != 0 {
+				t.Errorf("%s: %d leases are left", id, leases())
+			}
+		}
+		c.run(t, "run", "-d", "-q").wantErr(t, 125, `-detach needs a command`)
 	})
 }
 

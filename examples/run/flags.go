@@ -18,6 +18,7 @@ import (
 type config struct {
 	rootfs             string
 	image, store       string
+	found              string           // the image, by the name that it has in the store
 	source             rootfs.Source    // of the image
 	more               []caisson.Option // of the image
 	readOnly, writable bool
