@@ -59,7 +59,7 @@ func (c *config) useImage(ctx context.Context) error {
 	if p.Dir != "/" { // Docker makes the working directory where the image has none
 		c.more = append(c.more, caisson.WithFiles(rootfs.File{Path: p.Dir, Dir: true, Mode: 0o755}))
 	}
-	return nil
+	return c.useVolumes(ctx, store, info.Config.Volumes)
 }
 
 // labelStore is the label of a detached container that says where its image is.
@@ -102,6 +102,11 @@ func (c *config) imageOption() ([]caisson.Option, error) {
 func forget(ctx context.Context, id string, labels map[string]string) error {
 	if labels[labelStore] == "" {
 		return nil
+	}
+	if dir := labels[labelVolumes]; dir != "" {
+		if err := removeVolumes(dir); err != nil {
+			return err
+		}
 	}
 	store, err := image.Open(labels[labelStore], image.Options{})
 	if err != nil {

@@ -77,7 +77,7 @@ func wait(ctx context.Context, id string) (status int, err error) {
 }
 
 // runDetached starts a container that outlives this program, and prints its id.
-func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
+func (c *config) runDetached(ctx context.Context, out io.Writer) (status int, err error) {
 	if c.tty || c.interactive {
 		return exitFailed, errors.New("-detach: nobody is there to be interactive with")
 	}
@@ -86,6 +86,11 @@ func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
 		if err := c.useImage(ctx); err != nil {
 			return exitFailed, err
 		}
+		defer func() {
+			if status != 0 {
+				err = errors.Join(err, c.volumes.remove())
+			}
+		}()
 	}
 	if len(c.command) == 0 {
 		return exitFailed, errors.New("-detach needs a command")
