@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/caisson-go/caisson/image"
@@ -94,6 +96,116 @@ func TestRunImage(t *testing.T) {
 		run("-image", "greet:1", "--", "cd /; echo etc/*").want(t, 0, `^etc/new etc/passwd etc/stays$`) // changes went with their container
 		run("-image", "127.0.0.1:1/nothing:1").wantErr(t, 125, `connection refused`)
 		run("-image", "greet:1", "-writable").wantErr(t, 125, `-image goes with`)
+	})
+}
+
+// TestRunImageDetached: a container of an image outlives its program, by itself and with one that starts it again, and leaves nothing.
+func TestRunImageDetached(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		store := filepath.Join(c.dir, "store")
+		c.run(t, "run", "-q", "-store", store, "-image", "archive:"+imageArchive(t, c)).want(t, 0, `^hello from /made/up$`)
+		for id, args := range map[string][]string{"run-image": nil, "run-image-again": {"-restart", "on-failure:1", "-disk", "1M"}} {
+			defer func() { c.run(t, "run", "-rm", id) }()
+			log := filepath.Join(c.dir, id)
+			c.run(t, "run", slices.Concat([]string{"-q", "-store", "store", "-image", "greet:1", "-d", "-id", id, "-log", log}, args, []string{"--", "cd /etc; echo run: *; touch /new; exit 4"})...).want(t, 0, "^"+id+"$")
+			c.run(t, "run", "-wait", id).want(t, 4, `^$`)
+			b, err := os.ReadFile(log)
+			if n := strings.Count(string(b), "run: new passwd stays\n"); err != nil || n != 1+min(len(args), 1) {
+				t.Errorf("%s: %d runs are in the log: %q, %v", id, n, b, err)
+			}
+			leases := func() int {
+				names, err := os.ReadDir(filepath.Join(store, "leases"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(names)
+			}
+			if leases() != 1 {
+				t.Errorf("%s: %d leases", id, leases())
+			}
+			c.run(t, "run", "-rm", id).want(t, 0, `^$`)
+			if leases() != 0 {
+				t.Errorf("%s: %d leases are left", id, leases())
+			}
+		}
+		c.run(t, "run", "-d", "-q").wantErr(t, 125, `-detach needs a command`)
+	})
+}
+
+// TestRunImageVolumes: what an image wants kept apart is, with what the image has there, as long as the container is there.
+func TestRunImageVolumes(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, nil)
+		owned := ""
+		if c.root() {
+			owned = "RUN chown 7:8 /data\n"
+		}
+		p.build("FROM base:1\nRUN mkdir -p /data/sub && echo seed >/data/f && chmod 750 /data\n"+owned+"VOLUME /data /extra/\n").want(t, 0, `^sha256:`)
+		args := func(flags []string, line string) []string {
+			return slices.Concat([]string{"-q", "-store", p.store, "-image", "out:1"}, flags, []string{"--", "sh", "-c", line})
+		}
+		run := func(line string, flags ...string) result { return c.run(t, "run", args(flags, line)...) }
+		left := func() []os.DirEntry {
+			entries, err := os.ReadDir(p.store + ".volumes")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return entries
+		}
+		const writes = "(echo >/data/new) 2>/dev/null && (echo >/extra/new) && echo wrote || echo refused; (echo >/no) 2>/dev/null || echo no"
+		owner := map[bool]string{true: `7 +8`, false: `0 +0`}[c.root()]
+		run("cat /data/f; ls -nd /data; ls /data/sub; ls /data /extra; "+writes, "-read-only").want(t, 0, `^seed$`, `^drwxr-x--- +\S+ +`+owner+` `, `^wrote$`, `^no$`)
+		run("cat /data/f; ls /data; ls /extra").want(t, 0, `^seed\nf\nsub$`)
+		run(writes, "-read-only", "-image-volumes", "ignore").want(t, 0, `^refused\nno$`)
+		run("ls /data; "+writes, "-read-only", "-image-volumes", "tmpfs").want(t, 0, `^wrote\nno$`)
+		p.files(map[string]string{"mine/here": ""})
+		run("ls /data; ls /data/x; "+writes, "-read-only", "-v", p.ctx+"/mine:/data:ro", "-tmpfs", "/extra").want(t, 0, `^here$`, `^refused$`)
+		run("", "-image-volumes", "none").wantErr(t, 125, `none of anonymous, tmpfs and ignore`)
+		run("no-such-command").want(t, 127)
+		c.run(t, "run", "-q", "-store", p.store, "-image", "out:1", "--", "/no-such-command").want(t, 127)
+		if l := left(); len(l) != 0 {
+			t.Errorf("left: %v", l)
+		}
+
+		const id = "run-volumes"
+		defer func() { c.run(t, "run", "-rm", id) }()
+		log := filepath.Join(c.dir, "log")
+		c.run(t, "run", args([]string{"-d", "-id", id, "-restart", "on-failure:1", "-log", log}, "cat /data/runs; echo again >>/data/runs; exit 3")...).want(t, 0, "^"+id+"$")
+		c.run(t, "run", "-wait", id).want(t, 3)
+		if b, err := os.ReadFile(log); err != nil || strings.Count(string(b), " again\n") != 1 {
+			t.Errorf("the second run does not see what the first one wrote: %q, %v", b, err)
+		}
+
+		// A program that is killed leaves its volumes to the next one, which keeps those of the detached container.
+		cmd := c.command(t, "run", args([]string{"-i"}, "echo ready; cat")...)
+		var out lockedBuffer
+		cmd.Stdout = &out
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		out.await(t, "ready")
+		if l := left(); len(l) != 2 {
+			t.Errorf("while two containers are there: %v", l)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		for i := 0; len(left()) != 1 && i < 50; i++ {
+			run("true").want(t, 0)
+		}
+		if l := left(); len(l) != 1 || l[0].Name() != "kept-"+id {
+			t.Errorf("left: %v", l)
+		}
+		c.run(t, "run", "-rm", id).want(t, 0, `^$`)
+		if l := left(); len(l) != 0 {
+			t.Errorf("left: %v", l)
+		}
 	})
 }
 

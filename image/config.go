@@ -27,7 +27,7 @@ type Config struct {
 	StopSignal string
 	// ExposedPorts are such as "80/tcp", sorted.
 	ExposedPorts []string
-	// Volumes are directories whose content is meant to outlive the container, sorted.
+	// Volumes are directories whose content is meant to outlive the container, sorted; see [Store.Volumes].
 	Volumes []string
 	// Labels are for people and their tools.
 	Labels map[string]string

@@ -239,12 +239,15 @@ func toInside(maps []IDMap, id uint32) (uint32, bool) {
 }
 
 // packError names the entry.
-func packError(path string, err error) error {
+func packError(path string, err error) error { return entryError("write layer", path, err) }
+
+// entryError names the file with which op failed.
+func entryError(op, path string, err error) error {
 	if parts := joined(err); parts != nil {
-		return joinedBy(parts, func(e error) error { return packError(path, e) })
+		return joinedBy(parts, func(e error) error { return entryError(op, path, e) })
 	}
 	if _, is := err.(*Error); is || err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return &Error{Op: "write layer", Entry: path, Err: err}
+	return &Error{Op: op, Entry: path, Err: err}
 }

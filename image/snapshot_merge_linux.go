@@ -16,12 +16,14 @@ import (
 type merger struct {
 	ctx    context.Context
 	method Method
+	orCopy bool // where there are no reflinks
 	owners bool
 	buf    []byte
 	// linked holds where in the tree a file with several names in the present layer is.
 	linked map[uint64]string
 	root   int
-	left   int64 // extended attributes that the file system does not take
+	left   int64   // extended attributes that the file system does not take
+	budget *budget // nil: no limits but those that the layers had
 }
 
 // mergeLayers fills the directory at path with what layers show, the topmost first. readOnly trees get the directories that things are mounted on, which
@@ -34,12 +36,7 @@ func mergeLayers(ctx context.Context, path string, layers []string, method Metho
 	defer unix.Close(root)
 	m := &merger{ctx: ctx, method: method, owners: isPrivileged(), buf: make([]byte, fileBuffer), root: root}
 	for _, l := range slices.Backward(layers) {
-		from, err := openTreeDir(l + "/.") // what is mounted is a link in /proc
-		if err != nil {
-			return 0, err
-		}
-		m.linked = map[uint64]string{}
-		if err := m.dir(from, root, "", 0); err != nil {
+		if err := m.layer(l); err != nil {
 			return 0, err
 		}
 	}
@@ -51,6 +48,16 @@ func mergeLayers(ctx context.Context, path string, layers []string, method Metho
 		}
 	}
 	return m.left, sysErr("fchmod", unix.Fchmod(root, rootMode&0o7777))
+}
+
+// layer lays what is in a directory over what is there.
+func (m *merger) layer(path string) error {
+	from, err := openTreeDir(path + "/.") // what is mounted is a link in /proc
+	if err != nil {
+		return err
+	}
+	m.linked = map[uint64]string{}
+	return m.dir(from, m.root, "", 0)
 }
 
 // dir lays what is in one directory over another, and closes the first.
@@ -70,7 +77,7 @@ func (m *merger) dir(from, to int, path string, depth int) error {
 	slices.Sort(names) // the same every time
 	for _, name := range names {
 		if err := m.entry(from, to, name, join(path, name), depth); err != nil {
-			return err
+			return entryError("copy", join(path, name), err)
 		}
 	}
 	return nil
@@ -85,6 +92,11 @@ func join(dir, name string) string {
 
 // entry lays one file over what is there.
 func (m *merger) entry(from, to int, name, path string, depth int) error {
+	if m.budget != nil {
+		if err := m.budget.addEntry(); err != nil {
+			return err
+		}
+	}
 	st, err := statAt(from, name)
 	if err != nil {
 		return sysErr("fstatat", err)
@@ -274,8 +286,12 @@ func (m *merger) file(from, to int, name, path string, st *unix.Stat_t) error {
 	}
 	defer unix.Close(dst)
 	if m.method == MethodReflink && st.Size > 0 {
-		err = sysErr("FICLONE", unix.IoctlFileClone(dst, src))
-	} else {
+		if err = unix.IoctlFileClone(dst, src); err != nil && m.orCopy {
+			m.method = MethodCopy
+		}
+		err = sysErr("FICLONE", err)
+	}
+	if m.method == MethodCopy {
 		err = m.copyData(src, dst, st.Size)
 	}
 	if err != nil {
@@ -333,6 +349,11 @@ func (m *merger) copyData(src, dst int, size int64) error {
 			}
 			if n == 0 {
 				return io.ErrUnexpectedEOF
+			}
+			if m.budget != nil {
+				if err := m.budget.addBytes(int64(n)); err != nil {
+					return err
+				}
 			}
 			if err := pwriteAll(dst, m.buf[:n], pos); err != nil {
 				return err

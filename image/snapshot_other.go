@@ -23,6 +23,10 @@ func mergeLayers(context.Context, string, []string, Method, uint32, bool) (int64
 	return 0, errors.ErrUnsupported
 }
 
+func fillVolume(context.Context, string, []string, string, *budget) error {
+	return errors.ErrUnsupported
+}
+
 func (s *Store) setQuota(context.Context, int64, []string) (uint32, error) {
 	return 0, errors.ErrUnsupported
 }

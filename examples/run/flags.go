@@ -18,10 +18,12 @@ import (
 type config struct {
 	rootfs             string
 	image, store       string
+	found              string           // the image, by the name that it has in the store
 	source             rootfs.Source    // of the image
 	more               []caisson.Option // of the image
 	readOnly, writable bool
 	mounts             []rootfs.Mount
+	volumes            volumes
 
 	memory, disk, outputLimit size
 	cpus                      float64
@@ -60,7 +62,7 @@ does not exist.
 
 // parse reads the command line. Sizes, mounts and numbers are judged here, everything else by caisson.New.
 func parse(args []string, stdout, stderr io.Writer) (*config, error) {
-	c := &config{}
+	c := &config{volumes: volumes{mode: "anonymous"}}
 	f := flag.NewFlagSet("run", flag.ContinueOnError)
 	f.SetOutput(stderr) // what was asked for, as by -h, goes to stdout
 	f.Usage = func() {}
@@ -68,6 +70,7 @@ func parse(args []string, stdout, stderr io.Writer) (*config, error) {
 	f.StringVar(&c.rootfs, "rootfs", "", "directory `DIR` as root filesystem, with a throw-away writable layer; default: the host's own programs")
 	f.StringVar(&c.image, "image", "", "`IMAGE` as root filesystem: layout:DIR, archive:FILE, or a name, fetched from its registry unless it is in the store")
 	f.StringVar(&c.store, "store", "", "`DIR` of the images; default: /var/lib/caisson/images, or below ~/.local/share")
+	f.Func("image-volumes", "what the image wants kept apart from its root filesystem is a directory that goes with the container, filled from the image, or an empty filesystem in memory, or nothing special: `anonymous|tmpfs|ignore`; default anonymous", c.volumes.set)
 	f.BoolVar(&c.readOnly, "read-only", false, "make the root filesystem read-only")
 	f.BoolVar(&c.writable, "writable", false, "let the container change -rootfs itself, instead of a throw-away layer")
 	both(f, "v", "volume", "bind mount `SRC:DST[:ro]`; may be repeated", func(s string) error { return c.addMount(parseVolume(s)) })

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -21,6 +22,10 @@ func (c *config) useImage(ctx context.Context) error {
 		if dir, err = image.DefaultDir(); err != nil {
 			return err
 		}
+	}
+	dir, err := filepath.Abs(dir) // another program may ask for it later, from elsewhere
+	if err != nil {
+		return err
 	}
 	store, err := image.Open(dir, image.Options{})
 	if err != nil {
@@ -45,18 +50,72 @@ func (c *config) useImage(ctx context.Context) error {
 		return err
 	}
 	c.command, c.env, c.user, c.workdir = p.Args, p.Env, p.User, p.Dir
-	c.source = store.Rootfs(name)
-	if c.disk != 0 {
-		c.source = store.Rootfs(name).UpperSize(int64(c.disk))
-	}
-	if c.detach && c.id != "" {
-		c.source = store.Rootfs(name).Lease(c.id) // the container outlives this program, and so must its layers
-	}
+	c.store, c.found = dir, name
+	c.source = c.imageSource(store)
 	c.more = []caisson.Option{caisson.WithStopSignal(syscall.Signal(p.StopSignal))}
+	if c.detach {
+		c.more = append(c.more, caisson.WithLabels(map[string]string{labelStore: dir}))
+	}
 	if p.Dir != "/" { // Docker makes the working directory where the image has none
 		c.more = append(c.more, caisson.WithFiles(rootfs.File{Path: p.Dir, Dir: true, Mode: 0o755}))
 	}
-	return nil
+	return c.useVolumes(ctx, store, info.Config.Volumes)
+}
+
+// labelStore is the label of a detached container that says where its image is.
+const labelStore = "run.store"
+
+// imageSource is the root filesystem. A detached container outlives this program, and so must its layers.
+func (c *config) imageSource(store *image.Store) rootfs.Source {
+	src := store.Rootfs(c.found)
+	if c.disk != 0 {
+		src = src.UpperSize(int64(c.disk))
+	}
+	if c.detach {
+		src = src.Lease(c.id)
+	}
+	return src
+}
+
+// imageHanded says that the process that stays for the container makes its root filesystem, anew with each start.
+func (c *config) imageHanded() bool { return c.image != "" && c.detach && c.supervision.again() }
+
+// imageArguments hand the image to that process, where imageOption reads them.
+func (c *config) imageArguments() []string {
+	return []string{"-store", c.store, "-image", c.found, "-id", c.id, "-disk", c.disk.String()}
+}
+
+// imageOption is the root filesystem of a container that this program stays for.
+func (c *config) imageOption() ([]caisson.Option, error) {
+	if c.found == "" {
+		return nil, nil
+	}
+	store, err := image.Open(c.store, image.Options{})
+	if err != nil {
+		return nil, err
+	}
+	c.detach = true
+	return []caisson.Option{caisson.WithRootfs(c.imageSource(store))}, nil
+}
+
+// forget gives back what a detached container that is gone had of its image.
+func forget(ctx context.Context, id string, labels map[string]string) error {
+	if labels[labelStore] == "" {
+		return nil
+	}
+	if dir := labels[labelVolumes]; dir != "" {
+		if err := removeVolumes(dir); err != nil {
+			return err
+		}
+	}
+	store, err := image.Open(labels[labelStore], image.Options{})
+	if err != nil {
+		return err
+	}
+	if err = store.DropLease(ctx, id); errors.Is(err, image.ErrNotFound) {
+		err = nil // it was never started
+	}
+	return errors.Join(err, store.Close())
 }
 
 // show tells of each blob that has come.

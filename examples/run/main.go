@@ -52,7 +52,7 @@ func main() {
 }
 
 // run makes the container, follows the command to its end and returns the exit status.
-func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
+func (c *config) run(ctx context.Context, report io.Writer) (status int, err error) {
 	if c.quiet {
 		report = io.Discard
 	}
@@ -63,6 +63,7 @@ func (c *config) run(ctx context.Context, report io.Writer) (int, error) {
 		if err := c.useImage(ctx); err != nil {
 			return exitFailed, err
 		}
+		defer func() { err = errors.Join(err, c.volumes.remove()) }() // when the container is closed
 	}
 	c.defaultCommand()
 	streams, err := c.stdio()

@@ -29,7 +29,7 @@ func (c *config) manage(ctx context.Context, out io.Writer) (done bool, status i
 	case c.stop != "":
 		status, err = exitStatus(with(ctx, c.stop, func(ctr *caisson.Container) error { return ctr.Stop(ctx, stopGrace) }))
 	case c.remove != "":
-		status, err = exitStatus(with(ctx, c.remove, func(ctr *caisson.Container) error { return ctr.Remove(ctx) }))
+		status, err = exitStatus(remove(ctx, c.remove))
 	case c.detach:
 		status, err = c.runDetached(ctx, out)
 	default:
@@ -45,6 +45,20 @@ func with(ctx context.Context, id string, do func(*caisson.Container) error) err
 		return err
 	}
 	return errors.Join(do(ctr), ctr.Close())
+}
+
+// remove ends and removes a container, and what it had of an image.
+func remove(ctx context.Context, id string) error {
+	all, _ := caisson.List(ctx) // the container is there, or is not: that is for Load to say
+	if err := with(ctx, id, func(ctr *caisson.Container) error { return ctr.Remove(ctx) }); err != nil {
+		return err
+	}
+	for _, i := range all {
+		if i.ID == id {
+			return forget(ctx, id, i.Labels)
+		}
+	}
+	return nil
 }
 
 // wait waits for the end of a container and returns the status of its command.
@@ -63,14 +77,24 @@ func wait(ctx context.Context, id string) (status int, err error) {
 }
 
 // runDetached starts a container that outlives this program, and prints its id.
-func (c *config) runDetached(ctx context.Context, out io.Writer) (int, error) {
-	if len(c.command) == 0 {
-		return exitFailed, errors.New("-detach needs a command")
-	}
+func (c *config) runDetached(ctx context.Context, out io.Writer) (status int, err error) {
 	if c.tty || c.interactive {
 		return exitFailed, errors.New("-detach: nobody is there to be interactive with")
 	}
 	c.id = cmp.Or(c.id, rand.Text()[:12])
+	if c.image != "" {
+		if err := c.useImage(ctx); err != nil {
+			return exitFailed, err
+		}
+		defer func() {
+			if status != 0 {
+				err = errors.Join(err, c.volumes.remove())
+			}
+		}()
+	}
+	if len(c.command) == 0 {
+		return exitFailed, errors.New("-detach needs a command")
+	}
 	opts, err := c.options(ctx)
 	if err != nil {
 		return exitFailed, err

@@ -96,6 +96,9 @@ func (c *config) rootfsOption() ([]caisson.Option, error) {
 		if c.rootfs != "" || c.writable {
 			return nil, errors.New("-image goes with neither -rootfs nor -writable: an image is never changed")
 		}
+		if c.imageHanded() {
+			return c.more, nil
+		}
 		return append(c.more, caisson.WithRootfs(c.source)), nil
 	}
 	if c.rootfs == "" {

@@ -18,7 +18,7 @@ import (
 	"github.com/caisson-go/caisson/image"
 )
 
-// monitorWord is the first argument of this program when it supervises a detached container. What follows are the flags of the container's network.
+// monitorWord is the first argument of this program when it supervises a detached container. What follows are the flags of the container's network and image.
 const monitorWord = "-supervise"
 
 // supervision is what has a command looked after.
@@ -110,16 +110,28 @@ func (c *config) monitored() ([]caisson.Option, error) {
 	if c.network.handed {
 		args = append(args, c.network.arguments()...)
 	}
+	if c.imageHanded() {
+		args = append(args, c.imageArguments()...)
+	}
 	return []caisson.Option{caisson.WithMonitor(caisson.Monitor{Path: self, Args: args})}, nil
 }
 
 // supervise is the main function of the process that stays for a container.
 func supervise(args []string) {
-	var n network
+	var c config
 	f := flag.NewFlagSet("run "+monitorWord, flag.ExitOnError)
-	n.flags(f)
+	c.network.flags(f)
+	f.StringVar(&c.found, "image", "", "")
+	f.StringVar(&c.store, "store", "", "")
+	f.StringVar(&c.id, "id", "", "")
+	f.Var(&c.disk, "disk", "")
 	_ = f.Parse(args)
-	opts, err := n.options(context.Background())
+	opts, err := c.network.options(context.Background())
+	if err == nil {
+		var more []caisson.Option
+		more, err = c.imageOption()
+		opts = append(opts, more...)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(exitFailed)
