@@ -335,59 +335,57 @@ type tree struct {
 	exact  bool // bandwidths are MB/s, which are not rounded
 }
 
-// system is how the kernel's file system is found and changed. Tests have a directory in its place: few machines have one.
-type system struct {
-	find  func() (mount, error)
-	check func(*os.Root) error
-	mkdir func(root *os.Root, name string) error
-	write func(root *os.Root, name, text string) error
-	rmdir func(root *os.Root, name string) error
+// System is how the kernel's file system is found and changed.
+type System struct {
+	Find  func() (dir string, mbps bool, err error) // mbps: it is mounted with mba_MBps
+	Check func(*os.Root) error
+	Mkdir func(root *os.Root, name string) error
+	Write func(root *os.Root, name, text string) error
+	Rmdir func(root *os.Root, name string) error
 }
 
-var kernel = system{
-	find:  findMount,
-	check: isResctrl,
-	mkdir: func(root *os.Root, name string) error { return root.Mkdir(name, 0o755) },
-	write: func(root *os.Root, name, text string) error { return writeOnce(root, name, text, 0) },
-	rmdir: (*os.Root).Remove,
+// Sys is the one in use. Tests replace it (package resctrltest), not several at once.
+var Sys = System{
+	Find:  findMount,
+	Check: isResctrl,
+	Mkdir: func(root *os.Root, name string) error { return root.Mkdir(name, 0o755) },
+	Write: writeOnce,
+	Rmdir: (*os.Root).Remove,
 }
 
-// sys is the one in use.
-var sys = kernel
-
-func (t *tree) mkdir(name string) error       { return sys.mkdir(t.Root, name) }
-func (t *tree) write(name, text string) error { return sys.write(t.Root, name, text) }
-func (t *tree) rmdir(name string) error       { return sys.rmdir(t.Root, name) }
+func (t *tree) mkdir(name string) error       { return Sys.Mkdir(t.Root, name) }
+func (t *tree) write(name, text string) error { return Sys.Write(t.Root, name, text) }
+func (t *tree) rmdir(name string) error       { return Sys.Rmdir(t.Root, name) }
 
 // find opens the one that is mounted.
 func find() (*tree, error) {
-	m, err := sys.find()
+	dir, mbps, err := Sys.Find()
 	if err != nil {
 		return nil, err
 	}
-	t, err := at(m.dir)
+	t, err := at(dir)
 	if err == nil {
-		t.exact = m.mbps
+		t.exact = mbps
 	}
 	return t, err
 }
 
-func findMount() (mount, error) {
+func findMount() (dir string, mbps bool, err error) {
 	b, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
-		return mount{}, err
+		return "", false, err
 	}
 	if m := mountedAt(string(b)); m.dir != "" {
-		return m, nil
+		return m.dir, m.mbps, nil
 	}
 	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
-		return mount{}, err
+		return "", false, err
 	}
 	if strings.Contains(string(known), "\tresctrl\n") {
-		return mount{}, fmt.Errorf("%w is mounted: mount -t resctrl resctrl /sys/fs/resctrl", ErrMissing)
+		return "", false, fmt.Errorf("%w is mounted: mount -t resctrl resctrl /sys/fs/resctrl", ErrMissing)
 	}
-	return mount{}, fmt.Errorf("%w in this kernel: it takes CONFIG_X86_CPU_RESCTRL (or the like of another architecture), and a processor that can share out its cache or its memory bandwidth", ErrMissing)
+	return "", false, fmt.Errorf("%w in this kernel: it takes CONFIG_X86_CPU_RESCTRL (or the like of another architecture), and a processor that can share out its cache or its memory bandwidth", ErrMissing)
 }
 
 // at opens the one that is mounted there.
@@ -400,7 +398,7 @@ func at(dir string) (*tree, error) {
 		return nil, err
 	}
 	t := &tree{Root: root, path: dir}
-	if err := sys.check(root); err != nil {
+	if err := Sys.Check(root); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -461,8 +459,8 @@ func (t *tree) lock(ctx context.Context) error {
 }
 
 // writeOnce writes in one go, as the kernel wants it, to a file that there is.
-func writeOnce(root *os.Root, name, text string, how int) error {
-	f, err := root.OpenFile(name, os.O_WRONLY|how, 0)
+func writeOnce(root *os.Root, name, text string) error {
+	f, err := root.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/resctrl/resctrltest"
 )
 
 // faked is a directory in place of the file system.
@@ -24,9 +26,10 @@ type faked struct {
 func newFake(t *testing.T) *faked {
 	t.Helper()
 	f := &faked{t, t.TempDir()}
-	restore, err := Fake(f.dir)
-	t.Cleanup(restore)
-	if err != nil {
+	d, was := resctrltest.Dir(f.dir), Sys
+	t.Cleanup(func() { Sys = was })
+	Sys = System{Find: d.Find, Check: d.Check(was.Check), Mkdir: d.Mkdir, Write: d.Write, Rmdir: d.Rmdir}
+	if err := d.Make(); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -175,11 +178,11 @@ func TestUndo(t *testing.T) {
 func TestLeft(t *testing.T) {
 	f := newFake(t)
 	no, stays := errors.New("no"), errors.New("stays")
-	sys.write = func(*os.Root, string, string) error { return no }
+	Sys.Write = func(*os.Root, string, string) error { return no }
 	f.refused(&Wish{L3: "L3:0=f"}, "web", no)
 	f.exists("web", false)
-	rmdir := sys.rmdir
-	sys.rmdir = func(root *os.Root, name string) error {
+	rmdir := Sys.Rmdir
+	Sys.Rmdir = func(root *os.Root, name string) error {
 		if _, err := root.Lstat(name); err != nil {
 			return err
 		}
@@ -190,7 +193,7 @@ func TestLeft(t *testing.T) {
 		t.Fatalf("%v, %v", g, err)
 	}
 	f.exists("web", true)
-	sys.rmdir = rmdir
+	Sys.Rmdir = rmdir
 	f.remove(g)
 	f.exists("web", false)
 }
@@ -200,10 +203,10 @@ func TestPutBack(t *testing.T) {
 	f := newFake(t)
 	f.class("gold", "    MB:0=100;1= 20\n    L3:0=f;1=f\n    L2:0=1\n")
 	no := errors.New("no")
-	was := sys.mkdir
-	sys.mkdir = func(*os.Root, string) error { return no }
+	was := Sys.Mkdir
+	Sys.Mkdir = func(*os.Root, string) error { return no }
 	f.refused(&Wish{Class: "gold", Lines: []string{"L3:0=1", "MB:0=30"}, Monitor: true}, "web", no)
-	sys.mkdir = was
+	Sys.Mkdir = was
 	f.has("gold/schemata", "    MB:0=100;1= 20\n    L3:0=f;1=f\n    L2:0=1\nL3:0=1\nMB:0=30\nMB:0=100;1= 20\nL3:0=f;1=f\n")
 }
 
@@ -214,15 +217,14 @@ func TestBandwidth(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.class("gold", "MB:0=30;1= 100\n")
-	sys.write = func(*os.Root, string, string) error { return nil } // as what is written is what it had
+	Sys.Write = func(*os.Root, string, string) error { return nil } // as what is written is what it had
 	f.make(&Wish{Class: "gold", MB: "MB:0=25;1=100"}, "web")
 	f.refused(&Wish{Class: "gold", MB: "MB:0=31"}, "web", ErrClass)
 	f.refused(&Wish{Class: "gold", MB: "MB:0=20"}, "web", ErrClass)
-	find := sys.find
-	sys.find = func() (mount, error) {
-		m, err := find()
-		m.mbps = true
-		return m, err
+	find := Sys.Find
+	Sys.Find = func() (string, bool, error) {
+		dir, _, err := find()
+		return dir, true, err
 	}
 	f.refused(&Wish{Class: "gold", MB: "MB:0=25"}, "web", ErrClass)
 }
@@ -244,8 +246,8 @@ func TestIncapable(t *testing.T) {
 func TestWrites(t *testing.T) {
 	f := newFake(t)
 	var sizes []int
-	write := sys.write
-	sys.write = func(root *os.Root, name, text string) error {
+	write := Sys.Write
+	Sys.Write = func(root *os.Root, name, text string) error {
 		sizes = append(sizes, len(text))
 		return write(root, name, text)
 	}
