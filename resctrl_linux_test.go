@@ -170,6 +170,9 @@ func TestResctrlRecovered(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile(filepath.Join(dir, name, "tasks"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
 		data, err := json.Marshal(&resctrl.Group{Root: dir, Class: name, Made: true, Own: own})
 		if err == nil {
 			err = undoResctrlOf(testContext(t), 1, data)

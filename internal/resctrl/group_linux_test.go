@@ -2,6 +2,7 @@ package resctrl
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -313,20 +314,86 @@ func TestAnotherFileSystem(t *testing.T) {
 	}
 }
 
-// Until a task is in it, a class that has a container's id may be taken by another of the same id. The first finds out, and leaves it alone.
-func TestClassTakenByAnother(t *testing.T) {
+// A class that has a container's id is not taken by another of the same id while the container is being started.
+func TestClassBeingMade(t *testing.T) {
 	f := newFake(t)
 	first := f.make(&Wish{L3: "L3:0=f"}, "web")
-	second := f.make(&Wish{L3: "L3:0=f0"}, "web")
-	if err := first.Assign(t.Context(), os.Getpid()); !errors.Is(err, ErrClass) || !errors.Is(err, fs.ErrExist) {
-		t.Errorf("the first: %v", err)
+	f.refused(&Wish{L3: "L3:0=f0"}, "web", ErrClass)
+	f.refused(&Wish{}, "web", fs.ErrExist)
+	before := &Group{Root: f.dir, Class: "web", Made: true, Own: true} // noted by one that was killed before it had made one
+	f.remove(before)
+	f.has("web/schemata", "L3:0=f\n")
+	if err := first.Assign(t.Context(), os.Getpid()); err != nil {
+		t.Error(err)
 	}
-	f.remove(first)
+	f.refused(&Wish{}, "web", ErrClass)
+	if err := first.Close(); err != nil { // it outlives its program
+		t.Error(err)
+	}
+	f.remove(before)
+	f.exists("web", true)
+	f.remove(recorded(t, first))
+	f.exists("web", false)
+}
+
+// What a killed program has left is taken by the next container of the same id, and who recovers what was recorded leaves that one's alone.
+func TestClassTakenAfterKill(t *testing.T) {
+	f := newFake(t)
+	first := f.make(&Wish{L3: "L3:0=f"}, "web")
+	pin, err := os.Open(f.dir + "/web") // so that no other has its inode, as with the kernel's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Close()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := f.make(&Wish{L3: "L3:0=f0"}, "web")
+	f.remove(recorded(t, first))
 	f.has("web/schemata", "L3:0=f0\n")
 	if err := second.Assign(t.Context(), os.Getpid()); err != nil {
 		t.Error(err)
 	}
-	f.refused(&Wish{}, "web", ErrClass)
+	f.remove(recorded(t, first))
+	f.has("web/schemata", "L3:0=f0\n")
 	f.remove(second)
 	f.exists("web", false)
+}
+
+// What is recorded says which class it is, before a task is in it.
+func TestNotes(t *testing.T) {
+	f := newFake(t)
+	var notes []uint64
+	g, err := Make(t.Context(), &Wish{}, "web", func(g *Group) error {
+		notes = append(notes, g.Inode)
+		return nil
+	})
+	if err != nil || len(notes) != 2 || notes[0] != 0 || notes[1] == 0 || notes[1] != g.Inode {
+		t.Fatalf("%v, %v", notes, err)
+	}
+	f.remove(g)
+	no := errors.New("no")
+	if _, err := Make(t.Context(), &Wish{}, "web", func(g *Group) error {
+		if g.Inode != 0 {
+			return no
+		}
+		return nil
+	}); !errors.Is(err, no) {
+		t.Error(err)
+	}
+	f.exists("web", false)
+}
+
+// recorded is a group as another program reads it.
+func recorded(t *testing.T, g *Group) *Group {
+	t.Helper()
+	b, err := json.Marshal(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &Group{}
+	if err := json.Unmarshal(b, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
