@@ -35,6 +35,26 @@ func ReadBundle(dir, config string) (*specs.Spec, string, error) {
 	return s, dir, nil
 }
 
+// BundleProcess reads the process of the configuration of the bundle that the container was made from ([FromBundle], [FromSpec]), and nothing else of
+// config.json: what engines begin with that start a further process by a command line ([ProcessFromSpec]). It is the one that is there now, whatever the container
+// was made with. The error is [ErrUnsupported] for a container that was not made from a bundle, and a [FieldError] where there is no process.
+func (c *Container) BundleProcess() (*specs.Process, error) {
+	if c.spec.bundle.dir == "" {
+		return nil, c.fail("read bundle", fmt.Errorf("%w: the container was not made from one", ErrUnsupported))
+	}
+	var config struct {
+		Process *specs.Process `json:"process"`
+	}
+	err := readJSON(filepath.Join(c.spec.bundle.dir, "config.json"), &config)
+	if err == nil && config.Process == nil {
+		err = &FieldError{"process", fmt.Errorf("%w: it is missing", ErrInvalid)}
+	}
+	if err != nil {
+		return nil, c.fail("read bundle", err)
+	}
+	return config.Process, nil
+}
+
 // readJSON reads a file of at most maxConfig bytes.
 func readJSON(path string, into any) error {
 	f, err := os.Open(path)
@@ -42,10 +62,14 @@ func readJSON(path string, into any) error {
 		return err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConfig))
-	if err != nil {
+	var text bytes.Buffer
+	if st, err := f.Stat(); err == nil && st.Size() < maxConfig {
+		text.Grow(int(st.Size()) + bytes.MinRead)
+	}
+	if _, err = text.ReadFrom(io.LimitReader(f, maxConfig)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	b := text.Bytes()
 	if codec.Decode(b, into) {
 		return nil
 	}

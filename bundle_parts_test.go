@@ -147,3 +147,31 @@ func TestBundleFeatures(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+func TestBundleProcess(t *testing.T) {
+	dir := t.TempDir()
+	c := &Container{spec: &spec{}}
+	c.spec.bundle.dir = dir
+	write := func(text string) {
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.BundleProcess(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without config.json: %v", err)
+	}
+	write(`{"hostname": 5, "org.example.unknown": {"a": ["\u00e9"]}, "process": {"cwd": "/srv", "args": ["a", "b"], "user": {"uid": 7}}}`)
+	if p, err := c.BundleProcess(); err != nil || p.Cwd != "/srv" || !slices.Equal(p.Args, []string{"a", "b"}) || p.User.UID != 7 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, text := range []string{`{}`, `{"process": null}`, `{"process": 1}`, `{"process": {}} {}`, `{"process": {}, "a": }`} {
+		write(text)
+		if p, err := c.BundleProcess(); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %+v, %v", text, p, err)
+		}
+	}
+	other := &Container{spec: &spec{}}
+	if p, err := other.BundleProcess(); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("of no bundle: %+v, %v", p, err)
+	}
+}

@@ -15,7 +15,8 @@ import (
 // Programs are remembered: most host programs start containers of few shapes, and compiling one takes as long as thirty
 // system calls. What a program depends on is its key, every field of it; numbers of descriptors, and what a start makes
 // for itself, are inputs of the program and not in it. A start with anything that the key cannot hold (an open file, a
-// function, a place whose kind the machine can change meanwhile) is compiled anew.
+// function, a place whose kind the machine can change meanwhile) is compiled anew. So is one without a keeper, which a command
+// line makes that starts one process: finding out what a key is made of takes as long as the compiling.
 
 // maxPrograms bounds how many are remembered. One takes some 100 KiB.
 const maxPrograms = 16
@@ -56,8 +57,10 @@ func programOf(sh shape) (*program.Program, map[string]*os.File, error) {
 	k := keyers.Get().(*keyer)
 	defer keyers.Put(k)
 	k.buf = k.buf[:0]
-	k.cannot = sh.m.secret != (seccomp.Secret{}) // made for this start, and to be forgotten
-	k.value(shapeForm(), unsafe.Pointer(&sh))
+	k.cannot = sh.spec.process.engine.unkept || sh.m.secret != (seccomp.Secret{}) // which is made for this start, and to be forgotten
+	if !k.cannot {
+		k.value(shapeForm(), unsafe.Pointer(&sh))
+	}
 	can := !k.cannot
 	if can {
 		if p := recallProgram(k.buf); p != nil {

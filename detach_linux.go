@@ -432,7 +432,7 @@ func pollPidfd(pidfd int, patience time.Duration) bool {
 	for end := time.Now().Add(patience); ; {
 		left := max(time.Until(end), 0)
 		p := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p, int(left.Milliseconds())+1)
+		n, err := unix.Poll(p, pollTimeout(left))
 		if n > 0 || err != nil && err != unix.EINTR {
 			return n > 0
 		}
@@ -440,6 +440,11 @@ func pollPidfd(pidfd int, patience time.Duration) bool {
 			return false
 		}
 	}
+}
+
+// pollTimeout is a duration as poll(2) takes it, rounded up: what is left is waited for, and where nothing is poll only looks.
+func pollTimeout(d time.Duration) int {
+	return int((max(d, 0) + time.Millisecond - 1) / time.Millisecond)
 }
 
 // newRecord is the record of a container of which nothing exists yet.

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/state"
 )
 
@@ -21,7 +22,7 @@ func bootID() (string, error) {
 	if id := knownBoot.Load(); id != nil {
 		return *id, nil
 	}
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	b, err := linux.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", err
 	}
@@ -62,7 +63,7 @@ func nameProcess(pidfd int) (state.Process, error) {
 // startTime returns when a process began, in clock ticks since boot: field 22 of /proc/PID/stat, the 20th after the name,
 // which may hold anything but ends at the last parenthesis.
 func startTime(pid int) (uint64, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	b, err := linux.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, err
 	}

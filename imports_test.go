@@ -112,16 +112,17 @@ var toolModules = map[string]string{
 
 // unwanted packages are large, or do things when they are imported. They must not come in by way of others.
 var unwanted = map[string]string{
-	"net/http":                    "2 MB, and no container needs it",
-	"crypto/tls":                  "comes with net/http",
-	"text/template":               "turns off the linker's removal of unused methods",
-	"google.golang.org/protobuf":  "reflection, 3 MB",
-	"testing":                     "registers flags",
-	"plugin":                      "needs cgo",
-	"C":                           "the library needs no C compiler",
-	module + "/internal/testutil": "is for tests",
-	module + "/image":             "the root takes an interface",
-	module + "/netns":             "the root takes an interface",
+	"net/http":                               "2 MB, and no container needs it",
+	"crypto/tls":                             "comes with net/http",
+	"text/template":                          "turns off the linker's removal of unused methods",
+	"google.golang.org/protobuf":             "reflection, 3 MB",
+	"testing":                                "registers flags",
+	"plugin":                                 "needs cgo",
+	"C":                                      "the library needs no C compiler",
+	module + "/internal/testutil":            "is for tests",
+	module + "/internal/resctrl/resctrltest": "is for tests",
+	module + "/image":                        "the root takes an interface",
+	module + "/netns":                        "the root takes an interface",
 }
 
 // TestArchitectureNamesFiles: docs/architecture.md has a line for every package of the library, and what it names is there.

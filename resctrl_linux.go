@@ -24,9 +24,16 @@ func (r *running) makeResctrl(ctx context.Context) error {
 		return nil
 	}
 	var strike func()
-	g, err := resctrl.Make(ctx, r.spec.resctrl.wish(), r.spec.id, func(g *resctrl.Group) (err error) {
-		strike, err = r.noteResctrl(g)
-		return err
+	g, err := resctrl.Make(ctx, r.spec.resctrl.wish(), r.spec.id, func(g *resctrl.Group) error {
+		again, err := r.noteResctrl(g)
+		if err != nil {
+			return err
+		}
+		if strike != nil { // what was noted before says less
+			strike()
+		}
+		strike = again
+		return nil
 	})
 	if g != nil { // also with an error, if something could not be removed
 		r.rdt = g

@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/caisson-go/caisson/internal/resctrl"
+	"github.com/caisson-go/caisson/internal/resctrl/resctrltest"
 )
 
 func TestResctrlRefused(t *testing.T) {
@@ -53,13 +54,13 @@ func TestResctrlMissing(t *testing.T) {
 // fakeResctrl is a directory in place of a mounted resctrl file system.
 func fakeResctrl(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	restore, err := resctrl.Fake(dir)
-	t.Cleanup(restore)
-	if err != nil {
+	d, was := resctrltest.Dir(t.TempDir()), resctrl.Sys
+	t.Cleanup(func() { resctrl.Sys = was })
+	resctrl.Sys = resctrl.System{Find: d.Find, Check: d.Check(was.Check), Mkdir: d.Mkdir, Write: d.Write, Rmdir: d.Rmdir}
+	if err := d.Make(); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	return string(d)
 }
 
 // tasks are those of a group.
@@ -167,6 +168,9 @@ func TestResctrlRecovered(t *testing.T) {
 	dir := fakeResctrl(t)
 	for name, own := range map[string]bool{"gold": false, "web": true} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "tasks"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		data, err := json.Marshal(&resctrl.Group{Root: dir, Class: name, Made: true, Own: own})

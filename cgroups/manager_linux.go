@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // A Manager knows the layout of control groups on this machine and makes groups in it. It is safe for use by many
@@ -74,11 +76,11 @@ func Default() (*Manager, error) {
 // controllers. It needs no privilege. A machine without control groups is no error: its [Manager.Layout] has
 // [ModeNone], and New answers an [*UnsupportedError].
 func NewManager() (*Manager, error) {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := linux.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	self, err := os.ReadFile("/proc/self/cgroup")
+	self, err := linux.ReadFile("/proc/self/cgroup")
 	if err != nil && !os.IsNotExist(err) { // a kernel without cgroups has no such file
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func execute(ctx context.Context, g *global, args []string) error {
 	if err := ch.may(c); err != nil {
 		return err
 	}
-	p, err := ch.spec(ctx, g, args)
+	p, err := ch.spec(c, args)
 	if err != nil {
 		return err
 	}
@@ -51,14 +51,15 @@ func execute(ctx context.Context, g *global, args []string) error {
 
 // may refuses states and options that are impossible.
 func (ch *changes) may(c *caisson.Container) error {
+	state := c.State()
 	switch {
 	case *ch.cgroup != "":
 		return errors.New("exec --cgroup: a process always enters the container's own cgroup")
-	case c.State() == caisson.StatePaused && *ch.ignorePaused:
+	case state == caisson.StatePaused && *ch.ignorePaused:
 		return errors.New("exec --ignore-paused: a process cannot be started in a cgroup that is frozen: resume the container first")
-	case c.State() == caisson.StatePaused:
+	case state == caisson.StatePaused:
 		return errors.New("cannot exec in a paused container (use resume first)")
-	case c.State() != caisson.StateRunning:
+	case state != caisson.StateRunning:
 		return errors.New("cannot exec in a stopped container: container not running")
 	}
 	return nil
@@ -93,7 +94,7 @@ func inContainer(ctx context.Context, c *caisson.Container, w *wish, spec *specs
 }
 
 // spec is the process: from a file, or that of the configuration with changes.
-func (ch *changes) spec(ctx context.Context, g *global, args []string) (*specs.Process, error) {
+func (ch *changes) spec(c *caisson.Container, args []string) (*specs.Process, error) {
 	if *ch.process != "" {
 		b, err := os.ReadFile(*ch.process)
 		if err != nil {
@@ -108,18 +109,10 @@ func (ch *changes) spec(ctx context.Context, g *global, args []string) (*specs.P
 	if len(args) < 2 {
 		return nil, errors.New("process args cannot be empty")
 	}
-	info, err := g.dir().Info(ctx, args[0])
+	p, err := c.BundleProcess()
 	if err != nil {
 		return nil, err
 	}
-	s, _, err := caisson.ReadBundle(info.Bundle, "")
-	if err != nil {
-		return nil, err
-	}
-	if s.Process == nil {
-		return nil, errors.New("config.json: process: is missing")
-	}
-	p := s.Process
 	p.Args, p.Terminal, p.ConsoleSize = args[1:], *ch.tty, nil
 	return p, ch.apply(p)
 }

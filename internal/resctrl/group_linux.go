@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,13 +25,16 @@ type Group struct {
 	Made  bool   `json:"made,omitempty"`  // the class was made for the container
 	Own   bool   `json:"own,omitempty"`   // and goes with it: it was not asked for by name, and a class with a name is only ever left
 	Mon   string `json:"mon,omitempty"`   // the name of the monitoring group; "": none
+	// Inode is that of a class that goes with the container, which kernfs gives to no other: one of that name may come to be another container's. 0: its program
+	// was killed before it had recorded that, and before a task was in it.
+	Inode uint64 `json:"inode,omitempty"`
 
 	joined atomic.Bool // a task has been put in: nobody else takes the class
-	made   *os.File    // the class, of who has made it and it goes with: a directory of that name may come to be another container's
+	made   *os.File    // the class, of who has made it and it goes with, locked as long as that program lives
 }
 
 // Make makes the group that a container with this id asks for. note is called before anything is made, with what is going to be; if it fails
-// nothing is. A failure leaves a class that has a name, as it was if it was there, and nothing else; what could not be removed comes back
+// nothing is. It is called once more when a class of the container's own has been made, with what it is known by. A failure leaves a class that has a name, as it was if it was there, and nothing else; what could not be removed comes back
 // with the error. ctx bounds the wait for others who use resctrl.
 func Make(ctx context.Context, w *Wish, id string, note func(*Group) error) (*Group, error) {
 	t, err := find()
@@ -48,7 +52,10 @@ func Make(ctx context.Context, w *Wish, id string, note func(*Group) error) (*Gr
 	if err != nil {
 		return nil, err
 	}
-	if err := t.make(g, w); err != nil {
+	if err = t.make(g, w); err == nil && g.made != nil {
+		err = note(g)
+	}
+	if err != nil {
 		if left := t.remove(g); left != nil {
 			return g, errors.Join(err, left)
 		}
@@ -95,6 +102,9 @@ func (t *tree) plan(w *Wish, id string) (*Group, error) {
 	case g.Own:
 		if !t.empty(g) {
 			return nil, fmt.Errorf("%w %s has tasks of others: %w", ErrClass, g.Class, fs.ErrExist)
+		}
+		if t.held(g) {
+			return nil, fmt.Errorf("%w %s is that of another container of this id, which is being started: %w", ErrClass, g.Class, fs.ErrExist)
 		}
 		g.Made = true
 		return g, nil
@@ -155,7 +165,7 @@ func (t *tree) make(g *Group, w *Wish) (err error) {
 			return fmt.Errorf("make class of service %s: %w", g.Class, t.explained(err))
 		}
 		if g.Own {
-			if g.made, err = t.Open(g.Class); err != nil {
+			if err := t.hold(g); err != nil {
 				return err
 			}
 		}
@@ -214,7 +224,7 @@ func (g *Group) Assign(ctx context.Context, pid int) error {
 		return err
 	}
 	defer t.Close()
-	if g.made != nil { // until a task is in it, who has the same id may take it
+	if g.made != nil { // until a task is in it, an administrator may remove it, and who has the same id make one
 		if !g.joined.Load() {
 			if err := t.lock(ctx); err != nil {
 				return err
@@ -301,14 +311,59 @@ func (g *Group) forget() error {
 	return g.Close()
 }
 
-// stillMade reports whether the class has not been removed since it was made, and another made under its name.
+// stillMade reports whether the class has not been removed since it was made, and another made under its name. What is gone says so itself.
 func (t *tree) stillMade(g *Group) bool {
-	if g.made == nil {
+	is, err := t.Stat(g.Class)
+	switch {
+	case !g.Own || err != nil:
 		return true
+	case g.made != nil:
+		was, err := g.made.Stat()
+		return err != nil || os.SameFile(was, is)
+	case g.Inode != 0:
+		return inode(is) == g.Inode
 	}
-	was, err := g.made.Stat()
-	is, ierr := t.Stat(g.Class)
-	return err != nil || ierr != nil || os.SameFile(was, is) // what is gone says so itself
+	return t.empty(g) && !t.held(g)
+}
+
+// hold opens the class that was made, notes what it is known by, and locks it until this program closes it, or ends.
+func (t *tree) hold(g *Group) (err error) {
+	if g.made, err = t.Open(g.Class); err != nil {
+		return err
+	}
+	st, err := g.made.Stat()
+	if err != nil {
+		return err
+	}
+	g.Inode = inode(st)
+	return os.NewSyscallError("flock", flock(g.made))
+}
+
+// held reports whether a program that lives has made the class.
+func (t *tree) held(g *Group) bool {
+	f, err := t.Open(g.Class)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return flock(f) == unix.EWOULDBLOCK
+}
+
+// flock locks a directory, unless that would take waiting.
+func flock(f *os.File) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+func inode(i fs.FileInfo) uint64 {
+	st, _ := i.Sys().(*syscall.Stat_t)
+	if st == nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // gone removes a group; nil if there is none.
@@ -335,59 +390,57 @@ type tree struct {
 	exact  bool // bandwidths are MB/s, which are not rounded
 }
 
-// system is how the kernel's file system is found and changed. Tests have a directory in its place: few machines have one.
-type system struct {
-	find  func() (mount, error)
-	check func(*os.Root) error
-	mkdir func(root *os.Root, name string) error
-	write func(root *os.Root, name, text string) error
-	rmdir func(root *os.Root, name string) error
+// System is how the kernel's file system is found and changed.
+type System struct {
+	Find  func() (dir string, mbps bool, err error) // mbps: it is mounted with mba_MBps
+	Check func(*os.Root) error
+	Mkdir func(root *os.Root, name string) error
+	Write func(root *os.Root, name, text string) error
+	Rmdir func(root *os.Root, name string) error
 }
 
-var kernel = system{
-	find:  findMount,
-	check: isResctrl,
-	mkdir: func(root *os.Root, name string) error { return root.Mkdir(name, 0o755) },
-	write: func(root *os.Root, name, text string) error { return writeOnce(root, name, text, 0) },
-	rmdir: (*os.Root).Remove,
+// Sys is the one in use. Tests replace it (package resctrltest), not several at once.
+var Sys = System{
+	Find:  findMount,
+	Check: isResctrl,
+	Mkdir: func(root *os.Root, name string) error { return root.Mkdir(name, 0o755) },
+	Write: writeOnce,
+	Rmdir: (*os.Root).Remove,
 }
 
-// sys is the one in use.
-var sys = kernel
-
-func (t *tree) mkdir(name string) error       { return sys.mkdir(t.Root, name) }
-func (t *tree) write(name, text string) error { return sys.write(t.Root, name, text) }
-func (t *tree) rmdir(name string) error       { return sys.rmdir(t.Root, name) }
+func (t *tree) mkdir(name string) error       { return Sys.Mkdir(t.Root, name) }
+func (t *tree) write(name, text string) error { return Sys.Write(t.Root, name, text) }
+func (t *tree) rmdir(name string) error       { return Sys.Rmdir(t.Root, name) }
 
 // find opens the one that is mounted.
 func find() (*tree, error) {
-	m, err := sys.find()
+	dir, mbps, err := Sys.Find()
 	if err != nil {
 		return nil, err
 	}
-	t, err := at(m.dir)
+	t, err := at(dir)
 	if err == nil {
-		t.exact = m.mbps
+		t.exact = mbps
 	}
 	return t, err
 }
 
-func findMount() (mount, error) {
+func findMount() (dir string, mbps bool, err error) {
 	b, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
-		return mount{}, err
+		return "", false, err
 	}
 	if m := mountedAt(string(b)); m.dir != "" {
-		return m, nil
+		return m.dir, m.mbps, nil
 	}
 	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
-		return mount{}, err
+		return "", false, err
 	}
 	if strings.Contains(string(known), "\tresctrl\n") {
-		return mount{}, fmt.Errorf("%w is mounted: mount -t resctrl resctrl /sys/fs/resctrl", ErrMissing)
+		return "", false, fmt.Errorf("%w is mounted: mount -t resctrl resctrl /sys/fs/resctrl", ErrMissing)
 	}
-	return mount{}, fmt.Errorf("%w in this kernel: it takes CONFIG_X86_CPU_RESCTRL (or the like of another architecture), and a processor that can share out its cache or its memory bandwidth", ErrMissing)
+	return "", false, fmt.Errorf("%w in this kernel: it takes CONFIG_X86_CPU_RESCTRL (or the like of another architecture), and a processor that can share out its cache or its memory bandwidth", ErrMissing)
 }
 
 // at opens the one that is mounted there.
@@ -400,7 +453,7 @@ func at(dir string) (*tree, error) {
 		return nil, err
 	}
 	t := &tree{Root: root, path: dir}
-	if err := sys.check(root); err != nil {
+	if err := Sys.Check(root); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -442,12 +495,11 @@ func (t *tree) lock(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
+		if err = flock(f); err == nil {
 			t.locked = f
 			return nil
 		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+		if err != unix.EWOULDBLOCK {
 			f.Close()
 			return os.NewSyscallError("flock", err)
 		}
@@ -461,8 +513,8 @@ func (t *tree) lock(ctx context.Context) error {
 }
 
 // writeOnce writes in one go, as the kernel wants it, to a file that there is.
-func writeOnce(root *os.Root, name, text string, how int) error {
-	f, err := root.OpenFile(name, os.O_WRONLY|how, 0)
+func writeOnce(root *os.Root, name, text string) error {
+	f, err := root.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}

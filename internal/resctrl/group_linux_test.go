@@ -2,6 +2,7 @@ package resctrl
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caisson-go/caisson/internal/resctrl/resctrltest"
 )
 
 // faked is a directory in place of the file system.
@@ -24,9 +27,10 @@ type faked struct {
 func newFake(t *testing.T) *faked {
 	t.Helper()
 	f := &faked{t, t.TempDir()}
-	restore, err := Fake(f.dir)
-	t.Cleanup(restore)
-	if err != nil {
+	d, was := resctrltest.Dir(f.dir), Sys
+	t.Cleanup(func() { Sys = was })
+	Sys = System{Find: d.Find, Check: d.Check(was.Check), Mkdir: d.Mkdir, Write: d.Write, Rmdir: d.Rmdir}
+	if err := d.Make(); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -175,11 +179,11 @@ func TestUndo(t *testing.T) {
 func TestLeft(t *testing.T) {
 	f := newFake(t)
 	no, stays := errors.New("no"), errors.New("stays")
-	sys.write = func(*os.Root, string, string) error { return no }
+	Sys.Write = func(*os.Root, string, string) error { return no }
 	f.refused(&Wish{L3: "L3:0=f"}, "web", no)
 	f.exists("web", false)
-	rmdir := sys.rmdir
-	sys.rmdir = func(root *os.Root, name string) error {
+	rmdir := Sys.Rmdir
+	Sys.Rmdir = func(root *os.Root, name string) error {
 		if _, err := root.Lstat(name); err != nil {
 			return err
 		}
@@ -190,7 +194,7 @@ func TestLeft(t *testing.T) {
 		t.Fatalf("%v, %v", g, err)
 	}
 	f.exists("web", true)
-	sys.rmdir = rmdir
+	Sys.Rmdir = rmdir
 	f.remove(g)
 	f.exists("web", false)
 }
@@ -200,10 +204,10 @@ func TestPutBack(t *testing.T) {
 	f := newFake(t)
 	f.class("gold", "    MB:0=100;1= 20\n    L3:0=f;1=f\n    L2:0=1\n")
 	no := errors.New("no")
-	was := sys.mkdir
-	sys.mkdir = func(*os.Root, string) error { return no }
+	was := Sys.Mkdir
+	Sys.Mkdir = func(*os.Root, string) error { return no }
 	f.refused(&Wish{Class: "gold", Lines: []string{"L3:0=1", "MB:0=30"}, Monitor: true}, "web", no)
-	sys.mkdir = was
+	Sys.Mkdir = was
 	f.has("gold/schemata", "    MB:0=100;1= 20\n    L3:0=f;1=f\n    L2:0=1\nL3:0=1\nMB:0=30\nMB:0=100;1= 20\nL3:0=f;1=f\n")
 }
 
@@ -214,15 +218,14 @@ func TestBandwidth(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.class("gold", "MB:0=30;1= 100\n")
-	sys.write = func(*os.Root, string, string) error { return nil } // as what is written is what it had
+	Sys.Write = func(*os.Root, string, string) error { return nil } // as what is written is what it had
 	f.make(&Wish{Class: "gold", MB: "MB:0=25;1=100"}, "web")
 	f.refused(&Wish{Class: "gold", MB: "MB:0=31"}, "web", ErrClass)
 	f.refused(&Wish{Class: "gold", MB: "MB:0=20"}, "web", ErrClass)
-	find := sys.find
-	sys.find = func() (mount, error) {
-		m, err := find()
-		m.mbps = true
-		return m, err
+	find := Sys.Find
+	Sys.Find = func() (string, bool, error) {
+		dir, _, err := find()
+		return dir, true, err
 	}
 	f.refused(&Wish{Class: "gold", MB: "MB:0=25"}, "web", ErrClass)
 }
@@ -244,8 +247,8 @@ func TestIncapable(t *testing.T) {
 func TestWrites(t *testing.T) {
 	f := newFake(t)
 	var sizes []int
-	write := sys.write
-	sys.write = func(root *os.Root, name, text string) error {
+	write := Sys.Write
+	Sys.Write = func(root *os.Root, name, text string) error {
 		sizes = append(sizes, len(text))
 		return write(root, name, text)
 	}
@@ -311,20 +314,86 @@ func TestAnotherFileSystem(t *testing.T) {
 	}
 }
 
-// Until a task is in it, a class that has a container's id may be taken by another of the same id. The first finds out, and leaves it alone.
-func TestClassTakenByAnother(t *testing.T) {
+// A class that has a container's id is not taken by another of the same id while the container is being started.
+func TestClassBeingMade(t *testing.T) {
 	f := newFake(t)
 	first := f.make(&Wish{L3: "L3:0=f"}, "web")
-	second := f.make(&Wish{L3: "L3:0=f0"}, "web")
-	if err := first.Assign(t.Context(), os.Getpid()); !errors.Is(err, ErrClass) || !errors.Is(err, fs.ErrExist) {
-		t.Errorf("the first: %v", err)
+	f.refused(&Wish{L3: "L3:0=f0"}, "web", ErrClass)
+	f.refused(&Wish{}, "web", fs.ErrExist)
+	before := &Group{Root: f.dir, Class: "web", Made: true, Own: true} // noted by one that was killed before it had made one
+	f.remove(before)
+	f.has("web/schemata", "L3:0=f\n")
+	if err := first.Assign(t.Context(), os.Getpid()); err != nil {
+		t.Error(err)
 	}
-	f.remove(first)
+	f.refused(&Wish{}, "web", ErrClass)
+	if err := first.Close(); err != nil { // it outlives its program
+		t.Error(err)
+	}
+	f.remove(before)
+	f.exists("web", true)
+	f.remove(recorded(t, first))
+	f.exists("web", false)
+}
+
+// What a killed program has left is taken by the next container of the same id, and who recovers what was recorded leaves that one's alone.
+func TestClassTakenAfterKill(t *testing.T) {
+	f := newFake(t)
+	first := f.make(&Wish{L3: "L3:0=f"}, "web")
+	pin, err := os.Open(f.dir + "/web") // so that no other has its inode, as with the kernel's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Close()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := f.make(&Wish{L3: "L3:0=f0"}, "web")
+	f.remove(recorded(t, first))
 	f.has("web/schemata", "L3:0=f0\n")
 	if err := second.Assign(t.Context(), os.Getpid()); err != nil {
 		t.Error(err)
 	}
-	f.refused(&Wish{}, "web", ErrClass)
+	f.remove(recorded(t, first))
+	f.has("web/schemata", "L3:0=f0\n")
 	f.remove(second)
 	f.exists("web", false)
+}
+
+// What is recorded says which class it is, before a task is in it.
+func TestNotes(t *testing.T) {
+	f := newFake(t)
+	var notes []uint64
+	g, err := Make(t.Context(), &Wish{}, "web", func(g *Group) error {
+		notes = append(notes, g.Inode)
+		return nil
+	})
+	if err != nil || len(notes) != 2 || notes[0] != 0 || notes[1] == 0 || notes[1] != g.Inode {
+		t.Fatalf("%v, %v", notes, err)
+	}
+	f.remove(g)
+	no := errors.New("no")
+	if _, err := Make(t.Context(), &Wish{}, "web", func(g *Group) error {
+		if g.Inode != 0 {
+			return no
+		}
+		return nil
+	}); !errors.Is(err, no) {
+		t.Error(err)
+	}
+	f.exists("web", false)
+}
+
+// recorded is a group as another program reads it.
+func recorded(t *testing.T, g *Group) *Group {
+	t.Helper()
+	b, err := json.Marshal(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &Group{}
+	if err := json.Unmarshal(b, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

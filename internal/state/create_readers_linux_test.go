@@ -2,7 +2,10 @@ package state
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,5 +115,33 @@ func TestWishIsWhole(t *testing.T) {
 	for range 200 {
 		check(t, e.WriteWish(now))
 		check(t, e.WriteWish(old))
+	}
+}
+
+// A record that is replaced is read as it was or as it is, and what it was is not left beside it: also where the two exchange their names, which those do
+// that hold no longer than the machine runs.
+func TestRecordIsWhole(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	brief, lasting := record(Creating), record(Creating)
+	brief.Monitor, brief.Things, brief.Hooks, brief.Hostname = Process{}, nil, nil, strings.Repeat("a", 1<<14)
+	lasting.Things = []Thing{{Owner: "net", Version: 1, Data: json.RawMessage(`{}`)}}
+	if brief.lasts() || !lasting.lasts() {
+		t.Fatal("what is to be undone after a reboot is what lasts")
+	}
+	check(t, e.Write(brief))
+	stop := beside(func() {
+		if r, err := e.Read(); err != nil || (r.Hostname != brief.Hostname) != (len(r.Things) == 1) {
+			t.Errorf("%+v, %v", r, err)
+		}
+	})
+	defer stop()
+	for range 100 {
+		for _, r := range []*Record{lasting, brief, brief} {
+			check(t, e.Write(r))
+			if names, err := os.ReadDir(e.Path()); err != nil || len(names) != 1 {
+				t.Fatalf("%v, %v", names, err)
+			}
+		}
 	}
 }

@@ -234,6 +234,11 @@ func (r *Record) check(id string) error {
 	return nil
 }
 
+// lasts reports whether something is to be done about the container after the machine was started again.
+func (r *Record) lasts() bool {
+	return r.Phase == Stopped || r.Monitor.PID != 0 || len(r.Things) > 0 || len(r.Hooks) > 0
+}
+
 // Format writes a record, so that people can read it too.
 func (r *Record) Format() ([]byte, error) {
 	if r.Version = Version; r.Monitor.PID != 0 {
