@@ -67,7 +67,7 @@ type Pool struct {
 	pause   time.Duration // after the last failures, before the next attempt that nobody waits for
 	timer   *time.Timer
 	stats   PoolStats
-	changed chan struct{} // closed when an attempt is over
+	changed chan struct{} // closed, and replaced, when an attempt is over and when the pool is closed
 	closed  bool
 	err     error // of Close, once it is over
 	over    chan struct{}
@@ -447,10 +447,7 @@ func (p *Pool) make() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.making--
-	defer func() {
-		close(p.changed)
-		p.changed = make(chan struct{})
-	}()
+	defer p.tell()
 	p.stats.FillTime += took
 	p.stats.LastFill = took
 	p.stats.LastError = err
@@ -463,6 +460,12 @@ func (p *Pool) make() {
 		p.failed(err)
 	}
 	p.fill()
+}
+
+// tell wakes those who wait for the pool to be full. The caller holds the lock.
+func (p *Pool) tell() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // failed tells the call that has waited longest, and lets some time pass before the next attempt that nobody waits for. The
@@ -541,6 +544,7 @@ func (p *Pool) Close() error {
 	}
 	p.closed = true
 	p.cancel()
+	p.tell()
 	if p.timer != nil {
 		p.timer.Stop()
 	}

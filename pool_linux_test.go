@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -757,5 +758,36 @@ func TestPoolKnowsEveryField(t *testing.T) {
 		if name := p.Field(i).Name; !slices.Contains(known, name) {
 			t.Errorf("is %s made before a release or at it? See Pool.refuse and compiler.awaitRest", name)
 		}
+	}
+}
+
+// Who waits for a full pool after a failure does not wait on when it is closed.
+func TestPoolReadyOfAClosedOne(t *testing.T) {
+	noLeaks(t)
+	p, err := NewPool(PoolConfig{Size: 2}, WithRootfs(dirOf(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Ready(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.pause, p.timer = time.Hour, time.AfterFunc(time.Hour, func() {}) // as after a failure, behind which one was made that somebody waited for
+	p.mu.Unlock()
+	c, err := p.Get(testContext(t), WithCommand("/bin/true"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	end := make(chan error, 1)
+	go func() { end <- p.Ready(testContext(t)) }()
+	for range 100 { // it waits by now, or will find the pool closed
+		runtime.Gosched()
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-end; !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
 	}
 }

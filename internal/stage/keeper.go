@@ -72,7 +72,7 @@ func (k *keeper) forget(slot int) {
 func (k *keeper) register(slot, pidfd int) error {
 	if k.sock >= 0 {
 		err := k.send(slot, pidfd)
-		if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		if !ended(err) {
 			return err // also nil. A living keeper is not replaced: closing its socket would make it kill everything
 		}
 		k.stop()
@@ -88,7 +88,7 @@ func (k *keeper) register(slot, pidfd int) error {
 		}
 	}
 	err := k.send(slot, pidfd)
-	if err != nil { // it has ended: it says why
+	if ended(err) { // it says why
 		var se *program.StepError
 		if _, rerr := k.conn.Recv(); errors.As(rerr, &se) {
 			err = se
@@ -96,6 +96,9 @@ func (k *keeper) register(slot, pidfd int) error {
 	}
 	return err
 }
+
+// ended reports whether err is what comes of sending to a keeper that has ended.
+func ended(err error) bool { return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) }
 
 // send hands a pidfd to the keeper. The cmsghdr is laid out by hand: 16 bytes of header and one descriptor.
 func (k *keeper) send(slot, pidfd int) error {
@@ -120,13 +123,13 @@ func (k *keeper) start() error {
 		return err
 	}
 	k.sock, k.conn, k.pid = c.Conn.fd, c.Conn, c.Pid
-	go k.watch(c.Pidfd, c.Conn.fd)
+	go k.watch(c.Pidfd, c.Conn)
 	return nil
 }
 
 // watch waits for the keeper's death, which ends nothing by itself: containers live on, and another keeper
-// takes over at once if there are any.
-func (k *keeper) watch(pidfd, sock int) {
+// takes over at once if there are any. A start may have been faster; the socket of its keeper can have the number of this one's.
+func (k *keeper) watch(pidfd int, conn *Conn) {
 	p := NewPidfd(pidfd)
 	err := p.AwaitExit()
 	Reap(p.Fd())
@@ -136,7 +139,7 @@ func (k *keeper) watch(pidfd, sock int) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.sock != sock {
+	if k.conn != conn {
 		return
 	}
 	k.stop()
@@ -149,8 +152,8 @@ func (k *keeper) watch(pidfd, sock int) {
 }
 
 func (k *keeper) stop() {
-	unix.Close(k.sock)
-	k.sock, k.pid = -1, 0
+	k.conn.Close()
+	k.sock, k.conn, k.pid = -1, nil, 0
 }
 
 // KeeperPid returns the process id of the keeper, or 0.

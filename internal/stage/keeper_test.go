@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -127,4 +128,108 @@ func TestKeeperIsReplacedWhenItDies(t *testing.T) {
 	if alive := gone(pids, time.Minute); len(alive) > 0 {
 		t.Fatalf("alive after the host was killed: %v", alive)
 	}
+}
+
+// A start that finds the keeper dead puts another in its place, whose socket can have the number of the first one's: who sees the death of the first
+// one then leaves the other alone, since the end of its socket would have it kill everything.
+func TestKeeperOutlivesTheDeathOfTheOneBefore(t *testing.T) {
+	k := &theKeeper
+	c := waitingToBeKept(t)
+	release, err := Keep(c.Pidfd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	k.mu.Lock()
+	first, sock := k.pid, k.sock
+	unix.Kill(first, unix.SIGKILL)
+	p := []unix.PollFd{{Fd: int32(sock)}}
+	if n, err := unix.Poll(p, 60_000); n != 1 {
+		t.Errorf("%v", err)
+	}
+	var below []int // so that the next socket has the same number
+	for {
+		fd, err := unix.FcntlInt(uintptr(sock), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if below = append(below, fd); fd > sock {
+			break
+		}
+	}
+	err = k.register(slices.Index(k.slots, c.Pidfd), c.Pidfd) // as Keep does
+	same, second := k.sock == sock, k.pid
+	k.mu.Unlock()
+	for _, fd := range below {
+		unix.Close(fd)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alive := gone([]int{first}, time.Minute); len(alive) > 0 {
+		t.Fatal("the first one lives")
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // its death has been seen when nobody waits for it
+		if err := unix.Waitid(unix.P_PID, first, nil, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); err == unix.ECHILD {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("nobody collects it")
+		}
+	}
+	other, err := Keep(c.Pidfd) // after who saw it, or before
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	if alive := gone([]int{c.Pid, second}, 100*time.Millisecond); len(alive) != 2 {
+		t.Errorf("the same number: %v; of the kept process and the second keeper live %v", same, alive)
+	}
+}
+
+// What cannot be kept is an error, whether there is a keeper or not.
+func TestKeepNothing(t *testing.T) {
+	k := &keeper{sock: -1}
+	done := make(chan error, 1)
+	go func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		done <- k.register(0, 1<<20)
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("no error")
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it waits for what the keeper does not say")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.sock >= 0 {
+		k.stop()
+	}
+}
+
+// waiting is a process that waits for the end of its socket.
+func waitingToBeKept(t *testing.T) *Child {
+	t.Helper()
+	b := program.NewBuilder(false)
+	b.Setsid()
+	EmitWait(b)
+	b.ExitGroup(0)
+	p, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Start(Config{Program: p, Cgroup: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Kill()
+		c.Conn.Close()
+		unix.Close(c.Pidfd)
+	})
+	return c
 }
