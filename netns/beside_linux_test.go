@@ -158,10 +158,11 @@ func TestBesideOthers(t *testing.T) {
 		name, rules     string
 		tables          []string
 		allow, obstacle string
+		remedy          string
 	}{
-		{"docker", dockerRules, []string{"ip filter", "ip nat"}, `insert rule ip filter DOCKER-USER iifname "cs-web" accept; insert rule ip filter DOCKER-USER oifname "cs-web" accept`, "ip filter FORWARD"},
-		{"ufw", ufwRules, []string{"ip filter"}, `insert rule ip filter ufw-user-forward iifname "cs-web" accept; insert rule ip filter ufw-user-forward oifname "cs-web" accept`, "ip filter FORWARD"},
-		{"firewalld", firewalldRules, []string{"inet firewalld"}, `insert rule inet firewalld filter_FORWARD iifname "cs-web" accept; insert rule inet firewalld filter_FORWARD oifname "cs-web" accept`, "inet firewalld filter_FORWARD"},
+		{"docker", dockerRules, []string{"ip filter", "ip nat"}, `insert rule ip filter DOCKER-USER iifname "cs-web" accept; insert rule ip filter DOCKER-USER oifname "cs-web" accept`, "ip filter FORWARD", "iptables -I DOCKER-USER -i cs-web -j ACCEPT"},
+		{"ufw", ufwRules, []string{"ip filter"}, `insert rule ip filter ufw-user-forward iifname "cs-web" accept; insert rule ip filter ufw-user-forward oifname "cs-web" accept`, "ip filter FORWARD", "ufw route allow in on cs-web"},
+		{"firewalld", firewalldRules, []string{"inet firewalld"}, `insert rule inet firewalld filter_FORWARD iifname "cs-web" accept; insert rule inet firewalld filter_FORWARD oifname "cs-web" accept`, "inet firewalld filter_FORWARD", "--permanent"}, // a reload forgets the rest
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			nothingLeft(t)
@@ -181,7 +182,7 @@ func TestBesideOthers(t *testing.T) {
 			silent(t, "the world", a.Dial, outside[0], 80)
 			before := each("list")
 			l, err := web.Obstacles(testContext(t))
-			if err != nil || len(l) != 1 || l[0].String() != c.obstacle || !strings.Contains(l[0].Remedy, "cs-web") {
+			if err != nil || len(l) != 1 || l[0].String() != c.obstacle || !strings.Contains(l[0].Remedy, "cs-web") || !strings.Contains(l[0].Remedy, c.remedy) {
 				t.Error(l, err)
 			}
 			_, cc := connect(t, "c", Endpoint{Network: web})

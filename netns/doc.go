@@ -57,8 +57,22 @@
 // ours can change that without touching theirs. Attaching looks for such chains: [Connection.Obstacles] has them, and a caisson.Container has them
 // in its Isolation and its log. Where bridges hand packets to these rules (br_netfilter, which Docker
 // switches on), neighbours are cut off from each other as well. What lets packets pass is then a rule in the other
-// program's own place: "iptables -I DOCKER-USER -i cs-web -j ACCEPT" and the same with -o, a trusted zone of
-// firewalld that holds the bridge, "ufw route allow in on cs-web".
+// program's own place.
+//
+// What was seen with the programs of Debian 12 (Docker 20.10, firewalld 1.3, ufw 0.36, each with its defaults) beside a bridge with NAT, a published port and
+// an egress policy:
+//
+//   - Docker, if it was started before anything had switched IP forwarding on: IPv4 from containers to the world and to published ports, from outside to published
+//     ports, and between neighbours (br_netfilter) is dropped. Two rules let it pass, "iptables -I DOCKER-USER -i cs-web -j ACCEPT" and the same with -o; they
+//     outlast a restart of Docker, though not of the machine. Docker that is started later drops nothing of ours.
+//   - firewalld: containers do not reach the world, nor neighbours (br_netfilter); published ports are reached, from outside and inside.
+//     "firewall-cmd --zone=trusted --add-interface=cs-web" lets all pass until the next reload, and with --permanent once more also after it.
+//   - ufw: as with Docker, and IPv6 too. "ufw route allow in on cs-web" and "ufw route allow out on cs-web" outlast "ufw reload", and ufw off and on again.
+//
+// The host itself reaches containers and published ports beside all three, and an egress policy holds. A restart of Docker, "firewall-cmd --reload" and
+// --complete-reload, "ufw reload" and "ufw disable" leave our tables as they are, and our start and end leave theirs. Who loads all rules afresh ("nft flush
+// ruleset", the service nftables) takes the table away that all programs share: it is made again when a container is connected, and until then there is no
+// NAT; ports that a living program publishes stay.
 //
 // # Published ports
 //

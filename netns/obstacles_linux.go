@@ -188,7 +188,7 @@ func (o Obstacle) remedyIn(tool string, has func(chain string) bool, device stri
 	case has("ufw-before-forward") || has("ufw6-before-forward"):
 		return "ufw route allow in on " + device + ", and ufw route allow out on " + device
 	case o.Table == "firewalld":
-		return "firewall-cmd --zone=trusted --add-interface=" + device
+		return "firewall-cmd --zone=trusted --add-interface=" + device + ", and the same with --permanent, since a reload forgets the first"
 	}
 	if o.Legacy {
 		return tool + " -I FORWARD -i " + device + " -j ACCEPT, and the same with -o"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -85,6 +86,9 @@ func (a *Attachment) Attach(ctx context.Context, t netns.Target) error {
 		return err
 	}
 	defer lock.Close()
+	if err := a.absent(); err != nil { // another came first
+		return err
+	}
 	ns, err := netns.FromFile(t.Netns)
 	if err != nil {
 		return err
@@ -104,6 +108,16 @@ func (a *Attachment) Attach(ctx context.Context, t netns.Target) error {
 		return &Error{Op: "keep what DEL needs", Object: a.rec.file(), Err: err}
 	}
 	return a.add(ctx, lock, c)
+}
+
+// absent says that the container is connected already.
+func (a *Attachment) absent() error {
+	c, err := a.rec.load()
+	if err == nil && c == nil {
+		return nil
+	}
+	return &Error{Op: "connect to network", Object: a.rec.Network, Err: errors.Join(fmt.Errorf("%w: container %s", netns.ErrExists, a.rec.Container), err),
+		Remedy: "what a killed program left is undone by caisson.Recover with cni.Owner"}
 }
 
 // journalFirst records the connection before anything of it is made.

@@ -43,9 +43,8 @@ func (n *Network) prepare(ctx context.Context, r netns.Request) (*Attachment, er
 	}
 	a := &Attachment{net: n, hostname: r.Hostname, rec: record{Dir: dir, Network: n.list.Name, Container: id, Interface: n.opts.Interface,
 		Namespace: "cni-" + random(), Path: n.opts.Path}}
-	if c, err := a.rec.load(); err != nil || c != nil {
-		return nil, &Error{Op: "connect to network", Object: n.list.Name, Err: errors.Join(fmt.Errorf("%w: container %s", netns.ErrExists, id), err),
-			Remedy: "what a killed program left is undone by caisson.Recover with cni.Owner"}
+	if err := a.absent(); err != nil {
+		return nil, err
 	}
 	return a, nil
 }
@@ -177,7 +176,8 @@ func (r *record) undo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c != nil {
+	others := c != nil && filepath.Base(c.NetNS) != r.Namespace // who was refused had seen nothing of them before
+	if c != nil && !others {
 		if err := r.del(ctx, c); err != nil {
 			return &Error{Op: "disconnect from network", Object: r.Network, Err: err, Remedy: "it is kept, to be tried again"}
 		}
@@ -185,7 +185,11 @@ func (r *record) undo(ctx context.Context) error {
 	if err := netns.Remove(r.Namespace); err != nil && !errors.Is(err, netns.ErrNotFound) {
 		return err
 	}
-	for _, name := range []string{r.file(), r.newFile()} {
+	files := []string{r.newFile(), r.file()}
+	if others {
+		files = files[:1]
+	}
+	for _, name := range files {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -170,6 +170,45 @@ func TestDelAgain(t *testing.T) {
 	}
 }
 
+// Of two that would connect the same container at once, the second is refused, and to undo it does nothing to the first.
+func TestSameContainer(t *testing.T) {
+	dir := script(t, "p", answer)
+	n := newNetwork(t, mustParse(t, `{"cniVersion":"1.0.0","name":"n","type":"p"}`), Options{Path: []string{dir}})
+	ctx := testContext(t)
+	var both []*Attachment
+	for range 2 { // nothing stands against either
+		a, err := n.Prepare(ctx, netns.Request{ID: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		both = append(both, a.(*Attachment))
+	}
+	first, second := both[0], both[1]
+	if err := first.Attach(ctx, netns.Target{Netns: newNS(t).File()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Attach(ctx, netns.Target{Netns: newNS(t).File()}); !errors.Is(err, netns.ErrExists) {
+		t.Error("the same container:", err)
+	}
+	_, version, data := second.Record()
+	if err := errors.Join(second.Detach(ctx), Owner().Undo(ctx, version, data)); err != nil {
+		t.Error(err)
+	}
+	if err := first.Check(ctx); err != nil {
+		t.Error("after the second was undone:", err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil || strings.Count(string(b), "ADD ") != 1 || strings.Count(string(b), "DEL ") != 0 {
+		t.Errorf("%s %v", b, err)
+	}
+	if err := first.Detach(ctx); err != nil {
+		t.Error(err)
+	}
+	if l, _ := filepath.Glob("/run/netns/*"); len(l) > 0 {
+		t.Errorf("left: %q", l)
+	}
+}
+
 // A plugin that hangs ends with the context.
 func TestHangs(t *testing.T) {
 	dir := script(t, "p", `[ $CNI_COMMAND != ADD ] || exec sleep 1000`)

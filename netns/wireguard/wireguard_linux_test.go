@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 		_, err := journal.Default() // stays open
 		return err
 	}
-	testutil.MainInFakeHost(m, begin, nil)
+	testutil.MainInFakeHost(m, begin, map[string]func(){"overlay": roleOverlay})
 }
 
 var testTime = testutil.Time(60 * time.Second)
