@@ -56,7 +56,7 @@ const maxMetaBytes = 16 << 20
 func (a *applier) apply(r pieces) error { return a.walker().walk(newEntries(r, a.buf)) }
 
 func (a *applier) walker() *walker {
-	return &walker{ctx: a.ctx, policy: a.policy, budget: a.budget, mark: a.mark, into: a}
+	return &walker{ctx: a.ctx, policy: a.policy, budget: a.budget, mark: a.mark, notes: a.notes, into: a}
 }
 
 // begin implements form.

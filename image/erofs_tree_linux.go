@@ -40,7 +40,7 @@ func newBlobTree(ctx context.Context, w *erofs.Writer, policy Policy, b *budget,
 func (t *blobTree) apply(r pieces) error {
 	buf := filePool.Get().(*[]byte)
 	defer filePool.Put(buf)
-	w := &walker{ctx: t.ctx, policy: t.policy, budget: t.budget, mark: t.mark, into: t}
+	w := &walker{ctx: t.ctx, policy: t.policy, budget: t.budget, mark: t.mark, notes: t.notes, into: t}
 	return w.walk(newEntries(r, *buf))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"runtime/debug"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -21,6 +22,7 @@ type notes struct {
 	shared  *semaphore.Weighted // nil: up to max are the layer's own
 	max     int64
 	limit   int64 // Limits.Memory
+	entries int64 // so far, of who reads the archive
 	windows int64 // what the decoder was granted at the beginning
 
 	mu   sync.Mutex
@@ -35,6 +37,8 @@ const (
 	notesStep = 1 << 20
 	// notesGarbage is how much memory a byte of notes takes: the collector lets as much again lie.
 	notesGarbage = 2
+	// notesEntries is after how many entries garbage is collected beside a large window: they leave some 1 KB each.
+	notesEntries = 8192
 )
 
 // grow takes n bytes more: errMemoryBusy, or a LimitError where the layer is alone. Nil notes have no bound.
@@ -84,10 +88,28 @@ func (n *notes) shrink(size int) {
 	}
 }
 
+// entry is told of each entry of the layer. Beside a large window, which allows the collector to let as much lie as the window takes, what entries leave behind
+// is collected before it comes to much.
+func (n *notes) entry() {
+	if n == nil {
+		return
+	}
+	if n.entries++; n.entries%notesEntries == 0 && n.large() {
+		runtime.GC()
+	}
+}
+
+// large says that the decoder has more than what is usual.
+func (n *notes) large() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.windows+n.more > 2*usualWindow
+}
+
 // close gives all back, when neither goroutine is there any more.
 func (n *notes) close() {
-	if n.windows+n.more > 2*usualWindow {
-		runtime.GC() // or the windows of the next layer come on top of these
+	if n.large() {
+		debug.FreeOSMemory() // or the windows of the next layer come on top of these, if only since something small stands in their place
 	}
 	if n.shared != nil {
 		n.shared.Release(n.held + n.more)

@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/semaphore"
 
@@ -136,12 +140,32 @@ func roleHungry() {
 	fmt.Println(strings.Fields(peak)[0])
 }
 
+// filledLayers are n, each with a file that is larger than its zstd window, so that all of it is used, and others to be remembered.
+func filledLayers(t testing.TB, n, files, window int) []blob {
+	var out []blob
+	data := make([]byte, window+8<<20) // compressed to a tenth
+	random := rand.NewChaCha8([32]byte{})
+	for part := range slices.Chunk(data, 64<<10) {
+		random.Read(part[:len(part)/10])
+	}
+	large := string(data)
+	for i := range n {
+		ents := []ent{file(fmt.Sprintf("%d/large", i), large)}
+		for j := range files {
+			ents = append(ents, file(fmt.Sprintf("%d/%0100d", i, j), "").with(ownedBy(7, 8, 0o640)))
+		}
+		data := layer(t, ents...)
+		out = append(out, blob{zst(t, data, zstd.WithWindowSize(window), zstd.WithEncoderLevel(zstd.SpeedFastest)), data})
+	}
+	return out
+}
+
 // What a process takes at most, the program itself included, that unpacks such layers with the default limits and the runtime's own settings. A benchmark, since
 // what the collector lets lie depends on when it runs.
 func BenchmarkUnpackPeak(b *testing.B) {
 	for what, env := range map[string]string{"directories": "", "EROFS": "yes"} {
 		b.Run(what, func(b *testing.B) {
-			layers := hungryLayers(b, 8, 10_000, 64<<20)
+			layers := filledLayers(b, 8, 10_000, 64<<20)
 			most := 0
 			for b.Loop() {
 				b.StopTimer()
@@ -165,5 +189,25 @@ func TestJSONBytes(t *testing.T) {
 		if data := must[[]byte](t)(json.Marshal(s)); jsonBytes(s) < len(data) {
 			t.Errorf("%q: %d, it takes %d", s, jsonBytes(s), len(data))
 		}
+	}
+}
+
+// Beside a large window what entries leave behind is collected on the way, and beside the usual one that is the runtime's affair.
+func TestMemoryCollected(t *testing.T) {
+	forced := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumForcedGC
+	}
+	n := must[*notes](t)(Limits{}.withDefaults().alone(decodingOf(zstdFrame(64<<20, []byte("x")))))
+	before := forced()
+	for range 2 * notesEntries {
+		n.entry()
+	}
+	if got := forced() - before; got < 2 {
+		t.Errorf("collected %d times, want 2", got)
+	}
+	if usual := must[*notes](t)(Limits{}.withDefaults().alone(decodingOf(zstdFrame(8<<20, []byte("x"))))); !n.large() || usual.large() {
+		t.Errorf("large: %v, %v", n.large(), usual.large())
 	}
 }

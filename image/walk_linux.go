@@ -16,6 +16,7 @@ type walker struct {
 	policy Policy
 	budget *budget
 	mark   *mark
+	notes  *notes
 	into   form
 }
 
@@ -70,6 +71,7 @@ func (w *walker) entry(hdr *tar.Header, r *entries) error {
 	if err := w.budget.addEntry(); err != nil {
 		return err
 	}
+	w.notes.entry()
 	path, err := entryPath(hdr.Name, w.budget.limits.Depth, w.policy.AnyNames)
 	if err != nil {
 		return err
