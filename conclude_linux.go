@@ -247,13 +247,29 @@ func (r *running) dropGroup(ctx context.Context, rec *state.Record) error {
 	if r.group != nil && !r.groupGone.Load() {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
-		if err := r.group.Delete(ctx); err != nil {
+		if err := r.deleteGroup(ctx); err != nil {
 			return err
 		}
 		r.groupGone.Store(true)
 	}
 	rec.CgroupName, rec.CgroupFrom, rec.Cgroup = "", nil, nil
 	return nil
+}
+
+// deleteGroup removes the cgroup of a container that has ended. Where it has a pid namespace all processes have ended with the first but further ones that other
+// programs are starting at this moment: they are born in the group, and enter the namespace later. A group that was paused holds them there, and its lock would be held
+// as long as they are waited for: they are killed.
+func (r *running) deleteGroup(ctx context.Context) error {
+	once, cancel := context.WithCancel(ctx)
+	cancel()
+	err := r.group.Delete(once)
+	if !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	if err := r.killGroup(); err != nil {
+		r.warn("kill what is left in the cgroup", err)
+	}
+	return r.group.Delete(ctx)
 }
 
 // removesAtEnd reports whether the container goes as soon as it has ended.
