@@ -66,16 +66,17 @@ func (r *running) conclude(ctx context.Context, why Reason) (*Result, error) {
 		r.beginning.Lock()
 		defer r.beginning.Unlock()
 	}
+	d.over.Store(true)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	err := d.entry.Lock(true)
+	err := d.lock()
 	if errors.Is(err, ErrNotFound) {
 		return r.removedElsewhere(why, err)
 	}
 	if err != nil {
 		return unknown, &Error{Op: "wait", ID: r.spec.id, Err: errors.Join(ErrStatusUnknown, err)}
 	}
-	defer d.entry.Unlock()
+	defer d.unlock()
 	rec, err := d.entry.Read()
 	if errors.Is(err, ErrNotFound) {
 		return r.removedElsewhere(why, err)

@@ -294,5 +294,5 @@ func (r *running) actingIn(ctx context.Context, root *rootfs.Root, f func(contex
 		return err
 	}
 	defer d.close()
-	return f(d.ctx, rootfs.ActBy(root, d))
+	return r.gone(f(d.ctx, rootfs.ActBy(root, d)))
 }

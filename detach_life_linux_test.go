@@ -1,12 +1,18 @@
 package caisson
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
@@ -99,3 +105,161 @@ func TestExecInALoadedContainerThatWasCreated(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What is done with a loaded container that has ended finds it ended.
+func TestLoadedAfterItsEnd(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	first := detached(t, d, "web", sh("exit 5"))
+	p, err := first.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := load(t, d, "web")
+	for _, grace := range []time.Duration{0, time.Minute} {
+		if err := c.Stop(ctx, grace); err != nil {
+			t.Errorf("stop with %v: %v", grace, err)
+		}
+	}
+	if err := c.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("signal: %v", err)
+	}
+	if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("SIGKILL: %v", err)
+	}
+	if err := c.SignalAll(unix.SIGTERM); err != nil && !errors.Is(err, ErrState) {
+		t.Errorf("signal all: %v", err)
+	}
+	if err := c.Process().PassPidfd("/none"); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("pass pidfd: %v", err)
+	}
+	if err := c.Process().Resize(1, 1); !errors.Is(err, ErrState) {
+		t.Errorf("resize: %v", err)
+	}
+	if r, err := c.Wait(ctx); err != nil || r.ExitCode != 5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// held makes a container whose start does not come to its end: a hook of it waits. It returns the handle that starts it, and what its start will return.
+func held(t *testing.T, d StateDir, ctx context.Context) (*Container, chan error) {
+	t.Helper()
+	c := detached(t, d, "held", WithCommand("/bin/true"), WithHooks(&specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "1000"}}}}))
+	if _, err := c.Create(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan error, 1)
+	go func() { _, err := c.Start(ctx); end <- err }()
+	e, err := d.open("held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if !testutil.Eventually(testTime, func() bool {
+		err := e.Probe()
+		e.Unlock()
+		return errors.Is(err, state.ErrBusy)
+	}) {
+		t.Fatal("the start does not begin")
+	}
+	return c, end
+}
+
+// Another program can end a container whose start is held up.
+func TestKilledWhileAnotherStartsIt(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	_, end := held(t, d, ctx)
+	other := load(t, d, "held")
+	if err := other.Stop(ctx, 0); err != nil {
+		t.Error(err)
+	}
+	if err := <-end; err == nil || ctx.Err() != nil {
+		t.Errorf("the start: %v", err)
+	}
+}
+
+// What else is done with a container in a program that starts it leaves the start its lock.
+func TestStartKeepsItsLock(t *testing.T) {
+	needCgroup(t, cgroups.Pids)
+	d := stateDir(t)
+	noLeaks(t)
+	ctx, cancel := context.WithCancel(testContext(t))
+	defer cancel()
+	c, end := held(t, d, ctx)
+	if err := c.Update(ctx, cgroups.Resources{Pids: cgroups.PidsResources{Max: 77}}); err != nil {
+		t.Error(err)
+	}
+	e, err := d.open("held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Lock(false); !errors.Is(err, state.ErrBusy) {
+		t.Errorf("another program could have it: %v", err)
+	}
+	cancel()
+	if err := <-end; !errors.Is(err, context.Canceled) {
+		t.Errorf("the start: %v", err)
+	}
+	if err := e.Lock(true); err != nil {
+		t.Errorf("after the start: %v", err)
+	}
+}
+
+// A function of the embedder's that is called at the end of a container may end it, or look at it.
+func TestDetachCallsBack(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	for _, how := range []string{"kill", "update", "info"} {
+		n := &callingNetwork{}
+		c := detached(t, d, how, sh("exit 4"), WithAutoRemove(true), WithNetwork(n))
+		ctx, cancel := context.WithTimeout(testContext(t), time.Minute)
+		n.back = func() {
+			switch how {
+			case "kill":
+				if err := c.Process().Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+					t.Error(err)
+				}
+			case "update":
+				if err := c.Update(ctx, cgroups.Resources{Pids: cgroups.PidsResources{Max: 77}}); !errors.Is(err, ErrState) && !errors.Is(err, ErrUnsupported) {
+					t.Error(err)
+				}
+			case "info":
+				if _, err := d.Info(ctx, how); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		p, err := c.Start(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r, err := p.Wait(ctx); err != nil || r.ExitCode != 4 {
+			t.Fatalf("%s: %+v, %v", how, r, err)
+		}
+		cancel()
+	}
+}
+
+// callingNetwork calls back when it is detached.
+type callingNetwork struct {
+	durableNetwork
+	back func()
+}
+
+func (n *callingNetwork) Prepare(ctx context.Context, r NetworkRequest) (NetworkAttachment, error) {
+	return callingAttachment{durableAttachment{&fakeNetwork{}, &n.durableNetwork}, n}, nil
+}
+
+type callingAttachment struct {
+	durableAttachment
+	n *callingNetwork
+}
+
+func (a callingAttachment) Detach(context.Context) error { a.n.back(); return nil }

@@ -32,9 +32,11 @@ type detachment struct {
 
 	run runFacts // of the run that this is about
 
-	mu   sync.Mutex    // orders this program's use of the entry's lock
-	rec  *state.Record // as this program has read or written it last: it may be that of a later run
-	proc *Process
+	mu       sync.Mutex    // orders this program's use of the entry's lock
+	starting bool          // a start goes on with that lock: whoever else of this program uses it leaves it locked
+	over     atomic.Bool   // the end is being completed: who holds mu may call functions of the embedder's
+	rec      *state.Record // as this program has read or written it last: it may be that of a later run
+	proc     *Process
 
 	keeper   int         // pidfd of the keeper, or -1
 	kept     atomic.Bool // it has been made: what it owns goes only when it is removed
@@ -125,6 +127,22 @@ func (d *detachment) closeFiles() {
 	if d.house != nil {
 		_ = d.house.Close()
 		d.house = nil
+	}
+}
+
+// lock takes the entry's lock. The caller holds mu.
+func (d *detachment) lock() error {
+	err := d.entry.Lock(true)
+	if errors.Is(err, os.ErrClosed) {
+		return ErrClosed
+	}
+	return err
+}
+
+// unlock gives it back, unless a start goes on with it.
+func (d *detachment) unlock() {
+	if !d.starting {
+		d.entry.Unlock()
 	}
 }
 

@@ -26,17 +26,14 @@ func (c *Container) Exec(ctx context.Context, opts ...ProcessOption) (*Process, 
 	if err := ctx.Err(); err != nil {
 		return nil, c.fail("exec", err)
 	}
+	run, _, err := c.live("exec", StateRunning)
+	if err != nil {
+		return nil, err
+	}
 	s, err := c.execSpec(opts)
 	if err != nil {
 		return nil, c.fail("exec", err)
 	}
-	c.mu.Lock()
-	if err := c.may("exec", StateRunning); err != nil {
-		c.mu.Unlock()
-		return nil, err
-	}
-	run := c.run
-	c.mu.Unlock()
 	p, err := run.exec(ctx, s)
 	return p, c.fail("exec", err)
 }

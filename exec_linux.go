@@ -29,6 +29,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		files: map[string]int{}, fds: map[string]int{}}
 	p, err := x.startIn(ctx, r)
 	if err != nil {
+		err = r.gone(err)
 		if uerr := x.close(); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr))
 		}

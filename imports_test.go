@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"internal/landlock": {},
 	"internal/erofs":    {},
 	"internal/stage":    {"internal/linux", "internal/program"},
-	"internal/state":    {"internal/codec", "internal/journal"},
+	"internal/state":    {"internal/codec", "internal/journal", "internal/linux"},
 	// The leaves are useful alone, so they import neither each other nor the root.
 	"namespaces": {"internal/linux", "internal/program", "internal/stage", "internal/caps", "internal/journal"},
 	"cgroups":    {"internal/dbus", "internal/linux", "internal/journal", "internal/ahead", "internal/program", "internal/stage"},

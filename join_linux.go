@@ -96,7 +96,7 @@ func (c *Container) openNamespace(k namespaces.Kind) (*os.File, error) {
 		}
 		return nil, ended()
 	}
-	return f, c.fail(op, err)
+	return f, c.fail(op, run.gone(err))
 }
 
 // isOwn reports whether a namespace is the host program's.

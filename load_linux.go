@@ -344,7 +344,7 @@ func (r *running) dialStage() error {
 	d := r.det
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.entry.Lock(true); err != nil {
+	if err := d.lock(); err != nil {
 		return err
 	}
 	rec, err := d.entry.Read()
@@ -353,13 +353,15 @@ func (r *running) dialStage() error {
 	}
 	var fd int
 	if err == nil {
-		fd, err = d.entry.Dial()
+		if fd, err = d.entry.Dial(); errors.Is(err, unix.ECONNREFUSED) {
+			err = fmt.Errorf("%w: its first process does not wait any more: %w", ErrState, err)
+		}
 	}
 	if err != nil {
 		d.entry.Unlock()
 		return err
 	}
-	d.rec = rec
+	d.rec, d.starting = rec, true
 	r.child.Conn = stage.NewConn(fd, func(address uint64, errno unix.Errno) error { return stepError(rec, address, errno) })
 	return nil
 }
@@ -370,7 +372,8 @@ func (r *running) dialed(err error) error {
 	d := r.det
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	defer d.entry.Unlock()
+	d.starting = false
+	defer d.unlock()
 	if err != io.EOF {
 		return err
 	}
@@ -736,6 +739,9 @@ func (c *Container) remove(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err := r.erase(ctx); err != nil {
+		if errors.Is(err, ErrClosed) && c.current1() != r { // a start has taken its place
+			return c.remove(ctx)
+		}
 		return err
 	}
 	return c.Close()
@@ -749,13 +755,13 @@ func (r *running) erase(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.entry.Lock(true); err != nil {
+	if err := d.lock(); err != nil {
 		if errors.Is(err, ErrNotFound) {
 			return nil // another has removed it
 		}
 		return err
 	}
-	defer d.entry.Unlock()
+	defer d.unlock()
 	rec, err := d.entry.Read()
 	if err != nil {
 		return err
@@ -803,7 +809,11 @@ func (r *running) noteEnding() {
 	if why == ReasonUnknown {
 		return
 	}
-	_ = d.change(func(rec *state.Record) bool {
+	if d.over.Load() || !d.lockSoon(endingPatience) {
+		return
+	}
+	defer d.mu.Unlock()
+	_ = d.changeLocked(func() error { return d.entry.LockSoon(context.Background(), endingPatience) }, func(rec *state.Record) bool {
 		if rec.Phase == state.Stopped || rec.Ending != "" {
 			return false
 		}
@@ -812,14 +822,37 @@ func (r *running) noteEnding() {
 	})
 }
 
+// endingPatience is how long a kill waits for each of the locks that noteEnding needs: whoever starts the container holds them until the command has been
+// executed, and it may be a hook of that start that is to be ended.
+const endingPatience = time.Second
+
+// lockSoon takes mu, unless it is held for longer.
+func (d *detachment) lockSoon(patience time.Duration) bool {
+	for end, pause := time.Now().Add(patience), time.Microsecond; !d.mu.TryLock(); pause = min(2*pause, 10*time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+		time.Sleep(pause)
+	}
+	return true
+}
+
 // change changes the record, unless f says that there is nothing to change.
 func (d *detachment) change(f func(*state.Record) bool) error {
+	if d.over.Load() {
+		return errEnded
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.entry.Lock(true); err != nil {
+	return d.changeLocked(d.lock, f)
+}
+
+// changeLocked is change where mu is held; lock takes the entry's lock.
+func (d *detachment) changeLocked(lock func() error, f func(*state.Record) bool) error {
+	if err := lock(); err != nil {
 		return err
 	}
-	defer d.entry.Unlock()
+	defer d.unlock()
 	rec, err := d.entry.Read()
 	if err != nil || !f(rec) {
 		return err

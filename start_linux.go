@@ -701,6 +701,10 @@ func (c *Container) release(a *attempt) error {
 	p.beginsAt(began) // before it can have ended
 	r.initEnd.freed()
 	if err := r.child.Conn.Release(); err != nil {
+		if r.det != nil {
+			r.child.Conn.Close()
+			err = r.dialed(err)
+		}
 		return err
 	}
 	stopWatch := context.AfterFunc(a.ctx, func() { _ = p.kill(ReasonCanceled) })

@@ -3,7 +3,6 @@ package caisson
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -12,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/namespaces"
 )
 
@@ -55,7 +53,7 @@ func (r *running) top(ctx context.Context) ([]ProcessInfo, error) {
 func (r *running) pids() ([]int, error) {
 	if r.group != nil {
 		list, err := r.group.AllProcs()
-		if errors.Is(err, cgroups.ErrClosed) || errors.Is(err, unix.ENODEV) {
+		if goneGroup(err) {
 			return nil, nil
 		}
 		i, _ := slices.BinarySearch(list, 1) // 0 stands for one that is not seen

@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"errors"
 	"os"
 	"time"
 
@@ -72,15 +73,22 @@ func findEnded(pid int) (int, error) {
 func (r *running) hasTerminal() bool { return r.tty != nil }
 
 func (r *running) passPidfd(socket string) error {
-	return r.pidfd.Control(func(fd int) error {
+	var f *os.File
+	err := r.pidfd.Control(func(fd int) error {
 		own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			return os.NewSyscallError("fcntl", err)
+		if err == nil {
+			f = os.NewFile(uintptr(own), "pidfd")
 		}
-		f := os.NewFile(uintptr(own), "pidfd")
-		defer f.Close()
-		return passTo(socket, f)
+		return os.NewSyscallError("fcntl", err)
 	})
+	if errors.Is(err, os.ErrClosed) {
+		return os.ErrProcessDone
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return passTo(socket, f) // which takes its time, for which the end does not wait
 }
 
 // passTimeout bounds how long a program that listens on a socket may take.

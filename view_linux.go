@@ -37,7 +37,7 @@ func (r *running) view(ctx context.Context, state State) (*rootfs.View, error) {
 	var undo undoList
 	undo.add(root.Close)
 	if err := r.fillView(ctx, v, &undo, state); err != nil {
-		return nil, errors.Join(err, undo.run())
+		return nil, errors.Join(r.gone(err), undo.run())
 	}
 	v.Release = func() error { return undo.run() }
 	return v, nil

@@ -57,14 +57,20 @@ func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) 
 		return nil, err
 	}
 	fds, err = accompanyVisit(ctx, child, w.answer)
-	if errors.Is(err, ErrHelperKilled) && r.pidfd.Ended() {
-		err = errGone
-	}
-	return fds, err
+	return fds, r.gone(err)
 }
 
 // errGone: there is nothing to enter any more.
 var errGone = fmt.Errorf("%w: the container has ended", ErrState)
+
+// gone is err, or errGone where err comes from the container's end: who is ending leaves its namespaces, its directory in procfs and its groups a little
+// before it has ended, and nobody is born in its pid namespace any more.
+func (r *running) gone(err error) error {
+	if err == nil || !goneGroup(err) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, ErrHelperKilled) || !r.ending() {
+		return err
+	}
+	return errGone
+}
 
 // send makes such a process, which waits until the keeper knows it. The caller has passed r.execs.
 func (r *running) send(w visiting) (*stage.Child, error) {
@@ -101,7 +107,7 @@ var testHookVisit func(*program.Program) *program.Program
 func (r *running) whichNamespaces() (flags uint64, userns usernsMode, err error) {
 	x := &running{m: &machine{nsFlags: r.m.nsFlags, userns: r.m.userns}}
 	if x.m.nsFlags == 0 {
-		err = x.compareWith(r.child.Pid)
+		err = r.gone(x.compareWith(r.child.Pid))
 	}
 	return x.m.nsFlags, x.m.userns, err
 }

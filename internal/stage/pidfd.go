@@ -15,7 +15,7 @@ import (
 )
 
 // Pidfd is a process descriptor. Waiting for the process in the runtime's poller costs a parked goroutine and no thread;
-// a process that has ended before anybody has to wait so never comes there.
+// a process that has ended before anybody has to wait so never comes there. A nil Pidfd is like a closed one: of a process that was not there any more.
 type Pidfd struct {
 	fd     int
 	mu     sync.RWMutex // held while fd is used, as long as there is no f
@@ -96,6 +96,9 @@ func (p *Pidfd) Fd() int { return p.fd }
 
 // Control calls fn with the descriptor, which stays open meanwhile. Once it has been closed that is [os.ErrClosed].
 func (p *Pidfd) Control(fn func(fd int) error) error {
+	if p == nil {
+		return os.ErrClosed
+	}
 	p.mu.RLock()
 	if p.f == nil {
 		defer p.mu.RUnlock()

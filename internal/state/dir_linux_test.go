@@ -4,9 +4,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -304,4 +308,60 @@ func TestRecordsReadAreTheCallersOwn(t *testing.T) {
 	if _, after := read(); after == before {
 		t.Error("what was written is not read")
 	}
+}
+
+// Who waits for the lock while another goroutine lets go of the directory gets neither the lock nor the word that the container was removed, and
+// touches no file that has got the number since.
+func TestClosedWhileItIsWaitedFor(t *testing.T) {
+	d := openTemp(t)
+	holder := create(t, d, "web")
+	if err := holder.Write(record(Running)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.Open("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := strconv.Itoa(int(e.own.Fd()))
+	end := make(chan error, 1)
+	go func() { end <- e.Lock(true) }()
+	for until := time.Now().Add(time.Minute); !strings.Contains(waiting(t), "FLOCK") && time.Now().Before(until); {
+		time.Sleep(time.Millisecond)
+	}
+	e.Close()
+	other, err := os.Open("/dev/null") // which would have the number
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if to, err := os.Readlink("/proc/self/fd/" + number); err != nil || to != e.Path() {
+		t.Errorf("the number is in use, and is that of %q, %v", to, err)
+	}
+	holder.Unlock()
+	if err := <-end; err != nil && !errors.Is(err, os.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	for name, err := range map[string]error{"lock": e.Lock(true), "probe": e.Probe(), "write": e.Write(record(Stopped)), "remove": e.Remove()} {
+		if !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s of a closed one: %v", name, err)
+		}
+	}
+	if err := holder.Lock(false); err != nil {
+		t.Errorf("the lock is not free: %v", err)
+	}
+}
+
+// waiting is what this program's threads wait for in flock(2), as the kernel lists them.
+func waiting(t *testing.T) (lines string) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 5 && f[1] == "->" && slices.Contains(f, strconv.Itoa(os.Getpid())) {
+			lines += line
+		}
+	}
+	return lines
 }

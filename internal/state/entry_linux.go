@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/journal"
+	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // Lock takes the lock that orders changes, waiting for it if wait is set; otherwise a lock held by another is ErrBusy. A
@@ -27,23 +28,33 @@ func (e *Entry) Lock(wait bool) error {
 }
 
 func (e *Entry) flock(how int) error {
-	for {
-		err := unix.Flock(int(e.own.Fd()), how)
-		if err == nil {
-			break
+	return e.use(func(own, dir int) error {
+		for {
+			err := unix.Flock(own, how)
+			if err == nil {
+				break
+			}
+			if err == unix.EWOULDBLOCK {
+				return fmt.Errorf("%s: %w", e.Path(), ErrBusy)
+			}
+			if err != unix.EINTR {
+				return &os.PathError{Op: "flock", Path: e.Path(), Err: err}
+			}
 		}
-		if err == unix.EWOULDBLOCK {
-			return fmt.Errorf("%s: %w", e.Path(), ErrBusy)
+		if !linked(own, dir, e.ID) {
+			_ = unix.Flock(own, unix.LOCK_UN)
+			return fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
 		}
-		if err != unix.EINTR {
-			return &os.PathError{Op: "flock", Path: e.Path(), Err: err}
-		}
-	}
-	if !e.linked() {
-		e.Unlock()
-		return fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
-	}
-	return nil
+		return nil
+	})
+}
+
+// use calls f with the descriptors of the container's directory and of the one that it is in, which stay open meanwhile: their numbers could else be
+// another container's by then. After Close the error is os.ErrClosed.
+func (e *Entry) use(f func(own, dir int) error) error {
+	return linux.Control(e.own, func(own int) error {
+		return linux.Control(e.dir, func(dir int) error { return f(own, dir) })
+	})
 }
 
 // Probe asks whether somebody holds the lock, which is ErrBusy then. Those who ask do not take each other for one. Who got
@@ -83,15 +94,31 @@ func (e *Entry) lockToMake() error {
 }
 
 // Unlock gives the lock back.
-func (e *Entry) Unlock() { _ = unix.Flock(int(e.own.Fd()), unix.LOCK_UN) }
+func (e *Entry) Unlock() {
+	_ = e.use(func(own, _ int) error { return unix.Flock(own, unix.LOCK_UN) })
+}
 
 // linked reports whether the directory is still what its name stands for.
-func (e *Entry) linked() bool {
+func (e *Entry) linked() (is bool) {
+	_ = e.use(func(own, dir int) error { is = linked(own, dir, e.ID); return nil })
+	return is
+}
+
+func linked(own, dir int, name string) bool {
 	var here, there unix.Stat_t
-	if unix.Fstat(int(e.own.Fd()), &here) != nil || unix.Fstatat(int(e.dir.Fd()), e.ID, &there, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	if unix.Fstat(own, &here) != nil || unix.Fstatat(dir, name, &there, unix.AT_SYMLINK_NOFOLLOW) != nil {
 		return false
 	}
 	return here.Dev == there.Dev && here.Ino == there.Ino
+}
+
+// openat opens a file of the directory.
+func (e *Entry) openat(name string, flags int, mode uint32) (fd int, err error) {
+	err = e.use(func(own, _ int) (err error) {
+		fd, err = unix.Openat(own, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		return err
+	})
+	return fd, err
 }
 
 // Read returns the record. It needs no lock: records are replaced as a whole. A directory without one is ErrNotFound.
@@ -156,7 +183,7 @@ func (e *Entry) Status() (Status, error) {
 // readFile reads a regular file of the user's own, of at most max bytes.
 func (e *Entry) readFile(name string, max int) ([]byte, error) {
 	path := filepath.Join(e.Path(), name)
-	fd, err := unix.Openat(int(e.own.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := e.openat(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -206,7 +233,7 @@ func (e *Entry) Write(r *Record) error {
 
 func (e *Entry) onDisk() bool {
 	var st unix.Statfs_t
-	if unix.Fstatfs(int(e.own.Fd()), &st) != nil {
+	if e.use(func(own, _ int) error { return unix.Fstatfs(own, &st) }) != nil {
 		return true
 	}
 	return int64(st.Type) != unix.TMPFS_MAGIC && int64(st.Type) != unix.RAMFS_MAGIC
@@ -215,7 +242,7 @@ func (e *Entry) onDisk() bool {
 // create makes a file, replacing what a killed program may have left.
 func (e *Entry) create(name string) (*os.File, error) {
 	path := filepath.Join(e.Path(), name)
-	fd, err := unix.Openat(int(e.own.Fd()), name, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := e.openat(name, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR, 0o600)
 	if err != nil {
 		return nil, &os.PathError{Op: "create", Path: path, Err: err}
 	}
@@ -241,7 +268,7 @@ func (e *Entry) CreateStatus() (*os.File, error) {
 
 // rename gives the new file its name.
 func (e *Entry) rename(name string) error {
-	if err := unix.Renameat(int(e.own.Fd()), tmpName, int(e.own.Fd()), name); err != nil {
+	if err := e.use(func(own, _ int) error { return unix.Renameat(own, tmpName, own, name) }); err != nil {
 		return &os.PathError{Op: "rename", Path: filepath.Join(e.Path(), name), Err: err}
 	}
 	return nil
@@ -267,7 +294,7 @@ func (e *Entry) ListenControl() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Fchmodat(int(e.own.Fd()), ControlName, 0o600, 0); err != nil {
+	if err := e.use(func(own, _ int) error { return unix.Fchmodat(own, ControlName, 0o600, 0) }); err != nil {
 		f.Close()
 		return nil, &os.PathError{Op: "chmod", Path: f.Name(), Err: err}
 	}
@@ -280,10 +307,13 @@ func (e *Entry) listen(name string) (*os.File, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), filepath.Join(e.Path(), name))
-	_ = unix.Unlinkat(int(e.own.Fd()), name, 0)
-	if err = unix.Bind(fd, e.address(name)); err == nil {
-		err = unix.Listen(fd, 8)
-	}
+	err = e.use(func(own, _ int) error {
+		_ = unix.Unlinkat(own, name, 0)
+		if err := unix.Bind(fd, address(own, name)); err != nil {
+			return err
+		}
+		return unix.Listen(fd, 8)
+	})
 	if err != nil {
 		f.Close()
 		return nil, &os.PathError{Op: "bind", Path: f.Name(), Err: err}
@@ -302,25 +332,25 @@ func (e *Entry) dial(name string) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	for {
-		err := unix.Connect(fd, e.address(name))
-		if err == nil {
-			return fd, nil
-		}
-		if err != unix.EINTR {
-			unix.Close(fd)
-			return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), name), Err: err}
-		}
+	err = e.use(func(own, _ int) error {
+		return linux.Retry(func() error { return unix.Connect(fd, address(own, name)) })
+	})
+	if err != nil {
+		unix.Close(fd)
+		return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), name), Err: err}
 	}
+	return fd, nil
 }
 
 // address goes by the descriptor: paths of sockets have at most 107 bytes.
-func (e *Entry) address(name string) *unix.SockaddrUnix {
-	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(int(e.own.Fd())) + "/" + name}
+func address(own int, name string) *unix.SockaddrUnix {
+	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(own) + "/" + name}
 }
 
 // RemoveSocket removes the socket, when it has served.
-func (e *Entry) RemoveSocket() { _ = unix.Unlinkat(int(e.own.Fd()), SocketName, 0) }
+func (e *Entry) RemoveSocket() {
+	_ = e.use(func(own, _ int) error { return unix.Unlinkat(own, SocketName, 0) })
+}
 
 // maxWish bounds what a monitor is handed: files that a container gets are in it.
 const maxWish = 64 << 20
@@ -347,14 +377,16 @@ func (e *Entry) Wish() ([]byte, error) { return e.readFile(WishName, maxWish) }
 
 // Remove removes the directory. The caller holds the lock. What is not this package's stays, and with it the directory.
 func (e *Entry) Remove() error {
-	// The record goes first: without it the directory is one that nobody needs to keep, wherever a kill or a reader comes between.
-	for _, name := range []string{recordName, SocketName, ControlName, StatusName, WishName, tmpName} {
-		if err := unix.Unlinkat(int(e.own.Fd()), name, 0); err != nil && err != unix.ENOENT {
-			return &os.PathError{Op: "remove", Path: filepath.Join(e.Path(), name), Err: err}
+	return e.use(func(own, dir int) error {
+		// The record goes first: without it the directory is one that nobody needs to keep, wherever a kill or a reader comes between.
+		for _, name := range []string{recordName, SocketName, ControlName, StatusName, WishName, tmpName} {
+			if err := unix.Unlinkat(own, name, 0); err != nil && err != unix.ENOENT {
+				return &os.PathError{Op: "remove", Path: filepath.Join(e.Path(), name), Err: err}
+			}
 		}
-	}
-	if err := unix.Unlinkat(int(e.dir.Fd()), e.ID, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
-		return &os.PathError{Op: "remove", Path: e.Path(), Err: err}
-	}
-	return nil
+		if err := unix.Unlinkat(dir, e.ID, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+			return &os.PathError{Op: "remove", Path: e.Path(), Err: err}
+		}
+		return nil
+	})
 }
