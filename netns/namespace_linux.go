@@ -236,6 +236,7 @@ func (n *Namespace) Do(f func() error) error {
 	if n.file == nil {
 		return &Error{Op: enterOp, Err: os.ErrClosed}
 	}
+	defer runtime.KeepAlive(n)
 	return onThread(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil && !(err == unix.EPERM && n.isHere()) {
 			return &Error{Op: enterOp, Object: n.file.Name(), Err: privileged(os.NewSyscallError("setns", err)),
@@ -336,6 +337,7 @@ func (n *Namespace) Pin(name string) error {
 		return fail(err)
 	}
 	unix.Close(fd)
+	defer runtime.KeepAlive(n)
 	if err := unix.Mount(fdPath(int(n.file.Fd())), path, "", unix.MS_BIND, ""); err != nil {
 		_ = os.Remove(path)
 		return fail(os.NewSyscallError("mount", err))
