@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -50,5 +53,36 @@ func TestIDMappedFileSystems(t *testing.T) {
 				t.Errorf("it belongs to %d, %v; inside %q", st.Uid, err, out)
 			}
 		})
+	}
+}
+
+// A kernel that cannot id-map the layers of an overlay answers EINVAL, as for other faults of layers: the step says that they are id-mapped, and the error that the kernel may be too
+// old for that, and what does without.
+func TestMappedLayersRefused(t *testing.T) {
+	refused := &program.StepError{Step: "mount overlay", Object: "of 3 id-mapped layers", Syscall: "mount", Errno: unix.EINVAL}
+	for text, want := range map[string]bool{"5.14": true, "5.18": true, "5.19": false, "6.12": false} {
+		rel, err := linux.ParseRelease(text)
+		if must(t, err); lacksMappedLayers(refused, rel) != want {
+			t.Errorf("%s: %v", text, !want)
+		}
+		other, errno := *refused, *refused
+		other.Object, errno.Errno = "of 3 layers", unix.EBUSY
+		if lacksMappedLayers(&other, rel) || lacksMappedLayers(&errno, rel) {
+			t.Errorf("%s: something else", text)
+		}
+	}
+	rel, err := linux.KernelRelease()
+	must(t, err)
+	err = (&running{}).explainFailure(refused)
+	if help := remedy(err); errors.Is(err, ErrUnsupported) == rel.AtLeast(5, 19) || !errors.Is(err, unix.EINVAL) || !strings.Contains(help, "5.19") || !strings.Contains(help, "MethodCopy") {
+		t.Errorf("%v: %s", err, help)
+	}
+	testutil.NeedRoot(t)
+	c, err := New(WithRootfs(rootfs.Dir(t.TempDir())), WithNamespace(namespaces.User, namespaces.New()), WithCommand("/true"))
+	must(t, err)
+	defer c.Close()
+	var b bytes.Buffer
+	if err := c.Explain(testContext(t), &b); err != nil || !strings.Contains(b.String(), "mount overlay of 1 id-mapped layers") {
+		t.Errorf("%v:\n%s", err, b.String())
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
@@ -39,11 +40,20 @@ func (r *running) explainFailure(err error) error {
 		out.Err = &fs.PathError{Op: "write", Path: filepath.Join(r.det.entry.Path(), state.StatusName), Err: se.Errno}
 		return out
 	}
+	if rel, err := linux.KernelRelease(); err == nil && lacksMappedLayers(se, rel) {
+		out.Err = fmt.Errorf("%w: %w", ErrUnsupported, se.Errno)
+		return out
+	}
 	if se.Step != "execute" || se.Object == "the stage" {
 		return out
 	}
 	out.Err = r.commandFault(se.Errno)
 	return out
+}
+
+// lacksMappedLayers: an overlay of id-mapped layers is refused by a kernel that may be too old for it. Distributions have brought it to some, so nobody is refused before.
+func lacksMappedLayers(se *program.StepError, rel linux.Release) bool {
+	return se.Step == "mount overlay" && strings.HasSuffix(se.Object, " id-mapped layers") && se.Errno == unix.EINVAL && !rel.AtLeast(5, 19)
 }
 
 // commandFault says what is wrong with a command that the kernel refuses to execute. Its ENOENT does not tell a

@@ -162,12 +162,11 @@ func (m *merger) subdir(from, to int, name, path string, st *unix.Stat_t, depth 
 		unix.Close(src)
 		return sysErr("fchmod", err)
 	}
-	keep, err := unix.Dup(src) // dir closes what it is given
+	keep, err := unix.FcntlInt(uintptr(src), unix.F_DUPFD_CLOEXEC, 0) // dir closes what it is given
 	if err != nil {
 		unix.Close(src)
-		return sysErr("dup", err)
+		return sysErr("fcntl", err)
 	}
-	unix.CloseOnExec(keep)
 	defer unix.Close(keep)
 	if err := m.dir(src, dst, path, depth+1); err != nil {
 		return err

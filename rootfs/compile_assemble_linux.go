@@ -170,7 +170,11 @@ func (p *Plan) overlayRoot(b *program.Builder) {
 	}
 	b.Mkdirat(program.Cwd(), "m", 0o755)
 	detachPeers(b)
-	b.Step("mount overlay", fmt.Sprintf("of %d layers", len(lower)))
+	layers := "layers"
+	if p.rootMapped() {
+		layers = mappedLayers
+	}
+	b.Step("mount overlay", fmt.Sprintf("of %d %s", len(lower), layers))
 	b.Mount(p.overlayName(root.Layers), "m", "overlay", flags, o.String())
 	b.Chdir("m")
 	if root.Upper.Dir != "" {

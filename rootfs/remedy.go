@@ -9,6 +9,9 @@ import (
 // Remedy says what helps against the failure of a step of a start, named as in the error ("mount proc on",
 // "mount overlay"), with the errno that the kernel gave. It is empty where nothing particular is known.
 func Remedy(step, object string, errno error) string {
+	if strings.HasSuffix(object, mappedLayers) && errors.Is(errno, syscall.EINVAL) {
+		return mappedRemedy
+	}
 	for _, r := range remedies {
 		if strings.HasPrefix(step, r.step) && (r.object == "" || r.object == object) && errors.Is(errno, r.errno) {
 			return r.text
@@ -19,6 +22,12 @@ func Remedy(step, object string, errno error) string {
 
 // checkStep is where an overlay turns out to be read-only that was not asked for.
 const checkStep = "write to overlay with upper layer"
+
+// mappedLayers ends the object of the step that mounts an overlay whose layers are id-mapped.
+const mappedLayers = "id-mapped layers"
+
+const mappedRemedy = "overlayfs takes id-mapped layers from Linux 5.19 on: before, do without a user namespace, or use one directory that is shown as it is, by Dir with Writable or ReadOnly, " +
+	"or of an image by a snapshot that MethodCopy or MethodReflink makes; later, it refuses the layers for themselves: it stacks no more than two overlays, and the kernel log names the reason"
 
 var remedies = []struct {
 	step, object string
