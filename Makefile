@@ -8,6 +8,7 @@ MAKEFLAGS   += --no-print-directory
 FUZZTIME    ?= 30s
 SOAK        ?= 20000
 SOAKTIME    ?= 1h
+STRESS      ?= 30m
 KILLS       ?= 500
 POWERCUTS   ?= 100
 BIGBLOB     ?= 6000000000
@@ -132,9 +133,10 @@ generate: ## make generated files again; fails if that changes them
 fuzz: ## every fuzz test for FUZZTIME (30s)
 	@.ci/fuzz $(FUZZTIME)
 
-soak: setup ## SOAK (20000) starts, then programs that do everything, killed at random for SOAKTIME (1h); nothing may be left behind
+soak: setup ## SOAK (20000) starts, then programs that do everything, killed at random for SOAKTIME (1h), then each container used in every way at once for STRESS (30m); nothing may be left behind
 	CAISSON_SOAK=$(SOAK) go test -run 'Soak' -timeout 60m -v .
 	CAISSON_SOAK_TIME=$(SOAKTIME) go test -run 'SoakMixed' -timeout 0 -v ./internal/nettest
+	CAISSON_TEST_STRESS=$(STRESS) go test -run 'OneContainerFromManyGoroutines' -timeout 0 -v .
 
 kills: setup ## host programs killed at every system call, and KILLS (500) times at random
 	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 180m -v . ./netns ./image

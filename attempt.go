@@ -15,6 +15,7 @@ type attempt struct {
 	spec   *spec
 	pipes  pipes
 	before *running // what an earlier start left, to be released first; or what Create made, to be released to its command
+	kept   bool     // a start that failed has left that as it was
 
 	ctx    context.Context // of the call; its cause says who gave the start up
 	cancel context.CancelCauseFunc
@@ -76,6 +77,9 @@ func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 	if err != nil {
 		if a.from != StateCreated {
 			c.state = a.from
+		}
+		if a.kept {
+			c.run = a.before
 		}
 		return nil, c.fail(a.op, err)
 	}

@@ -24,6 +24,7 @@ import (
 // createMonitored is create for a container that a monitor starts.
 func (c *Container) createMonitored(a *attempt, stop bool) error {
 	if stop {
+		a.kept = true
 		return fmt.Errorf("%w: a container with a monitor (WithMonitor) is started, not created", ErrUnsupported)
 	}
 	d := StateDir(a.spec.detach.dir)
@@ -51,6 +52,7 @@ func (d StateDir) wishOf(a *attempt) (w []byte, again bool, err error) {
 		w, err = formatWish(a.spec)
 		return w, false, err
 	}
+	a.kept = true
 	e, err := d.open(a.spec.id)
 	if err != nil {
 		return nil, false, err
@@ -59,7 +61,7 @@ func (d StateDir) wishOf(a *attempt) (w []byte, again bool, err error) {
 	if err := d.settle(a.ctx, e); err != nil {
 		return nil, false, err
 	}
-	if a.before != nil {
+	if a.kept = false; a.before != nil {
 		if err := a.before.close(); err != nil {
 			return nil, false, err
 		}

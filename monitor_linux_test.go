@@ -534,3 +534,27 @@ func testWish(t *testing.T, o Option) {
 		}
 	}
 }
+
+// A start of a loaded container that is refused leaves the handle as it was.
+func TestMonitoredStartRefused(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	c := monitored(t, d, "web", sh("sleep 1000"))
+	if _, err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	other := load(t, d, "web")
+	if err := other.Stop(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Create(ctx); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("%v", err)
+	}
+	if err := other.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Info(ctx, "web"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("it is there: %v", err)
+	}
+}
