@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -243,6 +244,8 @@ func (s *stand) carry(ctx context.Context, i int, f *figures) error {
 }
 
 func reachable(ctx context.Context, from *netns.Namespace, to netip.AddrPort) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second) // where it is sent on, but nothing comes back
+	defer cancel()
 	c, err := from.Dial(ctx, "tcp", to.String())
 	if err == nil {
 		c.Close()
