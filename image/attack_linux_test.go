@@ -87,9 +87,6 @@ func TestHostileLayers(t *testing.T) {
 		"type":                  {Options{}, layer(t, ent{name: "x", kind: 'Z'}), ErrBadHeader, "x"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if testing.Short() && strings.HasSuffix(name, "bomb") {
-				t.Skip("not with -short: large")
-			}
 			testutil.NoLeaks(t)
 			c.o.Limits.Parallel = 1 // the limits of an image are shared by its layers: which one meets them must not vary
 			s := openStore(t, c.o)

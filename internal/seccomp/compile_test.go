@@ -153,9 +153,6 @@ func TestRandomConditions(t *testing.T) {
 }
 
 func TestDefaultAgainstReference(t *testing.T) {
-	if testing.Short() {
-		t.Skip("not with -short: calculates, in one goroutine")
-	}
 	numbers := everyNumber()
 	for _, set := range []caps.Set{0, caps.Default, caps.Known, caps.Of(caps.SysAdmin), caps.Of(caps.SysPtrace, caps.BPF)} {
 		for _, native := range nativeArches {
@@ -192,9 +189,6 @@ func longProfile() *specs.LinuxSeccomp {
 }
 
 func TestLongJumps(t *testing.T) {
-	if testing.Short() {
-		t.Skip("not with -short: calculates, in one goroutine")
-	}
 	p := longProfile()
 	for _, native := range []Arch{AMD64, ARM64} {
 		prog, err := Compile(p, native)

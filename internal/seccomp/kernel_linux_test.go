@@ -127,11 +127,7 @@ var idle = map[string]uintptr{
 
 // Random conditions: the kernel and the reference must agree.
 func TestKernelConditions(t *testing.T) {
-	seeds := 12
-	if testing.Short() {
-		seeds = 3
-	}
-	for seed := range seeds {
+	for seed := range 12 {
 		if out, state := child(t, "conditions", fmt.Sprint("SEED=", seed)); !state.Success() || !strings.HasPrefix(out, "refused") {
 			t.Fatalf("seed %d: %v\n%s", seed, state, out)
 		}
