@@ -90,6 +90,24 @@ func (f *figures) ratio(what, engine, toWhat, toEngine string) float64 {
 	return a.Median / b.Median
 }
 
+// paired is the median of the ratios of samples that were taken in the same turn: what slows the machine for a while slows both. Where one has
+// more samples than the other they have no turns in common, and it is the ratio of the medians.
+func (f *figures) paired(what, engine, toWhat, toEngine string) float64 {
+	if f.rows[what] == nil || f.rows[toWhat] == nil {
+		return math.NaN()
+	}
+	a, b := f.rows[what].samples[engine], f.rows[toWhat].samples[toEngine]
+	if len(a) != len(b) || len(a) == 0 {
+		return f.ratio(what, engine, toWhat, toEngine)
+	}
+	r := make([]float64, len(a))
+	for i := range a {
+		r[i] = a[i] / b[i]
+	}
+	slices.Sort(r)
+	return quantile(r, 0.5)
+}
+
 func short(v float64) string {
 	switch a := math.Abs(v); {
 	case a >= 100:

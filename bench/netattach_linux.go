@@ -247,12 +247,12 @@ func netGoals(f *figures) (out []goal) {
 	}
 	for _, what := range []string{rowPublishedRate, rowPublishedRequests} {
 		direct := rowDirect[what]
-		r := f.ratio(what, "caisson", direct, "caisson")
+		r := f.paired(what, "caisson", direct, "caisson")
 		add(what+" ÷ "+direct, r, "≥ 0.95", r >= 0.95)
 	}
 	for _, what := range carriedRows {
 		for _, peer := range []string{"cni", "netavark", "docker"} {
-			r := f.ratio(what, "caisson", what, peer)
+			r := f.paired(what, "caisson", what, peer)
 			add(what+" ÷ "+peer+"'s", r, "≥ 1", r >= 0.97) // what two runs of the same differ by
 		}
 	}
