@@ -151,7 +151,7 @@ func (r *running) supervise(p *Process) {
 		r.superviseDetached(p)
 		return
 	}
-	if r.m.ownNet {
+	if r.m.ownNet && !r.reused {
 		stage.SpareNetwork()
 	}
 	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {

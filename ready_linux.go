@@ -109,7 +109,7 @@ func (c *Container) releaseReady(a *attempt) error {
 	if err != nil {
 		return errors.Join(err, x.close()) // it is as ready as before
 	}
-	r.undo, r.m.user = append(r.undo, x.undo...), x.m.user
+	r.undo, r.m.user, r.allCaps = append(r.undo, x.undo...), x.m.user, r.allCaps|x.m.caps
 	x.streams.begun = make(chan struct{})
 	if !r.handing.give(r, x.streams) {
 		x.streams.abort()

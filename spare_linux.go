@@ -17,7 +17,7 @@ func (r *running) mayTakeNetwork(priv bool) bool {
 
 // takeNetwork takes it. What this program may not do is left to the stage, whose error says what is missing.
 func (r *running) takeNetwork() {
-	if !r.m.ownNet {
+	if !r.m.ownNet || r.takeRecycled() {
 		return
 	}
 	fd, err := stage.TakeNetwork()

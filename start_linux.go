@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/caps"
 	"github.com/caisson-go/caisson/internal/linux"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/resctrl"
@@ -53,7 +54,12 @@ type running struct {
 	cgroup    int            // directory for CLONE_INTO_CGROUP, or -1
 	iso       Isolation
 
-	netFD   int // the input "network namespace", until the stage has it; 0: none
+	netFD int // the input "network namespace", until the stage has it; 0: none, or the pool's
+
+	handsOn bool     // the pool gets the network namespace back, if it is as good as new
+	reused  bool     // it was another container's
+	allCaps caps.Set // capabilities that a process of the container has had, bounding set included
+
 	child   *stage.Child
 	adopted bool   // child is the second process of two
 	target  target // of a context that ends during the start

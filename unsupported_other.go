@@ -103,6 +103,13 @@ func probe(context.Context) []Ability {
 	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
 }
 
+type recycler struct{}
+
+func newRecycler(int) *recycler   { return nil }
+func (k *recycler) count() uint64 { return 0 }
+func (k *recycler) close()        {}
+func (c *Container) handOn()      {}
+
 func (c *Container) makeReady(context.Context) error { return errOS }
 func (c *Container) alive() bool                     { return false }
 func (c *Container) take(*spec, bool)                {}

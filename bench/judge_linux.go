@@ -31,7 +31,7 @@ func judged(w *workspace) error {
 	if err != nil {
 		return err
 	}
-	pool, err := caisson.NewPool(caisson.PoolConfig{Size: 2 * clients, Parallel: runtime.NumCPU()}, judgeRecipe(w.root)...)
+	pool, err := caisson.NewPool(caisson.PoolConfig{Size: 2 * clients, Parallel: runtime.NumCPU(), Recycle: true}, judgeRecipe(w.root)...)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func newJudge(ctx context.Context, cfg config) (*judge, error) {
 	if size <= 0 {
 		size = 2 * cfg.parallel
 	}
-	pool, err := caisson.NewPool(caisson.PoolConfig{Size: size, Parallel: min(cfg.parallel, size)}, cfg.recipe()...)
+	pool, err := caisson.NewPool(caisson.PoolConfig{Size: size, Parallel: min(cfg.parallel, size), Recycle: true}, cfg.recipe()...)
 	if err != nil {
 		return nil, err
 	}

@@ -94,55 +94,58 @@ func NoSpareNetwork() {
 	}
 }
 
-type madeNetwork struct {
-	fd  int
-	err error
+func makeNetwork() (fd int, err error) {
+	onThread(func() (back bool) {
+		fd, back, err = unshareNetwork()
+		return back
+	})
+	return fd, err
 }
 
-func makeNetwork() (int, error) {
-	made := make(chan madeNetwork)
-	go makeNetworkOnThread(made)
-	m := <-made
-	return m.fd, m.err
+// onThread calls f on a thread that is in other namespaces meanwhile, and waits. Where f reports that the thread is not back where it was, the
+// thread ends.
+func onThread(f func() (back bool)) {
+	done := make(chan struct{})
+	go onThisThread(f, done)
+	<-done
 }
 
-// makeNetworkOnThread does not use the program's first thread, which is what /proc/PID shows of it: if it finds itself there, it stays
+// onThisThread does not use the program's first thread, which is what /proc/PID shows of it: if it finds itself there, it stays
 // until another thread has been found.
-func makeNetworkOnThread(made chan<- madeNetwork) {
+func onThisThread(f func() (back bool), done chan<- struct{}) {
+	defer close(done)
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
 		defer runtime.UnlockOSThread()
-		elsewhere := make(chan madeNetwork)
-		go makeNetworkOnThread(elsewhere)
-		made <- <-elsewhere
+		onThread(f)
 		return
 	}
-	fd, back, err := unshareNetwork()
-	if back { // else the thread ends with the goroutine
+	if f() { // else the thread ends with the goroutine
 		runtime.UnlockOSThread()
 	}
-	made <- madeNetwork{fd, err}
 }
+
+// ownNetwork is the network namespace of the thread that opens it.
+const ownNetwork = "/proc/thread-self/ns/net"
 
 // unshareNetwork makes a network namespace on this thread, and reports whether the thread is where it was.
 func unshareNetwork() (fd int, back bool, err error) {
-	const own = "/proc/thread-self/ns/net"
-	home, err := unix.Open(own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	home, err := unix.Open(ownNetwork, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, true, &os.PathError{Op: "open", Path: own, Err: err}
+		return -1, true, &os.PathError{Op: "open", Path: ownNetwork, Err: err}
 	}
 	defer unix.Close(home)
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return -1, true, os.NewSyscallError("unshare", err)
 	}
-	fd, err = unix.Open(own, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err = unix.Open(ownNetwork, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil && fd < 3 { // of a program without standard streams; 0 means none
 		low := fd
 		fd, err = unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, 3)
 		unix.Close(low)
 	}
 	if err != nil {
-		fd, err = -1, &os.PathError{Op: "open", Path: own, Err: err}
+		fd, err = -1, &os.PathError{Op: "open", Path: ownNetwork, Err: err}
 	} else if err = loopbackUp(); err != nil {
 		unix.Close(fd)
 		fd = -1

@@ -1,0 +1,114 @@
+//go:build linux
+
+package stage
+
+import (
+	"bytes"
+	"net"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What is done in a network namespace is seen: what is sent, what cannot be sent, and what is still open.
+func TestRecyclable(t *testing.T) {
+	if patient(t) {
+		return
+	}
+	for name, tt := range map[string]struct {
+		does   func() error
+		unused bool
+	}{
+		"nothing":                 {func() error { return nil }, true},
+		"a socket that is closed": {func() error { return socket(unix.AF_INET, unix.SOCK_DGRAM, nil) }, true},
+		"a socket that is bound": {func() error {
+			return socket(unix.AF_INET, unix.SOCK_STREAM, func(s int) error { return unix.Listen(s, 1) })
+		}, true},
+		"a datagram to the loopback device": {func() error { return send("127.0.0.1:9") }, false},
+		"one of IPv6":                       {func() error { return send("[::1]:9") }, false},
+		"a datagram that cannot be sent": {func() error {
+			if send("192.0.2.1:9") == nil {
+				t.Error("192.0.2.1 can be reached")
+			}
+			return nil
+		}, false},
+		"a connection that is refused": {func() error {
+			if c, err := net.Dial("tcp", "127.0.0.1:9"); err == nil {
+				t.Error("somebody listens")
+				c.Close()
+			}
+			return nil
+		}, false},
+	} {
+		n, err := TakeRecyclable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := withinNetwork(n.FD, tt.does); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := n.Unused(); got != tt.unused {
+			t.Errorf("%s: unused = %v", name, got)
+			is, _ := n.read(nil)
+			t.Logf("was:\n%s\nis:\n%s", n.was, is)
+		}
+		n.Close()
+		n.Close()
+	}
+}
+
+// A socket that somebody still has is seen, of whichever family.
+func TestRecyclableOpenSocket(t *testing.T) {
+	if patient(t) {
+		return
+	}
+	n, err := TakeRecyclable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if bytes.Contains(n.was, []byte("orphan")) {
+		t.Errorf("figures of the whole machine are compared:\n%s", n.was)
+	}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6, unix.AF_UNIX, unix.AF_NETLINK, unix.AF_PACKET} {
+		err := withinNetwork(n.FD, func() error {
+			return socket(family, unix.SOCK_DGRAM, func(int) error {
+				if n.Unused() {
+					t.Errorf("family %d: nothing is seen of an open socket", family)
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			t.Errorf("family %d: %v", family, err)
+		}
+		for end := time.Now().Add(time.Minute); !n.Unused(); time.Sleep(time.Millisecond) { // the kernel counts some only after a while
+			if time.Now().After(end) {
+				t.Fatalf("family %d: a socket that has been closed is taken for open", family)
+			}
+		}
+	}
+}
+
+func socket(family, kind int, use func(int) error) error {
+	s, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	if use == nil {
+		return nil
+	}
+	return use(s)
+}
+
+func send(to string) error {
+	c, err := net.Dial("udp", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte("x"))
+	return err
+}

@@ -1,0 +1,162 @@
+package caisson
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+)
+
+// newRecycling makes a pool of one container.
+func newRecycling(t *testing.T, opts ...Option) *Pool {
+	t.Helper()
+	p, err := NewPool(PoolConfig{Size: 1, Recycle: true}, append([]Option{WithRootfs(rootfs.Dir(testutil.Busybox(t)))}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	needIDMapsFor(t, p.spec)
+	return p
+}
+
+// nextPooled runs a script in a container of a full pool: so the one after it is made when it has ended.
+func nextPooled(t *testing.T, p *Pool, script string, opts ...Option) (string, *Result) {
+	t.Helper()
+	if err := p.Ready(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	return pooled(t, p, script, opts...)
+}
+
+// inNetwork runs a script and returns in which network namespace.
+func inNetwork(t *testing.T, p *Pool, script string, opts ...Option) string {
+	t.Helper()
+	out, r := nextPooled(t, p, "readlink /proc/self/ns/net; "+script, opts...)
+	first, _, _ := strings.Cut(out, "\n")
+	if !r.Success() || !strings.HasPrefix(first, "net:") {
+		t.Fatalf("%s: %v\n%s", script, r, out)
+	}
+	return first
+}
+
+// A network namespace in which nothing was done is the next container's too, and one in which something was done is nobody's.
+func TestPoolRecycles(t *testing.T) {
+	if !isRoot() {
+		t.Skip("needs root: containers without a user namespace")
+	}
+	noLeaks(t)
+	p := newRecycling(t)
+	const see = "; cat /proc/net/dev /proc/net/snmp /proc/net/snmp6 /proc/net/netstat; head -n 1 /proc/net/sockstat"
+	fresh, _ := nextPooled(t, p, "true"+see)
+	one := inNetwork(t, p, "ulimit -n; touch /tmp/x; (sleep 1000 &)")
+	if again := inNetwork(t, p, "true"); again != one {
+		t.Errorf("%s was not handed on, %s instead", one, again)
+	}
+	if s := p.Stats(); s.Recycled < 2 {
+		t.Errorf("%+v", s)
+	}
+	if now, _ := nextPooled(t, p, "true"+see); now != fresh {
+		t.Errorf("the next one sees\n%s\nbut in a new one\n%s", now, fresh)
+	}
+	for _, does := range []string{
+		"busybox ping -c 1 127.0.0.1",
+		"busybox ping -c 1 ::1",
+		"busybox nc 127.0.0.1 9 2>&1 | grep refused",
+		"busybox nc ::1 9 2>&1 | grep refused",
+		"busybox nc 192.0.2.1 9 2>&1 | grep unreachable",
+		"busybox nc -l -p 9 & until busybox nc 127.0.0.1 9 </dev/null; do :; done",
+	} {
+		used := inNetwork(t, p, does)
+		if next := inNetwork(t, p, "true"); next == used {
+			t.Errorf("handed on after %s", does)
+		}
+		if now, _ := nextPooled(t, p, "true"+see); now != fresh {
+			t.Errorf("after %s the next one sees\n%s\nbut in a new one\n%s", does, now, fresh)
+		}
+	}
+	// What a command with more capabilities does is not all seen.
+	used := inNetwork(t, p, "busybox ip addr add 10.1.2.3/32 dev lo", WithCapabilities("NET_ADMIN"))
+	if next := inNetwork(t, p, "! busybox ip addr | grep 10.1.2.3"); next == used {
+		t.Error("handed on by a command with CAP_NET_ADMIN")
+	}
+	// Who has a container can do more in it than its command.
+	if err := p.Ready(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c := get(t, p, sh("readlink /proc/self/ns/net"))
+	out, err := c.Output(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if next := inNetwork(t, p, "true"); next == strings.TrimSpace(string(out)) {
+		t.Error("handed on by a container of Get")
+	}
+}
+
+// Isolation says whose network namespace it was.
+func TestPoolRecyclesSaysSo(t *testing.T) {
+	if !isRoot() {
+		t.Skip("needs root: containers without a user namespace")
+	}
+	p := newRecycling(t)
+	nextPooled(t, p, "true")
+	if err := p.Ready(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c := get(t, p, sh("true"))
+	if m, ok := c.Isolation().Get("network namespace"); !ok || m.Status != Applied || !strings.Contains(m.Detail, "another container of the pool") {
+		t.Errorf("%v %v", m, ok)
+	}
+	n := 0
+	for _, m := range c.Isolation() {
+		if m.Name == "network namespace" {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+// Where nothing can be handed on, containers are as without it.
+func TestPoolRecyclesNothing(t *testing.T) {
+	p := newRecycling(t, WithNamespaces(namespaces.Set{User: namespaces.New()}))
+	for range 3 {
+		inNetwork(t, p, "true")
+	}
+	if s := p.Stats(); s.Recycled != 0 || s.Failed != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestPoolRecycleRefuses(t *testing.T) {
+	for name, o := range map[string]Option{
+		"WithNetwork":       WithNetwork(&fakeNetwork{}),
+		"WithHook":          WithHook(HookStarted, func(context.Context, *HookState) error { return nil }),
+		"WithSeccompNotify": WithSeccompNotify(func(context.Context, *SeccompNotification) {}, "mkdir"),
+		"WithNesting":       WithNesting(true),
+		"WithReadOnlyPaths": WithReadOnlyPaths(),
+		"WithNamespaces":    WithNamespaces(namespaces.Set{PID: namespaces.Host()}),
+		"WithMount":         WithMount(rootfs.BindMount("/proc/sys", "/x")),
+	} {
+		if _, err := NewPool(PoolConfig{Size: 1, Recycle: true}, o); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "Recycle") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for dir, want := range map[string]bool{"/": true, "/proc": true, "/sys/": true, "/x/../proc/sys": true, "/process": false, "/usr": false} {
+		if showsKernel(rootfs.BindMount(dir, "/x")) != want {
+			t.Errorf("%s: not %v", dir, want)
+		}
+	}
+}
