@@ -20,8 +20,8 @@ type Recyclable struct {
 }
 
 // counters are the files that tell what has been done in a network namespace: each packet, each refusal to send one, and each socket that is
-// still there changes one (proc(5), proc_pid_net(5)).
-var counters = []string{"dev", "sockstat", "snmp", "snmp6", "netstat"}
+// still there changes one (proc_pid_net(5)); and those of what may outlive a socket, flow labels of IPv6 and multicast groups.
+var counters = []string{"dev", "sockstat", "snmp", "snmp6", "netstat", "ip6_flowlabel", "igmp", "igmp6"}
 
 // TakeRecyclable returns a namespace like [TakeNetwork]'s. Besides CAP_SYS_ADMIN it needs a /proc that shows this program.
 func TakeRecyclable() (*Recyclable, error) {

@@ -4,6 +4,7 @@ package stage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"testing"
 	"time"
@@ -25,8 +26,9 @@ func TestRecyclable(t *testing.T) {
 		"a socket that is bound": {func() error {
 			return socket(unix.AF_INET, unix.SOCK_STREAM, func(s int) error { return unix.Listen(s, 1) })
 		}, true},
-		"a datagram to the loopback device": {func() error { return send("127.0.0.1:9") }, false},
-		"one of IPv6":                       {func() error { return send("[::1]:9") }, false},
+		"a flow label that outlives its socket": {flowLabel, false},
+		"a datagram to the loopback device":     {func() error { return send("127.0.0.1:9") }, false},
+		"one of IPv6":                           {func() error { return send("[::1]:9") }, false},
 		"a datagram that cannot be sent": {func() error {
 			if send("192.0.2.1:9") == nil {
 				t.Error("192.0.2.1 can be reached")
@@ -101,6 +103,19 @@ func socket(family, kind int, use func(int) error) error {
 		return nil
 	}
 	return use(s)
+}
+
+// flowLabel makes a flow label of IPv6, which stays for some seconds (linux/in6.h, in6_flowlabel_req).
+func flowLabel() error {
+	const manage, create, anybody = 32, 1, 255 // IPV6_FLOWLABEL_MGR, IPV6_FL_F_CREATE, IPV6_FL_S_ANY
+	request := make([]byte, 32)
+	request[15], request[18], request[21] = 1, 1, anybody // to ::1; the label is 0x100
+	binary.NativeEndian.PutUint16(request[22:], create)
+	binary.NativeEndian.PutUint16(request[24:], 6) // expires
+	binary.NativeEndian.PutUint16(request[26:], 6) // lingers, in seconds
+	return socket(unix.AF_INET6, unix.SOCK_DGRAM, func(s int) error {
+		return unix.SetsockoptString(s, unix.IPPROTO_IPV6, manage, string(request))
+	})
 }
 
 func send(to string) error {
