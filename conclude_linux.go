@@ -23,10 +23,8 @@ func (r *running) superviseDetached(p *Process) {
 	err := r.pidfd.AwaitExit()
 	r.execs.close()
 	if err != nil || r.det.letGo.Load() {
-		p.mu.Lock()
-		p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}
-		p.mu.Unlock()
-		close(p.done)
+		r.keep()
+		r.letGoOf(p)
 		return
 	}
 	p.mu.Lock()
@@ -35,7 +33,10 @@ func (r *running) superviseDetached(p *Process) {
 	var res *Result
 	var serr error
 	if r.spec.detach.followed() {
-		res, err = r.followEnd(why)
+		if res, err = r.followUntilClose(why); errors.Is(err, context.Canceled) {
+			r.letGoOf(p)
+			return
+		}
 	} else {
 		serr = r.streams.wait(r.spec.process.waitDelay)
 		res, err = r.conclude(context.Background(), why)
@@ -54,6 +55,14 @@ func (r *running) superviseDetached(p *Process) {
 	if sup := r.spec.detach.sup; sup != nil {
 		sup.ended(r.det.run.number, formatResult(res))
 	}
+}
+
+// letGoOf ends the supervision of a container that lives on, or whose end is not waited for.
+func (r *running) letGoOf(p *Process) {
+	p.mu.Lock()
+	p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}
+	p.mu.Unlock()
+	close(p.done)
 }
 
 // conclude completes the record of a container that has ended: its result, and the removal of its cgroup. The result is

@@ -694,7 +694,7 @@ func (c *Container) release(a *attempt) error {
 	over := r.begins()
 	defer over()
 	if r.det != nil {
-		if err := r.dialStage(); err != nil {
+		if err := r.dialStage(a.ctx); err != nil {
 			return err
 		}
 	}

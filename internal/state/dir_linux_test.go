@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/journal"
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 func openTemp(t *testing.T) *Dir {
@@ -228,16 +230,16 @@ func TestUnsafeDirectoriesAndFiles(t *testing.T) {
 func TestListenAndDial(t *testing.T) {
 	d := openTemp(t)
 	e := create(t, d, "web")
-	if _, err := e.Dial(); !errors.Is(err, unix.ENOENT) {
+	if _, err := e.Dial(t.Context()); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("nobody: %v", err)
 	}
 	l, err := e.Listen()
 	check(t, err)
-	fd, err := e.Dial()
+	fd, err := e.Dial(t.Context())
 	check(t, err)
 	unix.Close(fd)
 	l.Close()
-	if _, err := e.Dial(); !errors.Is(err, unix.ECONNREFUSED) {
+	if _, err := e.Dial(t.Context()); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("gone: %v", err)
 	}
 	l, err = e.Listen() // replaces the old one
@@ -364,4 +366,54 @@ func waiting(t *testing.T) (lines string) {
 		}
 	}
 	return lines
+}
+
+// Who dials a program that accepts nobody waits until its context ends, also when as many wait as fit.
+func TestDialWhereNobodyAccepts(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	l, err := e.ListenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	for {
+		fd, err := e.DialControl(canceled)
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			break
+		}
+		defer unix.Close(fd)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { _, err := e.DialControl(ctx); over <- err }()
+	cancel()
+	select {
+	case err := <-over:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	case <-time.After(testutil.Time(time.Minute)):
+		t.Fatal("its context has ended, and it waits")
+	}
+	go func() { // room comes
+		fd, err := e.DialControl(context.Background())
+		if err == nil {
+			unix.Close(fd)
+		}
+		over <- err
+	}()
+	fd, _, err := unix.Accept4(int(l.Fd()), unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
 }

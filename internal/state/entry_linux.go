@@ -322,24 +322,56 @@ func (e *Entry) listen(name string) (*os.File, error) {
 }
 
 // Dial connects to a created container. Nobody listening is ECONNREFUSED.
-func (e *Entry) Dial() (int, error) { return e.dial(SocketName) }
+func (e *Entry) Dial(ctx context.Context) (int, error) {
+	fd, err := e.dial(ctx, SocketName)
+	if err == nil {
+		err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, false))
+	}
+	if err != nil && fd >= 0 {
+		unix.Close(fd)
+		fd = -1
+	}
+	return fd, err
+}
 
-// DialControl connects to the container's monitor. Nobody listening is ECONNREFUSED or ENOENT.
-func (e *Entry) DialControl() (int, error) { return e.dial(ControlName) }
+// DialControl connects to the container's monitor, by a socket that does not block. Nobody listening is ECONNREFUSED or ENOENT.
+func (e *Entry) DialControl(ctx context.Context) (int, error) { return e.dial(ctx, ControlName) }
 
-func (e *Entry) dial(name string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+// dial connects to a socket. As long as nobody there accepts, and as many wait as fit, it tries again, until ctx ends: a connect(2) that waits for
+// that by itself could not be ended.
+func (e *Entry) dial(ctx context.Context, name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	err = e.use(func(own, _ int) error {
-		return linux.Retry(func() error { return unix.Connect(fd, address(own, name)) })
-	})
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		err = e.use(func(own, _ int) error {
+			return linux.Retry(func() error { return unix.Connect(fd, address(own, name)) })
+		})
+		if err != unix.EAGAIN {
+			break
+		}
+		if err = sleep(ctx, pause); err != nil {
+			break
+		}
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), name), Err: err}
 	}
 	return fd, nil
+}
+
+// sleep waits, at most until ctx ends, whose error it then returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // address goes by the descriptor: paths of sockets have at most 107 bytes.
