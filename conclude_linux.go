@@ -287,8 +287,13 @@ func (r *running) removesAtEnd() bool {
 	return r.spec.detach.autoRemove && r.spec.detach.sup == nil && !r.spec.detach.followed()
 }
 
+// removalTime is how long a removal at the end may take that nobody has asked for with a context of his own.
+const removalTime = 30 * time.Second
+
 // removeAtEnd removes a container that has ended. What could not be removed is recorded as that of one that has. The caller holds the lock.
 func (r *running) removeAtEnd(ctx context.Context, rec *state.Record) {
+	ctx, cancel := context.WithTimeout(ctx, removalTime)
+	defer cancel()
 	if err := r.eraseRecord(ctx, rec); err != nil {
 		r.warn("remove", errors.Join(err, r.det.entry.Write(rec)))
 	}
@@ -377,7 +382,7 @@ func undoThings(ctx context.Context, e *state.Entry, rec *state.Record, owners m
 			faults = append(faults, &UnclaimedError{ID: rec.ID, Owner: t.Owner, Version: t.Version})
 			continue
 		}
-		if err := o.Undo(ctx, t.Version, t.Data); err != nil {
+		if _, err := call(ctx, func(ctx context.Context) error { return o.Undo(ctx, t.Version, t.Data) }); err != nil {
 			kept = append(kept, t)
 			faults = append(faults, fmt.Errorf("container %q: undo of %s: %w", rec.ID, t.Owner, err))
 		}

@@ -806,10 +806,10 @@ func (r *running) eraseRecord(ctx context.Context, rec *state.Record) error {
 		return err
 	}
 	if r.network != nil && len(rec.Things) > 0 { // it was made here
-		if err := r.network.Detach(ctx); err != nil {
+		if err := r.detachNetwork(ctx); err != nil {
 			return err
 		}
-		r.network, rec.Things = nil, nil
+		rec.Things = nil
 	}
 	if err := errors.Join(forgetResctrl(ctx, rec), undoThings(ctx, d.entry, rec, d.owners)); err != nil {
 		return err

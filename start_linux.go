@@ -44,6 +44,7 @@ type running struct {
 	devices   *movedDevices   // until the start has come to its end
 	rdt       *resctrl.Group  // nil: no class of service of its own
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
+	detaching <-chan error    // what a Detach that is under way, or was left behind, will return; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
 	maps      namespaces.IDMaps
@@ -621,10 +622,43 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 	return nil
 }
 
+// detachTime is how long Detach of a network may take, until its context ends.
+var detachTime = 10 * time.Second
+
 func detach(a NetworkAttachment) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), detachTime)
 	defer cancel()
-	return a.Detach(ctx)
+	_, err := call(ctx, a.Detach)
+	return err
+}
+
+// detachNetwork undoes the attachment of a container that has ended. A Detach that does not return is left behind, so that it does not keep the end of the
+// container and the lock of its record, which keeps what is to be undone. The next call waits for that Detach, as it does not begin another beside it. The
+// caller holds r.det.mu.
+func (r *running) detachNetwork(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, detachTime)
+	defer cancel()
+	if r.detaching == nil {
+		a, done := r.network, make(chan error, 1)
+		go func() { done <- a.Detach(ctx) }()
+		r.detaching = done
+	}
+	var err error
+	select {
+	case err = <-r.detaching:
+	case <-ctx.Done():
+		t := time.NewTimer(callGrace)
+		defer t.Stop()
+		select {
+		case err = <-r.detaching:
+		case <-t.C:
+			return fmt.Errorf("detach network: %w; it did not return when its context ended", ctx.Err())
+		}
+	}
+	if r.detaching = nil; err == nil {
+		r.network = nil
+	}
+	return err
 }
 
 // attachNetwork does what is to be done in the network namespace before the set-up goes on.
