@@ -212,7 +212,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	}
 	r.target.set(-1)
 	if err != nil {
-		err = r.abandon(err)
+		err = r.abandon(ctx, err)
 		if cerr := endOf(ctx); cerr != nil {
 			err = cerr
 		}
@@ -220,7 +220,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if !stop {
 		r.child.Conn.Close()
-		r.traced()
+		r.traced(ctx)
 		r.settle()
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
@@ -232,7 +232,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
 // only the consequences, that error is returned instead.
-func (r *running) abandon(err error) error {
+func (r *running) abandon(ctx context.Context, err error) error {
 	if r.keptDetached() {
 		return r.abandonDetached(err)
 	}
@@ -262,7 +262,7 @@ func (r *running) abandon(err error) error {
 			err = rerr
 		}
 	}
-	r.traced()
+	r.traced(ctx)
 	r.child.Conn.Close()
 	if r.keep != nil {
 		r.keep()
@@ -342,10 +342,23 @@ func (t *target) hangUp() {
 	}
 }
 
-// traced waits until the last step has been reported.
-func (r *running) traced() {
-	if r.tracer != nil {
-		<-r.tracer.done
+// traced waits until the last step has been reported. When ctx has ended a function of the embedder's that does not return is left behind: it may be
+// waiting for the end of the start itself.
+func (r *running) traced(ctx context.Context) {
+	if r.tracer == nil {
+		return
+	}
+	select {
+	case <-r.tracer.done:
+		return
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(callGrace)
+	defer t.Stop()
+	select {
+	case <-r.tracer.done:
+	case <-t.C:
+		r.tracer.left.Store(true)
 	}
 }
 
@@ -753,7 +766,7 @@ func (c *Container) release(a *attempt) error {
 	if !stopWatch() {
 		err = endOf(a.ctx)
 	}
-	r.traced()
+	r.traced(a.ctx)
 	if err != nil {
 		over()
 		_ = p.kill(ReasonStopped)
