@@ -417,3 +417,49 @@ func TestDialWhereNobodyAccepts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is left of a record that a failure of the machine has cut is none, unless its container may be there, or has a monitor.
+func TestReadCutRecord(t *testing.T) {
+	for name, test := range map[string]struct {
+		boot, wish string
+		tail       string
+		none       bool
+	}{
+		"of an earlier boot":                {boot: "earlier", none: true},
+		"of an earlier boot, and blocks":    {boot: "earlier", tail: "\x00\x00\x00", none: true},
+		"of an earlier boot, and something": {boot: "earlier", tail: "]\n and more"},
+		"of this boot":                      {},
+		"with a monitor":                    {boot: "earlier", wish: "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := openTemp(t)
+			e := create(t, d, "web")
+			r := record(Running)
+			if r.BootID = test.boot; r.BootID == "" {
+				b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.BootID = strings.TrimSpace(string(b))
+			}
+			if test.wish != "" {
+				if err := e.WriteWish([]byte(test.wish)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b, err := r.Format()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(e.Path(), recordName)
+			for _, n := range []int{len(b) / 2, len(b) - 3} {
+				if err := os.WriteFile(path, append(b[:n:n], test.tail...), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := e.Read(); errors.Is(err, ErrNotFound) != test.none || errors.Is(err, ErrCorrupt) == test.none {
+					t.Errorf("%d of %d bytes: %v", n, len(b), err)
+				}
+			}
+		})
+	}
+}
