@@ -576,9 +576,10 @@ func TestMonitorThatIsStopped(t *testing.T) {
 	other := load(t, d, "web")
 	goOn := stopProcess(t, recordOf(t, d, "web").Monitor.PID)
 	defer goOn()
+	leave := func() {}
 	for _, full := range []bool{false, true} {
 		if full {
-			fillControl(t, d, "web")
+			leave = fillControl(t, d, "web")
 		}
 		soonOver(t, func(ctx context.Context) error {
 			_, err := other.Attach(ctx, AttachOptions{Stdout: io.Discard})
@@ -609,6 +610,7 @@ func TestMonitorThatIsStopped(t *testing.T) {
 	if err := inTime(t, over); err != nil {
 		t.Error(err)
 	}
+	leave()
 	goOn()
 	if _, err := other.Wait(testContext(t)); err != nil {
 		t.Error(err)
@@ -669,25 +671,28 @@ func stopProcess(t *testing.T, pid int) (goOn func()) {
 	return goOn
 }
 
-// fillControl has as many wait for a monitor as fit.
-func fillControl(t *testing.T, d StateDir, id string) {
+// fillControl has as many wait for a monitor as fit, until the returned function is called.
+func fillControl(t *testing.T, d StateDir, id string) (leave func()) {
 	t.Helper()
 	e, err := d.open(id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
+	var fds []int
+	leave = sync.OnceFunc(func() { closeAll(fds) })
+	t.Cleanup(leave)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	for {
 		fd, err := e.DialControl(ctx)
 		if errors.Is(err, context.Canceled) {
-			return
+			return leave
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { unix.Close(fd) })
+		fds = append(fds, fd)
 	}
 }
 
