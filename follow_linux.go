@@ -280,8 +280,8 @@ func ask(ctx context.Context, conn net.Conn, r request) (a answer, err error) {
 	if _, err = conn.Write(b); err == nil {
 		n, err = conn.Read(buf)
 	}
-	if cerr := ctx.Err(); cerr != nil && (err != nil || !stop()) { // also where the answer has come: the deadline may be set any moment
-		err = cerr
+	if !stop() { // also where the answer has come: the deadline may be set any moment
+		err = ctx.Err()
 	}
 	if err != nil {
 		return a, err
