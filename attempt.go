@@ -71,9 +71,17 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 func (c *Container) finish(a *attempt, to State, err error) (*Process, error) {
 	defer close(a.done)
 	defer a.cancel(nil)
+	stopped := false
+	defer func() {
+		if stopped && err == nil { // too late for the start to fail
+			c.revived().end(ErrStopped)
+			_ = a.proc.kill(ReasonStopped)
+		}
+	}()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.attempt = nil
+	stopped = errors.Is(context.Cause(a.ctx), ErrStopped)
 	if err != nil {
 		if a.from != StateCreated {
 			c.state = a.from
@@ -101,6 +109,17 @@ func (c *Container) underway() *attempt {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.attempt
+}
+
+// giveUp has a start that is under way given up, unless it has been finished.
+func (c *Container) giveUp(a *attempt, cause error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.attempt != a {
+		return false
+	}
+	a.cancel(cause)
+	return true
 }
 
 // endOf says why the context of a start has ended: the caller's own error, or who gave the start up.

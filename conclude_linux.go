@@ -23,10 +23,8 @@ func (r *running) superviseDetached(p *Process) {
 	err := r.pidfd.AwaitExit()
 	r.execs.close()
 	if err != nil || r.det.letGo.Load() {
-		p.mu.Lock()
-		p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}
-		p.mu.Unlock()
-		close(p.done)
+		r.keep()
+		r.letGoOf(p)
 		return
 	}
 	p.mu.Lock()
@@ -35,7 +33,10 @@ func (r *running) superviseDetached(p *Process) {
 	var res *Result
 	var serr error
 	if r.spec.detach.followed() {
-		res, err = r.followEnd(why)
+		if res, err = r.followUntilClose(why); errors.Is(err, context.Canceled) {
+			r.letGoOf(p)
+			return
+		}
 	} else {
 		serr = r.streams.wait(r.spec.process.waitDelay)
 		res, err = r.conclude(context.Background(), why)
@@ -54,6 +55,14 @@ func (r *running) superviseDetached(p *Process) {
 	if sup := r.spec.detach.sup; sup != nil {
 		sup.ended(r.det.run.number, formatResult(res))
 	}
+}
+
+// letGoOf ends the supervision of a container that lives on, or whose end is not waited for.
+func (r *running) letGoOf(p *Process) {
+	p.mu.Lock()
+	p.err = &Error{Op: "wait", ID: r.spec.id, Err: ErrClosed}
+	p.mu.Unlock()
+	close(p.done)
 }
 
 // conclude completes the record of a container that has ended: its result, and the removal of its cgroup. The result is
@@ -278,8 +287,13 @@ func (r *running) removesAtEnd() bool {
 	return r.spec.detach.autoRemove && r.spec.detach.sup == nil && !r.spec.detach.followed()
 }
 
+// removalTime is how long a removal at the end may take that nobody has asked for with a context of his own.
+const removalTime = 30 * time.Second
+
 // removeAtEnd removes a container that has ended. What could not be removed is recorded as that of one that has. The caller holds the lock.
 func (r *running) removeAtEnd(ctx context.Context, rec *state.Record) {
+	ctx, cancel := context.WithTimeout(ctx, removalTime)
+	defer cancel()
 	if err := r.eraseRecord(ctx, rec); err != nil {
 		r.warn("remove", errors.Join(err, r.det.entry.Write(rec)))
 	}
@@ -368,7 +382,7 @@ func undoThings(ctx context.Context, e *state.Entry, rec *state.Record, owners m
 			faults = append(faults, &UnclaimedError{ID: rec.ID, Owner: t.Owner, Version: t.Version})
 			continue
 		}
-		if err := o.Undo(ctx, t.Version, t.Data); err != nil {
+		if _, err := call(ctx, func(ctx context.Context) error { return o.Undo(ctx, t.Version, t.Data) }); err != nil {
 			kept = append(kept, t)
 			faults = append(faults, fmt.Errorf("container %q: undo of %s: %w", rec.ID, t.Owner, err))
 		}

@@ -331,8 +331,9 @@ func (c *Container) Signal(sig os.Signal) error {
 		if sig != syscall.SIGKILL {
 			return c.fail("signal", fmt.Errorf("%w: it is being started, there is no command yet", ErrState))
 		}
-		a.cancel(ErrStopped)
-		return nil
+		if c.giveUp(a, ErrStopped) {
+			return nil
+		}
 	}
 	if s, ok := sig.(syscall.Signal); ok && c.spec.detach.followed() {
 		if err := c.signalFollowed(int(s)); !errors.Is(err, errNoMonitor) {
@@ -358,6 +359,8 @@ func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 			return c.fail("stop", ctx.Err())
 		}
+		v = c.revived() // it may have come too late for the start to fail
+		v.end(ErrStopped)
 	}
 	p := c.Process()
 	if p == nil {

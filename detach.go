@@ -17,7 +17,8 @@ var (
 	ErrExists = state.ErrExists
 	// ErrNotFound: there is no container of that id in the state directory.
 	ErrNotFound = state.ErrNotFound
-	// ErrCorruptState: a record in the state directory cannot be understood. Nothing is done to it.
+	// ErrCorruptState: a record in the state directory cannot be understood. Nothing is done to it. What is left of one that a failure of the machine
+	// has cut is [ErrNotFound] instead.
 	ErrCorruptState = state.ErrCorrupt
 	// ErrStateVersion: a record in the state directory was written by a newer release. Nothing is done to it.
 	ErrStateVersion = state.ErrVersion

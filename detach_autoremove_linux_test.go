@@ -1,16 +1,20 @@
 package caisson
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/rootfs"
 )
 
@@ -174,4 +178,91 @@ func TestAutoRemoveKilledAtStart(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
+}
+
+// hangingDetach is a network that takes long to detach, whatever its context says.
+type hangingDetach struct {
+	durableNetwork
+	letGo chan struct{}
+	calls atomic.Int64
+}
+
+func (n *hangingDetach) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
+	return hangingAttachment{durableAttachment{&fakeNetwork{}, &n.durableNetwork}, n}, nil
+}
+
+type hangingAttachment struct {
+	durableAttachment
+	n *hangingDetach
+}
+
+func (a hangingAttachment) Detach(context.Context) error {
+	a.n.calls.Add(1)
+	<-a.n.letGo
+	return nil
+}
+
+// A network that does not come to an end with detaching does not keep the end of the container: what it has to undo stays recorded.
+func TestAutoRemoveWithNetworkThatHangs(t *testing.T) {
+	shortly(t)
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	n := &hangingDetach{letGo: make(chan struct{})}
+	c := detached(t, d, "web", sh("exit 7"), WithAutoRemove(true), WithNetwork(n))
+	p, err := c.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := p.Wait(ctx); err != nil || r.ExitCode != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if rec := recordOf(t, d, "web"); rec.Phase != state.Stopped || len(rec.Things) != 1 {
+		t.Errorf("%s, %+v", rec.Phase, rec.Things)
+	}
+	if err := c.Remove(ctx); !errors.Is(err, context.DeadlineExceeded) || n.calls.Load() != 1 {
+		t.Errorf("%v, detached %d times", err, n.calls.Load())
+	}
+	if m, err := d.Recover(ctx, n); m != 1 || err != nil || n.undone != 1 {
+		t.Error(m, err, n.undone)
+	}
+	if rec := recordOf(t, d, "web"); len(rec.Things) != 0 {
+		t.Errorf("%+v", rec.Things)
+	}
+	close(n.letGo)
+	if err := c.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// What was left behind is waited for by who removes the container then.
+func TestRemoveWaitsForDetach(t *testing.T) {
+	shortly(t)
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	n := &hangingDetach{letGo: make(chan struct{})}
+	c := detached(t, d, "web", WithCommand("/bin/true"), WithNetwork(n))
+	if _, err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remove(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	close(n.letGo)
+	detachTime = testTime
+	if err := c.Remove(ctx); err != nil || n.calls.Load() != 1 || n.undone != 0 {
+		t.Errorf("%v, detached %d times", err, n.calls.Load())
+	}
+	if _, err := d.Info(ctx, "web"); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+// shortly makes what is waited for of the embedder's short.
+func shortly(t *testing.T) {
+	t.Helper()
+	grace, detach := callGrace, detachTime
+	callGrace, detachTime = 20*time.Millisecond, 20*time.Millisecond
+	t.Cleanup(func() { callGrace, detachTime = grace, detach }) // after the leaks were looked for, hence after the last use
 }

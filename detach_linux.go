@@ -38,9 +38,10 @@ type detachment struct {
 	rec      *state.Record // as this program has read or written it last: it may be that of a later run
 	proc     *Process
 
-	keeper   int         // pidfd of the keeper, or -1
-	kept     atomic.Bool // it has been made: what it owns goes only when it is removed
-	letGo    atomic.Bool // Close was called: the end is not waited for
+	keeper   int                                // pidfd of the keeper, or -1
+	kept     atomic.Bool                        // it has been made: what it owns goes only when it is removed
+	letGo    atomic.Bool                        // Close was called: the end is not waited for
+	unfollow atomic.Pointer[context.CancelFunc] // ends the asking of a monitor how it ended
 	status   *os.File
 	listener *os.File
 	house    *cgroups.Group // where the keeper lives, if that is not this program's group; until the start is over

@@ -265,3 +265,30 @@ func TestDefaultStateDir(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A look after a container that runs keeps nothing open, also where its processes are in a group below its own.
+func TestRecoverKeepsNothingOpen(t *testing.T) {
+	needCgroup(t, cgroups.Memory)
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	c := detached(t, d, "web", WithCommand("/bin/sleep", "1000"))
+	if _, err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	g, err := c.run.group.New(ctx, mainGroup, cgroups.Resources{}, cgroups.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	before := testutil.Take()
+	for range 3 {
+		if n, err := d.Recover(ctx); n != 0 || err != nil {
+			t.Error(n, err)
+		}
+	}
+	before.Check(t)
+	if err := c.Remove(ctx); err != nil {
+		t.Fatal(err)
+	}
+}

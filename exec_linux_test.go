@@ -457,3 +457,45 @@ func TestExecBeforeAPause(t *testing.T) {
 		}
 	}
 }
+
+func init() {
+	roles["leader ends"] = leaderEnds
+	if os.Getenv(testutil.RoleEnv) == "leader ends" {
+		runtime.LockOSThread() // the role is played by the main thread
+	}
+}
+
+// leaderEnds ends the main thread; another lives on.
+func leaderEnds() {
+	go func() { time.Sleep(time.Hour) }()
+	_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+}
+
+// The first process lives on without its main thread, and nothing can be entered by it.
+func TestExecAfterLeader(t *testing.T) {
+	noLeaks(t)
+	ctx := testContext(t)
+	c, p := start(t, ctx, self(t, "leader ends"))
+	stat := fmt.Sprintf("/proc/%d/stat", p.Pid())
+	if !testutil.Eventually(testTime, func() bool { b, _ := os.ReadFile(stat); return strings.Contains(string(b), ") Z ") }) {
+		t.Fatal("the main thread does not end")
+	}
+	if s := c.State(); s != StateRunning {
+		t.Error(s)
+	}
+	if _, err := c.Exec(ctx, WithCommand("/bin/true")); !errors.Is(err, ErrState) || !errors.Is(err, errLeaderEnded) {
+		t.Errorf("exec: %v", err)
+	}
+	if conn, err := c.Dial(ctx, "tcp", "127.0.0.1:1"); !errors.Is(err, errLeaderEnded) {
+		t.Errorf("dial: %v, %v", conn, err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	if r, err := c.Wait(ctx); err != nil || r.Signal != unix.SIGKILL {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, err := c.Exec(ctx, WithCommand("/bin/true")); !errors.Is(err, ErrState) {
+		t.Errorf("exec after the end: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package caisson
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -11,7 +12,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -658,3 +662,66 @@ set no_new_privs
 filter system calls
 execute true
 `
+
+// A function of a trace may end the start of which it is told.
+func TestTraceEndsStart(t *testing.T) {
+	old := callGrace
+	callGrace = 50 * time.Millisecond
+	t.Cleanup(func() { callGrace = old }) // after the leaks were looked for, hence after the last use
+	for name, test := range map[string]struct {
+		end  func(context.Context, *Container) error
+		want error
+	}{
+		"stop":  {func(ctx context.Context, c *Container) error { return c.Stop(ctx, 0) }, ErrStopped},
+		"close": {func(_ context.Context, c *Container) error { return c.Close() }, ErrClosed},
+		"kill":  {func(_ context.Context, c *Container) error { return c.Signal(unix.SIGKILL) }, ErrStopped},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			ctx := testContext(t)
+			var c *Container
+			ended := make(chan error, 1)
+			c = newContainer(t, WithCommand("/bin/sleep", "1000"), WithTrace(&Trace{StepStart: onceAStep(func() { ended <- test.end(ctx, c) })}))
+			p, err := c.Start(ctx) // the command may have been executed when the function is called
+			if err != nil && !errors.Is(err, test.want) {
+				t.Errorf("start: %v", err)
+			}
+			if err := inTime(t, ended); err != nil {
+				t.Error(err)
+			}
+			if p == nil {
+				return
+			}
+			if r, err := p.Wait(ctx); err != nil || r.Signal != unix.SIGKILL {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+		t.Run(name+" of a created one", func(t *testing.T) {
+			noLeaks(t)
+			ctx := testContext(t)
+			var c *Container
+			ended := make(chan error, 1)
+			tell := onceAStep(func() { ended <- test.end(ctx, c) })
+			var started atomic.Bool
+			c = newContainer(t, WithCommand("/bin/sleep", "1000"), WithTrace(&Trace{StepStart: func(s StepInfo) {
+				if started.Load() {
+					tell(s)
+				}
+			}}))
+			if _, err := c.Create(ctx); err != nil {
+				t.Fatal(err)
+			}
+			started.Store(true)
+			_, _ = c.Start(ctx) // the command may have been executed
+			if err := inTime(t, ended); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// onceAStep calls f at the first step.
+func onceAStep(f func()) func(StepInfo) {
+	var once sync.Once
+	return func(StepInfo) { once.Do(f) }
+}

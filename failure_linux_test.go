@@ -254,6 +254,13 @@ func TestConflictingOptions(t *testing.T) {
 		"offsets without a time namespace":         {WithCommand("x"), WithNamespaces(namespaces.Set{Time: namespaces.Host(), TimeOffsets: namespaces.TimeOffsets{Monotonic: time.Second}})},
 		"impossible resources":                     {WithCommand("x"), WithResources(cgroups.Resources{CPU: cgroups.CPUResources{Weight: 1 << 40}})},
 		"device outside /dev":                      {WithCommand("x"), WithDevice(rootfs.Device{Path: "/etc/null", Char: true, Major: 1, Minor: 3})},
+		"the root masked":                          {WithCommand("x"), WithMaskedPaths("/")},
+		"the root among read-only paths":           {WithCommand("x"), WithReadOnlyPaths("/")},
+		"file in /proc":                            {WithCommand("x"), WithFile("/proc/x", nil, 0o644)},
+		"part of no file":                          {WithCommand("x"), WithFiles(rootfs.File{Path: "/x", Size: 1})},
+		"link with a NUL":                          {WithCommand("x"), WithFiles(rootfs.File{Path: "/x", Link: "a\x00"})},
+		"directory with content":                   {WithCommand("x"), WithFiles(rootfs.File{Path: "/x", Dir: true, Data: []byte("x")})},
+		"long domain name":                         {WithCommand("x"), WithDomainname(strings.Repeat("d", 65))},
 		"standard error apart from the terminal's": {WithCommand("x"), WithTerminal(0, 0), WithStderr(&buffer{})},
 	} {
 		t.Run(name, func(t *testing.T) {

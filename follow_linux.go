@@ -35,7 +35,7 @@ func (c *Container) createMonitored(a *attempt, stop bool) error {
 	if err := startMonitor(a.ctx, wish, again); err != nil {
 		return err
 	}
-	r, p, err := d.follow(a.spec, c)
+	r, p, err := d.follow(a.ctx, a.spec, c, false)
 	if err != nil {
 		return err
 	}
@@ -111,8 +111,9 @@ func (d StateDir) open(id string) (*state.Entry, error) {
 	return dir.Open(id)
 }
 
-// follow takes hold of the current run of a container that a monitor supervises.
-func (d StateDir) follow(s *spec, c *Container) (*running, *Process, error) {
+// follow takes hold of the current run of a container that a monitor supervises. The result of one that has ended already is waited for,
+// until ctx ends; with live such a run is an error at once.
+func (d StateDir) follow(ctx context.Context, s *spec, c *Container, live bool) (*running, *Process, error) {
 	e, err := d.open(s.id)
 	if err != nil {
 		return nil, nil, err
@@ -123,16 +124,23 @@ func (d StateDir) follow(s *spec, c *Container) (*running, *Process, error) {
 		return nil, nil, err
 	}
 	asOfLastRun(rec)
+	iso, err := parseIsolation(rec.Isolation)
+	if err != nil {
+		e.Close()
+		return nil, nil, err
+	}
 	r, err := resume(s, e, rec, nil)
 	if err != nil {
 		e.Close()
 		return nil, nil, err
 	}
-	if r.iso, err = parseIsolation(rec.Isolation); err != nil {
+	r.iso = iso
+	if live && r.child.Pidfd < 0 {
+		r.drop()
 		e.Close()
-		return nil, nil, err
+		return nil, nil, errEnded
 	}
-	p, _, err := r.resumed(context.Background(), c, rec)
+	p, _, err := r.resumed(ctx, c, rec)
 	if err != nil {
 		e.Close()
 		return nil, nil, err
@@ -259,7 +267,7 @@ func monitorProgram(m *Monitor, env []string) (*program.Program, error) {
 	return b.Build()
 }
 
-// ask sends a request and waits for the answer, at most until ctx ends.
+// ask sends a request and waits for the answer, at most until ctx ends. The error is that of ctx then.
 func ask(ctx context.Context, conn net.Conn, r request) (a answer, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -267,29 +275,28 @@ func ask(ctx context.Context, conn net.Conn, r request) (a answer, err error) {
 	if err != nil {
 		return a, err
 	}
-	if _, err = conn.Write(b); err != nil {
-		return a, err
-	}
 	buf := make([]byte, maxPacket)
-	n, err := conn.Read(buf)
+	n := 0
+	if _, err = conn.Write(b); err == nil {
+		n, err = conn.Read(buf)
+	}
+	if !stop() { // also where the answer has come: the deadline may be set any moment
+		err = ctx.Err()
+	}
 	if err != nil {
-		if cerr := ctx.Err(); cerr != nil {
-			err = cerr
-		}
 		return a, err
 	}
 	return a, json.Unmarshal(buf[:n], &a)
 }
 
-// dialMonitor connects to the container's monitor.
-func (r *running) dialMonitor() (net.Conn, error) {
-	fd, err := r.det.entry.DialControl()
+// dialMonitor connects to the container's monitor. The error is that of ctx where that ends before the monitor takes the connection.
+func (r *running) dialMonitor(ctx context.Context) (net.Conn, error) {
+	fd, err := r.det.entry.DialControl(ctx)
+	if cerr := ctx.Err(); err != nil && cerr != nil {
+		return nil, fmt.Errorf("the container's monitor does not answer: %w", cerr)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoMonitor, err)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "monitor")
 	defer f.Close()
@@ -298,7 +305,7 @@ func (r *running) dialMonitor() (net.Conn, error) {
 
 // askMonitor asks the container's monitor. An error that matches errNoMonitor says that there is none.
 func (r *running) askMonitor(ctx context.Context, q request) (answer, error) {
-	conn, err := r.dialMonitor()
+	conn, err := r.dialMonitor(ctx)
 	if err != nil {
 		return answer{}, err
 	}
@@ -313,12 +320,27 @@ func (r *running) askMonitor(ctx context.Context, q request) (answer, error) {
 	return a, err
 }
 
-// followEnd completes the result of a run that a monitor supervises, or did until it was killed.
-func (r *running) followEnd(why Reason) (*Result, error) {
+// followUntilClose is followEnd until the container is closed, which is context.Canceled then: the monitor may be one that does not answer.
+func (r *running) followUntilClose(why Reason) (*Result, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r.det.unfollow.Store(&cancel)
+	if r.det.letGo.Load() {
+		cancel()
+	}
+	return r.followEnd(ctx, why)
+}
+
+// followEnd completes the result of a run that a monitor supervises, or did until it was killed. The error is that of ctx where that ends
+// before the monitor has answered.
+func (r *running) followEnd(ctx context.Context, why Reason) (*Result, error) {
 	run := r.det.run.number
-	a, err := r.askMonitor(context.Background(), request{Op: opEnded, Run: run})
+	a, err := r.askMonitor(ctx, request{Op: opEnded, Run: run})
 	if err == nil && a.Result != nil {
 		return parseResult(a.Result)
+	}
+	if cerr := ctx.Err(); err != nil && cerr != nil {
+		return &Result{ExitCode: -1}, &Error{Op: "wait", ID: r.spec.id, Err: cerr}
 	}
 	d := r.det
 	awaitProcess(d.run.monitor, lastWords)
@@ -332,7 +354,8 @@ func (r *running) followEnd(why Reason) (*Result, error) {
 	return r.conclude(context.Background(), why)
 }
 
-// refollow takes hold of the next run, where there is one. The caller holds the lock, and the last run has ended.
+// refollow takes hold of the next run, where there is one. The caller holds the lock, and the last run has ended. Nothing is waited for: of a
+// run that has ended already the monitor may not tell for long.
 func (c *Container) refollow() {
 	if c.settled || c.run == nil || c.run.det == nil {
 		return
@@ -348,7 +371,7 @@ func (c *Container) refollow() {
 	case rec.Phase == state.Stopped || !lives:
 		c.settled = true
 	case rec.Phase == state.Running && rec.Run > c.run.det.run.number && !awaitProcess(rec.Init, 0):
-		r, p, err := StateDir(c.spec.detach.dir).follow(c.spec, c)
+		r, p, err := StateDir(c.spec.detach.dir).follow(context.Background(), c.spec, c, true)
 		if err != nil {
 			return
 		}
@@ -400,7 +423,11 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 		return errNoMonitor
 	}
 	_, err := r.askMonitor(ctx, request{Op: opStop, Grace: grace})
-	if errors.Is(err, errNoMonitor) || ctx.Err() != nil {
+	if ctx.Err() != nil {
+		_ = haltEntry(r.det.entry)
+		return c.killFollowed(ctx)
+	}
+	if errors.Is(err, errNoMonitor) {
 		_ = haltEntry(r.det.entry)
 		return errNoMonitor
 	}
@@ -412,6 +439,26 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 		err = nil
 	}
 	return err
+}
+
+// killedPatience is how long a monitor may take to tell of the end of a container that was killed.
+var killedPatience = lastWords
+
+// killFollowed kills a container that its monitor has not stopped before ctx ended. A monitor that does not tell of the end either, such as one that
+// is stopped itself, is not waited for.
+func (c *Container) killFollowed(ctx context.Context) error {
+	p := c.Process()
+	if err := p.kill(ReasonStopped); err != nil {
+		return err
+	}
+	t := time.NewTimer(killedPatience)
+	defer t.Stop()
+	select {
+	case <-p.done:
+		return nil
+	case <-t.C:
+		return fmt.Errorf("the container was killed, and its monitor does not answer: %w", ctx.Err())
+	}
 }
 
 // signalFollowed is Signal by way of the monitor.
@@ -456,7 +503,7 @@ func (c *Container) restartsFollowed() int {
 
 // attachFollowed connects with the streams by way of the monitor.
 func (r *running) attachFollowed(ctx context.Context, o AttachOptions) (*Attachment, error) {
-	conn, err := r.dialMonitor()
+	conn, err := r.dialMonitor(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -256,6 +256,13 @@ func (r *running) openEntry() {
 	}
 }
 
+// drop lets go of what resume has taken hold of, but for the entry.
+func (r *running) drop() {
+	_ = r.undo.run()
+	_ = r.closeGroup()
+	r.dropProcesses()
+}
+
 func (r *running) dropProcesses() {
 	for _, fd := range []*int{&r.child.Pidfd, &r.det.keeper} {
 		if *fd >= 0 {
@@ -269,23 +276,22 @@ func (r *running) dropProcesses() {
 func (r *running) resumed(ctx context.Context, c *Container, rec *state.Record) (*Process, State, error) {
 	p := &Process{pid: rec.Init.PID, done: make(chan struct{}), h: r}
 	r.det.proc, r.owner = p, c
-	r.undo.add(r.unclaim)
-	r.undo.add(r.closeGroup)
 	status, err := r.det.entry.Status()
-	if err != nil && rec.Phase != state.Stopped {
-		r.dropProcesses()
-		_ = r.closeGroup()
+	if rec.Phase == state.Stopped {
+		err = nil
+	}
+	ended := r.child.Pidfd < 0
+	if err == nil && ended {
+		err = r.endedBefore(ctx, p, rec)
+	}
+	if err != nil {
+		r.drop()
 		return nil, 0, err
 	}
+	r.undo.add(r.unclaim)
+	r.undo.add(r.closeGroup)
 	p.began = status.Released
-	if r.child.Pidfd < 0 {
-		if r.spec.detach.followed() && rec.Phase == state.Restarting {
-			p.result, p.err = parseResult(rec.Result)
-		} else if r.spec.detach.followed() {
-			p.result, p.err = r.followEnd(ReasonUnknown)
-		} else {
-			p.result, p.err = r.conclude(ctx, ReasonUnknown)
-		}
+	if ended {
 		close(p.done)
 		return p, StateStopped, nil
 	}
@@ -303,6 +309,22 @@ func (r *running) resumed(ctx context.Context, c *Container, rec *state.Record) 
 	}
 	go r.supervise(p)
 	return p, st, nil
+}
+
+// endedBefore completes the result of a process that is not there any more. The error is that of ctx.
+func (r *running) endedBefore(ctx context.Context, p *Process, rec *state.Record) error {
+	switch {
+	case r.spec.detach.followed() && rec.Phase == state.Restarting:
+		p.result, p.err = parseResult(rec.Result)
+	case r.spec.detach.followed():
+		p.result, p.err = r.followEnd(ctx, ReasonUnknown)
+		if err := ctx.Err(); err != nil && errors.Is(p.err, err) {
+			return err
+		}
+	default:
+		p.result, p.err = r.conclude(ctx, ReasonUnknown)
+	}
+	return nil
 }
 
 // openRoot opens the root directory of a container that runs. The number in the path is still its process's afterwards, if
@@ -333,14 +355,18 @@ func (r *running) disown(p *Process) {
 		return
 	}
 	r.det.letGo.Store(true)
+	if end := r.det.unfollow.Load(); end != nil {
+		(*end)()
+	}
 	if r.pidfd != nil {
+		r.keep() // who keeps it knows it by the descriptor
 		r.pidfd.Close()
 	}
 	<-p.done
 }
 
 // dialStage connects to a created container, which another program may have made.
-func (r *running) dialStage() error {
+func (r *running) dialStage(ctx context.Context) error {
 	d := r.det
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -353,7 +379,7 @@ func (r *running) dialStage() error {
 	}
 	var fd int
 	if err == nil {
-		if fd, err = d.entry.Dial(); errors.Is(err, unix.ECONNREFUSED) {
+		if fd, err = d.entry.Dial(ctx); errors.Is(err, unix.ECONNREFUSED) {
 			err = fmt.Errorf("%w: its first process does not wait any more: %w", ErrState, err)
 		}
 	}
@@ -634,8 +660,7 @@ func (d StateDir) completeOne(ctx context.Context, e *state.Entry, rec *state.Re
 	if err != nil {
 		return false, err
 	}
-	defer r.dropProcesses()
-	defer r.closeGroup()
+	defer r.drop()
 	if r.child.Pidfd >= 0 && rec.Monitor.PID == 0 { // it runs, or waits to be started
 		return false, r.sweep(ctx)
 	}
@@ -781,10 +806,10 @@ func (r *running) eraseRecord(ctx context.Context, rec *state.Record) error {
 		return err
 	}
 	if r.network != nil && len(rec.Things) > 0 { // it was made here
-		if err := r.network.Detach(ctx); err != nil {
+		if err := r.detachNetwork(ctx); err != nil {
 			return err
 		}
-		r.network, rec.Things = nil, nil
+		rec.Things = nil
 	}
 	if err := errors.Join(forgetResctrl(ctx, rec), undoThings(ctx, d.entry, rec, d.owners)); err != nil {
 		return err

@@ -3,17 +3,22 @@ package caisson
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/namespaces"
@@ -556,5 +561,191 @@ func TestMonitoredStartRefused(t *testing.T) {
 	}
 	if _, err := d.Info(ctx, "web"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("it is there: %v", err)
+	}
+}
+
+// A monitor that is stopped holds up nobody for longer than his context, whether there is room for one more to wait for it or not.
+func TestMonitorThatIsStopped(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := monitored(t, d, "web", WithAttachable(true), WithCommand("/bin/sleep", "1000"))
+	p, err := c.Start(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := load(t, d, "web")
+	goOn := stopProcess(t, recordOf(t, d, "web").Monitor.PID)
+	defer goOn()
+	leave := func() {}
+	for _, full := range []bool{false, true} {
+		if full {
+			leave = fillControl(t, d, "web")
+		}
+		soonOver(t, func(ctx context.Context) error {
+			_, err := other.Attach(ctx, AttachOptions{Stdout: io.Discard})
+			return err
+		})
+	}
+	if err := unix.Kill(p.Pid(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if !awaitProcess(recordOf(t, d, "web").Init, testTime) {
+		t.Fatal("it does not end")
+	}
+	soonOver(t, func(ctx context.Context) error { _, err := c.Wait(ctx); return err })
+	soonOver(t, func(ctx context.Context) error {
+		l, err := d.Load(ctx, "web")
+		if err == nil {
+			l.Close()
+		}
+		return err
+	})
+	// A handle that looks for the next run finds one that has ended.
+	over := make(chan error, 1)
+	go func() { _, _, err := d.follow(testContext(t), other.spec, other, true); over <- err }()
+	if err := inTime(t, over); !errors.Is(err, errEnded) {
+		t.Error(err)
+	}
+	go func() { over <- c.Close() }()
+	if err := inTime(t, over); err != nil {
+		t.Error(err)
+	}
+	leave()
+	goOn()
+	if _, err := other.Wait(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if err := other.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Stop of a container whose monitor is stopped kills it when its context ends.
+func TestStopByMonitorThatIsStopped(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := monitored(t, d, "web", WithCommand("/bin/sleep", "1000"))
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	rec := recordOf(t, d, "web")
+	goOn := stopProcess(t, rec.Monitor.PID)
+	defer goOn()
+	old := killedPatience
+	killedPatience = 20 * time.Millisecond
+	defer func() { killedPatience = old }()
+	soonOver(t, func(ctx context.Context) error { return c.Stop(ctx, time.Hour) })
+	if !awaitProcess(rec.Init, testTime) {
+		t.Error("it was not killed")
+	}
+	goOn()
+	if _, err := c.Wait(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stopProcess stops all threads of a process, until the returned function is called.
+func stopProcess(t *testing.T, pid int) (goOn func()) {
+	t.Helper()
+	goOn = sync.OnceFunc(func() { _ = unix.Kill(pid, unix.SIGCONT) })
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	stopped := testutil.Eventually(testTime, func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, file := range threads {
+			b, rerr := os.ReadFile(file)
+			if rerr != nil || !strings.Contains(string(b), ") T ") {
+				return false
+			}
+		}
+		return err == nil && len(threads) > 0
+	})
+	if !stopped {
+		goOn()
+		t.Fatal("it cannot be stopped")
+	}
+	return goOn
+}
+
+// fillControl has as many wait for a monitor as fit, until the returned function is called.
+func fillControl(t *testing.T, d StateDir, id string) (leave func()) {
+	t.Helper()
+	e, err := d.open(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var fds []int
+	leave = sync.OnceFunc(func() { closeAll(fds) })
+	t.Cleanup(leave)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for {
+		fd, err := e.DialControl(ctx)
+		if errors.Is(err, context.Canceled) {
+			return leave
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds = append(fds, fd)
+	}
+}
+
+// soonOver requires that f returns when its context ends, with that one's error.
+func soonOver(t *testing.T, f func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	over := make(chan error, 1)
+	go func() { over <- f(ctx) }()
+	if err := inTime(t, over); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
+
+// inTime returns what comes over a channel, which has to come.
+func inTime(t *testing.T, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(testTime):
+		t.Fatal("it does not return")
+		return nil
+	}
+}
+
+// A container that is let go of while it runs is taken from the keeper before its descriptor goes, whose number could be another's then.
+func TestCloseTakesItFromTheKeeper(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	f, err := linux.PidfdOpen(cmd.Process.Pid, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{spec: &spec{id: "web", detach: detachSpec{on: true}}, det: &detachment{keeper: -1}, pidfd: stage.NewPidfd(fd), m: &machine{}}
+	taken := errors.New("it was not taken from the keeper")
+	r.keep = sync.OnceFunc(func() { taken = r.pidfd.Control(func(int) error { return nil }) })
+	p := &Process{done: make(chan struct{}), h: r}
+	go r.superviseDetached(p)
+	r.disown(p)
+	if taken != nil {
+		t.Error(taken)
+	}
+	if _, err := p.Wait(testContext(t)); !errors.Is(err, ErrClosed) {
+		t.Error(err)
 	}
 }

@@ -283,7 +283,7 @@ func TestMountLiveHostile(t *testing.T) {
 	script := strings.ReplaceAll(swapper, "OUT", fmt.Sprintf("/proc/%d/root%s", os.Getpid(), outside))
 	// Every mount is one of the directory. Those of tests of other packages, which run at the same time, are none.
 	ours := func() (l []string) {
-		for _, line := range testutil.HostMounts() {
+		for _, line := range testutil.Mounts(t) {
 			if strings.Contains(line, filepath.Base(filepath.Dir(outside))) {
 				l = append(l, line)
 			}

@@ -404,7 +404,7 @@ func WithWaitDelay(d time.Duration) ProcessOption {
 // level. Default: silence.
 func WithLogger(l *slog.Logger) Option { return option(func(s *spec) { s.logger = l }) }
 
-// WithTrace reports each step of the start. It slows the start down a little.
+// WithTrace reports each step of the start. It slows the start down a little. See [Trace] for what its functions may do.
 func WithTrace(t *Trace) Option { return option(func(s *spec) { s.trace = t }) }
 
 // WithNetwork gives the container a network. Default: a network namespace with only the loopback device.
@@ -436,7 +436,9 @@ type NetworkAttachment = interface {
 	// Attach is called when the container's network namespace exists and before its command runs. It returns when ctx
 	// ends; a call that goes on for more than a few seconds then is left behind, and Detach waits for it.
 	Attach(ctx context.Context, t NetworkTarget) error
-	// Detach undoes everything. It is called once, when the container has ended or its start has failed.
+	// Detach undoes everything. It is called when the container has ended or its start has failed, and again by Remove if it fails. ctx ends
+	// after ten seconds at the latest. A call that goes on for more than a few seconds then is left behind; of a detached container what it was to undo
+	// stays recorded ([DurableAttachment]), and Remove waits for that call first.
 	Detach(ctx context.Context) error
 }
 
@@ -455,7 +457,10 @@ type NetworkTarget = struct {
 	Pid int
 }
 
-// Trace receives the steps of a start. Its functions may be nil; they are called from one goroutine, in order.
+// Trace receives the steps of a start. Its functions may be nil; they are called from one goroutine, in order, and the start does not return before the
+// last call has. They may call methods of the container. [Container.Stop] and [Container.Close] wait there for the start to be undone, and the start for
+// them: five seconds after it has been given up it goes on without the call that does not return, and no other is made. To end a start
+// at once, end its context, or send SIGKILL ([Container.Signal]).
 type Trace struct {
 	// StepStart is called when a step begins.
 	StepStart func(StepInfo)

@@ -203,12 +203,15 @@ func (s *spec) validate() error {
 	return errors.Join(faults...)
 }
 
+// anyRoot stands for a root filesystem that is not known yet.
+var anyRoot = &rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}, Writable: true}
+
 // validateLayout finds what is wrong with mounts or devices in a layout with any root.
 func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []rootfs.Device) error {
 	if len(mounts) == 0 && len(devices) == 0 && s.bundle.propagation == rootfs.Private { // nothing but defaults
 		return nil
 	}
-	l := rootfs.DefaultLayout(&rootfs.Description{Kind: rootfs.KindBind, Layers: []rootfs.Layer{{Path: "/"}}})
+	l := rootfs.DefaultLayout(anyRoot)
 	if s.bundle.noDefaultMounts {
 		l.Mounts, l.Devices, l.Links = nil, nil, nil
 	}
@@ -221,9 +224,10 @@ func (s *spec) validateLayout(option string, mounts []rootfs.Mount, devices []ro
 
 func (s *spec) validateFiles() error {
 	var faults []error
-	for _, f := range s.files {
-		if !cleanAbs(f.Path) || f.Path == "/" {
-			faults = append(faults, invalid("WithFile", "%q is not a clean absolute path", f.Path))
+	if len(s.files) > 0 {
+		l := rootfs.Layout{Files: s.files, Root: anyRoot}
+		if err := l.Validate(); err != nil {
+			faults = append(faults, &OptionError{"WithFile", err})
 		}
 	}
 	for _, t := range s.trees {
@@ -237,8 +241,8 @@ func (s *spec) validateFiles() error {
 func validatePaths(option string, paths []string) error {
 	var faults []error
 	for _, p := range paths {
-		if !cleanAbs(p) {
-			faults = append(faults, invalid(option, "%q is not a clean absolute path", p))
+		if !cleanAbs(p) || p == "/" {
+			faults = append(faults, invalid(option, "%q is not a clean absolute path below the root", p))
 		}
 	}
 	return errors.Join(faults...)
@@ -252,6 +256,9 @@ func (s *spec) validateIdentity() error {
 	derived := s.namespaces.Hostname == "" && s.hostname == s.id[:min(len(s.id), 63)] // its faults are those of the id
 	if !derived && (len(s.hostname) > 64 || strings.ContainsAny(s.hostname, "\x00\n/ ")) {
 		faults = append(faults, invalid("WithHostname", "%q: a hostname has at most 64 bytes, without spaces and slashes", s.hostname))
+	}
+	if d := s.domainname; d != s.namespaces.Domainname && (len(d) > 64 || strings.ContainsAny(d, "\x00\n ")) {
+		faults = append(faults, invalid("WithDomainname", "%q: a domain name has at most 64 bytes, without spaces", d))
 	}
 	if err := s.namespaces.Validate(); err != nil {
 		faults = append(faults, &OptionError{"WithNamespaces", err})

@@ -45,6 +45,7 @@ type running struct {
 	devices   *movedDevices   // until the start has come to its end
 	rdt       *resctrl.Group  // nil: no class of service of its own
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
+	detaching <-chan error    // what a Detach that is under way, or was left behind, will return; nil when there is none
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
 	maps      namespaces.IDMaps
@@ -217,7 +218,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	}
 	r.target.set(-1)
 	if err != nil {
-		err = r.abandon(err)
+		err = r.abandon(ctx, err)
 		if cerr := endOf(ctx); cerr != nil {
 			err = cerr
 		}
@@ -225,7 +226,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 	}
 	if !stop {
 		r.child.Conn.Close()
-		r.traced()
+		r.traced(ctx)
 		r.settle()
 	} else {
 		r.undo.add(func() error { r.child.Conn.Close(); return nil }) // for a container that is never released
@@ -237,7 +238,7 @@ func (r *running) accompany(ctx context.Context, stop bool) (*Process, error) {
 
 // abandon ends the processes of a start that has failed. Where the stage has said what failed and the host has met
 // only the consequences, that error is returned instead.
-func (r *running) abandon(err error) error {
+func (r *running) abandon(ctx context.Context, err error) error {
 	if r.keptDetached() {
 		return r.abandonDetached(err)
 	}
@@ -267,7 +268,7 @@ func (r *running) abandon(err error) error {
 			err = rerr
 		}
 	}
-	r.traced()
+	r.traced(ctx)
 	r.child.Conn.Close()
 	if r.keep != nil {
 		r.keep()
@@ -347,10 +348,23 @@ func (t *target) hangUp() {
 	}
 }
 
-// traced waits until the last step has been reported.
-func (r *running) traced() {
-	if r.tracer != nil {
-		<-r.tracer.done
+// traced waits until the last step has been reported. When ctx has ended a function of the embedder's that does not return is left behind: it may be
+// waiting for the end of the start itself.
+func (r *running) traced(ctx context.Context) {
+	if r.tracer == nil {
+		return
+	}
+	select {
+	case <-r.tracer.done:
+		return
+	case <-ctx.Done():
+	}
+	t := time.NewTimer(callGrace)
+	defer t.Stop()
+	select {
+	case <-r.tracer.done:
+	case <-t.C:
+		r.tracer.left.Store(true)
 	}
 }
 
@@ -627,10 +641,43 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 	return nil
 }
 
+// detachTime is how long Detach of a network may take, until its context ends.
+var detachTime = 10 * time.Second
+
 func detach(a NetworkAttachment) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), detachTime)
 	defer cancel()
-	return a.Detach(ctx)
+	_, err := call(ctx, a.Detach)
+	return err
+}
+
+// detachNetwork undoes the attachment of a container that has ended. A Detach that does not return is left behind, so that it does not keep the end of the
+// container and the lock of its record, which keeps what is to be undone. The next call waits for that Detach, as it does not begin another beside it. The
+// caller holds r.det.mu.
+func (r *running) detachNetwork(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, detachTime)
+	defer cancel()
+	if r.detaching == nil {
+		a, done := r.network, make(chan error, 1)
+		go func() { done <- a.Detach(ctx) }()
+		r.detaching = done
+	}
+	var err error
+	select {
+	case err = <-r.detaching:
+	case <-ctx.Done():
+		t := time.NewTimer(callGrace)
+		defer t.Stop()
+		select {
+		case err = <-r.detaching:
+		case <-t.C:
+			return fmt.Errorf("detach network: %w; it did not return when its context ended", ctx.Err())
+		}
+	}
+	if r.detaching = nil; err == nil {
+		r.network = nil
+	}
+	return err
 }
 
 // attachNetwork does what is to be done in the network namespace before the set-up goes on.
@@ -700,7 +747,7 @@ func (c *Container) release(a *attempt) error {
 	over := r.begins()
 	defer over()
 	if r.det != nil {
-		if err := r.dialStage(); err != nil {
+		if err := r.dialStage(a.ctx); err != nil {
 			return err
 		}
 	}
@@ -725,7 +772,7 @@ func (c *Container) release(a *attempt) error {
 	if !stopWatch() {
 		err = endOf(a.ctx)
 	}
-	r.traced()
+	r.traced(a.ctx)
 	if err != nil {
 		over()
 		_ = p.kill(ReasonStopped)

@@ -293,9 +293,9 @@ func (r *running) settleRun(ctx context.Context, rec *state.Record) error {
 	if r.network == nil || len(rec.Things) == 0 {
 		return nil
 	}
-	if err := r.network.Detach(ctx); err != nil {
+	if err := r.detachNetwork(ctx); err != nil {
 		return err
 	}
-	r.network, rec.Things = nil, nil
+	rec.Things = nil
 	return r.det.entry.Write(rec)
 }

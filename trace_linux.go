@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,7 @@ import (
 type tracer struct {
 	read, write *os.File
 	done        chan struct{}
+	left        atomic.Bool // nobody waits for it any more: no function is to be called
 }
 
 // openTrace prepares the pipe of a traced start.
@@ -39,7 +41,7 @@ func (t *tracer) follow(prog *program.Program, to *Trace) {
 	var last *program.Step
 	var began time.Duration
 	finish := func(now time.Duration) {
-		if last != nil && to.StepDone != nil {
+		if last != nil && to.StepDone != nil && !t.left.Load() {
 			to.StepDone(StepInfo{last.Name, last.Object, now - began})
 		}
 	}
@@ -57,7 +59,7 @@ func (t *tracer) follow(prog *program.Program, to *Trace) {
 			return
 		}
 		last, began = &steps[i], now
-		if to.StepStart != nil {
+		if to.StepStart != nil && !t.left.Load() {
 			to.StepStart(StepInfo{Step: last.Name, Object: last.Object})
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -66,10 +68,27 @@ var errGone = fmt.Errorf("%w: the container has ended", ErrState)
 // gone is err, or errGone where err comes from the container's end: who is ending leaves its namespaces, its directory in procfs and its groups a little
 // before it has ended, and nobody is born in its pid namespace any more.
 func (r *running) gone(err error) error {
-	if err == nil || !goneGroup(err) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, ErrHelperKilled) || !r.ending() {
+	switch {
+	case err == nil || !goneGroup(err) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, ErrHelperKilled):
 		return err
+	case r.ending():
+		return errGone
+	case r.leaderEnded():
+		return errLeaderEnded
 	}
-	return errGone
+	return err
+}
+
+// errLeaderEnded: the first process lives by other threads than the one by which it is known.
+var errLeaderEnded = fmt.Errorf("%w: the main thread of the container's first process has ended, and with it what can be entered; other threads of it run on", ErrState)
+
+// leaderEnded reports whether the main thread of the first process has ended before others: it has no namespaces any more then.
+func (r *running) leaderEnded() bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(r.child.Pid) + "/stat")
+	if err != nil || r.pidfd.Ended() { // the number may be another's
+		return false
+	}
+	return strings.HasPrefix(string(b[strings.LastIndexByte(string(b), ')')+1:]), " Z")
 }
 
 // send makes such a process, which waits until the keeper knows it. The caller has passed r.execs.

@@ -54,15 +54,14 @@ func TestConformance(t *testing.T) {
 
 func hostMounts(t *testing.T) string {
 	t.Helper()
-	lines := testutil.HostMounts()
+	lines := testutil.Mounts(t)
 	if len(lines) == 0 {
 		t.Fatal("the machine's mounts cannot be read")
 	}
 	return strings.Join(lines, "\n")
 }
 
-// sameMounts fails the test if the machine's mounts are others than before, and stay so: what tests of other packages mount
-// meanwhile goes away again.
+// sameMounts fails the test if the mounts of the host that can be its doing are others than before, and stay so.
 func sameMounts(t *testing.T, mounts string) {
 	t.Helper()
 	var got string

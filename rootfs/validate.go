@@ -94,6 +94,9 @@ func (f *File) faults(l *Layout) []error {
 	if strings.Contains(f.Link, "\x00") {
 		bad("link contains a NUL byte")
 	}
+	if content := len(f.Data) > 0 || f.Content != nil; f.Dir && (f.Link != "" || content) || f.Link != "" && content {
+		bad("it is one of a directory, a link and a file with content")
+	}
 	if r := l.Root; r != nil && (r.Kind == KindBind && !r.Writable || r.Upper.None) {
 		bad("the root filesystem is read-only")
 	}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/journal"
+	"github.com/caisson-go/caisson/internal/testutil"
 )
 
 func openTemp(t *testing.T) *Dir {
@@ -228,16 +230,16 @@ func TestUnsafeDirectoriesAndFiles(t *testing.T) {
 func TestListenAndDial(t *testing.T) {
 	d := openTemp(t)
 	e := create(t, d, "web")
-	if _, err := e.Dial(); !errors.Is(err, unix.ENOENT) {
+	if _, err := e.Dial(t.Context()); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("nobody: %v", err)
 	}
 	l, err := e.Listen()
 	check(t, err)
-	fd, err := e.Dial()
+	fd, err := e.Dial(t.Context())
 	check(t, err)
 	unix.Close(fd)
 	l.Close()
-	if _, err := e.Dial(); !errors.Is(err, unix.ECONNREFUSED) {
+	if _, err := e.Dial(t.Context()); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Errorf("gone: %v", err)
 	}
 	l, err = e.Listen() // replaces the old one
@@ -364,4 +366,100 @@ func waiting(t *testing.T) (lines string) {
 		}
 	}
 	return lines
+}
+
+// Who dials a program that accepts nobody waits until its context ends, also when as many wait as fit.
+func TestDialWhereNobodyAccepts(t *testing.T) {
+	d := openTemp(t)
+	e := create(t, d, "web")
+	l, err := e.ListenControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	for {
+		fd, err := e.DialControl(canceled)
+		if err != nil {
+			if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+			break
+		}
+		defer unix.Close(fd)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { _, err := e.DialControl(ctx); over <- err }()
+	cancel()
+	select {
+	case err := <-over:
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	case <-time.After(testutil.Time(time.Minute)):
+		t.Fatal("its context has ended, and it waits")
+	}
+	go func() { // room comes
+		fd, err := e.DialControl(context.Background())
+		if err == nil {
+			unix.Close(fd)
+		}
+		over <- err
+	}()
+	fd, _, err := unix.Accept4(int(l.Fd()), unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := <-over; err != nil {
+		t.Error(err)
+	}
+}
+
+// What is left of a record that a failure of the machine has cut is none, unless its container may be there, or has a monitor.
+func TestReadCutRecord(t *testing.T) {
+	for name, test := range map[string]struct {
+		boot, wish string
+		tail       string
+		none       bool
+	}{
+		"of an earlier boot":                {boot: "earlier", none: true},
+		"of an earlier boot, and blocks":    {boot: "earlier", tail: "\x00\x00\x00", none: true},
+		"of an earlier boot, and something": {boot: "earlier", tail: "]\n and more"},
+		"of this boot":                      {},
+		"with a monitor":                    {boot: "earlier", wish: "{}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := openTemp(t)
+			e := create(t, d, "web")
+			r := record(Running)
+			if r.BootID = test.boot; r.BootID == "" {
+				b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.BootID = strings.TrimSpace(string(b))
+			}
+			if test.wish != "" {
+				if err := e.WriteWish([]byte(test.wish)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b, err := r.Format()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(e.Path(), recordName)
+			for _, n := range []int{len(b) / 2, len(b) - 3} {
+				if err := os.WriteFile(path, append(b[:n:n], test.tail...), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := e.Read(); errors.Is(err, ErrNotFound) != test.none || errors.Is(err, ErrCorrupt) == test.none {
+					t.Errorf("%d of %d bytes: %v", n, len(b), err)
+				}
+			}
+		})
+	}
 }

@@ -3,12 +3,14 @@ package state
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -121,7 +123,8 @@ func (e *Entry) openat(name string, flags int, mode uint32) (fd int, err error) 
 	return fd, err
 }
 
-// Read returns the record. It needs no lock: records are replaced as a whole. A directory without one is ErrNotFound.
+// Read returns the record. It needs no lock: records are replaced as a whole. A directory without one is ErrNotFound, and so is one whose record came to the
+// disk not at all, or in part, before the machine failed.
 func (e *Entry) Read() (*Record, error) {
 	b, err := e.readFile(recordName, maxRecord)
 	if errors.Is(err, os.ErrNotExist) {
@@ -134,10 +137,50 @@ func (e *Entry) Read() (*Record, error) {
 		return nil, fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
 	}
 	r, err := e.parse(b)
+	if errors.Is(err, ErrCorrupt) && e.cutByFailure(b) {
+		return nil, fmt.Errorf("%s: %w", e.Path(), ErrNotFound)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(e.Path(), recordName), err)
 	}
 	return r, nil
+}
+
+// cutByFailure reports whether b is the beginning of a record of an earlier boot: all that it could tell has ended with the machine. One with a monitor, whose wishes
+// outlive the machine, is left to its owner.
+func (e *Entry) cutByFailure(b []byte) bool {
+	b = bytes.TrimRight(b, "\x00") // blocks that were counted and not written
+	var syntax *json.SyntaxError
+	if err := json.Unmarshal(b, new(json.RawMessage)); !errors.As(err, &syntax) || syntax.Offset < int64(len(b)) {
+		return false
+	}
+	before := bootOf(b)
+	now, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if before == "" || err != nil || before == strings.TrimSpace(string(now)) {
+		return false
+	}
+	fd, err := e.openat(WishName, unix.O_PATH, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == unix.ENOENT
+}
+
+// bootOf returns the boot id in the beginning of a record: {"version": 1, "id": "web", "bootID": "...; or "".
+func bootOf(b []byte) string {
+	d := json.NewDecoder(bytes.NewReader(b))
+	var words [7]string
+	for i := range words {
+		t, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		words[i], _ = t.(string)
+	}
+	if words[5] != "bootID" {
+		return ""
+	}
+	return words[6]
 }
 
 // parse parses what has been read, unless that is what was read before: a look at a container reads its record more than once, and
@@ -322,24 +365,56 @@ func (e *Entry) listen(name string) (*os.File, error) {
 }
 
 // Dial connects to a created container. Nobody listening is ECONNREFUSED.
-func (e *Entry) Dial() (int, error) { return e.dial(SocketName) }
+func (e *Entry) Dial(ctx context.Context) (int, error) {
+	fd, err := e.dial(ctx, SocketName)
+	if err == nil {
+		err = os.NewSyscallError("fcntl", unix.SetNonblock(fd, false))
+	}
+	if err != nil && fd >= 0 {
+		unix.Close(fd)
+		fd = -1
+	}
+	return fd, err
+}
 
-// DialControl connects to the container's monitor. Nobody listening is ECONNREFUSED or ENOENT.
-func (e *Entry) DialControl() (int, error) { return e.dial(ControlName) }
+// DialControl connects to the container's monitor, by a socket that does not block. Nobody listening is ECONNREFUSED or ENOENT.
+func (e *Entry) DialControl(ctx context.Context) (int, error) { return e.dial(ctx, ControlName) }
 
-func (e *Entry) dial(name string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+// dial connects to a socket. As long as nobody there accepts, and as many wait as fit, it tries again, until ctx ends: a connect(2) that waits for
+// that by itself could not be ended.
+func (e *Entry) dial(ctx context.Context, name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
-	err = e.use(func(own, _ int) error {
-		return linux.Retry(func() error { return unix.Connect(fd, address(own, name)) })
-	})
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		err = e.use(func(own, _ int) error {
+			return linux.Retry(func() error { return unix.Connect(fd, address(own, name)) })
+		})
+		if err != unix.EAGAIN {
+			break
+		}
+		if err = sleep(ctx, pause); err != nil {
+			break
+		}
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, &os.PathError{Op: "connect", Path: filepath.Join(e.Path(), name), Err: err}
 	}
 	return fd, nil
+}
+
+// sleep waits, at most until ctx ends, whose error it then returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // address goes by the descriptor: paths of sockets have at most 107 bytes.

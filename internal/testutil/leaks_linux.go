@@ -23,13 +23,18 @@ type Inventory map[string]int
 
 var serial = regexp.MustCompile(`[0-9]+`)
 
-// Take makes an inventory of this process: open files, mounts, cgroups, children, namespaces and goroutines.
+// Take makes an inventory of this process: open files, mounts (see [Mounts]), cgroups, children, namespaces and goroutines.
 // Files and cgroups are counted under their names without serial numbers. What waits for the next start is let go before.
-func Take() Inventory {
+func Take() Inventory { return take(os.TempDir() + "/") }
+
+// take is Take with the mounts of what begins with the given path.
+func take(dirs string) Inventory {
 	stage.NoSpareNetwork()
 	inv := Inventory{"goroutines": runtime.NumGoroutine()}
 	inv.files()
-	inv.mounts()
+	for _, m := range mountsOf(mountinfo(), dirs) {
+		inv["mount on "+serial.ReplaceAllString(strings.Fields(m)[mountPoint], "N")]++
+	}
 	inv.cgroups()
 	inv.children()
 	return inv
@@ -72,16 +77,40 @@ func cached(file string) bool {
 	return strings.HasPrefix(file, "/sys/fs/cgroup/") && !strings.Contains(file, "caisson")
 }
 
-func (inv Inventory) mounts() { inv["mounts"] = len(HostMounts()) }
+// Mounts are the lines of /proc/self/mountinfo that can be this test's doing: what is mounted on or made of something in its temporary directories or those of
+// its subtests, or has the library's name; and what is mounted where containers have mounts of their own, as if a set-up had come out of its mount namespace. What others
+// mount on the machine meanwhile is none of ours.
+func Mounts(t testing.TB) []string { return mountsOf(mountinfo(), tempDirs(t)) }
 
-// HostMounts are the lines of /proc/self/mountinfo but for named network namespaces: tests of other packages, which run at
-// the same time, make and remove some, and look after them themselves.
-func HostMounts() []string {
+// mountPoint is the field of a line of mountinfo, proc(5), that says where it is mounted.
+const mountPoint = 4
+
+func mountinfo() string {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
-	return slices.DeleteFunc(strings.Split(strings.TrimSpace(string(b)), "\n"), func(line string) bool {
+	return string(b)
+}
+
+// inContainers is where containers have mounts of their own.
+var inContainers = []string{"/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/sys/fs/cgroup"}
+
+// mountsOf picks those lines; dirs is what the paths of the temporary directories begin with.
+func mountsOf(mountinfo, dirs string) (out []string) {
+	for line := range strings.Lines(mountinfo) {
 		f := strings.Fields(line)
-		return len(f) > 4 && (f[4] == "/run/netns" || strings.HasPrefix(f[4], "/run/netns/"))
-	})
+		if len(f) <= mountPoint || strings.HasPrefix(f[mountPoint], "/run/netns/") { // those named so are looked after by the tests that name them
+			continue
+		}
+		if slices.Contains(inContainers, f[mountPoint]) || strings.Contains(line, "caisson") || strings.Contains(line, dirs) {
+			out = append(out, strings.TrimSpace(line))
+		}
+	}
+	return out
+}
+
+// tempDirs is what the temporary directories of a test and of its subtests begin with: their names without what is odd, and a number.
+func tempDirs(t testing.TB) string {
+	name, _, _ := strings.Cut(t.Name(), "/")
+	return filepath.Join(os.TempDir(), name)
 }
 
 // cgroups counts the groups that the library made for this process; their names hold its process id.
@@ -165,13 +194,14 @@ func NoLeaks(t testing.TB) {
 	t.Helper()
 	poller()
 	dir := filepath.Dir(t.TempDir()) // others' loop devices come and go
-	take := func() Inventory {
-		inv := Take()
+	dirs := tempDirs(t)
+	now := func() Inventory {
+		inv := take(dirs)
 		inv.loops(dir)
 		return inv
 	}
-	before := take()
-	t.Cleanup(func() { before.check(t, take) })
+	before := now()
+	t.Cleanup(func() { before.check(t, now) })
 }
 
 // loops counts the loop devices of files below dir. They are the machine's, and stay where nobody has them cleared, also when all of the process is gone.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,4 +74,65 @@ func attachLoop(t *testing.T, f *os.File) *os.File {
 	}
 	t.Fatal("others take every loop device")
 	return nil
+}
+
+// A mount counts that can be the test's doing; others' do not.
+func TestMountsOf(t *testing.T) {
+	const dirs = "/tmp/TestMountsOf"
+	for line, ours := range map[string]bool{
+		"40 27 0:30 / /tmp/TestMountsOf123/001/x rw - tmpfs tmpfs rw":                                       true,
+		"40 27 0:30 / /tmp/TestMountsOfsub123/001 rw shared:1 - tmpfs tmpfs rw":                             true,
+		"40 27 254:0 /tmp/TestMountsOf123/001 /srv rw - ext4 /dev/vda rw":                                   true, // a bind mount
+		"40 27 0:30 / /srv rw - overlay overlay rw,lowerdir=/tmp/TestMountsOf123/001/lower,upperdir=/u":     true,
+		"40 27 0:30 / / rw - overlay overlay rw,lowerdir=/a":                                                true,
+		"40 27 0:30 / /proc rw - proc proc rw":                                                              true,
+		"40 27 0:30 / /dev/pts rw - devpts devpts rw":                                                       true,
+		"40 27 0:4 net:[4026532001] /run/caisson/netns/web rw - nsfs nsfs rw":                               true,
+		"40 27 0:30 / /mnt rw - tmpfs caisson rw":                                                           true,
+		"40 27 0:4 net:[4026532001] /run/netns/web rw - nsfs nsfs rw":                                       false,
+		"40 27 0:30 / /mnt rw - tmpfs tmpfs rw":                                                             false,
+		"40 27 0:30 / /tmp/TestOther1/001 rw - tmpfs tmpfs rw":                                              false,
+		"40 27 0:30 / /var/lib/containers/storage/overlay/1/merged rw - overlay overlay rw,lowerdir=/var/l": false,
+		"40 27 0:30 / /sys/kernel/tracing rw - tracefs none rw":                                             false,
+		"40 27 0:30 / /proc/sys/fs/binfmt_misc rw - binfmt_misc binfmt_misc rw":                             false,
+		"40 27": false,
+		"":      false,
+	} {
+		if got := len(mountsOf(line+"\n", dirs)); got != map[bool]int{true: 1}[ours] {
+			t.Errorf("%q counts %d times", line, got)
+		}
+	}
+}
+
+// The kernel's mounts are seen: of a file system, and of a directory.
+func TestInventoryMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: something is mounted")
+	}
+	dir := t.TempDir()
+	if !strings.HasPrefix(dir, tempDirs(t)) {
+		t.Fatalf("a temporary directory is %s, and not %s...", dir, tempDirs(t))
+	}
+	for name, mount := range map[string]func(at string) error{
+		"tmpfs": func(at string) error { return unix.Mount("none", at, "tmpfs", 0, "") },
+		"bind":  func(at string) error { return unix.Mount("/etc", at, "", unix.MS_BIND, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			at := filepath.Join(dir, name)
+			if err := os.Mkdir(at, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			before := take(tempDirs(t))
+			if err := mount(at); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = unix.Unmount(at, unix.MNT_DETACH) }()
+			if more := before.Growth(take(tempDirs(t))); !slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "mount on "+os.TempDir()) }) {
+				t.Errorf("mounted: %q", more)
+			}
+			if more := before.Growth(take("/nowhere")); slices.ContainsFunc(more, func(s string) bool { return strings.HasPrefix(s, "mount on ") }) {
+				t.Errorf("another test's: %q", more)
+			}
+		})
+	}
 }
