@@ -173,7 +173,7 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
-	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
+	if s.process, err = parseProcess(rec.Process, rec.Command, rec.Filter); err != nil {
 		return s, err
 	}
 	s.bundle.dir, s.bundle.root = rec.Bundle, rec.Rootfs
