@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
@@ -247,7 +248,11 @@ func (r *running) openEntry() {
 	if r.group == nil {
 		return
 	}
-	for _, name := range []string{innerGroup, mainGroup} {
+	names := []string{innerGroup, mainGroup}
+	if m, err := cgroups.Default(); err == nil && m.Mode() != cgroups.ModeV2 { // where moveToLeaf makes none
+		names = names[:1]
+	}
+	for _, name := range names {
 		if in, err := r.group.Child(name); err == nil {
 			r.entry = in
 			r.undo.add(in.Close)
