@@ -425,9 +425,14 @@ func (r *running) seccomp(set caps.Set) error {
 
 // filter compiles the filter; nil if there is none.
 func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program, error) {
-	profile, err := p.seccomp, error(nil)
 	asked := len(p.notify.names) > 0
+	if f := p.kept.program(); f != nil && !asked {
+		return f, nil
+	}
+	profile, err := p.profile()
 	switch {
+	case err != nil:
+		return nil, err
 	case p.seccompOff && !asked:
 		return nil, nil
 	case p.seccompOff:

@@ -129,10 +129,14 @@ func (w *specWriter) linux(r *running) *specs.Linux {
 
 func (w *specWriter) seccomp(out *specs.Linux, set caps.Set) {
 	p := &w.spec.process
+	profile, err := p.profile()
+	if err != nil {
+		w.faults = append(w.faults, err)
+	}
 	switch {
 	case p.seccompOff:
-	case p.seccomp != nil:
-		out.Seccomp = p.seccomp
+	case profile != nil:
+		out.Seccomp = profile
 	default:
 		arch, err := seccomp.Native()
 		if err == nil {

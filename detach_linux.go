@@ -341,6 +341,7 @@ func (r *running) recordDetached(stop bool) error {
 		rec.CgroupNS = r.m.newNS&unix.CLONE_NEWCGROUP != 0
 		rec.Alone = r.spec.alone
 		rec.Isolation, rec.Checkpoint = iso, kept
+		rec.Filter = recordFilter(rec.Process, r.m.filter)
 		if !stop {
 			rec.Phase = state.Running
 		}

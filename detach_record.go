@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/codec"
 	"github.com/caisson-go/caisson/internal/state"
@@ -17,23 +15,23 @@ import (
 // processRecord is what a further process of a loaded container begins with: by default it may do no more than the
 // container's command.
 type processRecord struct {
-	User          string              `json:"user"`
-	Env           []string            `json:"env,omitempty"`
-	Dir           string              `json:"dir,omitempty"`
-	Capabilities  []string            `json:"capabilities,omitempty"`
-	Replace       bool                `json:"replaceCapabilities,omitempty"`
-	Add           []string            `json:"addCapabilities,omitempty"`
-	Drop          []string            `json:"dropCapabilities,omitempty"`
-	Sets          *CapabilitySets     `json:"capabilitySets,omitempty"`
-	Groups        []uint32            `json:"groups,omitzero"`
-	AllowNewPrivs bool                `json:"allowNewPrivileges,omitempty"`
-	Rlimits       []rlimitRecord      `json:"rlimits,omitempty"`
-	Umask         *uint32             `json:"umask,omitempty"`
-	OOMScoreAdj   *int                `json:"oomScoreAdj,omitempty"`
-	Seccomp       *specs.LinuxSeccomp `json:"seccomp,omitempty"`
-	SeccompOff    bool                `json:"seccompOff,omitempty"`
-	Landlock      *Landlock           `json:"landlock,omitempty"`
-	Nested        bool                `json:"nested,omitempty"`
+	User          string          `json:"user"`
+	Env           []string        `json:"env,omitempty"`
+	Dir           string          `json:"dir,omitempty"`
+	Capabilities  []string        `json:"capabilities,omitempty"`
+	Replace       bool            `json:"replaceCapabilities,omitempty"`
+	Add           []string        `json:"addCapabilities,omitempty"`
+	Drop          []string        `json:"dropCapabilities,omitempty"`
+	Sets          *CapabilitySets `json:"capabilitySets,omitempty"`
+	Groups        []uint32        `json:"groups,omitzero"`
+	AllowNewPrivs bool            `json:"allowNewPrivileges,omitempty"`
+	Rlimits       []rlimitRecord  `json:"rlimits,omitempty"`
+	Umask         *uint32         `json:"umask,omitempty"`
+	OOMScoreAdj   *int            `json:"oomScoreAdj,omitempty"`
+	Seccomp       json.RawMessage `json:"seccomp,omitempty"`
+	SeccompOff    bool            `json:"seccompOff,omitempty"`
+	Landlock      *Landlock       `json:"landlock,omitempty"`
+	Nested        bool            `json:"nested,omitempty"`
 
 	Listener         string `json:"listener,omitempty"` // of seccomp notifications
 	ListenerMetadata string `json:"listenerMetadata,omitempty"`
@@ -50,8 +48,15 @@ func formatProcess(p *processSpec) (json.RawMessage, error) {
 	r := processRecord{
 		User: p.user, Env: p.env, Dir: p.dir, Capabilities: p.caps.replace, Replace: p.caps.replace != nil, Add: p.caps.add, Drop: p.caps.drop,
 		Sets: p.caps.sets, Groups: p.groups,
-		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, Seccomp: p.seccomp, SeccompOff: p.seccompOff, Landlock: p.landlock, Nested: p.nested,
+		AllowNewPrivs: p.allowNewPrivs, Umask: p.umask, OOMScoreAdj: p.oomScoreAdj, SeccompOff: p.seccompOff, Landlock: p.landlock, Nested: p.nested,
 		Listener: p.notify.socket, ListenerMetadata: p.notify.metadata,
+	}
+	if profile, err := p.profile(); err != nil {
+		return nil, err
+	} else if profile != nil {
+		if r.Seccomp, err = codec.Marshal(profile); err != nil {
+			return nil, err
+		}
 	}
 	for _, l := range p.rlimits {
 		r.Rlimits = append(r.Rlimits, rlimitRecord{l.resource, l.soft, l.hard, l.name})
@@ -59,16 +64,19 @@ func formatProcess(p *processSpec) (json.RawMessage, error) {
 	return codec.Marshal(r)
 }
 
-// parseProcess reads what formatProcess wrote. It refuses what an option would.
-func parseProcess(b json.RawMessage, args []string) (processSpec, error) {
+// parseProcess reads what formatProcess wrote. It refuses what an option would. filter is what is recorded of the one for its seccomp profile.
+func parseProcess(b json.RawMessage, args []string, filter *state.Filter) (processSpec, error) {
 	p := processSpec{args: args}
 	var r processRecord
 	if err := codec.Unmarshal(b, &r); err != nil {
 		return p, fmt.Errorf("%w: process: %w", ErrCorruptState, err)
 	}
-	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccomp, p.seccompOff, p.landlock =
-		r.User, r.Env, r.Dir, r.AllowNewPrivs, r.Umask, r.OOMScoreAdj, r.Seccomp, r.SeccompOff, r.Landlock
+	p.user, p.env, p.dir, p.allowNewPrivs, p.umask, p.oomScoreAdj, p.seccompOff, p.landlock =
+		r.User, r.Env, r.Dir, r.AllowNewPrivs, r.Umask, r.OOMScoreAdj, r.SeccompOff, r.Landlock
 	p.nested = r.Nested
+	if len(r.Seccomp) > 0 && string(r.Seccomp) != "null" {
+		p.kept = &keptSeccomp{r.Seccomp, filter}
+	}
 	p.notify.socket, p.notify.metadata = r.Listener, r.ListenerMetadata
 	p.caps, p.groups = capsSpec{add: r.Add, drop: r.Drop, sets: r.Sets}, r.Groups
 	if r.Replace {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
@@ -173,7 +174,7 @@ func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
-	if s.process, err = parseProcess(rec.Process, rec.Command); err != nil {
+	if s.process, err = parseProcess(rec.Process, rec.Command, rec.Filter); err != nil {
 		return s, err
 	}
 	s.bundle.dir, s.bundle.root = rec.Bundle, rec.Rootfs
@@ -247,7 +248,11 @@ func (r *running) openEntry() {
 	if r.group == nil {
 		return
 	}
-	for _, name := range []string{innerGroup, mainGroup} {
+	names := []string{innerGroup, mainGroup}
+	if m, err := cgroups.Default(); err == nil && m.Mode() != cgroups.ModeV2 { // where moveToLeaf makes none
+		names = names[:1]
+	}
+	for _, name := range names {
 		if in, err := r.group.Child(name); err == nil {
 			r.entry = in
 			r.undo.add(in.Close)

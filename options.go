@@ -359,12 +359,12 @@ func WithOutputLimit(n int64) ProcessOption {
 
 // WithSeccomp replaces the seccomp profile. Default: the one Docker uses, for the container's capabilities.
 func WithSeccomp(p *specs.LinuxSeccomp) ProcessOption {
-	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff = p, false })
+	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff, s.kept = p, false, nil })
 }
 
 // WithoutSeccomp leaves all system calls allowed. It weakens the container.
 func WithoutSeccomp() ProcessOption {
-	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff = nil, true })
+	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff, s.kept = nil, true, nil })
 }
 
 // WithSysctl sets a kernel parameter that belongs to one of the container's own namespaces, such as

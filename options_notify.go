@@ -221,7 +221,8 @@ func (r *SeccompRecorder) note(arch specs.Arch, name string, nr int) {
 
 // asksByProfile reports whether the profile itself has calls that somebody is asked about.
 func (p *processSpec) asksByProfile() bool {
-	return p.seccomp != nil && (p.seccomp.DefaultAction == specs.ActNotify || slices.ContainsFunc(p.seccomp.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify }))
+	s, err := p.profile() // of one that cannot be read the start will tell
+	return err == nil && s != nil && (s.DefaultAction == specs.ActNotify || slices.ContainsFunc(s.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify }))
 }
 
 // validateNotify judges the wish.

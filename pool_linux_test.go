@@ -751,7 +751,7 @@ func TestPoolKnowsEveryField(t *testing.T) {
 	}
 	// What has been looked at for pools; the others would be taken over from Get.
 	known := []string{"args", "commandFile", "env", "dir", "user", "stdin", "stdout", "stderr", "extraFiles", "terminal", "rows", "cols", "caps", "allowNewPrivs", "rlimits",
-		"umask", "oomScoreAdj", "resources", "pidsSet", "resourcesSet", "timeout", "cpuTime", "waitDelay", "outputLimit", "seccomp", "seccompOff", "ctx", "cancel", "exactEnv",
+		"umask", "oomScoreAdj", "resources", "pidsSet", "resourcesSet", "timeout", "cpuTime", "waitDelay", "outputLimit", "seccomp", "seccompOff", "kept", "ctx", "cancel", "exactEnv",
 		"attrs", "groups", "landlock", "notify", "lsm", "nested", "engine"}
 	p := reflect.TypeFor[processSpec]()
 	for i := range p.NumField() {

@@ -102,6 +102,7 @@ type processSpec struct {
 	outputLimit                 int64
 	seccomp                     *specs.LinuxSeccomp
 	seccompOff                  bool
+	kept                        *keptSeccomp // of a container that was loaded: its profile; nil where seccomp says
 	ctx                         context.Context
 	cancel                      func(*Process) error
 	exactEnv                    bool

@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"bytes"
 	"encoding"
 	"encoding/json"
 	"reflect"
@@ -13,7 +12,7 @@ import (
 // maxDepth bounds the nesting of what is read here.
 const maxDepth = 100
 
-// Unmarshal is json.Unmarshal for a value that is zero.
+// Unmarshal is json.Unmarshal for a value that is zero, and a text that is not changed afterwards (see [Decode]).
 func Unmarshal(b []byte, into any) error {
 	if Decode(b, into) {
 		return nil
@@ -21,7 +20,8 @@ func Unmarshal(b []byte, into any) error {
 	return json.Unmarshal(b, into)
 }
 
-// Decode does that, and reports whether it could. If it meets what it does not know, or a fault, the value is zero again.
+// Decode does that, and reports whether it could. If it meets what it does not know, or a fault, the value is zero again. Raw JSON in the value is not
+// copied: b must not be changed afterwards.
 func Decode(b []byte, into any) bool {
 	v := reflect.ValueOf(into)
 	if v.Kind() != reflect.Pointer || v.IsNil() || !v.Elem().IsZero() {
@@ -84,7 +84,7 @@ func (d *decoder) value(v reflect.Value, depth int) bool {
 		if !d.skip(depth) {
 			return false
 		}
-		v.SetBytes(bytes.Clone(d.b[from:d.at]))
+		v.SetBytes(d.b[from:d.at:d.at])
 		return true
 	}
 	f := formOf(t)
@@ -326,7 +326,7 @@ func (d *decoder) skip(depth int) bool {
 	}
 	switch d.b[d.at] {
 	case '{':
-		return d.members(func(string) bool { return d.skip(depth + 1) })
+		return d.skipObject(depth)
 	case '[':
 		d.at++
 		if d.take(']') {
@@ -351,6 +351,26 @@ func (d *decoder) skip(depth int) bool {
 		return d.word("null")
 	}
 	return d.number() != ""
+}
+
+// skipObject is members for an object whose names do not matter either.
+func (d *decoder) skipObject(depth int) bool {
+	d.at++
+	if d.take('}') {
+		return true
+	}
+	for {
+		d.space()
+		if d.at == len(d.b) || d.b[d.at] != '"' || !d.skipText() || !d.take(':') || !d.skip(depth+1) {
+			return false
+		}
+		if d.take('}') {
+			return true
+		}
+		if !d.take(',') {
+			return false
+		}
+	}
 }
 
 // skipText passes over a string without a copy.

@@ -122,7 +122,7 @@ func (e *encoder) object(v reflect.Value, f *form, depth int) error {
 		}
 		e.next(first)
 		first = false
-		e.b = append(e.b, fd.quoted...)
+		e.b = append(append(append(e.b, '"'), fd.name...), '"')
 		e.colon()
 		if err := e.value(x, depth+1); err != nil {
 			return err

@@ -24,7 +24,6 @@ type form struct {
 
 type field struct {
 	name      string // in JSON
-	quoted    string // "name"
 	index     int
 	omitEmpty bool
 	omitZero  bool
@@ -85,7 +84,7 @@ func (f *form) list(t reflect.Type) {
 		if name == "" {
 			name = sf.Name
 		}
-		fd := field{name: name, quoted: `"` + name + `"`, index: i}
+		fd := field{name: name, index: i}
 		for o := range strings.SplitSeq(rest, ",") {
 			switch o {
 			case "", "omitempty", "omitzero":

@@ -32,6 +32,9 @@ type asm struct {
 	rev  []Insn          // the program, last instruction first
 	near map[label]label // for an instruction out of reach: the latest stand-in for it
 	rets map[uint32]label
+
+	lastRet   uint32 // of rets, as asked for last
+	lastLabel label
 }
 
 // A label is an instruction's place counted from the program's end, the last
@@ -48,14 +51,18 @@ func (a *asm) skip(l label) int { return len(a.rev) - int(l) }
 
 // ret returns where the program answers k.
 func (a *asm) ret(k uint32) label {
-	if l, ok := a.rets[k]; ok {
-		return l
+	if a.lastLabel != 0 && a.lastRet == k {
+		return a.lastLabel
 	}
-	l := a.put(Insn{Code: opRet, K: k})
-	if a.rets == nil {
-		a.rets = map[uint32]label{}
+	l, ok := a.rets[k]
+	if !ok {
+		l = a.put(Insn{Code: opRet, K: k})
+		if a.rets == nil {
+			a.rets = map[uint32]label{}
+		}
+		a.rets[k] = l
 	}
-	a.rets[k] = l
+	a.lastRet, a.lastLabel = k, l
 	return l
 }
 

@@ -36,12 +36,13 @@ type compiler struct {
 	beyond   uint32 // the answer to numbers newer than the tables
 	asm      asm
 	blocks   []block
+	fates    []fate // memory for those of one ABI after the other
 	out      *Program
 }
 
 // A block is code already put for a fate, for other calls to share.
 type block struct {
-	fate *fate
+	fate fate
 	at   label
 }
 
@@ -140,7 +141,8 @@ func (c *compiler) tokens() []uint32 {
 // where, from the ABI's first on: the calls in the table, and, between and
 // beyond its ranges, the answer to what is newer.
 func (c *compiler) cover(a Arch) []span {
-	l := newLedger(a, c.fallback)
+	l := newLedger(a, c.fallback, c.fates)
+	c.fates = l.fates
 	l.apply(c.rules)
 	beyond := c.asm.ret(c.beyond)
 	var out []span
@@ -170,6 +172,6 @@ func (c *compiler) place(f *fate) label {
 		}
 	}
 	at := c.asm.conditional(f.choices, f.ret)
-	c.blocks = append(c.blocks, block{f, at})
+	c.blocks = append(c.blocks, block{*f, at})
 	return at
 }

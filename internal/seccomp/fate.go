@@ -44,15 +44,16 @@ type ledger struct {
 	fates []fate
 }
 
-func newLedger(a Arch, fallback uint32) *ledger {
+// newLedger makes one in which no rule has had its say. It takes the memory of an earlier one.
+func newLedger(a Arch, fallback uint32, memory []fate) *ledger {
 	p := archInfo[a-1].private
 	size := a.Newest() + 1
 	if p.last != 0 {
 		size += p.last - p.first + 1
 	}
-	l := &ledger{abi: a, fates: make([]fate, size)}
+	l := &ledger{abi: a, fates: slices.Grow(memory[:0], int(size))[:size]}
 	for i := range l.fates {
-		l.fates[i].ret = fallback
+		l.fates[i] = fate{ret: fallback}
 	}
 	return l
 }

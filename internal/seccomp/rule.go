@@ -71,9 +71,11 @@ func parseRules(syscalls []specs.LinuxSyscall, fallback uint32) (rules []rule, u
 // not to unknown.
 func findNames(names, unknown []string) (calls []int, more []string) {
 	calls = make([]int, 0, len(names))
+	at := 0
 	for _, name := range names {
-		if i, ok := findName(name); ok {
-			calls = append(calls, i)
+		i, ok := findNear(name, at)
+		if ok {
+			calls, at = append(calls, i), i
 		} else if !slices.Contains(unknown, name) {
 			unknown = append(unknown, name)
 		}

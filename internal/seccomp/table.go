@@ -23,6 +23,16 @@ func (a Arch) number(i int) (uint32, bool) {
 // the x32 bit.
 func (a Arch) Newest() uint32 { return newest[a-1] }
 
+// findNear is findName for who has found the name at place from before: profiles mostly have them in order.
+func findNear(name string, from int) (int, bool) {
+	for i := from; i < min(from+8, nameCount); i++ {
+		if nameAt(i) == name {
+			return i, true
+		}
+	}
+	return findName(name)
+}
+
 // findName returns where name stands in the table of names.
 func findName(name string) (int, bool) {
 	lo, hi := 0, nameCount

@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -230,8 +230,7 @@ func (e *Entry) readFile(name string, max int) ([]byte, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
+	defer unix.Close(fd) // no os.File: it would be offered to the poller, which takes no regular files
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
@@ -239,12 +238,22 @@ func (e *Entry) readFile(name string, max int) ([]byte, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
 		return nil, fmt.Errorf("%w: %s is not a regular file of user %d that nobody else can write", journal.ErrUnsafeDir, path, os.Geteuid())
 	}
-	b := bytes.NewBuffer(make([]byte, 0, min(st.Size, int64(max))+bytes.MinRead))
-	_, err = b.ReadFrom(io.LimitReader(f, int64(max)+1))
-	if err == nil && b.Len() > max {
-		err = fmt.Errorf("%s: %w: more than %d bytes", path, ErrCorrupt, max)
+	b := make([]byte, 0, min(st.Size, int64(max))+1)
+	for {
+		n, err := linux.RetryFD(func() (int, error) { return unix.Read(fd, b[len(b):cap(b)]) })
+		if err != nil {
+			return b, &os.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return b, nil
+		}
+		if b = b[:len(b)+n]; len(b) > max {
+			return b, fmt.Errorf("%s: %w: more than %d bytes", path, ErrCorrupt, max)
+		}
+		if len(b) == cap(b) { // it has grown meanwhile
+			b = slices.Grow(b, len(b))
+		}
 	}
-	return b.Bytes(), err
 }
 
 // Write replaces the record. The caller holds the lock.

@@ -74,6 +74,7 @@ type Record struct {
 	CgroupNS   bool            `json:"cgroupNamespace,omitempty"`
 	Alone      bool            `json:"alone,omitempty"`     // it has no namespaces: its root directory is the host's
 	Process    json.RawMessage `json:"process,omitempty"`   // what a further process of the container is allowed by default
+	Filter     *Filter         `json:"filter,omitempty"`    // what the seccomp profile in Process was compiled to
 	Isolation  json.RawMessage `json:"isolation,omitempty"` // what contains it
 	Steps      []Step          `json:"steps,omitempty"`     // what a created container has left to do
 
@@ -128,6 +129,13 @@ type Step struct {
 	Object  string `json:"object,omitempty"`
 	Syscall string `json:"syscall,omitempty"`
 	Call    string `json:"call,omitempty"`
+}
+
+// Filter is what a seccomp profile was compiled to, for further processes.
+type Filter struct {
+	Profile uint64 `json:"profile"` // a sum of the profile's text (FNV-1a): a filter of another text is not used
+	Flags   uint64 `json:"flags,omitempty"`
+	Code    string `json:"code"` // struct sock_filter, in base64
 }
 
 // Result is how a command ended and what it used. Figures that are not known are absent.
