@@ -23,6 +23,8 @@
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a
 // container to the world by [Pasta].
 //
+// A container that runs is connected to further networks by [Networks.Join]; so are its later runs.
+//
 // A [Pool] keeps namespaces ready that are connected already, for who cannot wait for one to be made: a container is put into one by
 // namespaces.JoinFile.
 //

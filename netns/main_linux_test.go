@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		_, err := journal.Default() // stays open
 		return err
 	}
-	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish, "without": roleWithout, "durable": roleDurable, "late": roleLate, "links": roleLinks})
+	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish, "without": roleWithout, "durable": roleDurable, "late": roleLate, "join": roleJoin, "links": roleLinks})
 }
 
 var testTime = testutil.Time(60 * time.Second)
