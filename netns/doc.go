@@ -76,6 +76,14 @@
 // ruleset", the service nftables) takes the table away that all programs share: it is made again when a container is connected, and until then there is no
 // NAT; ports that a living program publishes stay.
 //
+// # A hostile container
+//
+// It may be root in its network namespace and send any frame. It does not reach the host's services, by no address of a bridge (without [BridgeConfig.HostAccess]; ICMP is answered), nor other networks;
+// neither the host nor a neighbour takes routes or prefixes from it (router advertisements); beyond the host nothing is sent with a source address that is not routed to a network of this
+// package; names are asked for from the host, past its neighbours. On its own bridge it can do what a machine on an Ethernet can: pretend to be a neighbour or the gateway, by ARP, neighbour
+// discovery, redirects or a hardware address, answer DHCP, tag frames, flood. [Endpoint.Egress] holds it to its addresses, [Endpoint.Limits] bounds the flood, a [Routed] has no neighbours.
+// What no network of this package prevents: filling the kernel's table of connections, and forged packets that fit a connection by guess, without the host's setting rp_filter.
+//
 // # Published ports
 //
 // On the host's addresses a port is published by an entry in a map of nftables: packets keep their source address. Connections to

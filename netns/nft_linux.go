@@ -34,6 +34,7 @@ import (
 //	  chain forward { type filter hook forward priority filter;
 //	    ct state established,related accept    nearly every packet; those of others' devices would be accepted at the end
 //	    iifname . oifname @same accept
+//	    iifname @bridges fib saddr oifname != @bridges drop    a forged source address, which NAT would leave as it is
 //	    iifname @internal drop; oifname @internal drop
 //	    oifname @bridges ct status dnat accept
 //	    oifname @bridges drop }                              from elsewhere, and from another network
@@ -328,6 +329,7 @@ func (r *rules) chains() {
 		[]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(4)},
 			&expr.Lookup{SourceRegister: reg(0), SetName: "same"}, accept},
+		join(r.iif("bridges", false), &expr.Fib{Register: 1, FlagSADDR: true, ResultOIFNAME: true}, &expr.Lookup{SourceRegister: 1, SetName: "bridges", Invert: true}, drop),
 		join(r.iif("internal", false), drop),
 		join(r.oif("internal", false), drop),
 		join(r.oif("bridges", false), dnatted(), accept),
