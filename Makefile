@@ -139,7 +139,7 @@ soak: setup ## SOAK (20000) starts, then programs that do everything, killed at 
 	CAISSON_TEST_STRESS=$(STRESS) go test -run 'OneContainerFromManyGoroutines' -timeout 0 -v .
 
 kills: setup ## host programs killed at every system call, and KILLS (500) times at random
-	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 180m -v . ./netns ./image
+	CAISSON_TEST_KILL_STEP=1 CAISSON_TEST_KILLS=$(KILLS) go test -run 'Killed' -timeout 180m -v . ./netns ./netns/wireguard ./image
 
 powercuts: setup ## a virtual machine with a store on ext4 loses its power POWERCUTS (100) times
 	CAISSON_TEST_POWERCUTS=$(POWERCUTS) go test -run 'PowerCuts' -timeout 120m -v ./image

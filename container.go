@@ -83,6 +83,8 @@ type Container struct {
 	health  *health        // of the current or last run; nil: it is not asked for
 	checks  sync.WaitGroup // of goroutines that ask for it
 
+	networks sync.Map // what its networks note for the next run, of one that is not detached
+
 	// Of a container that a monitor in another program supervises.
 	between bool // a run has ended, and another may follow
 	settled bool // no run follows

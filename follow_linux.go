@@ -384,7 +384,7 @@ func (c *Container) refollow() {
 // waitFollowed waits until no further run comes.
 func (c *Container) waitFollowed(ctx context.Context) (*Result, error) {
 	for {
-		p, r := c.Process(), c.current1()
+		p, r := c.Process(), c.lastRun()
 		if r == nil {
 			return p.Wait(ctx)
 		}
@@ -409,8 +409,8 @@ func (c *Container) waitFollowed(ctx context.Context) (*Result, error) {
 	}
 }
 
-// current1 returns what the current run has.
-func (c *Container) current1() *running {
+// lastRun is what the current or last run owns; nil if there was none.
+func (c *Container) lastRun() *running {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.run
@@ -418,7 +418,7 @@ func (c *Container) current1() *running {
 
 // stopFollowed is Stop by way of the monitor. An error that matches errNoMonitor says that there is none.
 func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error {
-	r := c.current1()
+	r := c.lastRun()
 	if r == nil || r.det == nil {
 		return errNoMonitor
 	}
@@ -463,7 +463,7 @@ func (c *Container) killFollowed(ctx context.Context) error {
 
 // signalFollowed is Signal by way of the monitor.
 func (c *Container) signalFollowed(sig int) error {
-	r := c.current1()
+	r := c.lastRun()
 	if r == nil || r.det == nil {
 		return errNoMonitor
 	}
@@ -475,7 +475,7 @@ func (c *Container) signalFollowed(sig int) error {
 
 // healthFollowed asks the monitor what it has found.
 func (c *Container) healthFollowed() Health {
-	r := c.current1()
+	r := c.lastRun()
 	if r == nil || r.det == nil {
 		return Health{}
 	}
@@ -490,7 +490,7 @@ func (c *Container) healthFollowed() Health {
 
 // restartsFollowed reads how often the monitor has started the command again.
 func (c *Container) restartsFollowed() int {
-	r := c.current1()
+	r := c.lastRun()
 	if r == nil || r.det == nil {
 		return 0
 	}

@@ -58,6 +58,7 @@ var mayImport = map[string][]string{
 	"internal/seccomp/gen/filters": {"internal/caps", "internal/seccomp"},
 	"internal/testutil":            {".", "internal/stage"},
 	"internal/testutil/old":        {"internal/seccomp"},
+	"internal/testutil/kills":      {"internal/journal", "internal/testutil"},
 	// Benchmarks build the same container in C and as an OCI bundle, for which they compile the default filter.
 	"bench":         {".", "cgroups", "image", "internal/caps", "internal/linux", "internal/seccomp", "internal/testutil", "namespaces", "netns", "rootfs"},
 	"bench/oneshot": {".", "rootfs"},
@@ -198,7 +199,7 @@ func checkImport(t *testing.T, file, imported string) {
 		}
 	case strings.Contains(first, "."):
 		m := moduleOf(imported, modules)
-		if m == "" && (dir == "netns" || dir == "netns/wireguard" || dir == "internal/nettest" || dir == "bench") {
+		if m == "" && (dir == "netns" || dir == "netns/wireguard" || dir == "internal/nettest" || dir == "internal/testutil/kills" || dir == "bench") {
 			m = moduleOf(imported, netModules)
 		}
 		if m == "" && (dir == "image" || dir == "internal/imagetest") {
@@ -213,7 +214,7 @@ func checkImport(t *testing.T, file, imported string) {
 		if m == "" {
 			t.Errorf("%s imports %s: not a module of the list", file, imported)
 		}
-	case !test && unwanted[imported] != "" && !slices.Contains([]string{"internal/testutil", "caissontest", "bench", "image", "internal/imagetest"}, dir): // no embedder links those, but image who wants it
+	case !test && unwanted[imported] != "" && !slices.Contains([]string{"internal/testutil", "internal/testutil/kills", "caissontest", "bench", "image", "internal/imagetest"}, dir): // no embedder links those, but image who wants it
 		t.Errorf("%s imports %s: %s", file, imported, unwanted[imported])
 	}
 }

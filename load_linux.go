@@ -769,7 +769,7 @@ func (c *Container) remove(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err := r.erase(ctx); err != nil {
-		if errors.Is(err, ErrClosed) && c.current1() != r { // a start has taken its place
+		if errors.Is(err, ErrClosed) && c.lastRun() != r { // a start has taken its place
 			return c.remove(ctx)
 		}
 		return err

@@ -114,7 +114,7 @@ func (sup *supervision) undo() error {
 	if sup.again {
 		return errors.Join(err, sup.finish(nil, false))
 	}
-	return errors.Join(err, sup.c.current1().erase(ctx))
+	return errors.Join(err, sup.c.lastRun().erase(ctx))
 }
 
 // prepareMonitor makes the container of what was handed over.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -427,6 +428,12 @@ type NetworkRequest = struct {
 	// Attended says that the program which attaches the container lives as long as it does: the host program of a container that is not
 	// detached, or the monitor of one that is.
 	Attended bool
+	// Kept is the path of a file that goes with a detached container, and not with its run: a network may note there what the container's next run is
+	// to have again. It is not there at first, and is removed with the container; a name that ends in ".new" beside it is for who replaces it as a whole. Empty for others.
+	Kept string
+	// Memory does the same for a container that is not detached: from one start to the next, of the same Container. Keys are of a type of the network's own.
+	// Nil for one that is.
+	Memory *sync.Map
 }
 
 // NetworkAttachment is one container's place in a network.

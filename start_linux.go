@@ -611,7 +611,7 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 	}
 	var a NetworkAttachment
 	late, err := call(ctx, func(ctx context.Context) (err error) {
-		a, err = r.spec.network.Prepare(ctx, NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged(), Attended: !r.spec.detach.on || r.spec.detach.sup != nil})
+		a, err = r.spec.network.Prepare(ctx, r.networkRequest())
 		return err
 	})
 	if late != nil {
@@ -643,6 +643,18 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 
 // detachTime is how long Detach of a network may take, until its context ends.
 var detachTime = 10 * time.Second
+
+// networkRequest is what a network is told.
+func (r *running) networkRequest() NetworkRequest {
+	q := NetworkRequest{ID: r.spec.id, Hostname: r.spec.hostname, Rootless: !privileged(), Attended: !r.spec.detach.on || r.spec.detach.sup != nil}
+	switch {
+	case r.det != nil:
+		q.Kept = r.det.entry.NetworksPath()
+	case !r.spec.detach.on && r.owner != nil:
+		q.Memory = &r.owner.networks
+	}
+	return q
+}
 
 func detach(a NetworkAttachment) error {
 	ctx, cancel := context.WithTimeout(context.Background(), detachTime)

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 )
 
 // BridgeConfig describes a network of containers on one machine: a bridge, to which each container is connected by a pair of
@@ -291,6 +292,11 @@ type Request = struct {
 	// Attended says that the program which attaches the container lives as long as it does: only then can it serve the container
 	// names, and carry what is sent to ports that are published on the host's loopback addresses.
 	Attended bool
+	// Kept is the path of a file that goes with the container and not with its run: what it is connected to by [Networks.Join] is noted there, for
+	// its next run. Its directory is there, and the user's alone. Empty: Memory does.
+	Kept string
+	// Memory does the same in this program's memory. Nil: no later run knows.
+	Memory *sync.Map
 }
 
 // Attachment is a container's place in its networks; it is caisson.NetworkAttachment.

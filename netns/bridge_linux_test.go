@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/internal/testutil/kills"
 )
 
 // Containers of one network reach each other and the host, those of different networks do not.
@@ -128,7 +129,7 @@ func TestRefused(t *testing.T) {
 	web := newBridge(t, BridgeConfig{Name: "web", Subnets: []netip.Prefix{p("10.77.1.0/29")}})
 	_, ca := connect(t, "a", Endpoint{Network: web, Ports: []Port{{Container: 80, Host: 8080}}})
 	awaitLinkLocal(t)
-	before := snapshot(t)
+	before := kills.Host(t)
 	taken, err := newHostNS(t).Listen(testContext(t), "tcp", ":8099")
 	if err != nil {
 		t.Fatal(err)
@@ -155,7 +156,7 @@ func TestRefused(t *testing.T) {
 			if !errors.Is(err, c.want) {
 				t.Errorf("%v; want %v", err, c.want)
 			}
-			if after := snapshot(t); after != before {
+			if after := kills.Host(t); after != before {
 				t.Errorf("before:\n%s\nafter:\n%s", before, after)
 			}
 		})

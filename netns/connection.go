@@ -12,6 +12,7 @@ type Connection struct {
 	req  Request
 	host *BridgeConfig // where the host side is
 	bare bool          // neither files nor names
+	to   *joining      // of what is made by Join
 
 	waiting bool // in a pool: it has no names yet
 

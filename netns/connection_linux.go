@@ -23,16 +23,12 @@ import (
 )
 
 // prepare reserves what the container needs.
-func (n *Networks) prepare(ctx context.Context, r Request) (*Connection, error) {
+func (n *Networks) prepare(ctx context.Context, c *Connection) error {
 	if err := n.Validate(); err != nil {
-		return nil, err
+		return err
 	}
-	c := &Connection{nets: n, req: r, host: n.Endpoints[0].Network.config()}
-	err := c.host.inHost(func() error { return c.reserve(ctx) })
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	c.host = n.Endpoints[0].Network.config()
+	return c.host.inHost(func() error { return c.reserve(ctx) })
 }
 
 // reserve runs in the host's namespace. It records what it is about to reserve before.
@@ -58,8 +54,12 @@ func (c *Connection) reserve(ctx context.Context) error {
 	if c.host.Journal == nil {
 		recoverFirst(ctx)
 	}
-	for _, e := range c.nets.Endpoints {
-		c.rec.Endpoints = append(c.rec.Endpoints, endpointRef{e.Network.Name(), newID()})
+	for i, e := range c.nets.Endpoints {
+		id := newID()
+		if c.to != nil && c.to.ids != nil {
+			id = c.to.ids[i]
+		}
+		c.rec.Endpoints = append(c.rec.Endpoints, endpointRef{e.Network.Name(), id})
 	}
 	if err := c.journal(); err != nil {
 		return err
@@ -136,7 +136,7 @@ func recoverFirst(ctx context.Context) {
 				return endPasta(r)
 			}
 			if err == nil {
-				err = undo(ctx, r)
+				err = undo(ctx, r, nil)
 			}
 			return err
 		}
@@ -183,8 +183,19 @@ func (c *Connection) reserveLocked(ctx context.Context) error {
 		return err
 	}
 	defer s.close()
+	if c.to != nil {
+		if err := c.to.runs(s); err != nil {
+			return err
+		}
+	}
 	for i := range c.nets.Endpoints {
 		if err := c.reserveEndpoint(s, i); err != nil {
+			return err
+		}
+		if c.to == nil {
+			continue
+		}
+		if err := c.noteJoined(s, i); err != nil {
 			return err
 		}
 	}
@@ -198,7 +209,8 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Device: "cs" + id, Interface: c.nets.device(i), MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Hostname: c.req.Hostname, Kept: c.req.Kept, Added: c.bare, Device: "cs" + id, Interface: c.nets.device(i),
+		MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
 	if n.Kind == kindDevice {
 		if e.Addresses, err = w.Network.config().deviceAddresses(); err != nil {
 			return err
@@ -294,7 +306,10 @@ func (c *Connection) Attach(ctx context.Context, t Target) error {
 	if err := c.joinOverlays(ctx); err != nil {
 		return err
 	}
-	return c.serve(ctx, t)
+	if err := c.serve(ctx, t); err != nil {
+		return err
+	}
+	return c.rejoin(ctx, t)
 }
 
 // attachHost makes what the host needs, under the lock.
@@ -358,7 +373,7 @@ func (c *Connection) attachHost(ctx context.Context) error {
 // addRules adds the elements of the connection, or makes the table if it is not there, or was emptied by others. Ports of what ends with this
 // program are published by its own table, others are noted, and published by the table of all.
 func (c *Connection) addRules(s *store) error {
-	if !c.durable {
+	if !c.durable && c.to == nil {
 		err := c.addOwned(s)
 		if !errors.Is(err, unix.E2BIG) { // the kernel has no room for chains of one more program: in the table of all then
 			return err
@@ -580,15 +595,20 @@ func (c *Connection) Detach(ctx context.Context) error {
 		faults = append(faults, r.Close())
 	}
 	c.reserved = nil
-	err := c.host.inHost(func() error { return undo(ctx, &c.rec) })
+	first := c.remember
+	if c.to != nil {
+		first = c.forget
+	}
+	err := c.host.inHost(func() error { return undo(ctx, &c.rec, first) })
 	if err == nil {
 		err = errors.Join(c.strike(), c.announceOverlays(ctx))
 	}
 	return errors.Join(append(faults, err)...)
 }
 
-// undo undoes what was recorded, however much of it there is. It runs in the host's namespace.
-func undo(ctx context.Context, rec *record) error {
+// undo undoes what was recorded, however much of it there is, and what the container has joined. It runs in the host's namespace, and calls first, if that
+// is not nil, when it has the lock.
+func undo(ctx context.Context, rec *record, first func(*store) error) error {
 	here, err := cookie()
 	if err != nil {
 		return err
@@ -609,6 +629,11 @@ func undo(ctx context.Context, rec *record) error {
 		return err
 	}
 	defer s.close()
+	if first != nil {
+		if err := first(s); err != nil {
+			return err
+		}
+	}
 	standard := false
 	if std, err := stateDir(""); err == nil {
 		standard = std == rec.StateDir
@@ -616,7 +641,7 @@ func undo(ctx context.Context, rec *record) error {
 	table := tableName(rec.StateDir, standard)
 	u := undoing{store: s, table: table, owned: ownedKey{rec.Host, table}}
 	for _, ref := range rec.Endpoints {
-		if err := u.endpoint(ref); err != nil {
+		if err := u.run(ref); err != nil {
 			return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
 		}
 	}
@@ -645,6 +670,24 @@ type undoing struct {
 	owned ownedKey
 	ruled bool // rules may have been made
 	dirty bool // elements were missing: the table has to be made afresh
+}
+
+// run takes an endpoint away, after those by which its container has joined others.
+func (u *undoing) run(ref endpointRef) error {
+	l, err := u.store.joinedTo(ref.ID)
+	if err != nil {
+		return err
+	}
+	for _, k := range l {
+		if err := u.endpoint(endpointRef{k.Network.Name, k.ID}); err != nil {
+			return err
+		}
+	}
+	if err := u.endpoint(ref); err != nil {
+		return err
+	}
+	// Not before: by these notes it is found after a kill.
+	return errors.Join(u.store.forgetJoined(ref.ID), os.RemoveAll(u.store.joinedDir(ref.ID)))
 }
 
 func (u *undoing) endpoint(ref endpointRef) error {

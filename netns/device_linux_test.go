@@ -204,7 +204,7 @@ func TestDeviceKilled(t *testing.T) {
 	dress(t)
 	awaitLinkLocal(t)
 	before := deviceState(t, "csworld")
-	killedEach(t, "device", killSteps(30), func(n int) {
+	killedEach(t, "device", 30, func(n int) {
 		if after := deviceState(t, "csworld"); after != before {
 			t.Fatalf("killed at system call %d. Before:\n%s\nafter:\n%s", n, before, after)
 		}

@@ -81,7 +81,7 @@ func moveType(t *testing.T, link netlink.Link) {
 				t.Fatal(err)
 			}
 			var e *Error
-			if err := c.host.inHost(func() error { return undo(testContext(t), &c.rec) }); !errors.As(err, &e) || !errors.Is(err, unix.EEXIST) {
+			if err := c.host.inHost(func() error { return undo(testContext(t), &c.rec, nil) }); !errors.As(err, &e) || !errors.Is(err, unix.EEXIST) {
 				t.Error("with another device of that name:", err)
 			}
 			if err := netlink.LinkDel(other); err != nil {

@@ -23,6 +23,8 @@
 // namespaces.Host() shares the host's, and namespaces.JoinPath joins one that has a name. An ordinary user connects a
 // container to the world by [Pasta].
 //
+// A container that runs is connected to further networks by [Networks.Join]; so are its later runs.
+//
 // A [Pool] keeps namespaces ready that are connected already, for who cannot wait for one to be made: a container is put into one by
 // namespaces.JoinFile.
 //
@@ -73,6 +75,14 @@
 // --complete-reload, "ufw reload" and "ufw disable" leave our tables as they are, and our start and end leave theirs. Who loads all rules afresh ("nft flush
 // ruleset", the service nftables) takes the table away that all programs share: it is made again when a container is connected, and until then there is no
 // NAT; ports that a living program publishes stay.
+//
+// # A hostile container
+//
+// It may be root in its network namespace and send any frame. It does not reach the host's services, by no address of a bridge (without [BridgeConfig.HostAccess]; ICMP is answered), nor other networks;
+// neither the host nor a neighbour takes routes or prefixes from it (router advertisements); beyond the host nothing is sent with a source address that is not routed to a network of this
+// package; names are asked for from the host, past its neighbours. On its own bridge it can do what a machine on an Ethernet can: pretend to be a neighbour or the gateway, by ARP, neighbour
+// discovery, redirects or a hardware address, answer DHCP, tag frames, flood. [Endpoint.Egress] holds it to its addresses, [Endpoint.Limits] bounds the flood, a [Routed] has no neighbours.
+// What no network of this package prevents: filling the kernel's table of connections, and forged packets that fit a connection by guess, without the host's setting rp_filter.
 //
 // # Published ports
 //

@@ -277,8 +277,8 @@ func TestEgressNoServer(t *testing.T) {
 	if _, err := n.Connect(testContext(t), newNS(t), "a"); !errors.Is(err, ErrInvalid) {
 		t.Error(err)
 	}
-	c, err := n.prepare(testContext(t), Request{ID: "a"})
-	if err != nil {
+	c := &Connection{nets: n, req: Request{ID: "a"}}
+	if err := n.prepare(testContext(t), c); err != nil {
 		t.Fatal(err)
 	}
 	c.Record()

@@ -73,7 +73,7 @@ func (c *Connection) hostsFile() string {
 }
 
 // unattended says that the connection outlives this program.
-func (c *Connection) unattended() bool { return c.durable && !c.req.Attended }
+func (c *Connection) unattended() bool { return c.to != nil || c.durable && !c.req.Attended }
 
 // ownServer says whether a server of this program's answers.
 func (c *Connection) ownServer() bool { return !c.bare && !c.unattended() && !c.nets.DNS.Disabled }

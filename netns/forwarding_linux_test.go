@@ -11,26 +11,9 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
-)
 
-// settings are those of forwarding, and what goes with it, of all devices that there are.
-func settings(links []net.Interface) (out []string) {
-	devices := []string{"all", "default"}
-	for _, l := range links {
-		devices = append(devices, l.Name)
-	}
-	files := []string{"ipv4/ip_forward"}
-	for _, d := range devices {
-		files = append(files, "ipv4/conf/"+d+"/forwarding", "ipv4/conf/"+d+"/accept_redirects", "ipv4/conf/"+d+"/route_localnet",
-			"ipv6/conf/"+d+"/forwarding", "ipv6/conf/"+d+"/accept_redirects", "ipv6/conf/"+d+"/accept_ra")
-	}
-	for _, f := range files {
-		if b, err := os.ReadFile("/proc/sys/net/" + f); err == nil {
-			out = append(out, f+" "+strings.TrimSpace(string(b)))
-		}
-	}
-	return out
-}
+	"github.com/caisson-go/caisson/internal/testutil/kills"
+)
 
 // givenBack gives the settings at the test's end the values that they have now: each switch comes before what it turns.
 func givenBack(t testing.TB) {
@@ -39,7 +22,7 @@ func givenBack(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := settings(links)
+	l := kills.Settings(links)
 	t.Cleanup(func() {
 		for _, s := range l {
 			path, value, _ := strings.Cut(s, " ")
@@ -96,7 +79,7 @@ func TestSettingsRestored(t *testing.T) {
 	_, _, _ = world(t)
 	give(t, "ipv4/conf/csworld/forwarding", "1")
 	give(t, "ipv6/conf/csworld/forwarding", "1")
-	before := snapshot(t)
+	before := kills.Host(t)
 	web := newBridge(t, BridgeConfig{Name: "web"})
 	_, a := connect(t, "a", Endpoint{Network: web})
 	_, b := connect(t, "b", Endpoint{Network: newBridge(t, BridgeConfig{Name: "other"})})
@@ -111,7 +94,7 @@ func TestSettingsRestored(t *testing.T) {
 	}
 	detach(t, a)
 	detach(t, b)
-	if after := snapshot(t); after != before {
+	if after := kills.Host(t); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/internal/testutil/kills"
 )
 
 // roleKinds is a program that connects a namespace to networks of several kinds and disconnects it again, to be killed.
@@ -44,7 +45,7 @@ func roleKinds() {
 // awaitLinkLocal waits until the kernel has given csworld the address that it makes on its own time.
 func awaitLinkLocal(t testing.TB) {
 	t.Helper()
-	if !testutil.Eventually(testTime/2, func() bool { return strings.Contains(snapshot(t), "addr csworld fe80") }) {
+	if !testutil.Eventually(testTime/2, func() bool { return strings.Contains(kills.Host(t), "addr csworld fe80") }) {
 		t.Error("csworld has no address of its own")
 	}
 }
@@ -57,7 +58,7 @@ func TestKindsKilled(t *testing.T) {
 	nothingLeft(t)
 	world(t)
 	awaitLinkLocal(t)
-	killedEach(t, "kinds", killSteps(30), func(n int) {
+	killedEach(t, "kinds", 30, func(n int) {
 		if b, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(b), "/caisson/netns/") {
 			t.Fatalf("killed at system call %d: a mount is left", n)
 		}

@@ -322,7 +322,7 @@ func TestLANKilled(t *testing.T) {
 	if got := devices(); got != "lo eth0 " {
 		t.Error("before the recovery:", got)
 	}
-	if n := recoverAll(t, 0); n != 1 {
+	if n := recoverAll(t); n != 1 {
 		t.Errorf("%d undone", n)
 	}
 	if got := devices(); got != "lo " {

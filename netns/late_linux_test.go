@@ -222,7 +222,7 @@ func TestLateDurable(t *testing.T) {
 		}
 	}
 	t.Cleanup(undo)
-	if n := recoverAll(t, 0); n != 0 {
+	if n := recoverAll(t); n != 0 {
 		t.Errorf("%d connections were undone by the recovery", n)
 	}
 	echo(t, ns, 80)

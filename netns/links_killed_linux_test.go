@@ -76,7 +76,7 @@ func TestLinksKilled(t *testing.T) {
 			nothingLeft(t)
 			world(t)
 			awaitLinkLocal(t)
-			killedEach(t, "links", killSteps(24), func(n int) {
+			killedEach(t, "links", 24, func(n int) {
 				if b, _ := os.ReadFile("/proc/self/mountinfo"); strings.Contains(string(b), "/caisson/netns/") {
 					t.Fatalf("killed at system call %d: a mount is left", n)
 				}

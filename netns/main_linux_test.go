@@ -8,18 +8,17 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/journal"
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/internal/testutil/kills"
 )
 
 // The host of these tests is a network namespace of their own.
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) {
 		_, err := journal.Default() // stays open
 		return err
 	}
-	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish, "without": roleWithout, "durable": roleDurable, "late": roleLate, "links": roleLinks})
+	testutil.MainInFakeHost(m, begin, map[string]func(){"connect": roleConnect, "lan": roleLAN, "device": roleDevice, "kinds": roleKinds, "pool": rolePool, "files": roleFiles, "publish": rolePublish, "without": roleWithout, "durable": roleDurable, "late": roleLate, "join": roleJoin, "links": roleLinks})
 }
 
 var testTime = testutil.Time(60 * time.Second)
@@ -270,55 +269,13 @@ func world(t testing.TB) (ns *Namespace, host, outside []netip.Addr) {
 	return ns, host, outside
 }
 
-// snapshot is all that the package may change of the host.
-func snapshot(t testing.TB) string {
-	t.Helper()
-	var out []string
-	links, err := net.Interfaces()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, l := range links {
-		out = append(out, "link "+l.Name)
-		addrs, _ := l.Addrs()
-		for _, a := range addrs {
-			out = append(out, "addr "+l.Name+" "+a.String())
-		}
-	}
-	c, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	tables, err := c.ListTables()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, table := range tables {
-		sets, err := c.GetSets(table)
-		out = append(out, fmt.Sprint("table ", table.Name, err))
-		for _, s := range sets {
-			elems, err := c.GetSetElements(s)
-			out = append(out, fmt.Sprint("set ", s.Name, len(elems), err))
-		}
-	}
-	out = append(out, settings(links)...)
-	_ = filepath.WalkDir("/run/caisson", func(p string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && filepath.Base(p) != "lock" && filepath.Ext(p) != ".journal" {
-			out = append(out, "file "+p)
-		}
-		return nil
-	})
-	slices.Sort(out)
-	return strings.Join(out, "\n")
-}
-
 // nothingLeft fails the test if at its end the host is not as it is now.
 func nothingLeft(t testing.TB) {
 	t.Helper()
-	before := snapshot(t)
+	before := kills.Host(t)
 	t.Cleanup(func() {
 		var after string
-		if !testutil.Eventually(testTime/2, func() bool { after = snapshot(t); return after == before }) { // the kernel takes some away a moment later
+		if !testutil.Eventually(testTime/2, func() bool { after = kills.Host(t); return after == before }) { // the kernel takes some away a moment later
 			t.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
 	})

@@ -17,6 +17,9 @@ import (
 // serveNames starts the server of names inside. The sockets are made before any process of the container runs, so that none
 // of them can take the address.
 func (c *Connection) serveNames(ctx context.Context, t Target) error {
+	if c.to != nil { // whoever disconnects it has the server of its container know
+		return c.nameElsewhere(ctx, t)
+	}
 	if c.bare || c.unattended() {
 		return c.nameLate(ctx, t)
 	}

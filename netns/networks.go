@@ -130,8 +130,8 @@ func (n *Networks) device(i int) string {
 // Prepare finds what stands against the wish, such as a port in use, an overlapping subnet, or a missing privilege, and
 // reserves addresses and ports. No device is made, and no rule.
 func (n *Networks) Prepare(ctx context.Context, r Request) (Attachment, error) {
-	c, err := n.prepare(ctx, r)
-	if err != nil {
+	c := &Connection{nets: n, req: r}
+	if err := n.prepare(ctx, c); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
@@ -144,7 +144,7 @@ func (n *Networks) Prepare(ctx context.Context, r Request) (Attachment, error) {
 // disconnects it. name is its name on the networks; "" for none but the aliases. No files are made and no server of names
 // runs, for it has its own: that knows the names of the networks until they are disconnected, and asks others about the world as before. It is this
 // program's, or another's that has the same [BridgeConfig.StateDir], such as the monitor's of a detached container. A container without any is found by its
-// neighbours, and finds them by address. One that is started again has another namespace, which is connected anew. ctx bounds the call only.
+// neighbours, and finds them by address. One that is started again has another namespace, and comes without: [Networks.Join] is for the container. ctx bounds the call only.
 //
 // The connection is this program's: caisson.Recover undoes it after the program has ended, also where a detached container lives on. What is to
 // stay is made as caisson makes that of a detached container: [Networks.Prepare], then [Connection.Record], whose data the caller keeps for [ConnectionOwner.Undo], then
@@ -158,11 +158,10 @@ func (n *Networks) Connect(ctx context.Context, ns *Namespace, name string) (*Co
 			return nil, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Connect does not make")
 		}
 	}
-	c, err := n.prepare(ctx, Request{ID: name, Hostname: name})
-	if err != nil {
+	c := &Connection{nets: n, req: Request{ID: name, Hostname: name}, bare: true}
+	if err := n.prepare(ctx, c); err != nil {
 		return nil, err
 	}
-	c.bare = true
 	if err := c.Attach(ctx, Target{Netns: ns.File()}); err != nil {
 		return nil, errors.Join(err, c.Detach(context.WithoutCancel(ctx)))
 	}

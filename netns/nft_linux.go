@@ -34,13 +34,15 @@ import (
 //	  chain forward { type filter hook forward priority filter;
 //	    ct state established,related accept    nearly every packet; those of others' devices would be accepted at the end
 //	    iifname . oifname @same accept
+//	    iifname @bridges fib saddr oifname != @bridges drop    a forged source address, which NAT would leave as it is
 //	    iifname @internal drop; oifname @internal drop
 //	    oifname @bridges ct status dnat accept
 //	    oifname @bridges drop }                              from elsewhere, and from another network
 //	  chain input { type filter hook input priority filter;
-//	    iifname @closed ct state established,related accept
-//	    iifname @closed meta l4proto { icmp, icmpv6 } accept
-//	    iifname @closed drop }
+//	    ct state established,related accept    nearly every packet, whichever device it came by
+//	    iifname != @closed accept
+//	    meta l4proto { icmp, icmpv6 } accept
+//	    drop }
 //	}
 //
 // where DNAT is, for each family and map:
@@ -327,15 +329,17 @@ func (r *rules) chains() {
 		[]expr.Any{
 			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(4)},
 			&expr.Lookup{SourceRegister: reg(0), SetName: "same"}, accept},
-		join(r.iif("internal"), drop),
+		join(r.iif("bridges", false), &expr.Fib{Register: 1, FlagSADDR: true, ResultOIFNAME: true}, &expr.Lookup{SourceRegister: 1, SetName: "bridges", Invert: true}, drop),
+		join(r.iif("internal", false), drop),
 		join(r.oif("internal", false), drop),
 		join(r.oif("bridges", false), dnatted(), accept),
 		join(r.oif("bridges", false), drop))
 	chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter,
-		join(r.iif("closed"), established(), accept),
-		join(r.iif("closed"), l4(unix.IPPROTO_ICMP), accept),
-		join(r.iif("closed"), l4(unix.IPPROTO_ICMPV6), accept),
-		join(r.iif("closed"), drop))
+		join(established(), accept),
+		join(r.iif("closed", true), accept),
+		join(l4(unix.IPPROTO_ICMP), accept),
+		join(l4(unix.IPPROTO_ICMPV6), accept),
+		[]expr.Any{drop})
 }
 
 // reg is the nth register of four bytes (NFT_REG32_00...).
@@ -356,8 +360,8 @@ func join(parts ...any) []expr.Any {
 
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-func (r *rules) iif(set string) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: set}}
+func (r *rules) iif(set string, not bool) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Lookup{SourceRegister: 1, SetName: set, Invert: not}}
 }
 
 func (r *rules) oif(set string, not bool) []expr.Any {

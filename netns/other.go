@@ -50,8 +50,16 @@ func (n *Namespace) Do(func() error) error { return unsupported("enter network n
 // Pin needs Linux.
 func (n *Namespace) Pin(string) error { return unsupported("name network namespace") }
 
-func (n *Networks) prepare(context.Context, Request) (*Connection, error) {
+func (n *Networks) prepare(context.Context, *Connection) error {
+	return unsupported("connect to network")
+}
+
+func (n *Networks) join(context.Context, *Namespace) (*Connection, error) {
 	return nil, unsupported("connect to network")
+}
+
+func (n *Networks) leave(context.Context, *Namespace) error {
+	return unsupported("disconnect from network")
 }
 
 func (n *Networks) wait(context.Context, *Namespace) (*Connection, error) {

@@ -51,7 +51,7 @@ func TestPortOfKilledProgram(t *testing.T) {
 			t.Errorf("%v after it was killed: %q, %v", a, got, err)
 		}
 	}
-	if recoverAll(t, 0) == 0 {
+	if recoverAll(t) == 0 {
 		t.Error("nothing was left to undo: the program was not killed")
 	}
 }

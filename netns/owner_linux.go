@@ -7,5 +7,5 @@ func (o *ConnectionOwner) undo(ctx context.Context, r *record) error {
 		return endPasta(r)
 	}
 	c := BridgeConfig{Host: o.host}
-	return c.inHost(func() error { return undo(ctx, r) })
+	return c.inHost(func() error { return undo(ctx, r, nil) })
 }

@@ -178,7 +178,7 @@ func rolePool() {
 
 // A program with a pool is killed at a system call of any of its threads.
 func TestPoolKilled(t *testing.T) {
-	killedEach(t, "pool", killSteps(30), func(int) {})
+	killedEach(t, "pool", 30, nil)
 }
 
 // BenchmarkPool takes a connected namespace with a published port from a pool that is full. Filling it is not part of the time.

@@ -72,6 +72,9 @@ type epState struct {
 	ID        string         `json:"id"`
 	Network   string         `json:"network"`
 	Container string         `json:"container,omitempty"`
+	Hostname  string         `json:"hostname,omitempty"`
+	Kept      string         `json:"kept,omitempty"`  // Request.Kept
+	Added     bool           `json:"added,omitempty"` // to what ran already
 	Names     []string       `json:"names,omitempty"` // in lower case, the first one answers for its addresses
 	Device    string         `json:"device"`          // the host's end
 	Interface string         `json:"interface"`       // the container's end

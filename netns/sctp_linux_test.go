@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/internal/testutil"
+	"github.com/caisson-go/caisson/internal/testutil/kills"
 )
 
 // sctpSocket makes a socket, bound unless a is zero. Receiving and connecting do not wait forever.
@@ -39,12 +40,12 @@ func TestSCTP(t *testing.T) {
 	wish := &Networks{Endpoints: []Endpoint{{Network: web, Ports: []Port{{Protocol: "sctp", Container: 80, Host: 8080, Count: 2}}}}}
 	if fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP); err != nil {
 		awaitLinkLocal(t)
-		before := snapshot(t)
+		before := kills.Host(t)
 		_, err := wish.Connect(testContext(t), newNS(t), "a")
 		if !errors.Is(err, ErrUnsupported) || !errors.Is(err, unix.EPROTONOSUPPORT) || !strings.Contains(err.Error(), "CONFIG_IP_SCTP") {
 			t.Error(err)
 		}
-		if after := snapshot(t); after != before {
+		if after := kills.Host(t); after != before {
 			t.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
 		return

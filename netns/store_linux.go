@@ -29,6 +29,7 @@ import (
 //	DIR/COOKIE/networks/NAME/last4, last6  the address given out last
 //	DIR/COOKIE/networks/NAME/ep/ID.json    epState
 //	DIR/COOKIE/late/INSIDE/ID              an endpoint of a container that ran already: the network; INSIDE is the cookie of its namespace
+//	DIR/COOKIE/joined/BASE/ID              keptEndpoint: an endpoint that goes with the run of a container which began with the endpoint BASE
 //	DIR/COOKIE/ports/PROTO-PORT/ADDR       a published port: the id of the endpoint; ADDR is "any" for all addresses
 //
 // Each file is written whole under another name and renamed. The directory is the user's alone, so paths in it can be

@@ -52,9 +52,13 @@ func roleMonitored() {
 	if copied := os.Getenv("CAISSON_TEST_MONITOR"); copied != "" { // the user may not reach the other
 		self = copied
 	}
-	c, err := caisson.New(caisson.WithCommand("sh", "-c", webServer), caisson.WithID("server"), caisson.WithDetached(true), caisson.WithStateDir(os.Getenv("CAISSON_TEST_STATE")),
+	opts := []caisson.Option{caisson.WithCommand("sh", "-c", webServer), caisson.WithID("server"), caisson.WithDetached(true), caisson.WithStateDir(os.Getenv("CAISSON_TEST_STATE")),
 		caisson.WithRootfs(rootfs.Dir(os.Getenv("CAISSON_TEST_DIR"))),
-		caisson.WithMonitor(caisson.Monitor{Path: self, Env: append(os.Environ(), testutil.RoleEnv+"=monitor")}))
+		caisson.WithMonitor(caisson.Monitor{Path: self, Env: append(os.Environ(), testutil.RoleEnv+"=monitor")})}
+	if os.Getenv("CAISSON_TEST_RESTART") != "" {
+		opts = append(opts, caisson.WithCommand("sh", "-c", endsWhenTold), caisson.WithRestart(caisson.RestartPolicy{Mode: caisson.RestartAlways}))
+	}
+	c, err := caisson.New(opts...)
 	fail(err)
 	_, err = c.Start(context.Background())
 	fail(err)

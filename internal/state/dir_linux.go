@@ -25,6 +25,8 @@ const (
 	// ControlName is the socket on which a monitor listens, WishName what it was handed.
 	ControlName = "control"
 	WishName    = "wish.json"
+	// NetworksName is what networks note for the next run.
+	NetworksName = "networks.json"
 )
 
 // Open opens a directory of containers; "" is the user's own (journal.Base). With create it is made if need be. Without,

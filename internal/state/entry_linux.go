@@ -459,11 +459,14 @@ func (e *Entry) WriteWish(b []byte) error {
 // Wish returns what WriteWish has kept.
 func (e *Entry) Wish() ([]byte, error) { return e.readFile(WishName, maxWish) }
 
+// NetworksPath is the file in which networks note what the container's next run is to have again. It is theirs.
+func (e *Entry) NetworksPath() string { return filepath.Join(e.Path(), NetworksName) }
+
 // Remove removes the directory. The caller holds the lock. What is not this package's stays, and with it the directory.
 func (e *Entry) Remove() error {
 	return e.use(func(own, dir int) error {
 		// The record goes first: without it the directory is one that nobody needs to keep, wherever a kill or a reader comes between.
-		for _, name := range []string{recordName, SocketName, ControlName, StatusName, WishName, tmpName} {
+		for _, name := range []string{recordName, SocketName, ControlName, StatusName, WishName, NetworksName, NetworksName + ".new", tmpName} {
 			if err := unix.Unlinkat(own, name, 0); err != nil && err != unix.ENOENT {
 				return &os.PathError{Op: "remove", Path: filepath.Join(e.Path(), name), Err: err}
 			}

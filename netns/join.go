@@ -1,0 +1,87 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+)
+
+// Join connects a running container to the networks, and each of its later runs: what "docker network connect" does. The container is the one whose
+// network namespace ns is ([OfPID] of its process), of this program or another's, and is on a network of this package already, with the same
+// [BridgeConfig.Host] and StateDir; the error matches [ErrNotFound] if it is not. It gets the names there that it has on the others, the Aliases of each endpoint, and an Interface
+// that is free, unless one is given.
+//
+// The connection is the container's, and not this program's: it goes with the run, and the next run (a restart by its policy, or another Start of it) gets it
+// again, with the same addresses unless others have taken them meanwhile. What stands in the way of it then, such as a port that is taken, makes the
+// start fail. A container that is not detached, and was joined by another program, has to come to the end of a run for that. Ports are published on all of the host's addresses but the loopback ones.
+// Networks are those that are described by data alone: [*Bridge], [*Routed] and [*LAN]; names in [Endpoint.Egress] are refused, as by Connect.
+//
+// [Connection.Detach] disconnects the container, in whichever run it is, and has no later run get the connection again; so does [Networks.Leave], from any program. ctx
+// bounds the call only.
+func (n *Networks) Join(ctx context.Context, ns *Namespace) (*Connection, error) {
+	if err := n.Validate(); err != nil {
+		return nil, err
+	}
+	var faults []error
+	for i := range n.Endpoints {
+		switch e := &n.Endpoints[i]; e.Network.(type) {
+		case *Bridge, *Routed, *LAN:
+			if e.Egress.named() {
+				faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Join does not make"))
+			}
+		default:
+			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "a %T is more than data, and cannot be made again in a later run: Connect is for this one", e.Network))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	return n.join(ctx, ns)
+}
+
+// Leave disconnects a container from those of the networks that it was connected to by [Networks.Join], from whichever program, and no later run of it gets them again.
+// Of n only the names of the networks count. The error matches [ErrNotFound] if the container has not joined one of them; what it has joined is left all the same.
+func (n *Networks) Leave(ctx context.Context, ns *Namespace) error {
+	if err := n.Validate(); err != nil {
+		return err
+	}
+	return n.leave(ctx, ns)
+}
+
+// joining is whom a connection made by Join belongs to.
+type joining struct {
+	base   *epState  // an endpoint that the container's run began with
+	memory *sync.Map // Request.Memory of it, if it is this program's
+	ids    []string  // of the endpoints, as they were in an earlier run; nil: new ones
+	over   bool      // it is handed over: who undoes the run undoes it too
+}
+
+// keptEndpoint is an endpoint that a container has by Join: what it is made of in a later run.
+type keptEndpoint struct {
+	ID             string       `json:"id"` // the same in each run
+	Network        netState     `json:"network"`
+	Interface      string       `json:"interface"`
+	Addresses      []netip.Addr `json:"addresses,omitempty"`
+	MAC            string       `json:"mac,omitempty"`
+	Aliases        []string     `json:"aliases,omitempty"`
+	Ports          []Port       `json:"ports,omitempty"` // as they were wished
+	NoDefaultRoute bool         `json:"noDefaultRoute,omitempty"`
+	Limits         Limits       `json:"limits,omitzero"`
+	Egress         *Egress      `json:"egress,omitempty"`
+}
+
+// keptKey is the id of a keptEndpoint in Request.Memory.
+type keptKey string
+
+// restored is a network as it was recorded.
+type restored struct{ cfg BridgeConfig }
+
+func (r *restored) Name() string          { return r.cfg.Name }
+func (r *restored) config() *BridgeConfig { return &r.cfg }
+
+// Prepare makes it a Network.
+func (r *restored) Prepare(ctx context.Context, q Request) (Attachment, error) {
+	return prepareOne(ctx, r, q)
+}

@@ -1,0 +1,218 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/caisson-go/caisson/internal/testutil"
+)
+
+// run is one of a container's runs.
+func run(t testing.TB, n *Networks, r Request) (ns *Namespace, end func()) {
+	t.Helper()
+	a, err := n.Prepare(testContext(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end = sync.OnceFunc(func() { detach(t, a.(*Connection)) })
+	t.Cleanup(end)
+	ns = newNS(t)
+	if err := a.Attach(testContext(t), Target{Netns: ns.File()}); err != nil {
+		t.Fatal(err)
+	}
+	return ns, end
+}
+
+// What a container has joined it has in its next run too, with its addresses and names, until it leaves: by the program's memory, and by a file of a detached container's.
+func TestJoin(t *testing.T) {
+	for how, request := range map[string]func() Request{
+		"memory": func() Request { return Request{ID: "first", Hostname: "host1", Attended: true, Memory: &sync.Map{}} },
+		"file": func() Request {
+			return Request{ID: "first", Hostname: "host1", Attended: true, Kept: filepath.Join(t.TempDir(), "networks.json")}
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			testutil.NoLeaks(t)
+			nothingLeft(t)
+			web, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "other", Internal: true})
+			ctx, r, base := testContext(t), request(), &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}}
+			second, _ := connect(t, "second", Endpoint{Network: other})
+			ns, end := run(t, base, r)
+			c, err := (&Networks{Endpoints: []Endpoint{{Network: other, Aliases: []string{"db"}}}}).Join(ctx, ns)
+			if err != nil {
+				t.Fatal(err)
+			}
+			was := addresses(c)
+			if s := c.Status()[0]; s.Interface != "eth1" || !slices.Equal(s.Names, []string{"host1", "first", "db"}) {
+				t.Errorf("%+v", s)
+			}
+			joined := func(when string, ns *Namespace) {
+				t.Helper()
+				for _, a := range was {
+					echo(t, ns, 80)
+					says(t, when, second.Dial, "tcp", a, 80, "")
+					break
+				}
+				l, err := other.Endpoints(ctx)
+				if i := slices.IndexFunc(l, func(s Status) bool { return s.Container == "first" }); err != nil || i < 0 || l[i].Addresses[0].Addr() != was[0] || !slices.Contains(l[i].Names, "db") {
+					t.Errorf("%s: %+v %v", when, l, err)
+				}
+				if l, err := resolver(ns, "udp").LookupHost(ctx, "second.other."); len(l) != 2 || err != nil {
+					t.Errorf("%s: its neighbour: %v %v", when, l, err)
+				}
+			}
+			joined("first run", ns)
+			end()
+			if l, err := other.Endpoints(ctx); len(l) != 1 || err != nil {
+				t.Errorf("between runs: %v %v", l, err)
+			}
+			ns, end = run(t, base, r)
+			joined("second run", ns)
+			end()
+			ns, end = run(t, base, r)
+			joined("third run", ns)
+			if how == "memory" {
+				detach(t, c) // what the first run joined
+			} else if err := (&Networks{Endpoints: []Endpoint{{Network: other}}}).Leave(ctx, ns); err != nil {
+				t.Error(err)
+			}
+			left := func(when string, ns *Namespace) {
+				t.Helper()
+				if l, err := other.Endpoints(ctx); len(l) != 1 || err != nil {
+					t.Errorf("%s: %v %v", when, l, err)
+				}
+				if err := (&Networks{Endpoints: []Endpoint{{Network: other}}}).Leave(ctx, ns); !errors.Is(err, ErrNotFound) {
+					t.Errorf("%s: to leave it again: %v", when, err)
+				}
+			}
+			left("left", ns)
+			end()
+			ns, end = run(t, base, r)
+			left("the run after", ns)
+			end()
+			if how == "file" {
+				if _, err := os.Stat(r.Kept); !os.IsNotExist(err) {
+					t.Errorf("the file stays: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// Between two runs a network may go, others may take the address, and Detach disconnects the container from what its next run would get.
+func TestJoinBetweenRuns(t *testing.T) {
+	testutil.NoLeaks(t)
+	nothingLeft(t)
+	web, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "other"})
+	ctx, r, base := testContext(t), Request{ID: "first", Memory: &sync.Map{}}, &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}
+	ns, end := run(t, base, r)
+	c, err := (&Networks{Endpoints: []Endpoint{{Network: other, Interface: "more"}}}).Join(ctx, ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := addresses(c)
+	end() // with it the network goes
+	now := func() []netip.Prefix {
+		t.Helper()
+		l, err := other.Endpoints(ctx)
+		for _, s := range l {
+			if s.Container == "first" {
+				return s.Addresses
+			}
+		}
+		t.Errorf("it is not connected: %v %v", l, err)
+		return []netip.Prefix{{}}
+	}
+	_, end = run(t, base, r)
+	if l := now(); l[0].Addr() != was[0] {
+		t.Errorf("the network was made again: %v, and it was %v", l, was)
+	}
+	end()
+	_, thief := connect(t, "thief", Endpoint{Network: newBridge(t, BridgeConfig{Name: "other", Subnets: []netip.Prefix{c.Status()[0].Addresses[0].Masked(), c.Status()[0].Addresses[1].Masked()}}), Addresses: was[:1]})
+	_, end = run(t, base, r)
+	if l := now(); l[0].Addr() == was[0] || !l[0].Contains(was[0]) {
+		t.Errorf("the address is taken: %v, and it was %v", l, was)
+	}
+	end()
+	detach(t, c)
+	_, end = run(t, base, r)
+	if l, err := other.Endpoints(ctx); len(l) != 1 || err != nil {
+		t.Errorf("disconnected between two runs: %v %v", l, err)
+	}
+	end()
+	detach(t, thief)
+}
+
+// Who is no container's, or not one that began with a network, cannot join; nor can what is not data.
+func TestJoinRefused(t *testing.T) {
+	nothingLeft(t)
+	web, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "other"})
+	ctx := testContext(t)
+	for what, ns := range map[string]*Namespace{"a namespace of nobody's": newNS(t), "one that was connected": func() *Namespace { ns, _ := connect(t, "x", Endpoint{Network: web}); return ns }()} {
+		if _, err := (&Networks{Endpoints: []Endpoint{{Network: other}}}).Join(ctx, ns); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ns, _ := run(t, &Networks{Endpoints: []Endpoint{{Network: web}}}, Request{ID: "first"})
+	d, err := NewDevice(DeviceConfig{Device: "eth9"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&Networks{Endpoints: []Endpoint{{Network: d}}}).Join(ctx, ns); !errors.Is(err, ErrInvalid) {
+		t.Error("a device:", err)
+	}
+	if err := (&Networks{Endpoints: []Endpoint{{Network: web}}}).Leave(ctx, ns); !errors.Is(err, ErrNotFound) {
+		t.Error("leaves what it began with:", err)
+	}
+}
+
+// roleJoin is a program that runs a container, has it join a network, and runs it again, to be killed.
+func roleJoin() {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+	}
+	ctx := context.Background()
+	web, err := NewBridge(BridgeConfig{Name: "web"})
+	fail(err)
+	other, err := NewBridge(BridgeConfig{Name: "other"})
+	fail(err)
+	base, r := &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Kept: os.Getenv("CAISSON_TEST_KEPT")}
+	for i := range 2 {
+		a, err := base.Prepare(ctx, r)
+		fail(err)
+		ns, err := New()
+		fail(err)
+		fail(a.Attach(ctx, Target{Netns: ns.File()}))
+		n := &Networks{Endpoints: []Endpoint{{Network: other, Ports: []Port{{Container: 80}}}}}
+		if i == 0 {
+			_, err := n.Join(ctx, ns)
+			fail(err)
+			fmt.Println("made")
+		} else {
+			fail(n.Leave(ctx, ns))
+		}
+		fail(a.Detach(ctx))
+		fail(ns.Close())
+	}
+	fmt.Println("done")
+}
+
+// The program is killed at a system call of any of its threads; each time the recovery leaves the host as it was.
+func TestJoinKilled(t *testing.T) {
+	nothingLeft(t)
+	kept := filepath.Join(t.TempDir(), "networks.json")
+	t.Setenv("CAISSON_TEST_KEPT", kept)
+	killedEach(t, "join", 4, func(int) { // what the file says would be another container's
+		_ = os.Remove(kept)
+	})
+}
