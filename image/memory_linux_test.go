@@ -224,12 +224,32 @@ func filledLayers(t testing.TB, n, files, window int) []blob {
 	return out
 }
 
+// growingLayers are half of n filled ones in frames, each of which has a window twice as large as the one before it, and fills it.
+func growingLayers(t testing.TB, n, files, window int) (out []blob) {
+	for _, b := range filledLayers(t, n/2, files, 2*window) {
+		var data []byte
+		for rest, w := b.plain, 8<<20; len(rest) > 0; w = min(2*w, window) {
+			part := rest[:min(len(rest), w+1<<20)]
+			if w == window {
+				part = rest
+			}
+			data, rest = append(data, zst(t, part, zstd.WithWindowSize(w), zstd.WithEncoderLevel(zstd.SpeedFastest))...), rest[len(part):]
+		}
+		out = append(out, blob{data, b.plain})
+	}
+	return out
+}
+
 // What a process takes at most, the program itself included, that unpacks such layers with the default limits and the runtime's own settings. A benchmark, since
 // what the collector lets lie depends on when it runs.
 func BenchmarkUnpackPeak(b *testing.B) {
-	for what, env := range map[string]string{"directories": "", "EROFS": "yes"} {
+	for what, c := range map[string]struct {
+		env    string
+		layers func(t testing.TB, n, files, window int) []blob
+	}{"directories": {"", filledLayers}, "EROFS": {"yes", filledLayers}, "growing windows": {"", growingLayers}} {
+		env := c.env
 		b.Run(what, func(b *testing.B) {
-			layers := filledLayers(b, 8, 10_000, 64<<20)
+			layers := c.layers(b, 8, 10_000, 64<<20)
 			most := 0
 			for b.Loop() {
 				b.StopTimer()
