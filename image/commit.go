@@ -175,7 +175,7 @@ func (s *Store) stored(ctx context.Context, p packing, o CommitOptions) (Layer, 
 var emptyArchive = digest.FromBytes(make([]byte, 1024))
 
 // Export writes all files of a container as an archive, as docker export does: what [Store.Import] makes an image of. What is mounted in the container is
-// not in it. A running container is paused meanwhile. Owners are turned into those that the container sees, unless o.Owner is set.
+// not in it. A running container is paused meanwhile. Owners are turned into those that the container sees, unless o.Owner is set. For the end of ctx while w blocks see [Store.Save].
 func Export(ctx context.Context, w io.Writer, from Viewer, o TreeOptions) error {
 	v, err := from.View(ctx)
 	if err != nil {
@@ -184,6 +184,8 @@ func Export(ctx context.Context, w io.Writer, from Viewer, o TreeOptions) error 
 	if o.Owner == nil {
 		o.Owner = v.Owner
 	}
+	w, leave := awaitedWriter(ctx, w)
+	defer leave()
 	err = packTree(ctx, w, packing{tree: Tree{Root: v.Root}, TreeOptions: o, mounts: true, limits: Limits{}.withDefaults(), policy: Policy{AnyNames: true}})
 	return fail("export", "", errors.Join(err, v.Close()))
 }

@@ -32,10 +32,15 @@ type copier struct {
 // copyImage stores what d describes. The caller enters the image afterwards.
 func (c *copier) copyImage(ctx context.Context, d ocispec.Descriptor) error {
 	// The group lives as long as this call; blobs of all manifests share its limit.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(int(c.s.limits.Parallel))
 	c.group, c.copied = g, map[mention]bool{}
 	found, err := c.copyAny(ctx, d, 0)
+	if err != nil {
+		cancel(err) // nobody waits for blobs of an image that is not to be
+	}
 	if werr := g.Wait(); werr != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = werr
 	}

@@ -6,16 +6,25 @@
 //
 //	store, err := image.Open(dir, image.Options{})
 //	if err != nil { … }
-//	if _, err := store.Pull(ctx, "alpine", image.PullOptions{}); err != nil { … }
-//	info, err := store.Inspect(ctx, "alpine", nil)
+//	img, err := store.Pull(ctx, "alpine", image.PullOptions{})
 //	if err != nil { … }
-//	p := info.Config.Process(image.Overrides{})
+//	info, err := store.Inspect(ctx, img.Name, nil)
+//	if err != nil { … }
+//	p := info.Config.Process(image.Overrides{Args: os.Args[1:]})
+//	if len(p.Args) == 0 { … } // neither the image nor its user names a command
 //	c, err := caisson.New(
-//		caisson.WithRootfs(store.Rootfs("alpine")),
+//		caisson.WithRootfs(store.Rootfs(img.Name)),
 //		caisson.WithCommand(p.Args[0], p.Args[1:]...),
 //		caisson.WithEnv(p.Env...), caisson.WithUser(p.User), caisson.WithDir(p.Dir),
 //		caisson.WithStopSignal(syscall.Signal(p.StopSignal)),
+//		caisson.WithStdio(),
 //	)
+//	if err != nil { … }
+//	defer c.Close()
+//	err = c.Run(ctx)
+//
+// What docker run does besides: it makes the working directory where the image has none (WithFiles with [rootfs.File].Dir, of a Process.Dir other than /), a directory
+// for each volume of the image ([Store.Volumes]), and asks its health check ([Healthcheck.Command]). Ports that the image names ([Config].ExposedPorts) are published by nobody.
 //
 // The package is useful without containers too: [Store.Unpack] makes a directory of each layer, [Store.Extract] one of all of them,
 // [Store.Import] an image of a tar of a root filesystem, and [Store.Save] an archive of images.

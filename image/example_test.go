@@ -2,9 +2,11 @@ package image_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/caisson-go/caisson/image"
 )
@@ -33,6 +35,39 @@ func ExampleParseReference() {
 	// docker.io/library/alpine:latest
 	// docker.io/me/app:2
 	// localhost:5000/app:latest
+}
+
+// An image is fetched, what of it is not there yet, and its layers are made ready, so that a container of it starts at once.
+func ExampleStore_Pull() {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	dir, err := image.DefaultDir()
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := image.Open(dir, image.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer store.Close()
+	img, err := store.Pull(ctx, "alpine", image.PullOptions{Progress: func(p image.Progress) {
+		if p.Done == p.Total { // of one blob; several are under way at once
+			log.Println(p.Digest, "is there")
+		}
+	}})
+	if errors.Is(err, image.ErrRateLimit) {
+		log.Fatal("later, or from a mirror: ", err)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := store.Unpack(ctx, img.Name, image.UnpackOptions{}); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := store.GC(ctx); err != nil { // what the name stood for before
+		log.Fatal(err)
+	}
+	fmt.Println(img.Name, img.Descriptor.Digest)
 }
 
 // An archive of docker save becomes directories, one for each layer.

@@ -31,7 +31,8 @@ const (
 const partialAge = 24 * time.Hour
 
 // GC removes the blobs and unpacked layers that no image needs. Layers that a container uses are kept, whoever runs it, and
-// also when its image has been removed. GC waits until nobody pulls, loads or unpacks; others wait for it only while it decides.
+// also when its image has been removed. GC waits until nobody pulls, loads or unpacks; others wait for it only while it decides. What is not removed yet when ctx ends is of no
+// use to anyone, and goes with the next GC or [Open].
 func (s *Store) GC(ctx context.Context) (Freed, error) {
 	freed, err := s.collect(ctx)
 	return freed, fail("collect garbage", s.dir, err)
@@ -54,6 +55,10 @@ func (s *Store) collect(ctx context.Context) (Freed, error) {
 	if err := s.removeBlobs(needed, &freed); err != nil {
 		return freed, err
 	}
+	earlier, err := s.discarded()
+	if err != nil {
+		return freed, err
+	}
 	trash, err := s.retireLayers(needed)
 	if err != nil {
 		return freed, err
@@ -65,10 +70,16 @@ func (s *Store) collect(ctx context.Context) (Freed, error) {
 	lock.Close() // what follows no longer has a name that anybody looks for
 	var faults []error
 	for _, t := range trash {
-		if err := ctx.Err(); err != nil {
-			return freed, err // the next GC or Open goes on
+		if ctx.Err() != nil {
+			return freed, context.Cause(ctx) // the next GC or Open goes on
 		}
 		faults = append(faults, removeTree(t))
+	}
+	for _, t := range earlier { // of one that was cancelled, or is at it
+		if ctx.Err() != nil {
+			return freed, context.Cause(ctx)
+		}
+		_ = removeTree(t)
 	}
 	return freed, errors.Join(faults...)
 }
@@ -212,6 +223,17 @@ func (s *Store) discard(dir string) (string, error) {
 	return holder, os.Rename(dir, filepath.Join(holder, "layer"))
 }
 
+// discarded are the directories that count no more and are still there.
+func (s *Store) discarded() (out []string, err error) {
+	entries, err := os.ReadDir(s.path(dirIngest))
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), trashPrefix) {
+			out = append(out, s.path(dirIngest+"/"+e.Name()))
+		}
+	}
+	return out, err
+}
+
 // clearIngest removes what is half done. The caller has the store alone. all includes downloads that nobody took up
 // for a day.
 func (s *Store) clearIngest(all bool) error {
@@ -222,7 +244,7 @@ func (s *Store) clearIngest(all bool) error {
 	var faults []error
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), trashPrefix) && all {
-			continue // of a GC that is removing it
+			continue // a GC removes it without the lock
 		}
 		if strings.HasPrefix(e.Name(), trashPrefix) {
 			_ = removeTree(s.path(dirIngest + "/" + e.Name())) // or whoever began it does

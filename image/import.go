@@ -21,7 +21,7 @@ type ImportOptions struct {
 }
 
 // Import makes an image with one layer from a tar of a root filesystem, such as one of debootstrap or docker export, compressed with
-// gzip or zstd or not. The archive is kept as it is, byte for byte, so that the same one makes the same image.
+// gzip or zstd or not. The archive is kept as it is, byte for byte, so that the same one makes the same image. For the end of ctx while r blocks see [Store.Load].
 func (s *Store) Import(ctx context.Context, r io.Reader, name string, o ImportOptions) (Image, error) {
 	ref, err := ParseReference(name)
 	if err != nil {
@@ -66,7 +66,9 @@ func (s *Store) importLayer(ctx context.Context, r io.Reader, ref Reference, o I
 
 // readLayer writes the archive r to w and looks through it on the way.
 func (s *Store) readLayer(ctx context.Context, r io.Reader, w *blobWriter) (layer ocispec.Descriptor, diffID digest.Digest, err error) {
-	buffered := bufio.NewReaderSize(io.TeeReader(&ctxReader{ctx, r}, w), blobBuffer)
+	r, leave := awaited(ctx, r)
+	defer leave()
+	buffered := bufio.NewReaderSize(io.TeeReader(r, w), blobBuffer)
 	head, err := buffered.Peek(64)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return layer, "", err

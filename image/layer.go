@@ -40,7 +40,7 @@ type storedLayer struct {
 }
 
 // TarLayer is a layer made of an archive, compressed with gzip or zstd or not. It is kept as it is, byte for byte, after a look at its
-// headers; so it must hold whiteouts as the image specification has them (.wh.NAME). r is read once.
+// headers; so it must hold whiteouts as the image specification has them (.wh.NAME). r is read once; for the end of the context while it blocks see [Store.Load].
 func TarLayer(r io.Reader) Layer { return Layer{kept: r} }
 
 // ImageLayer is a layer that an image of the store has, the lowest being number 0. Its blob is shared, not copied.

@@ -22,8 +22,8 @@ type Limits struct {
 	// Xattrs is how many extended attributes an entry may have. Default 128.
 	Xattrs int64
 	// Memory is what unpacking may take for buffers, decoders and what is remembered until a layer is complete, in bytes, all layers that are unpacked at once
-	// together; layers wait for one another where it does not suffice for all. A zstd window that does not fit is refused, and where later frames of a layer have
-	// larger ones than the first, what these leave behind counts, up to as much again. Default 96 MiB, with which the whole stays below 128 MiB. While a layer has
+	// together; layers wait for one another where it does not suffice for all. A zstd window that alone does not fit is refused; a later frame of a layer with a larger one than those
+	// before gets it when what these had is given back. Default 96 MiB, with which the whole stays below 128 MiB. While a layer has
 	// a window of more than 8 MiB Go's collector would let as much again lie (GOGC, GOMEMLIMIT), so it is run after every 8192 entries, and at the end what is free
 	// goes back to the system. Where layers are made, up to two thirds of it go to names of files that have several.
 	Memory int64

@@ -164,6 +164,8 @@ func loadedName(d ocispec.Descriptor, base string) string {
 // Load reads an archive as written by docker save (both forms), podman save, skopeo, or [Store.Save]: with manifest.json, or an OCI
 // layout in a tar, compressed with gzip or zstd or not. All images in it are entered under their names; one that is there
 // under the same name loses it.
+//
+// When ctx ends, Load does so at once. A Read of r that blocks then is left behind, with a goroutine: leave r alone until it has returned, or close it.
 func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Image, error) {
 	use, err := s.use(ctx)
 	if err != nil {
@@ -210,7 +212,9 @@ func (a *archive) load(ctx context.Context, r io.Reader, o LoadOptions) ([]Image
 // read stores all files of the archive beside the store's blobs.
 func (a *archive) read(ctx context.Context, r io.Reader) error {
 	limits := a.s.limits
-	blob := &countReader{r: &ctxReader{ctx, r}}
+	r, leave := awaited(ctx, r)
+	defer leave()
+	blob := &countReader{r: r}
 	buffered := bufio.NewReaderSize(blob, blobBuffer)
 	head, err := buffered.Peek(64)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -379,6 +383,9 @@ func (a *archive) docker(ctx context.Context, l *layout, o LoadOptions) ([]Image
 	}
 	var images []Image
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		d, err := a.dockerImage(l, e)
 		if err != nil {
 			return nil, err

@@ -5,9 +5,8 @@ import (
 	"errors"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
-
-	"golang.org/x/sync/semaphore"
 )
 
 // What a layer has to remember until it is complete, modes of directories, owners, directories without an entry, comes out of Limits.Memory
@@ -17,9 +16,78 @@ import (
 // errMemoryBusy says that other layers have the memory.
 var errMemoryBusy = errors.New("other layers have the memory")
 
+// memory is what layers share, in bytes. Who waits gets it in turn; who has some may take more of what is there all the same: it would have to give up what it has done otherwise, and those that
+// wait for much get it when it is through.
+type memory struct {
+	mu    sync.Mutex
+	left  int64
+	queue []*turn
+}
+
+type turn struct {
+	need int64
+	come chan struct{}
+}
+
+func newMemory(size int64) *memory { return &memory{left: size} }
+
+// acquire waits until there are n bytes, or for the end of ctx.
+func (m *memory) acquire(ctx context.Context, n int64) error {
+	m.mu.Lock()
+	if len(m.queue) == 0 && n <= m.left {
+		m.left -= n
+		m.mu.Unlock()
+		return nil
+	}
+	t := &turn{n, make(chan struct{})}
+	m.queue = append(m.queue, t)
+	m.mu.Unlock()
+	select {
+	case <-t.come:
+		return nil
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := slices.Index(m.queue, t); i >= 0 {
+		m.queue = slices.Delete(m.queue, i, i+1)
+	} else { // it came in this moment
+		m.left += n
+	}
+	m.next()
+	return context.Cause(ctx)
+}
+
+// tryAcquire takes n bytes if there are as many.
+func (m *memory) tryAcquire(n int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n > m.left {
+		return false
+	}
+	m.left -= n
+	return true
+}
+
+func (m *memory) release(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left += n
+	m.next()
+}
+
+// next serves those that wait, as far as there is enough. The caller holds mu.
+func (m *memory) next() {
+	for len(m.queue) > 0 && m.queue[0].need <= m.left {
+		m.left -= m.queue[0].need
+		close(m.queue[0].come)
+		m.queue = m.queue[1:]
+	}
+}
+
 // notes are what one layer remembers, and what its decoder takes for windows, which is another goroutine.
 type notes struct {
-	shared  *semaphore.Weighted // nil: up to max are the layer's own
+	shared  *memory // nil: up to max are the layer's own
 	max     int64
 	limit   int64 // Limits.Memory
 	entries int64 // so far, of who reads the archive
@@ -50,7 +118,7 @@ func (n *notes) grow(size int) error {
 	defer n.mu.Unlock()
 	want := n.used + notesGarbage*int64(size)
 	for n.shared != nil && want > n.held+notesFree {
-		if !n.shared.TryAcquire(notesStep) {
+		if !n.shared.tryAcquire(notesStep) {
 			return errMemoryBusy
 		}
 		n.held += notesStep
@@ -72,7 +140,7 @@ func (n *notes) hold(total int64, what string) error {
 		return nil
 	case n.shared == nil && n.used+more > n.max:
 		return &LimitError{Limit: "Memory", Max: n.limit, Need: n.used + more + n.limit - n.max, What: what}
-	case n.shared != nil && !n.shared.TryAcquire(more-n.more):
+	case n.shared != nil && !n.shared.tryAcquire(more-n.more):
 		return errMemoryBusy
 	}
 	n.more = more
@@ -112,7 +180,7 @@ func (n *notes) close() {
 		debug.FreeOSMemory() // or the windows of the next layer come on top of these, if only since something small stands in their place
 	}
 	if n.shared != nil {
-		n.shared.Release(n.held + n.more)
+		n.shared.release(n.held + n.more)
 	}
 	n.held, n.more = 0, 0
 }
@@ -135,10 +203,10 @@ func (j *layerJob) grant(ctx context.Context, d decoding, alone bool) (n *notes,
 	if !alone {
 		n.shared, need = j.memory, d.need
 	}
-	if err := j.memory.Acquire(ctx, need); err != nil {
+	if err := j.memory.acquire(ctx, need); err != nil {
 		return nil, nil, err
 	}
-	return n, func() { n.close(); j.memory.Release(need) }, nil
+	return n, func() { n.close(); j.memory.release(need) }, nil
 }
 
 // attempt fills work, within what other layers leave. It reports errMemoryBusy where that is not enough.

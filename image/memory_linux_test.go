@@ -16,7 +16,6 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 )
@@ -44,8 +43,8 @@ func TestMemoryIsShared(t *testing.T) {
 	s := openStore(t, Options{Limits: Limits{Memory: memory}, Policy: Policy{Owners: OwnersMapped}})
 	putImage(t, s, "a", plain(rememberedLayer(t, "d", n)))
 	info := must[*Info](t)(s.Inspect(ctx, "a", nil))
-	sem := semaphore.NewWeighted(memory)
-	if err := sem.Acquire(ctx, memory/2); err != nil { // as another layer does
+	sem := newMemory(memory)
+	if err := sem.acquire(ctx, memory/2); err != nil { // as another layer does
 		t.Fatal(err)
 	}
 	gifts := s.newGiver(ctx, false)
@@ -59,22 +58,87 @@ func TestMemoryIsShared(t *testing.T) {
 		}
 		done <- err
 	}()
-	testutil.Eventually(time.Minute, func() bool { return len(done) > 0 || !sem.TryAcquire(0) }) // somebody waits
+	testutil.Eventually(time.Minute, func() bool { return len(done) > 0 || sem.waiters() > 0 })
 	if len(done) > 0 {
 		t.Fatal("it did not wait:", <-done)
 	}
-	sem.Release(memory / 2)
+	sem.release(memory / 2)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 	if got := job.budget.entries.Load(); got != 2*n+rememberedDepth {
 		t.Errorf("%d entries were counted, there are %d", got, 2*n+rememberedDepth)
 	}
-	if !sem.TryAcquire(memory) {
+	if !sem.tryAcquire(memory) {
 		t.Error("it keeps memory")
 	}
 	if left := must[[]os.DirEntry](t)(os.ReadDir(s.path(dirIngest))); len(left) != 1 {
 		t.Errorf("left: %v", left) // but for the lock
+	}
+}
+
+// waiters is how many wait.
+func (m *memory) waiters() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.queue)
+}
+
+// Who has memory takes more of it while others wait, so that a layer with a large window is not decoded twice; those that wait come in turn, and leave nothing taken when they give up.
+func TestMemoryInTurn(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	m := newMemory(10 << 20)
+	n := &notes{shared: m, limit: 10 << 20}
+	if err := m.acquire(ctx, 6<<20); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan int64, 3)
+	gone := make(chan error, 1)
+	wait := func(ctx context.Context, need int64) {
+		before := m.waiters()
+		go func() {
+			if err := m.acquire(ctx, need); err != nil {
+				gone <- err
+				return
+			}
+			got <- need
+		}()
+		if !testutil.Eventually(testutil.Time(time.Minute), func() bool { return m.waiters() > before }) {
+			t.Fatal("it does not wait")
+		}
+	}
+	wait(context.Background(), 8<<20)
+	wait(ctx, 9<<20)
+	wait(context.Background(), 2<<20)
+	if err := n.grow(3 << 19); err != nil {
+		t.Errorf("with 4 MiB left: %v", err)
+	}
+	if err := n.grow(1 << 20); err != nil {
+		t.Errorf("with 2 MiB left: %v", err)
+	}
+	if err := n.grow(1 << 19); !errors.Is(err, errMemoryBusy) {
+		t.Errorf("with nothing left: %v", err)
+	}
+	if len(got) > 0 {
+		t.Fatalf("%d were there", <-got)
+	}
+	n.close()
+	m.release(6 << 20)
+	if first := <-got; first != 8<<20 {
+		t.Errorf("%d came first", first)
+	}
+	cause := errors.New("enough")
+	cancel(cause)
+	if err := <-gone; err != cause {
+		t.Error(err)
+	}
+	if second := <-got; second != 2<<20 { // it fits now that nobody is before it
+		t.Errorf("%d came second", second)
+	}
+	m.release(10 << 20)
+	if !m.tryAcquire(10 << 20) {
+		t.Error("memory is missing")
 	}
 }
 
@@ -160,12 +224,32 @@ func filledLayers(t testing.TB, n, files, window int) []blob {
 	return out
 }
 
+// growingLayers are half of n filled ones in frames, each of which has a window twice as large as the one before it, and fills it.
+func growingLayers(t testing.TB, n, files, window int) (out []blob) {
+	for _, b := range filledLayers(t, n/2, files, 2*window) {
+		var data []byte
+		for rest, w := b.plain, 8<<20; len(rest) > 0; w = min(2*w, window) {
+			part := rest[:min(len(rest), w+1<<20)]
+			if w == window {
+				part = rest
+			}
+			data, rest = append(data, zst(t, part, zstd.WithWindowSize(w), zstd.WithEncoderLevel(zstd.SpeedFastest))...), rest[len(part):]
+		}
+		out = append(out, blob{data, b.plain})
+	}
+	return out
+}
+
 // What a process takes at most, the program itself included, that unpacks such layers with the default limits and the runtime's own settings. A benchmark, since
 // what the collector lets lie depends on when it runs.
 func BenchmarkUnpackPeak(b *testing.B) {
-	for what, env := range map[string]string{"directories": "", "EROFS": "yes"} {
+	for what, c := range map[string]struct {
+		env    string
+		layers func(t testing.TB, n, files, window int) []blob
+	}{"directories": {"", filledLayers}, "EROFS": {"yes", filledLayers}, "growing windows": {"", growingLayers}} {
+		env := c.env
 		b.Run(what, func(b *testing.B) {
-			layers := filledLayers(b, 8, 10_000, 64<<20)
+			layers := c.layers(b, 8, 10_000, 64<<20)
 			most := 0
 			for b.Loop() {
 				b.StopTimer()

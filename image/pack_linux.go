@@ -234,7 +234,7 @@ func (p *packer) layerOf(dirs []lowerDir, up []*treeReader, name string) (lowerD
 		return lowerDir{}, nil, err
 	}
 	for _, d := range dirs {
-		if _, err := statAt(d.fd, name); err == nil && top != nil {
+		if _, err := d.stat(name); err == nil && top != nil {
 			return d, merged, nil
 		}
 	}
@@ -287,6 +287,9 @@ func (p *packer) skips(path string) bool { return p.Skip != nil && p.Skip(path) 
 
 // child writes one file, if it is to be written, and says whether to go down into it.
 func (p *packer) child(up *treeReader, dir int, path, name string, below []lowerDir, m marks) (*subdir, error) {
+	if p.ctx.Err() != nil {
+		return nil, context.Cause(p.ctx)
+	}
 	if p.skips(path) {
 		return nil, nil
 	}

@@ -142,9 +142,12 @@ func (p *pusher) tell(d ocispec.Descriptor, done int64, cached bool) {
 // blob sends a blob unless it is there.
 func (p *pusher) blob(ctx context.Context, d ocispec.Descriptor) error {
 	there, err := p.repo.Blobs().Exists(ctx, d)
-	if err != nil || there {
-		p.tell(d, d.Size, true)
+	if err != nil {
 		return err
+	}
+	if there {
+		p.tell(d, d.Size, true)
+		return nil
 	}
 	for try := 1; ; try++ {
 		err := p.send(ctx, d)

@@ -16,7 +16,7 @@ import (
 // link; what is neither a directory nor a regular file is never opened but as a handle.
 type treeReader struct {
 	root  int
-	actor linux.Actor // opens what this process may not; nil if there is none
+	actor opener // opens what this process may not; nil if there is none
 }
 
 // openReader opens a tree.
@@ -222,11 +222,39 @@ func closeLower(dirs []lowerDir) {
 	}
 }
 
+// stat looks at a name, also where the directory may not be searched.
+func (d lowerDir) stat(name string) (*unix.Stat_t, error) {
+	st, err := statAt(d.fd, name)
+	if err != unix.EACCES || d.r.actor == nil {
+		return st, err
+	}
+	f, err := d.r.look(d.fd, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	return &f.st, nil
+}
+
+// readlink reads a symbolic link, also where the directory may not be searched.
+func (d lowerDir) readlink(name string) (string, error) {
+	to, err := readlinkAt(d.fd, name)
+	if err != unix.EACCES || d.r.actor == nil {
+		return to, err
+	}
+	f, err := d.r.look(d.fd, name)
+	if err != nil {
+		return "", err
+	}
+	defer f.close()
+	return readlinkAt(f.fd, "")
+}
+
 // findLower looks a name up in a stack of directories as overlayfs does: nothing, or the file that is seen, and if that is a directory,
 // the layers that it is merged of.
 func findLower(dirs []lowerDir, name string) (top *unix.Stat_t, merged []*treeReader, err error) {
 	for i, d := range dirs {
-		st, err := statAt(d.fd, name)
+		st, err := d.stat(name)
 		if err == unix.ENOENT {
 			continue
 		}
@@ -261,7 +289,7 @@ func hidesBelow(r *treeReader, dir int, name string) (bool, error) {
 	}
 	defer f.close()
 	for _, attr := range []string{xattrOpaque, xattrOpaqueUser} {
-		if v, err := f.xattr(attr); err == nil && string(v) == "y" {
+		if v, err := f.xattr(attr); err == nil && string(v) == "y" || err == unix.EACCES && listed(handlePath(f.fd), attr) {
 			return true, nil
 		}
 	}

@@ -199,7 +199,28 @@ func (o RegistryOptions) credential() (auth.CredentialFunc, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read Docker's config.json: %w", err)
 	}
-	return credentials.Credential(store), nil
+	return awaitedCredential(credentials.Credential(store)), nil
+}
+
+// awaitedCredential asks as long as the context lasts. A helper is killed at its end; what it has started may hold its output open for ever, and is left to itself.
+func awaitedCredential(ask auth.CredentialFunc) auth.CredentialFunc {
+	type answer struct {
+		credential auth.Credential
+		err        error
+	}
+	return func(ctx context.Context, host string) (auth.Credential, error) {
+		told := make(chan answer, 1)
+		go func() {
+			c, err := ask(ctx, host)
+			told <- answer{c, err}
+		}()
+		select {
+		case a := <-told:
+			return a.credential, a.err
+		case <-ctx.Done():
+			return auth.Credential{}, context.Cause(ctx)
+		}
+	}
 }
 
 // isLoopback says that a registry is on this machine.

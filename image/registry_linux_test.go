@@ -171,6 +171,40 @@ func twoPlatforms(t testing.TB, h *shelf) (own ocispec.Descriptor, alien []byte)
 	return own, alien
 }
 
+// What is wrong with one platform ends the transfer of another's layers.
+func TestPullEndsWithError(t *testing.T) {
+	testutil.NoLeaks(t)
+	ctx := context.Background()
+	h, big := newShelf(t)
+	twoPlatforms(t, h)
+	index := must[*ocispec.Index](t)(h.s.index(h.tag))
+	bad := must[*ocispec.Manifest](t)(h.s.manifest(index.Manifests[1])).Config.Digest.Encoded()
+	began := make(chan struct{})
+	h.before = func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case strings.HasSuffix(r.URL.Path, sha256Hex(big)):
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			w.(http.Flusher).Flush()
+			close(began)
+			<-r.Context().Done()
+			return true
+		case strings.HasSuffix(r.URL.Path, bad):
+			<-began
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	}
+	name := h.serve(t)
+	s := openStore(t, Options{})
+	if _, err := s.Pull(ctx, name, PullOptions{RegistryOptions: anonymous, AllPlatforms: true}); !errors.Is(err, ErrUnauthorized) {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob(s.path(dirIngest + "/" + partialPrefix + "*")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // A second platform that cannot be had whole leaves the first as it was.
 func TestPullPlatformFails(t *testing.T) {
 	ctx := context.Background()

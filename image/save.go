@@ -14,12 +14,16 @@ import (
 // Save writes images into one archive that is both an OCI layout and what docker load and podman load read. The same images make the same
 // archive, byte for byte. Of an index, the images that the store has are written; manifest.json, which knows no platforms, has the one for this machine, or the first that there
 // is.
+//
+// When ctx ends, Save does so at once. A Write of w that blocks then is left behind, with a goroutine: leave w alone until it has returned, or close it.
 func (s *Store) Save(ctx context.Context, w io.Writer, names ...string) error {
 	use, err := s.use(ctx)
 	if err != nil {
 		return err
 	}
 	defer use.Close()
+	w, leave := awaitedWriter(ctx, w)
+	defer leave()
 	a := &saver{s: s, ctx: ctx, tw: tar.NewWriter(w), done: map[digest.Digest]bool{}}
 	return fail("save images", "", a.save(names))
 }

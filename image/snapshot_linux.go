@@ -154,11 +154,19 @@ func markBoth(dir string) error {
 func opaqueFD(fd int) bool {
 	for _, name := range []string{xattrOpaque, xattrOpaqueUser} {
 		var v [2]byte
-		if n, err := unix.Fgetxattr(fd, name, v[:]); err == nil && n == 1 && v[0] == 'y' {
+		n, err := unix.Fgetxattr(fd, name, v[:])
+		if err == nil && n == 1 && v[0] == 'y' || err == unix.EACCES && listed(handlePath(fd), name) {
 			return true
 		}
 	}
 	return false
+}
+
+// listed says that a file has an attribute. Who may not read its value is told the name all the same; layers have no other value of those of overlayfs.
+func listed(path, name string) bool {
+	buf := make([]byte, maxXattrList)
+	n, err := unix.Listxattr(path, buf)
+	return err == nil && slices.Contains(strings.Split(string(buf[:n]), "\x00"), name)
 }
 
 // measureTree adds up what a tree takes. The files of hard-linked trees belong to the layers.

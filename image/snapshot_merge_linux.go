@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/caisson-go/caisson/internal/linux"
 )
 
 // merger makes one tree of the directories of layers, as overlayfs would show them.
@@ -24,6 +22,7 @@ type merger struct {
 	root   int
 	left   int64   // extended attributes that the file system does not take
 	budget *budget // nil: no limits but those that the layers had
+	actor  opener  // opens what this process may not; nil if there is none
 }
 
 // mergeLayers fills the directory at path with what layers show, the topmost first. readOnly trees get the directories that things are mounted on, which
@@ -34,7 +33,9 @@ func mergeLayers(ctx context.Context, path string, layers []string, method Metho
 		return 0, err
 	}
 	defer unix.Close(root)
-	m := &merger{ctx: ctx, method: method, owners: isPrivileged(), buf: make([]byte, fileBuffer), root: root}
+	closed := newClosedOpener(ctx)
+	defer closed.close()
+	m := &merger{ctx: ctx, method: method, owners: isPrivileged(), buf: make([]byte, fileBuffer), root: root, actor: closed.opener()}
 	for _, l := range slices.Backward(layers) {
 		if err := m.layer(l); err != nil {
 			return 0, err
@@ -56,8 +57,37 @@ func (m *merger) layer(path string) error {
 	if err != nil {
 		return err
 	}
+	return m.opened(from)
+}
+
+// opened is layer for an open directory, which it closes.
+func (m *merger) opened(from int) error {
 	m.linked = map[uint64]string{}
 	return m.dir(from, m.root, "", 0)
+}
+
+// open opens a file in a directory of a layer or of the tree, also where their modes keep this process out.
+func (m *merger) open(dir int, path string, flags int) (int, error) {
+	return (&treeReader{actor: m.actor}).openat(dir, path, flags)
+}
+
+// handled calls f with a handle of a file where a call that needed its name failed since the directory may not be searched, and returns err otherwise.
+func (m *merger) handled(dir int, name string, err error, f func(fd int) error) error {
+	if err != unix.EACCES || m.actor == nil {
+		return err
+	}
+	fd, err := m.open(dir, name, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(fd)
+}
+
+// statAt is statAt of a layer.
+func (m *merger) statAt(dir int, name string) (st *unix.Stat_t, err error) {
+	st, err = statAt(dir, name)
+	return st, m.handled(dir, name, err, func(fd int) error { return unix.Fstat(fd, st) })
 }
 
 // dir lays what is in one directory over another, and closes the first.
@@ -66,9 +96,6 @@ func (m *merger) dir(from, to int, path string, depth int) error {
 	defer f.Close()
 	if depth > maxTreeDepth {
 		return &LimitError{Limit: "Depth", Max: maxTreeDepth}
-	}
-	if err := m.ctx.Err(); err != nil {
-		return context.Cause(m.ctx)
 	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
@@ -92,12 +119,15 @@ func join(dir, name string) string {
 
 // entry lays one file over what is there.
 func (m *merger) entry(from, to int, name, path string, depth int) error {
+	if m.ctx.Err() != nil {
+		return context.Cause(m.ctx)
+	}
 	if m.budget != nil {
 		if err := m.budget.addEntry(); err != nil {
 			return err
 		}
 	}
-	st, err := statAt(from, name)
+	st, err := m.statAt(from, name)
 	if err != nil {
 		return sysErr("fstatat", err)
 	}
@@ -130,9 +160,9 @@ func removeEntry(fd int, name string, st *unix.Stat_t) error {
 }
 
 func (m *merger) subdir(from, to int, name, path string, st *unix.Stat_t, depth int) error {
-	src, err := openSub(from, name)
+	src, err := m.open(from, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return sysErr("openat", err)
+		return sysErr("openat2", err)
 	}
 	if opaqueFD(src) {
 		if old, err := statAt(to, name); err == nil {
@@ -267,16 +297,14 @@ func imageXattrs(fd int) ([]string, error) {
 
 func (m *merger) file(from, to int, name, path string, st *unix.Stat_t) error {
 	if m.method == MethodHardLink {
-		return sysErr("linkat", unix.Linkat(from, name, to, name, 0))
+		return m.link(from, name, to, name)
 	}
 	if first, ok := m.linked[st.Ino]; ok && st.Nlink > 1 {
 		return m.again(first, to, name)
 	}
-	src, err := linux.RetryFD(func() (int, error) {
-		return unix.Openat(from, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	})
+	src, err := m.open(from, name, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
-		return sysErr("openat", err)
+		return sysErr("openat2", err)
 	}
 	defer unix.Close(src)
 	dst, err := unix.Openat(to, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -307,14 +335,22 @@ func (m *merger) again(first string, to int, name string) error {
 	parent, base := splitPath(first)
 	dir := m.root
 	if parent != "" {
-		fd, err := linux.Openat2FD(m.root, parent, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+		fd, err := m.open(m.root, parent, unix.O_PATH|unix.O_DIRECTORY)
 		if err != nil {
 			return sysErr("openat2", err)
 		}
 		defer unix.Close(fd)
 		dir = fd
 	}
-	return sysErr("linkat", unix.Linkat(dir, base, to, name, 0))
+	return m.link(dir, base, to, name)
+}
+
+// link gives a file one more name, also where the directory that it is in may not be searched.
+func (m *merger) link(from int, old string, to int, name string) error {
+	err := unix.Linkat(from, old, to, name, 0)
+	return sysErr("linkat", m.handled(from, old, err, func(fd int) error {
+		return unix.Linkat(unix.AT_FDCWD, handlePath(fd), to, name, unix.AT_SYMLINK_FOLLOW)
+	}))
 }
 
 // copyData copies a file and leaves its holes.
@@ -367,6 +403,7 @@ func (m *merger) copyData(src, dst int, size int64) error {
 func (m *merger) special(from, to int, name string, st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target, err := readlinkAt(from, name)
+		err = m.handled(from, name, err, func(fd int) error { target, err = readlinkAt(fd, ""); return err })
 		if err != nil {
 			return sysErr("readlinkat", err)
 		}

@@ -23,7 +23,7 @@ func mergeLayers(context.Context, string, []string, Method, uint32, bool) (int64
 	return 0, errors.ErrUnsupported
 }
 
-func fillVolume(context.Context, string, []string, string, *budget) error {
+func fillVolume(context.Context, string, []string, string, *budget, opener) error {
 	return errors.ErrUnsupported
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -56,9 +57,14 @@ type decoded struct {
 	dec    io.Reader
 	blob   *countReader
 	frames *zstdFrames // nil: it is not zstd
+	notes  *notes
 	budget *budget
-	close  func()
+	free   func() // of dec
+	err    error  // no decoder could be had
 }
+
+// close frees the decoder that there is.
+func (d *decoded) close() { d.free() }
 
 // newDecoded undoes the compression of what buffered reads from blob, with the memory that n has. close it.
 func newDecoded(buffered *bufio.Reader, blob *countReader, n *notes, b *budget) (*decoded, error) {
@@ -66,32 +72,59 @@ func newDecoded(buffered *bufio.Reader, blob *countReader, n *notes, b *budget) 
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	d := &decoded{dec: buffered, blob: blob, budget: b, close: func() {}}
+	d := &decoded{dec: buffered, blob: blob, notes: n, budget: b, free: func() {}}
 	switch sniff(head) {
 	case gzipped:
 		z, err := gzip.NewReader(buffered)
 		if err != nil {
 			return nil, d.fault(err)
 		}
-		d.dec, d.close = z, func() { z.Close() }
+		d.dec, d.free = z, func() { z.Close() }
 	case zstandard:
 		d.frames = &zstdFrames{r: buffered, window: (&windows{notes: n}).add}
-		z, err := zstd.NewReader(d.frames, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(n.windows > 2*usualWindow), zstd.WithDecoderMaxWindow(uint64(n.limit)))
-		if err != nil {
+		if err := d.unzstd(n.windows > 2*usualWindow); err != nil {
 			return nil, d.fault(err)
 		}
-		d.dec, d.close = z, z.Close
 	}
 	return d, nil
 }
 
+// unzstd begins with a decoder of zstd.
+func (d *decoded) unzstd(large bool) error {
+	z, err := zstd.NewReader(d.frames, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(large), zstd.WithDecoderMaxWindow(uint64(d.notes.limit)))
+	if err == nil {
+		d.dec, d.free = z, z.Close
+	}
+	return err
+}
+
 // Read implements io.Reader.
 func (d *decoded) Read(p []byte) (int, error) {
+	if d.err != nil {
+		return 0, d.err
+	}
 	n, err := d.dec.Read(p)
+	if err == io.EOF && d.frames != nil && d.frames.next {
+		if d.err = d.change(); d.err != nil {
+			d.err = d.fault(d.err)
+		}
+		return n, d.err
+	}
 	if err != nil && err != io.EOF {
 		err = d.fault(err)
 	}
 	return n, err
+}
+
+// change takes another decoder for frames with a larger window, when that of the last one is gone.
+func (d *decoded) change() error {
+	d.free()
+	d.dec, d.free = nil, func() {}
+	debug.FreeOSMemory()
+	if err := d.frames.again(); err != nil {
+		return err
+	}
+	return d.unzstd(true)
 }
 
 // fault tells a broken blob from a limit, and from one that cannot be read.

@@ -14,7 +14,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 )
 
 // mark is layers/KEY/layer.json: it is written when a layer is complete, and says what is in it.
@@ -165,7 +164,7 @@ func (s *Store) unpackLayers(ctx context.Context, info *Info, o UnpackOptions) (
 	b := &budget{limits: s.limits}
 	gifts := s.newGiver(ctx, o.plain)
 	defer gifts.close()
-	memory := semaphore.NewWeighted(s.limits.Memory)
+	memory := newMemory(s.limits.Memory)
 	marks := make([]*mark, len(info.Layers))
 	first := map[string]int{} // an image may have the same layer twice
 	g, gctx := errgroup.WithContext(ctx)
@@ -359,7 +358,7 @@ type layerJob struct {
 	desc     ocispec.Descriptor
 	diffID   digest.Digest
 	budget   *budget
-	memory   *semaphore.Weighted
+	memory   *memory
 	giver    *giver
 	igzip    string // the program, where it is wanted
 	erofs    bool   // a file is made, not a directory

@@ -41,8 +41,8 @@ type VolumeOptions struct {
 // and for paths such as "/", the error Is [ErrDocument]; all volumes together may take what [Limits] allows an image. Nothing is synced to disk.
 //
 // As root, files get the owners that they have in the image: for a container with a user namespace set [rootfs.Mount.IDMap] of the mounts. An ordinary user's belong to the caller, who is
-// root in the container, also with [OwnersMapped], and files that the image has closed to their owner are an error; what the container then gives to subordinate ids may take these to be
-// removed.
+// root in the container, also with [OwnersMapped]. Files that the image has closed to their owner are read as root of a user namespace; where there can be none, or such a file has
+// attributes of users ("user."), that is an error. What the container then gives to subordinate ids may take these to be removed.
 func (s *Store) Volumes(ctx context.Context, name, dir string, o VolumeOptions) ([]rootfs.Mount, error) {
 	use, err := s.use(ctx)
 	if err != nil {
@@ -80,6 +80,8 @@ func (s *Store) volumes(ctx context.Context, name, dir string, o VolumeOptions) 
 		release = func() error { return nil }
 	}
 	var mounts []rootfs.Mount
+	closed := newClosedOpener(ctx)
+	defer closed.close()
 	b := &budget{limits: s.limits}
 	for i, at := range paths {
 		own := filepath.Join(dir, strconv.Itoa(i))
@@ -87,7 +89,7 @@ func (s *Store) volumes(ctx context.Context, name, dir string, o VolumeOptions) 
 			break
 		}
 		mounts = append(mounts, rootfs.BindMount(own, at))
-		if err = fillVolume(ctx, own, layers, at, b); err != nil {
+		if err = fillVolume(ctx, own, layers, at, b, closed.opener()); err != nil {
 			err = &Error{Op: "make volume", Object: name + ": " + at, Err: underlying(err)}
 			break
 		}

@@ -3,14 +3,14 @@ package image
 import (
 	"context"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // fillVolume gives the empty directory own what layers, the topmost first, show at a path.
-func fillVolume(ctx context.Context, own string, layers []string, at string, b *budget) error {
+func fillVolume(ctx context.Context, own string, layers []string, at string, b *budget, actor opener) error {
 	if err := b.addEntry(); err != nil {
 		return err
 	}
@@ -22,6 +22,9 @@ func fillVolume(ctx context.Context, own string, layers []string, at string, b *
 	defer closeReaders(readers)
 	if err != nil {
 		return err
+	}
+	for _, r := range readers {
+		r.actor = actor
 	}
 	dirs, err := shownDir(readers, at)
 	defer closeLower(dirs)
@@ -36,9 +39,13 @@ func fillVolume(ctx context.Context, own string, layers []string, at string, b *
 		return err
 	}
 	defer unix.Close(root)
-	m := &merger{ctx: ctx, method: MethodReflink, orCopy: true, owners: isPrivileged(), buf: make([]byte, fileBuffer), root: root, budget: b}
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := m.layer("/proc/self/fd/" + strconv.Itoa(dirs[i].fd)); err != nil {
+	m := &merger{ctx: ctx, method: MethodReflink, orCopy: true, owners: isPrivileged(), buf: make([]byte, fileBuffer), root: root, budget: b, actor: actor}
+	for _, d := range slices.Backward(dirs) {
+		from, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return sysErr("fcntl", err)
+		}
+		if err := m.opened(from); err != nil {
 			return err
 		}
 	}
@@ -105,7 +112,7 @@ func shownName(layers []*treeReader, path, name string) (st *unix.Stat_t, merged
 		return st, merged, "", err
 	}
 	for _, d := range dirs {
-		if to, err = readlinkAt(d.fd, name); err != unix.ENOENT {
+		if to, err = d.readlink(name); err != unix.ENOENT {
 			break
 		}
 	}

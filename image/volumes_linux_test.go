@@ -146,23 +146,85 @@ func TestVolumesRefused(t *testing.T) {
 	}
 }
 
-// Who may not read a file of the image, as an ordinary user one that is closed to its owner, is told which one it is.
-func TestVolumesClosed(t *testing.T) {
+// An ordinary user gets what its image has closed to its owner too, in all ways in which files are copied: files, further names of them, and directories.
+func TestClosedFilesCopied(t *testing.T) {
+	testutil.NoLeaks(t)
+	ctx := context.Background()
 	s := openStore(t, Options{})
-	closed := func(h *tar.Header) { h.Mode = 0 }
-	putVolumes(t, s, "img", []string{"/a"}, plain(layer(t, dir("a"), dir("a/d"), file("a/d/shadow", "secret").with(closed))))
-	dir := t.TempDir()
-	_, err := s.Volumes(context.Background(), "img", dir, VolumeOptions{})
-	if isPrivileged() {
-		if err != nil || lstat(t, dir+"/0/d/shadow").Size != 6 {
-			t.Error(err)
+	mode := func(m int64) func(h *tar.Header) { return func(h *tar.Header) { h.Mode = m } }
+	putVolumes(t, s, "img", []string{"/a"},
+		plain(layer(t, dir("a"), dir("a/d"), file("a/d/shadow", "old").with(mode(0)), dir("a/shut"), file("a/shut/hidden", "h"), dir("a/both"), file("a/both/1", "1"))),
+		plain(layer(t, dir("a"), dir("a/d"), file("a/d/shadow", "secret").with(mode(0)), file("a/d/sudo", "s").with(mode(0o111)), dir("a/e"), hard("a/e/again", "a/d/shadow"),
+			dir("a/shut").with(mode(0)), file("a/shut/.wh..wh..opq", ""), file("a/shut/f", "f"), link("a/shut/l", "f"), hard("a/z", "a/shut/f"), dir("a/both").with(mode(0o400)), file("a/both/2", "2"))))
+	check := func(what, dir string) {
+		t.Helper()
+		for name, want := range map[string]uint32{"d/shadow": 0, "d/sudo": 0o111, "e/again": 0, "shut": 0, "both": 0o400, "z": 0o644} {
+			if st := lstat(t, dir+"/"+name); st.Mode&0o7777 != want {
+				t.Errorf("%s: %s has mode %o, want %o", what, name, st.Mode&0o7777, want)
+			}
 		}
-		return
+		if a, b := lstat(t, dir+"/d/shadow"), lstat(t, dir+"/e/again"); a.Ino != b.Ino {
+			t.Errorf("%s: shadow and again are two files", what)
+		}
+		if err := errors.Join(os.Chmod(dir+"/d/shadow", 0o400), os.Chmod(dir+"/shut", 0o700), os.Chmod(dir+"/both", 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"d/shadow": "secret", "shut/f": "f", "both/1": "1", "both/2": "2", "z": "f"} {
+			if got, err := os.ReadFile(dir + "/" + name); err != nil || string(got) != want {
+				t.Errorf("%s: %s: %q, %v", what, name, got, err)
+			}
+		}
+		if to, err := os.Readlink(dir + "/shut/l"); err != nil || to != "f" {
+			t.Errorf("%s: %q, %v", what, to, err)
+		}
+		if _, err := os.Lstat(dir + "/shut/hidden"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: what the opaque directory hides: %v", what, err)
+		}
+		if a, b := lstat(t, dir+"/shut/f"), lstat(t, dir+"/z"); a.Ino != b.Ino {
+			t.Errorf("%s: f and z are two files", what)
+		}
 	}
-	if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "d/shadow") {
-		t.Error(err)
+	dir := t.TempDir()
+	t.Cleanup(func() { emptyDir(dir) })
+	must[[]rootfs.Mount](t)(s.Volumes(ctx, "img", dir, VolumeOptions{Paths: []string{"/a", "/a/shut", "/a/both"}}))
+	for name, want := range map[string]string{"2/f": "f", "1/1": "1", "1/2": "2"} {
+		if err := os.Chmod(filepath.Join(dir, filepath.Dir(name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
 	}
-	if left := must[[]os.DirEntry](t)(os.ReadDir(dir)); len(left) != 0 {
-		t.Errorf("left: %v", left)
+	if _, err := os.Lstat(dir + "/2/hidden"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the opaque directory hides, as a volume: %v", err)
+	}
+	check("volume", dir+"/0")
+	for _, m := range []Method{MethodCopy, MethodHardLink} {
+		sn := must[*Snapshot](t)(s.NewSnapshot(ctx, fmt.Sprint("by", int(m)), "img", SnapshotOptions{Method: m, ReadOnly: m == MethodHardLink}))
+		view := must[*SnapshotView](t)(sn.Open(ctx))
+		check(m.String(), view.Tree.Name()+"/a")
+		view.Close()
 	}
 }
+
+// Where there can be no user namespace, who may not read a file of the image is told which one it is.
+func TestVolumesClosed(t *testing.T) {
+	if isPrivileged() {
+		t.Skip("needs an ordinary user: root reads all files")
+	}
+	s := openStore(t, Options{})
+	layers := must[*Unpacked](t)(func() (*Unpacked, error) {
+		putVolumes(t, s, "img", nil, plain(layer(t, dir("a"), dir("a/d"), file("a/d/shadow", "secret").with(func(h *tar.Header) { h.Mode = 0 }))))
+		return s.Unpack(context.Background(), "img", UnpackOptions{})
+	}())
+	for name, actor := range map[string]opener{"none": nil, "refused": refuser{}} {
+		err := fillVolume(context.Background(), t.TempDir(), layers.Dirs, "/a", &budget{limits: s.limits}, actor)
+		if !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "d/shadow") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+type refuser struct{}
+
+func (refuser) Open(int, string, int, uint32, uint64) (int, error) { return -1, os.ErrPermission }

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 	"strconv"
 
@@ -56,19 +57,29 @@ func windowText(n int64) string {
 	return "a zstd window of " + strconv.FormatInt(n, 10) + unit
 }
 
-// windows counts those of a blob's frames. A larger one takes the place of those before it, which are garbage then.
+// windows counts those of a blob's frames.
 type windows struct {
-	notes        *notes
-	largest, sum int64
+	notes   *notes
+	largest int64 // of the frames so far
+	sum     int64 // of those that took the place of one another in one decoder, and are garbage but for the last
 }
 
+// add is told of the next frame before its decoder is. A large window is not to come on top of what smaller ones left behind: for that errNextDecoder asks for a decoder of its
+// own, with which add is called once more.
 func (w *windows) add(size int64) error {
-	if size <= w.largest {
+	switch {
+	case size <= w.largest:
 		return nil
+	case size > usualWindow && w.largest > 0:
+		w.largest, w.sum = 0, 0
+		return errNextDecoder
 	}
-	w.largest, w.sum = size, min(w.sum+size, 2*maxWindow)
+	w.largest, w.sum = size, w.sum+size
 	return w.notes.hold(min(w.sum, notesGarbage*size), windowText(size))
 }
+
+// errNextDecoder says that a frame is for another decoder than those before it.
+var errNextDecoder = errors.New("a larger zstd window")
 
 // zstdFrames is a reader between a blob and its decoder that asks window about each frame before the decoder knows of it. What is no frame is for the decoder to
 // refuse: nothing is looked at any more then.
@@ -76,12 +87,16 @@ type zstdFrames struct {
 	r      io.Reader
 	window func(size int64) error
 	err    error // that of window
+	next   bool  // the end was told of since what follows is for another decoder; again goes on
 
 	part framePart
 	head [18]byte // of what part collects, the first n bytes
 	n    int
-	skip int64 // bytes of content that follow
-	sum  bool  // a checksum follows the last block
+	skip int64  // bytes of content that follow
+	sum  bool   // a checksum follows the last block
+	size int64  // of the window
+	held []byte // a header that was read and not passed on yet
+	room [18]byte
 }
 
 // framePart is what comes next after skip bytes.
@@ -93,27 +108,68 @@ const (
 	frameBroken
 )
 
-// Read implements io.Reader.
+// Read implements io.Reader. It reads no further than to the next header, which is passed on when it was looked at.
 func (f *zstdFrames) Read(p []byte) (int, error) {
-	if f.err != nil {
+	switch {
+	case f.err != nil:
 		return 0, f.err
-	}
-	n, err := f.r.Read(p)
-	for rest := p[:n]; len(rest) > 0 && f.part != frameBroken; {
-		if f.skip > 0 {
-			m := min(f.skip, int64(len(rest)))
-			f.skip, rest = f.skip-m, rest[m:]
-			continue
-		}
-		f.head[f.n] = rest[0]
-		f.n, rest = f.n+1, rest[1:]
-		if f.part == frameBlock {
-			f.block()
-		} else if f.err = f.header(); f.err != nil {
-			return 0, f.err
+	case f.next:
+		return 0, io.EOF
+	case len(f.held) == 0 && f.part == frameHeader && f.skip == 0:
+		if err := f.collect(); err != nil {
+			return 0, err
 		}
 	}
+	switch {
+	case len(f.held) > 0:
+		n := copy(p, f.held)
+		f.held = f.held[n:]
+		return n, nil
+	case f.part == frameBroken:
+		return f.r.Read(p)
+	case f.skip > 0:
+		n, err := f.r.Read(p[:min(f.skip, int64(len(p)))])
+		f.skip -= int64(n)
+		return n, err
+	}
+	n, err := f.r.Read(p[:min(blockHeader-f.n, len(p))])
+	f.n += copy(f.head[f.n:], p[:n])
+	f.block()
 	return n, err
+}
+
+// collect reads the header of a frame.
+func (f *zstdFrames) collect() error {
+	for f.held = f.room[:0]; ; {
+		n, err := f.r.Read(f.head[f.n : f.n+1])
+		if n == 1 {
+			f.held = append(f.held, f.head[f.n])
+			f.n++
+			switch f.err = f.header(); {
+			case f.err == errNextDecoder:
+				f.err, f.next = nil, true
+				return io.EOF
+			case f.err != nil:
+				return f.err
+			case f.n == 0 || f.part == frameBroken:
+				return nil
+			}
+		}
+		if err == io.EOF && len(f.held) > 0 {
+			f.part = frameBroken
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// again goes on with the frame that is for another decoder.
+func (f *zstdFrames) again() error {
+	f.next = false
+	f.err = f.window(f.size)
+	return f.err
 }
 
 // header looks at the header of a frame (RFC 8878, section 3.1.1.1) as soon as it is whole.
@@ -164,13 +220,16 @@ func (f *zstdFrames) header() error {
 		size = 1 << (10 + h[5]>>3)
 		size += size / 8 * uint64(h[5]&7)
 	}
-	f.part, f.n, f.sum = frameBlock, 0, flags&4 != 0
-	return f.window(int64(min(size, maxWindow)))
+	f.part, f.n, f.sum, f.size = frameBlock, 0, flags&4 != 0, int64(min(size, maxWindow))
+	return f.window(f.size)
 }
+
+// blockHeader is how long that of a block is.
+const blockHeader = 3
 
 // block looks at the header of a block (section 3.1.1.2).
 func (f *zstdFrames) block() {
-	if f.n < 3 {
+	if f.n < blockHeader {
 		return
 	}
 	h := uint32(f.head[0]) | uint32(f.head[1])<<8 | uint32(f.head[2])<<16

@@ -86,8 +86,10 @@ func TestZstdWindows(t *testing.T) {
 		"single segment":  {append(zstdFrame(1<<10, data[:9000]), singleSegment(1<<30, data[9000:])...), 0, "1 GiB"},
 		"little memory":   {parted(data, 1<<10, 32*m), 32 * m, "32 MiB"},
 		"odd":             {append(zstdFrame(1<<10, data[:9000]), singleSegment(1<<30+5, data[9000:])...), 0, "1073741829 bytes"},
-		// What was there before is garbage, of which as much again may lie.
-		"growing": {parted(data, 8*m, 16*m, 32*m, 64*m), 0, "64 MiB"},
+		// What was there before is gone.
+		"growing":           {parted(data, 8*m, 16*m, 32*m, 64*m), 0, ""},
+		"growing and equal": {append(skippable(0), parted(data, m, 16*m, 16*m, 64*m, 64*m, 8*m, 32*m)...), 0, ""},
+		"growing too large": {parted(data, 16*m, 64*m, 128*m), 0, "128 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, Options{Limits: Limits{Memory: c.memory}})

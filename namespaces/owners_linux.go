@@ -14,8 +14,8 @@ import (
 )
 
 // Owners gives files to the ids of a user namespace, for a program that may not do so itself: an ordinary user's files to its subordinate ids,
-// and back. It is a process that is root in a user namespace of its own with given maps and does nothing but what it is told with a file at
-// hand; it resolves no path. Any number of goroutines may use it. Make it with [NewOwners].
+// and back, and opens what their modes close to everybody but root. It is a process that is root in a user namespace of its own with given maps and does nothing but what it is told with
+// a file at hand; it resolves no path but those of Open. Any number of goroutines may use it. Make it with [NewOwners].
 type Owners struct {
 	ctx  context.Context
 	maps IDMaps
@@ -64,6 +64,21 @@ func (o *Owners) Setxattr(fd int, name string, value []byte) error {
 	return o.do(fd, ownersSetxattr, uint64(len(value)), 0, name, value)
 }
 
+// Open is openat2(2): it opens what path leads to from dir, a directory that may have been opened with O_PATH, with flags of open(2) and resolve, RESOLVE_BENEATH and others. It makes no
+// files. What the kernel asks of root counts where owner and group of a file are mapped: modes that keep its owner out do not. The descriptor is the caller's, and close-on-exec.
+func (o *Owners) Open(dir int, path string, flags int, resolve uint64) (int, error) {
+	if len(path) >= unix.PathMax {
+		return -1, unix.ENAMETOOLONG
+	}
+	// struct open_how has its third field where other calls have a name.
+	rest := binary.NativeEndian.AppendUint64(nil, resolve)
+	m, err := o.ask(dir, ownersOpen, uint64(flags&^unix.O_CREAT|unix.O_CLOEXEC), 0, string(rest), append([]byte(path), 0))
+	if err == nil && m.FD < 0 {
+		err = o.why(nil)
+	}
+	return m.FD, err
+}
+
 // Close ends the process. Closing twice is harmless.
 func (o *Owners) Close() error {
 	o.mu.Lock()
@@ -78,6 +93,7 @@ const (
 	ownersChown = iota
 	ownersChmod
 	ownersSetxattr
+	ownersOpen
 )
 
 // What is sent: the number of the call, two arguments, a name and a value (XATTR_NAME_MAX and XATTR_SIZE_MAX of limits.h). The value is sent as
@@ -96,6 +112,13 @@ const (
 )
 
 func (o *Owners) do(fd int, call, a, b uint64, name string, value []byte) error {
+	_, err := o.ask(fd, call, a, b, name, value)
+	return err
+}
+
+// ask has a call made, and returns what the process tells of it.
+func (o *Owners) ask(fd int, call, a, b uint64, name string, value []byte) (stage.Message, error) {
+	none := stage.Message{FD: -1}
 	msg := make([]byte, ownersHead+ownersName, ownersHead+ownersName+len(value))
 	for i, v := range []uint64{call, a, b} {
 		binary.NativeEndian.PutUint64(msg[8*i:], v)
@@ -105,21 +128,23 @@ func (o *Owners) do(fd int, call, a, b uint64, name string, value []byte) error 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err := o.engage(); err != nil {
-		return err
+		return none, err
 	}
 	if err := o.child.Conn.Ask(msg, fd); err != nil {
 		o.dismiss()
-		return err
+		return none, err
 	}
 	m, err := o.child.Conn.Recv()
 	switch {
 	case err == nil && m.Tag == tagOwnersDone:
-		return nil
+		return m, nil
+	case err == nil && m.Tag == tagOwnersRefused && m.Value != 0:
+		return m, unix.Errno(m.Value)
 	case err == nil && m.Tag == tagOwnersRefused:
-		return unix.EPERM
+		return m, unix.EPERM
 	}
 	o.dismiss()
-	return o.why(err)
+	return none, o.why(err)
 }
 
 // why tells an errno of the call from the end of the process.
@@ -201,8 +226,9 @@ func ownersProgram() (*program.Program, error) {
 	serving := stage.EmitServing(b, ownersSize, "<file>")
 	area, fd := serving.Area, serving.File
 	refused, done, over := b.NewLabel(), b.NewLabel(), b.NewLabel()
-	tell := func(tag uint64) program.OpRef {
+	tell := func(tag uint64, errno unix.Errno) program.OpRef {
 		msg := binary.NativeEndian.AppendUint64(make([]byte, 0, stage.MessageSize), tag)
+		msg = binary.NativeEndian.AppendUint64(msg, uint64(errno))
 		return b.Call(unix.SYS_WRITE, "write", b.Input(stage.HostInput), program.Bytes(msg[:stage.MessageSize], "answer"), program.Int(stage.MessageSize))
 	}
 	name, value := (area + ownersHead/8).AddrShown("name"), (area + (ownersHead+ownersName)/8).AddrShown("value")
@@ -215,15 +241,23 @@ func ownersProgram() (*program.Program, error) {
 		ownersChmod:    func() program.OpRef { return b.Call(unix.SYS_FCHMOD, "fchmod", fd, first) },
 		ownersSetxattr: func() program.OpRef { return b.Call(unix.SYS_FSETXATTR, "fsetxattr", fd, name, value, first, none) },
 	}
-	labels := serving.Dispatch(b, len(calls))
+	labels := serving.Dispatch(b, len(calls)+1)
 	for i, call := range calls {
 		b.Mark(labels[i])
 		call().IgnoreTo(refused, unix.EPERM, unix.EINVAL, unix.ENOTSUP).Then(done)
 	}
+	const missing = unix.ENOENT // is ordinary
+	gone := b.NewLabel()
+	b.Mark(labels[ownersOpen])
+	opened := b.Call(unix.SYS_OPENAT2, "openat2", fd, value, (area+1).AddrShown("how"), program.Int(unix.SizeofOpenHow)).IgnoreTo(gone, missing)
+	stage.EmitPass(b, tagOwnersDone, opened)
+	b.Close(opened.Result()).Then(over)
+	b.Mark(gone)
+	tell(tagOwnersRefused, missing).Then(over)
 	b.Mark(refused)
-	tell(tagOwnersRefused).Then(over)
+	tell(tagOwnersRefused, 0).Then(over)
 	b.Mark(done)
-	tell(tagOwnersDone).Then(over)
+	tell(tagOwnersDone, 0).Then(over)
 	b.Mark(over)
 	serving.Again(b)
 	return b.Build()

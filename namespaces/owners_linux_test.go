@@ -3,8 +3,10 @@ package namespaces
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -90,6 +92,62 @@ func TestOwners(t *testing.T) {
 	}
 	if err := o.Chown(fd, 0, 0); !errors.Is(err, ErrOwnersClosed) {
 		t.Errorf("closed: %v", err)
+	}
+}
+
+// What its own mode closes to the caller is opened, by who is root in a user namespace with no more than the caller's ids; what is not there, or leads elsewhere, is an error like those of
+// openat2(2). The first of these is ordinary: the process stays.
+func TestOwnersOpen(t *testing.T) {
+	o, err := NewOwners(context.Background(), SingleIDMaps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(dir+"/d", 0o700), os.WriteFile(dir+"/d/closed", []byte("text"), 0), os.Symlink("/etc", dir+"/d/out"), os.Chmod(dir+"/d", 0)); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(dir+"/d", 0o700)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS
+	child := o.child
+	got, err := o.Open(fd, "d/closed", unix.O_RDONLY, beneath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(got), "closed")
+	defer f.Close()
+	if text, err := io.ReadAll(f); err != nil || string(text) != "text" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %x, %v", flags, err)
+	}
+	if got, err := o.Open(fd, "d/none", unix.O_RDONLY, beneath); got != -1 || err != unix.ENOENT {
+		t.Errorf("%d, %v", got, err)
+	}
+	if got, err := o.Open(fd, "d/new", unix.O_RDONLY|unix.O_CREAT, beneath); got != -1 || err != unix.ENOENT {
+		t.Errorf("%d, %v", got, err)
+	}
+	if o.child != child {
+		t.Error("it made another process")
+	}
+	for path, want := range map[string]error{"d/closed/x": unix.ENOTDIR, "d/out": unix.ELOOP, "..": unix.EXDEV} {
+		if got, err := o.Open(fd, path, unix.O_RDONLY, beneath); got != -1 || err != want {
+			t.Errorf("%s: %d, %v, want %v", path, got, err, want)
+		}
+	}
+	if got, err := o.Open(fd, strings.Repeat("x", unix.PathMax), unix.O_PATH, 0); got != -1 || err != unix.ENAMETOOLONG {
+		t.Errorf("%d, %v", got, err)
+	}
+	if got, err := o.Open(fd, "d", unix.O_PATH, beneath); err != nil {
+		t.Error(err)
+	} else {
+		unix.Close(got)
 	}
 }
 

@@ -22,5 +22,8 @@ func (*Owners) Chmod(int, uint32) error { return unsupported("change owners") }
 // Setxattr returns an error that matches [errors.ErrUnsupported].
 func (*Owners) Setxattr(int, string, []byte) error { return unsupported("change owners") }
 
+// Open returns an error that matches [errors.ErrUnsupported].
+func (*Owners) Open(int, string, int, uint64) (int, error) { return -1, unsupported("open files") }
+
 // Close does nothing.
 func (*Owners) Close() error { return nil }
