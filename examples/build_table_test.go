@@ -145,6 +145,9 @@ func TestBuildOutputs(t *testing.T) {
 		// The archive and what was pushed run from stores of their own.
 		c.run(t, "run", "-q", "-store", at("one"), "-image", "archive:"+at("docker.tar")).want(t, 0, `^A$`)
 		c.run(t, "run", "-q", "-store", at("two"), "-image", name).want(t, 0, `^A$`)
+		if n := validate(t, p.store); n < 10 { // those of the cache too
+			t.Errorf("%d documents", n)
+		}
 		c.run(t, "build", "-store", p.store, "-push", p.ctx).wantErr(t, 2, `-push needs -t`)
 	})
 }

@@ -330,6 +330,8 @@ MAINTAINER somebody
 				t.Errorf("%s is %s, want %s", key, got, want)
 			}
 		}
+		p.build("FROM base:1\nSTOPSIGNAL NOPE\n").wantErr(t, 1, `^\S*Dockerfile:2: .*"NOPE" is no signal`)
+		p.build("FROM base:1\nSTOPSIGNAL 65\n").wantErr(t, 1, `^\S*Dockerfile:2: .*"65" is no signal`)
 		p.build("FROM base:1\nUSER root\n", "-t", "plain:1").want(t, 0, `^sha256:`)
 		p.build("FROM parent:1\nUSER root\nRUN test -f /trigger\n").wantErr(t, 1, `Dockerfile:1: ONBUILD RUN touch`) // as app, who may not
 		p.build("FROM base:1\nONBUILD COPY trigger /trigger\nONBUILD RUN touch /ran\n", "-t", "parent:2").want(t, 0, `^sha256:`)
@@ -337,6 +339,20 @@ MAINTAINER somebody
 		if left, ok := imageConfig(t, filepath.Join(c.dir, "oci.tar"))["OnBuild"]; ok {
 			t.Errorf("a trigger is left: %s", left)
 		}
+	})
+}
+
+// TestBuildPath: a base image that says nothing of PATH has the one that its containers have, which an ENV can add to.
+func TestBuildPath(t *testing.T) {
+	asEach(t, func(t *testing.T, c caller) {
+		p := newProject(t, c, nil)
+		c.run(t, "run", "-q", "-store", p.store, "-image", "archive:"+imageArchive(t, c)).want(t, 0, `^hello from`)
+		p.build("FROM greet:1\nENV MORE=1 PATH=$PATH:/more\nUSER 0\nRUN echo $PATH >/seen\n", "-o", "type=oci,dest="+filepath.Join(c.dir, "oci.tar")).want(t, 0, `^sha256:`)
+		const path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/more"
+		if got, want := string(imageConfig(t, filepath.Join(c.dir, "oci.tar"))["Env"]), `["GREETING=hello","PATH=`+path+`","MORE=1"]`; got != want {
+			t.Errorf("Env is %s, want %s", got, want)
+		}
+		c.run(t, "run", "-q", "-store", p.store, "-image", "out:1", "--", "read p </seen; echo $p; echo $PATH").want(t, 0, `^`+path+`\n`+path+`$`)
 	})
 }
 

@@ -16,6 +16,9 @@ import (
 // fetchFrom begins a download at an offset. It reports whether the offset was granted; otherwise the content begins at its start.
 type fetchFrom func(ctx context.Context, from int64) (body io.ReadCloser, granted bool, err error)
 
+// fetchProgress is how much further a download has to be for its attempts to be counted anew.
+const fetchProgress = 1 << 20
+
 // partial is a download under way: a file that keeps what has come, also for a later program, if this one dies.
 type partial struct {
 	f    *os.File
@@ -45,9 +48,12 @@ func (s *Store) download(ctx context.Context, d ocispec.Descriptor, attempts int
 		return err
 	}
 	defer p.f.Close()
-	earlier := p.n > 0
+	earlier, furthest := p.n > 0, p.n
 	for try := 1; ; try++ {
 		err := p.receive(ctx, d, tell, fetch)
+		if p.n >= furthest+fetchProgress { // a bad line is not a dead one
+			furthest, try = p.n, 1
+		}
 		switch {
 		case err == nil:
 			err = s.enterPartial(p, d)

@@ -27,7 +27,7 @@ var (
 	// ErrUnauthorized says that the registry wants other credentials, or does not let these do that. Docker Hub says so of
 	// repositories that do not exist.
 	ErrUnauthorized = errors.New("not authorized by the registry")
-	// ErrRateLimit says that the registry serves this client no more for a while.
+	// ErrRateLimit says that the registry serves this client no more for a while; a [*RateLimitError] says for how long.
 	ErrRateLimit = errors.New("rate limit of the registry")
 )
 
@@ -50,7 +50,8 @@ type RegistryOptions struct {
 	// Mirrors are hosts that are asked first, by registry: {"docker.io": {"mirror.local:5000"}}. One that begins with http:// is spoken to without TLS, one with
 	// https:// only with it, whatever PlainHTTP says of the registry. What they serve is verified like all else; which content a tag means is their word.
 	Mirrors map[string][]string
-	// Attempts is how often a request or a download is tried before it fails. Default 5.
+	// Attempts is how often a request or a download is tried before it fails; of a download they are counted anew when a further MiB has come. Default 5. A registry
+	// that wants to be left alone for more than 5 seconds is not asked again: see [RateLimitError].
 	Attempts int
 	// Transport performs requests instead of one that goes by TLS and Proxy; with it, those are not used.
 	Transport http.RoundTripper
@@ -169,14 +170,14 @@ func (o RegistryOptions) patient(base http.RoundTripper) http.RoundTripper {
 func (o RegistryOptions) repository(base http.RoundTripper, credential auth.CredentialFunc, host, name string) *remote.Repository {
 	again := retry.NewTransport(o.patient(base))
 	again.Policy = o.policy
-	client := &auth.Client{Client: &http.Client{Transport: again}, Cache: auth.NewCache(), Credential: credential}
+	client := &auth.Client{Client: &http.Client{Transport: limitTransport{again}}, Cache: auth.NewCache(), Credential: credential}
 	client.SetUserAgent("caisson")
 	return &remote.Repository{Client: client, Reference: registry.Reference{Registry: host, Repository: name}, PlainHTTP: o.PlainHTTP, MaxMetadataBytes: maxManifest, ReferrerListMaxPages: maxPages,
 		ManifestMediaTypes: []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerIndex}}
 }
 
 func (o RegistryOptions) policy() retry.Policy {
-	return &retry.GenericPolicy{Retryable: retry.DefaultPredicate, Backoff: retry.DefaultBackoff, MinWait: retryWait, MaxWait: retryWaitMost, MaxRetry: o.attempts() - 1}
+	return &retry.GenericPolicy{Retryable: worthRepeating, Backoff: retry.DefaultBackoff, MinWait: retryWait, MaxWait: retryWaitMost, MaxRetry: o.attempts() - 1}
 }
 
 func (o RegistryOptions) credential() (auth.CredentialFunc, error) {
@@ -267,9 +268,12 @@ const remedyLogin = "log in with docker login, or set RegistryOptions.Credential
 func registryError(err error) error {
 	err = foreign(err)
 	var resp *errcode.ErrorResponse
+	var limit *RateLimitError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &limit):
+		return &Error{Op: "ask registry", Object: limit.Registry, Err: err, Remedy: limit.remedy()}
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		return &Error{Op: "ask registry", Err: fmt.Errorf("%w: %w", ErrUnauthorized, err), Remedy: remedyLogin}
 	case errors.Is(err, errdef.ErrNotFound):
@@ -286,8 +290,6 @@ func registryError(err error) error {
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return &Error{Op: "ask registry", Object: at, Err: fmt.Errorf("%w: %w", ErrUnauthorized, err), Remedy: remedyLogin}
-	case http.StatusTooManyRequests:
-		return &Error{Op: "ask registry", Object: at, Err: fmt.Errorf("%w: %w", ErrRateLimit, err), Remedy: "wait, log in, or use a mirror"}
 	case http.StatusNotFound:
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	}

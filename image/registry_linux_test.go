@@ -311,6 +311,40 @@ func TestPullResumes(t *testing.T) {
 	}
 }
 
+// A line that breaks again and again is good enough as long as something comes over it; one over which nothing comes is given up.
+func TestPullResumesOften(t *testing.T) {
+	for piece, want := range map[int]error{fetchProgress: nil, fetchProgress / 4: io.ErrUnexpectedEOF} {
+		h, big := newShelf(t)
+		var resumed atomic.Int32
+		h.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, sha256Hex(big)) {
+				return false
+			}
+			from, status := 0, http.StatusOK
+			if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil {
+				w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(big)-1, len(big)))
+				status = http.StatusPartialContent
+				resumed.Add(1)
+			}
+			w.Header().Set("Accept-Ranges", "bytes")
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)-from))
+			w.WriteHeader(status)
+			w.Write(big[from:min(from+piece, len(big))])
+			if from+piece >= len(big) {
+				return true
+			}
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}
+		s, o := openStore(t, Options{}), anonymous
+		o.Attempts = 2
+		_, err := s.Pull(context.Background(), h.serve(t), PullOptions{RegistryOptions: o})
+		if !errors.Is(err, want) || want == nil && resumed.Load() < 3 || want != nil && resumed.Load() != 1 {
+			t.Errorf("pieces of %d: resumed %d times, %v", piece, resumed.Load(), err)
+		}
+	}
+}
+
 // A registry may answer what it likes: nothing wrong gets into the store, and the error tells.
 func TestHostileRegistry(t *testing.T) {
 	ctx := context.Background()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -128,14 +129,14 @@ func parsePorts(text string) ([]string, error) {
 	return out, nil
 }
 
-// stopSignal takes a name or a number.
+// stopSignal takes a name or a number: what package image takes, asked here so that the error has a line.
 func (s *stage) stopSignal(name string) error {
-	n, err := strconv.Atoi(name)
-	switch {
-	case err == nil && (n < 1 || n > 64):
-		return fmt.Errorf("STOPSIGNAL %s: a number is from 1 to 64", name)
-	case err != nil && (name == "" || strings.Trim(strings.ToUpper(name), "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-") != ""):
-		return fmt.Errorf("STOPSIGNAL %q is no signal", name)
+	doc, err := json.Marshal(map[string]any{"config": map[string]string{"StopSignal": name}})
+	if err == nil {
+		_, err = image.ParseConfig(doc)
+	}
+	if err != nil || name == "" {
+		return fmt.Errorf("STOPSIGNAL: %q is no signal; want a name such as SIGQUIT, or a number from 1 to 64", name)
 	}
 	s.state.settings.StopSignal = name
 	return nil

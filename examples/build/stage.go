@@ -83,9 +83,11 @@ func (s *stage) from(ctx context.Context) (triggers []string, err error) {
 		s.platform, s.state = base.platform, base.state.clone()
 	} else if name == "scratch" {
 		s.state.settings.Platform = s.platform
-		s.state.settings.Env = []string{"PATH=" + rootfs.DefaultPath}
 	} else if err := s.fromImage(ctx, st, name); err != nil {
 		return nil, err
+	}
+	if _, ok := newVars(s.state.settings.Env...).values["PATH"]; !ok { // so that ENV can add to it
+		s.state.settings.SetEnv("PATH", rootfs.DefaultPath)
 	}
 	s.scope = &scope{env: newVars(s.state.settings.Env...), args: newVars(), escape: s.b.file.escape}
 	triggers = s.state.settings.OnBuild

@@ -7,6 +7,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
@@ -31,16 +33,65 @@ func main() {
 	plain := flag.Bool("plain-http", false, "speak to the registry without TLS")
 	all := flag.Bool("all-platforms", false, "fetch the image for all platforms")
 	referrers := flag.Bool("referrers", false, "fetch signatures and the like too")
+	ca := flag.String("ca", "", "trust the authorities in `FILE` (PEM) too")
+	cert := flag.String("cert", "", "show the registry the client certificate in `FILE` (PEM)")
+	key := flag.String("key", "", "`FILE` of its key")
+	var mirrors []string
+	flag.Func("mirror", "ask `HOST` first; may be repeated", func(s string) error { mirrors = append(mirrors, s); return nil })
 	flag.Parse()
 	if flag.NArg() != 1 {
-		log.Fatal("usage: pull [-store DIR] [-plain-http] [-all-platforms] [-referrers] IMAGE")
+		log.Fatal("usage: pull [-store DIR] [-plain-http] [-all-platforms] [-referrers] [-ca FILE] [-cert FILE -key FILE] [-mirror HOST] IMAGE")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o := image.PullOptions{AllPlatforms: *all, Referrers: *referrers, RegistryOptions: image.RegistryOptions{PlainHTTP: *plain}}
+	ref, err := image.ParseReference(flag.Arg(0))
+	if err == nil {
+		o.Mirrors = map[string][]string{ref.Registry: mirrors}
+		err = certificates(&o.RegistryOptions, ref.Registry, *ca, *cert, *key)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
 	if err := pull(ctx, *dir, flag.Arg(0), o); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// certificates reads those of authorities, which count for mirrors too, and the client's, which only the registry is shown.
+func certificates(o *image.RegistryOptions, registry, ca, cert, key string) error {
+	if ca != "" {
+		data, err := os.ReadFile(ca)
+		if err != nil {
+			return err
+		}
+		roots, err := x509.SystemCertPool()
+		if err != nil {
+			roots = x509.NewCertPool()
+		}
+		if !roots.AppendCertsFromPEM(data) {
+			return fmt.Errorf("no certificate in %s", ca)
+		}
+		o.TLS = &tls.Config{RootCAs: roots}
+	}
+	if cert == "" && key == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return fmt.Errorf("client certificate: %w", err)
+	}
+	own := &tls.Config{Certificates: []tls.Certificate{pair}}
+	if o.TLS != nil {
+		own.RootCAs = o.TLS.RootCAs
+	}
+	o.TLSFor = func(host string) *tls.Config {
+		if host != registry {
+			return nil
+		}
+		return own
+	}
+	return nil
 }
 
 func pull(ctx context.Context, dir, name string, o image.PullOptions) error {
