@@ -272,12 +272,13 @@ func (r *running) dropGroup(ctx context.Context, rec *state.Record) error {
 func (r *running) deleteGroup(ctx context.Context) error {
 	once, cancel := context.WithCancel(ctx)
 	cancel()
-	err := r.group.Delete(once)
-	if !errors.Is(err, unix.EBUSY) {
+	switch err := r.group.Delete(once); {
+	case errors.Is(err, unix.EBUSY):
+		if err := r.killGroup(); err != nil {
+			r.warn("kill what is left in the cgroup", err)
+		}
+	case !errors.Is(err, context.Canceled): // else systemd has a unit for it, which it has to be asked to stop
 		return err
-	}
-	if err := r.killGroup(); err != nil {
-		r.warn("kill what is left in the cgroup", err)
 	}
 	return r.group.Delete(ctx)
 }
