@@ -77,6 +77,10 @@ func (k *recycler) close() {
 	k.free = nil
 }
 
+// harmless are the capabilities with which nothing can be changed in a network namespace that is not counted. With CAP_NET_RAW switches of
+// multicast routing can be set, which stay.
+const harmless = caps.Default &^ (1 << caps.NetRaw)
+
 // takeRecycled takes the network namespace from the pool, which gets it back at the end if the command alone has been in it, and can have done nothing
 // there that is not seen. False: the container needs one as others do.
 func (r *running) takeRecycled() bool {
@@ -94,7 +98,7 @@ func (r *running) takeRecycled() bool {
 	}
 	r.allCaps |= r.m.caps
 	r.undo.add(func() error {
-		if r.handsOn && r.m.newPID && r.allCaps&^caps.Default == 0 {
+		if r.handsOn && r.m.newPID && r.allCaps&^harmless == 0 {
 			k.give(n)
 		} else {
 			n.Close()

@@ -5,7 +5,10 @@ package stage
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -40,8 +43,30 @@ func TakeRecyclable() (*Recyclable, error) {
 	return n, nil
 }
 
+// keepers are the modules whose files below /proc/net take what root writes there, without a capability, and keep it for the next
+// reader. They have them in every network namespace.
+var keepers = []string{"/proc/thread-self/net/rpc", "/proc/thread-self/net/afs"}
+
+// kept reports whether there is such a module.
+func kept() bool {
+	return slices.ContainsFunc(keepers, func(dir string) bool { return unix.Access(dir, unix.F_OK) == nil })
+}
+
 // open opens the counters of the namespace that this thread is in.
 func (n *Recyclable) open() error {
+	err := filepath.WalkDir("/proc/thread-self/net/", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o222 != 0 {
+			err = &os.PathError{Op: "recycle", Path: name, Err: errors.ErrUnsupported} // what is written there is not counted
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	for _, name := range counters {
 		name = "/proc/thread-self/net/" + name
 		fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -86,20 +111,22 @@ func (n *Recyclable) read(out []byte) ([]byte, error) {
 var countersRead = sync.Pool{New: func() any { return new([]byte) }}
 
 // Unused reports whether all counters say what they said when the namespace was new: nobody has sent anything in it, nor tried to, and no socket is left.
+// Who held CAP_NET_ADMIN or CAP_NET_RAW there can have changed what is not counted.
 func (n *Recyclable) Unused() bool {
 	buf := countersRead.Get().(*[]byte)
 	defer countersRead.Put(buf)
 	is, err := n.read((*buf)[:0])
 	*buf = is
-	return err == nil && bytes.Equal(is, n.was)
+	return err == nil && bytes.Equal(is, n.was) && !kept()
 }
 
 // Close closes the namespace. Closing twice is harmless.
 func (n *Recyclable) Close() {
-	for _, fd := range append(n.files, n.FD) {
-		if fd > 0 {
-			unix.Close(fd)
-		}
+	for _, fd := range n.files {
+		unix.Close(fd)
+	}
+	if n.FD > 0 {
+		unix.Close(n.FD)
 	}
 	n.files, n.FD = nil, 0
 }
