@@ -60,7 +60,7 @@ func (s *Store) download(ctx context.Context, d ocispec.Descriptor, attempts int
 			if err == nil || !earlier || !errors.Is(err, ErrDigest) {
 				return err
 			}
-			earlier = false // what an earlier program left was not what it should be: once more from the start
+			earlier, furthest = false, 0 // what an earlier program left was not what it should be: once more from the start
 			if err := p.reset(); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -182,8 +183,8 @@ func (p *pusher) send(ctx context.Context, d ocispec.Descriptor) error {
 		if m, ok := p.repo.Blobs().(interface {
 			Mount(context.Context, ocispec.Descriptor, string, func() (io.ReadCloser, error)) error
 		}); ok {
-			if err := m.Mount(ctx, d, from, open); err == nil {
-				return nil
+			if err := m.Mount(ctx, d, from, open); err == nil || errors.Is(err, ErrRateLimit) || ctx.Err() != nil {
+				return err
 			}
 		}
 	}

@@ -15,9 +15,9 @@ import (
 type RateLimitError struct {
 	// Registry is the host that answered, or that gives tokens for it, with the port if one was named.
 	Registry string
-	// RetryAfter is how long the registry wants to be left alone; zero where it does not say.
+	// RetryAfter is how long the registry wants to be left alone, at most 30 days; zero where it does not say.
 	RetryAfter time.Duration
-	// Message is what it says about it; mostly empty.
+	// Message is what it says about it, as it came, up to 8 KiB: to be escaped before it is shown. Mostly empty.
 	Message string
 }
 
@@ -58,6 +58,8 @@ func (t limitTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, e
 	}
 	defer resp.Body.Close()
+	late := time.AfterFunc(retryWaitMost, func() { resp.Body.Close() }) // the words are not worth more
+	defer late.Stop()
 	var said struct {
 		Errors []struct{ Message string }
 	}

@@ -50,8 +50,8 @@ type RegistryOptions struct {
 	// Mirrors are hosts that are asked first, by registry: {"docker.io": {"mirror.local:5000"}}. One that begins with http:// is spoken to without TLS, one with
 	// https:// only with it, whatever PlainHTTP says of the registry. What they serve is verified like all else; which content a tag means is their word.
 	Mirrors map[string][]string
-	// Attempts is how often a request or a download is tried before it fails; of a download they are counted anew when a further MiB has come. Default 5. A registry
-	// that wants to be left alone for more than 5 seconds is not asked again: see [RateLimitError].
+	// Attempts is how often a request or a download is tried before it fails; of a download they are counted anew when a further MiB has come. Default 5. A request
+	// is not repeated where the registry wants to be left alone for more than 5 seconds: see [RateLimitError].
 	Attempts int
 	// Transport performs requests instead of one that goes by TLS and Proxy; with it, those are not used.
 	Transport http.RoundTripper
@@ -323,8 +323,13 @@ func (s *session) blob(ctx context.Context, store *Store, d ocispec.Descriptor, 
 				return body, true, err
 			}
 			if seeker, ok := body.(io.Seeker); ok {
-				if _, err := seeker.Seek(from, io.SeekStart); err == nil {
+				_, err := seeker.Seek(from, io.SeekStart) // asks for the rest
+				switch {
+				case err == nil:
 					return body, true, nil
+				case errors.Is(err, ErrRateLimit), ctx.Err() != nil: // what came already is kept
+					body.Close()
+					return nil, false, err
 				}
 			}
 			return body, false, nil

@@ -229,7 +229,7 @@ func (sn *Snapshot) Seal(ctx context.Context) error {
 }
 
 // RemoveSnapshot removes a snapshot with all that was changed in it. One that a container or a program uses, or that others were forked from, is
-// [ErrInUse]. Its name is free at once, whatever happens while its files are removed; what a crash leaves of them goes with the next [Open].
+// [ErrInUse]. Its name is free at once, whatever happens while its files are removed; what a crash leaves of them goes with the next [Store.GC] or [Open].
 //
 // An ordinary user cannot remove files that a container gave to subordinate ids in directories that belong to those: they stay
 // in the store, of no use to anyone, and the error says so.

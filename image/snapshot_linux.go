@@ -218,7 +218,7 @@ func walkAt(ctx context.Context, fd, depth int, fn func(fd int, name string, st 
 	}
 	for _, name := range names {
 		st, err := statAt(fd, name)
-		if err == unix.ENOENT {
+		if err == unix.ENOENT || err == unix.EACCES { // a directory that may be read and not be searched
 			continue
 		}
 		if err != nil {

@@ -65,16 +65,19 @@ func (o *Owners) Setxattr(fd int, name string, value []byte) error {
 }
 
 // Open is openat2(2): it opens what path leads to from dir, a directory that may have been opened with O_PATH, with flags of open(2) and resolve, RESOLVE_BENEATH and others. It makes no
-// files. What the kernel asks of root counts where owner and group of a file are mapped: modes that keep its owner out do not. The descriptor is the caller's, and close-on-exec.
+// files: O_CREAT and O_TMPFILE are EINVAL. Give O_NONBLOCK where it may be a pipe: a call that waits is waited for, also by Close. What the kernel asks of root counts where owner and group of a file are mapped: modes that keep its owner out do not. The descriptor is the caller's, and close-on-exec.
 func (o *Owners) Open(dir int, path string, flags int, resolve uint64) (int, error) {
-	if len(path) >= unix.PathMax {
+	switch {
+	case len(path) >= unix.PathMax:
 		return -1, unix.ENAMETOOLONG
+	case flags&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) != 0:
+		return -1, unix.EINVAL
 	}
 	// struct open_how has its third field where other calls have a name.
 	rest := binary.NativeEndian.AppendUint64(nil, resolve)
-	m, err := o.ask(dir, ownersOpen, uint64(flags&^unix.O_CREAT|unix.O_CLOEXEC), 0, string(rest), append([]byte(path), 0))
+	m, err := o.ask(dir, ownersOpen, uint64(flags|unix.O_CLOEXEC), 0, string(rest), append([]byte(path), 0))
 	if err == nil && m.FD < 0 {
-		err = o.why(nil)
+		err = unix.EMFILE // the kernel drops a descriptor that finds no number here (recvmsg(2))
 	}
 	return m.FD, err
 }

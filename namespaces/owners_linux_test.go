@@ -130,7 +130,7 @@ func TestOwnersOpen(t *testing.T) {
 	if got, err := o.Open(fd, "d/none", unix.O_RDONLY, beneath); got != -1 || err != unix.ENOENT {
 		t.Errorf("%d, %v", got, err)
 	}
-	if got, err := o.Open(fd, "d/new", unix.O_RDONLY|unix.O_CREAT, beneath); got != -1 || err != unix.ENOENT {
+	if got, err := o.Open(fd, "d/new", unix.O_RDONLY|unix.O_CREAT, beneath); got != -1 || err != unix.EINVAL {
 		t.Errorf("%d, %v", got, err)
 	}
 	if o.child != child {

@@ -58,7 +58,7 @@ func main() {
 	}
 }
 
-// certificates reads those of authorities, which count for mirrors too, and the client's, which only the registry is shown.
+// certificates reads those of authorities, which count for mirrors too, and the client's, which the registry and the servers that it names are shown, and no mirror.
 func certificates(o *image.RegistryOptions, registry, ca, cert, key string) error {
 	if ca != "" {
 		data, err := os.ReadFile(ca)
