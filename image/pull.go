@@ -25,7 +25,8 @@ type PullOptions struct {
 // Pull fetches an image from its registry and enters it under its name, completed as by [ParseReference]. Only what the store lacks
 // is fetched, several blobs at once ([Limits]), each verified and durable before the name exists. Interrupted transfers are
 // tried again and go on where they were, also those of a program that was killed. When ctx ends, Pull ends at
-// once, and leaves blobs that are whole, which the next one uses or [Store.GC] removes.
+// once, and leaves blobs that are whole, which the next one uses or [Store.GC] removes; what had come of others goes, as it does where one blob's
+// failure ends the rest.
 //
 // A registry that sends nothing for a minute, two before an answer begins, is given up; that error matches [os.ErrDeadlineExceeded].
 // Errors match [ErrNotFound], [ErrUnauthorized], [ErrRateLimit], [ErrPlatform], [ErrDigest] and others of this package, or those of the
