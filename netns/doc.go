@@ -79,9 +79,11 @@
 // # A hostile container
 //
 // It may be root in its network namespace and send any frame. It does not reach the host's services, by no address of a bridge (without [BridgeConfig.HostAccess]; ICMP is answered), nor other networks;
-// neither the host nor a neighbour takes routes or prefixes from it (router advertisements); beyond the host nothing is sent with a source address that is not routed to a network of this
-// package; names are asked for from the host, past its neighbours. On its own bridge it can do what a machine on an Ethernet can: pretend to be a neighbour or the gateway, by ARP, neighbour
-// discovery, redirects or a hardware address, answer DHCP, tag frames, flood. [Endpoint.Egress] holds it to its addresses, [Endpoint.Limits] bounds the flood, a [Routed] has no neighbours.
+// neither the host nor a neighbour takes routes or prefixes from it (router advertisements); what the host routes for it, and begins a connection, is dropped if its source address is not
+// routed to a network of this package (Linux 6.10 or a backport of it, such as 6.9.4 and 6.1.93; others let it pass); names are asked for from the host, past its neighbours. That says nothing
+// of what a [Bridge] with a Parent or an [Overlay] carries to neighbours elsewhere, of a [LAN], [Device] or [Tun], nor of the host's own answer to a ping. On its own bridge it can do
+// what a machine on an Ethernet can: pretend to be a neighbour or the gateway, by ARP, neighbour discovery, redirects or a hardware address, answer DHCP, tag frames, flood.
+// [Endpoint.Egress] holds it to its addresses, [Endpoint.Limits] bounds the flood, a [Routed] has no neighbours.
 // What no network of this package prevents: filling the kernel's table of connections, and forged packets that fit a connection by guess, without the host's setting rp_filter.
 //
 // # Published ports

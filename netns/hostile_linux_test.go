@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -61,6 +62,9 @@ func TestForgedSource(t *testing.T) {
 	for name, n := range map[string]Network{"bridge": newBridge(t, BridgeConfig{Name: "web"}), "pair": pair} {
 		t.Run(name, func(t *testing.T) {
 			ns, c := connect(t, "hostile", Endpoint{Network: n})
+			if noSourceDevice.Load() {
+				t.Skip("this kernel does not look up sources in a forward chain")
+			}
 			for i, own := range addresses(c) {
 				at := []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8:77::7")}[i]
 				p, err := out.ListenPacket(testContext(t), "udp", net.JoinHostPort(outside[i].String(), "7777"))
@@ -85,6 +89,36 @@ func TestForgedSource(t *testing.T) {
 						}
 					}
 				}
+			}
+		})
+	}
+}
+
+// A kernel that refuses to look up a source in a forward chain refuses all rules with it: networks work without that one.
+func TestNoSourceDevice(t *testing.T) {
+	nothingLeft(t)
+	out, host, outside := world(t)
+	echo(t, out, 7777)
+	before := noSourceDevice.Swap(false)
+	t.Cleanup(func(old expr.Any) func() {
+		return func() { sourceDevice = old; noSourceDevice.Store(before) }
+	}(sourceDevice))
+	sourceDevice = &expr.Masq{} // which such a chain refuses in the same way
+	pair, err := NewRouted(RoutedConfig{Name: "p2p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []Network{newBridge(t, BridgeConfig{Name: "web"}), pair} {
+		t.Run(map[bool]string{true: "refused", false: "known"}[i == 0], func(t *testing.T) {
+			port := uint16(8080 + i)
+			ns, c := connect(t, "a", Endpoint{Network: n, Ports: []Port{{Container: 80, Host: port}}})
+			if !noSourceDevice.Load() {
+				t.Error("that it was refused is not remembered")
+			}
+			echo(t, ns, 80)
+			for i := range addresses(c) {
+				says(t, "the container", out.Dial, "tcp", host[i], port, outside[i].String())
+				says(t, "the world", ns.Dial, "tcp", outside[i], 7777, host[i].String())
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/google/nftables"
@@ -34,7 +35,7 @@ import (
 //	  chain forward { type filter hook forward priority filter;
 //	    ct state established,related accept    nearly every packet; those of others' devices would be accepted at the end
 //	    iifname . oifname @same accept
-//	    iifname @bridges fib saddr oifname != @bridges drop    a forged source address, which NAT would leave as it is
+//	    iifname @bridges fib saddr oifname != @bridges drop    a forged source address, which NAT would leave as it is; see [sourceDevice]
 //	    iifname @internal drop; oifname @internal drop
 //	    oifname @bridges ct status dnat accept
 //	    oifname @bridges drop }                              from elsewhere, and from another network
@@ -49,7 +50,8 @@ import (
 //
 //	ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to meta l4proto . th dport map @port4
 //
-// An accept ends this table only: whatever other tables drop is dropped. Ports that end with a program are not here, see [ownedTable].
+// An accept ends this table only: whatever other tables drop is dropped. The rules of a table stay those of the version that made it, until its last network
+// goes or it is made afresh. Ports that end with a program are not here, see [ownedTable].
 type rules struct {
 	conn  *nftables.Conn
 	table *nftables.Table
@@ -157,8 +159,36 @@ func (r *rules) remove() error {
 	return nil
 }
 
-// build makes the table afresh with the elements of all networks and endpoints, in one transaction.
+// sourceDevice is the device by which this host reaches the source of a packet. Whichever device a packet came by is not asked: an answer of a container that is
+// on two networks may come by the other one. A chain that forwards may do that since Linux 6.10, 6.9.4 and 6.1.93; others answer EOPNOTSUPP.
+var sourceDevice expr.Any = &expr.Fib{Register: 1, FlagSADDR: true, ResultOIFNAME: true}
+
+// noSourceDevice is true if this kernel has refused that.
+var noSourceDevice atomic.Bool
+
+// build makes the table afresh with the elements of all networks and endpoints, in one transaction. On older kernels it does without [sourceDevice].
 func (r *rules) build(nets []*netState, eps []*epState) error {
+	if noSourceDevice.Load() {
+		return r.buildOnce(nets, eps, false)
+	}
+	err := r.buildOnce(nets, eps, true)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	fresh, err := openRules(r.table.Name) // answers may be left
+	if err != nil {
+		return err
+	}
+	defer fresh.leave()
+	if err := fresh.buildOnce(nets, eps, false); err != nil {
+		return err
+	}
+	noSourceDevice.Store(true)
+	return nil
+}
+
+// buildOnce builds it with or without the rule about sources.
+func (r *rules) buildOnce(nets []*netState, eps []*epState, sources bool) error {
 	r.conn.AddTable(r.table) // so that it can be deleted whether it is there or not
 	r.conn.DelTable(r.table)
 	r.conn.AddTable(r.table)
@@ -167,7 +197,7 @@ func (r *rules) build(nets []*netState, eps []*epState) error {
 			return err
 		}
 	}
-	r.chains()
+	r.chains(sources)
 	var all gathered
 	for _, n := range nets {
 		if err := r.network(n, all.add); err != nil {
@@ -313,8 +343,8 @@ func (r *rules) publishing() {
 	r.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dnat...)
 }
 
-// chains adds the chains and rules.
-func (r *rules) chains() {
+// chains adds the chains and rules, that about sources only if it is asked for.
+func (r *rules) chains(sources bool) {
 	chain := r.chain
 	r.publishing()
 	masq := &expr.Masq{}
@@ -324,16 +354,19 @@ func (r *rules) chains() {
 		join(dnatted(), r.from("nat4"), r.oif("bridges", false), masq),
 		join(dnatted(), r.from("nat6"), r.oif("bridges", false), masq))
 	accept, drop := &expr.Verdict{Kind: expr.VerdictAccept}, &expr.Verdict{Kind: expr.VerdictDrop}
-	chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
+	forward := [][]expr.Any{
 		join(established(), accept),
-		[]expr.Any{
-			&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(4)},
+		{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg(0)}, &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg(4)},
 			&expr.Lookup{SourceRegister: reg(0), SetName: "same"}, accept},
-		join(r.iif("bridges", false), &expr.Fib{Register: 1, FlagSADDR: true, ResultOIFNAME: true}, &expr.Lookup{SourceRegister: 1, SetName: "bridges", Invert: true}, drop),
+	}
+	if sources {
+		forward = append(forward, join(r.iif("bridges", false), sourceDevice, &expr.Lookup{SourceRegister: 1, SetName: "bridges", Invert: true}, drop))
+	}
+	chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, append(forward,
 		join(r.iif("internal", false), drop),
 		join(r.oif("internal", false), drop),
 		join(r.oif("bridges", false), dnatted(), accept),
-		join(r.oif("bridges", false), drop))
+		join(r.oif("bridges", false), drop))...)
 	chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter,
 		join(established(), accept),
 		join(r.iif("closed", true), accept),
