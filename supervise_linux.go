@@ -278,14 +278,15 @@ func (sup *supervision) finish(final *Result, halted bool) error {
 func (sup *supervision) halt() error { return sup.withEntry(haltEntry) }
 
 // haltEntry records that somebody wants the container to be stopped.
-func haltEntry(e *state.Entry) error {
-	return changeEntry(e, func(rec *state.Record) bool {
-		if rec.Halted || rec.Monitor.PID == 0 {
-			return false
-		}
-		rec.Halted = true
-		return true
-	})
+func haltEntry(e *state.Entry) error { return changeEntry(e, haltRecord) }
+
+// haltRecord notes it, unless that is of no use.
+func haltRecord(rec *state.Record) bool {
+	if rec.Halted || rec.Monitor.PID == 0 {
+		return false
+	}
+	rec.Halted = true
+	return true
 }
 
 // settleRun ends what a run had and the next one makes anew. The caller holds the lock of the directory.
