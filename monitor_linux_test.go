@@ -779,3 +779,34 @@ func TestCloseTakesItFromTheKeeper(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A Detach that was left behind holds up a restart until it has returned, and no longer.
+func TestRestartAfterDetachThatHung(t *testing.T) {
+	shortly(t)
+	d := stateDir(t)
+	noLeaks(t)
+	n := &hangingDetach{letGo: make(chan struct{})}
+	sup := newSupervision(false, []byte("{}"))
+	again := sh("test -e /mark/ran && exec sleep 1000; : >/mark/ran") // the second run lasts
+	sup.c = detached(t, d, "web", again, WithMount(rootfs.BindMount(t.TempDir(), "/mark")), WithNetwork(n), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
+	if _, err := sup.c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer sup.listener.Close()
+	if !testutil.Eventually(testTime, func() bool { return sup.c.RestartCount() > 1 }) {
+		t.Error("it is not tried again")
+	}
+	if rec := recordOf(t, d, "web"); rec.Run != 1 || len(rec.Things) != 1 || n.calls.Load() > 1 {
+		t.Errorf("run %d, %+v, detached %d times", rec.Run, rec.Things, n.calls.Load())
+	}
+	close(n.letGo)
+	if err := sup.await(testContext(t), func() bool { return sup.run > 1 }); err != nil {
+		t.Fatalf("it does not run again: %v", err)
+	}
+	if err := sup.c.Stop(testContext(t), 0); err != nil {
+		t.Error(err)
+	}
+	if err := sup.c.lastRun().erase(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
