@@ -68,7 +68,8 @@ func recordFilter(process json.RawMessage, p *seccomp.Program) *state.Filter {
 	return &state.Filter{Profile: profileSum(r.Seccomp), Flags: uint64(p.Flags), Code: base64.StdEncoding.EncodeToString(p.Bytes())}
 }
 
-// profileSum tells one text of a profile from another. Who could make two of the same sum can write the filter too.
+// profileSum tells one text of a profile from another. It guards against mistakes, not attacks: text and filter are written together, into a file that nobody else
+// can write.
 func profileSum(text []byte) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write(text)

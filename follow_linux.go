@@ -21,7 +21,8 @@ import (
 	"github.com/caisson-go/caisson/internal/state"
 )
 
-// createMonitored is create for a container that a monitor starts.
+// createMonitored is create for a container that a monitor starts. Where ctx ends after the monitor has said that it has, the run is made and stays. It is an error all
+// the same if its command has ended already and the monitor does not tell how: there is nothing to return then.
 func (c *Container) createMonitored(a *attempt, stop bool) error {
 	if stop {
 		a.kept = true
@@ -424,7 +425,7 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 	}
 	_, err := r.askMonitor(ctx, request{Op: opStop, Grace: grace})
 	if ctx.Err() != nil {
-		_ = haltEntry(r.det.entry)
+		r.haltSoon()
 		return c.killFollowed(ctx)
 	}
 	if errors.Is(err, errNoMonitor) {
@@ -439,6 +440,16 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 		err = nil
 	}
 	return err
+}
+
+// haltSoon is haltEntry for who cannot wait: a monitor that is stopped may hold the lock.
+func (r *running) haltSoon() {
+	d := r.det
+	if !d.lockSoon(endingPatience) {
+		return
+	}
+	defer d.mu.Unlock()
+	_ = d.changeLocked(func() error { return d.entry.LockSoon(context.Background(), endingPatience) }, haltRecord)
 }
 
 // killedPatience is how long a monitor may take to tell of the end of a container that was killed.

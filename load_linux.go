@@ -854,7 +854,7 @@ func (r *running) noteEnding() {
 
 // endingPatience is how long a kill waits for each of the locks that noteEnding needs: whoever starts the container holds them until the command has been
 // executed, and it may be a hook of that start that is to be ended.
-const endingPatience = time.Second
+var endingPatience = time.Second
 
 // lockSoon takes mu, unless it is held for longer.
 func (d *detachment) lockSoon(patience time.Duration) bool {

@@ -574,7 +574,7 @@ func TestMonitorThatIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := load(t, d, "web")
-	goOn := stopProcess(t, recordOf(t, d, "web").Monitor.PID)
+	goOn, _ := stopMonitor(t, d, "web")
 	defer goOn()
 	leave := func() {}
 	for _, full := range []bool{false, true} {
@@ -620,31 +620,61 @@ func TestMonitorThatIsStopped(t *testing.T) {
 	}
 }
 
-// Stop of a container whose monitor is stopped kills it when its context ends.
+// Stop of a container whose monitor is stopped kills it when its context ends, whether the monitor holds the lock of the record or not.
 func TestStopByMonitorThatIsStopped(t *testing.T) {
-	d := stateDir(t)
-	noLeaks(t)
-	c := monitored(t, d, "web", WithCommand("/bin/sleep", "1000"))
-	if _, err := c.Start(testContext(t)); err != nil {
+	for _, locked := range []bool{false, true} {
+		t.Run(fmt.Sprintf("locked=%v", locked), func(t *testing.T) {
+			killed, ending := killedPatience, endingPatience
+			t.Cleanup(func() { killedPatience, endingPatience = killed, ending }) // after the last use
+			if killedPatience = 20 * time.Millisecond; locked {
+				endingPatience = killedPatience
+			}
+			d := stateDir(t)
+			noLeaks(t)
+			c := monitored(t, d, "web", WithCommand("/bin/sleep", "1000"))
+			if _, err := c.Start(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+			rec := recordOf(t, d, "web")
+			goOn, lock := stopMonitor(t, d, "web")
+			defer goOn()
+			if locked {
+				if err := lock.Lock(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			soonOver(t, func(ctx context.Context) error { return c.Stop(ctx, time.Hour) })
+			if !awaitProcess(rec.Init, testTime) {
+				t.Error("it was not killed")
+			}
+			if halted := recordOf(t, d, "web").Halted; halted == locked {
+				t.Errorf("halted: %v", halted)
+			}
+			lock.Unlock()
+			goOn()
+			if _, err := c.Wait(testContext(t)); err != nil {
+				t.Error(err)
+			}
+			if err := c.Remove(testContext(t)); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// stopMonitor stops a container's monitor, which does not hold the lock of the container's record then, until goOn is called.
+func stopMonitor(t *testing.T, d StateDir, id string) (goOn func(), lock *state.Entry) {
+	t.Helper()
+	e, err := d.open(id)
+	if err != nil {
 		t.Fatal(err)
 	}
-	rec := recordOf(t, d, "web")
-	goOn := stopProcess(t, rec.Monitor.PID)
-	defer goOn()
-	old := killedPatience
-	killedPatience = 20 * time.Millisecond
-	defer func() { killedPatience = old }()
-	soonOver(t, func(ctx context.Context) error { return c.Stop(ctx, time.Hour) })
-	if !awaitProcess(rec.Init, testTime) {
-		t.Error("it was not killed")
-	}
-	goOn()
-	if _, err := c.Wait(testContext(t)); err != nil {
-		t.Error(err)
-	}
-	if err := c.Remove(testContext(t)); err != nil {
+	t.Cleanup(func() { e.Close() })
+	if err := e.LockSoon(testContext(t), testTime); err != nil {
 		t.Fatal(err)
 	}
+	defer e.Unlock()
+	return stopProcess(t, recordOf(t, d, id).Monitor.PID), e
 }
 
 // stopProcess stops all threads of a process, until the returned function is called.
@@ -746,6 +776,37 @@ func TestCloseTakesItFromTheKeeper(t *testing.T) {
 		t.Error(taken)
 	}
 	if _, err := p.Wait(testContext(t)); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// A Detach that was left behind holds up a restart until it has returned, and no longer.
+func TestRestartAfterDetachThatHung(t *testing.T) {
+	shortly(t)
+	d := stateDir(t)
+	noLeaks(t)
+	n := &hangingDetach{letGo: make(chan struct{})}
+	sup := newSupervision(false, []byte("{}"))
+	again := sh("test -e /mark/ran && exec sleep 1000; : >/mark/ran") // the second run lasts
+	sup.c = detached(t, d, "web", again, WithMount(rootfs.BindMount(t.TempDir(), "/mark")), WithNetwork(n), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
+	if _, err := sup.c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer sup.listener.Close()
+	if !testutil.Eventually(testTime, func() bool { return sup.c.RestartCount() > 1 }) {
+		t.Error("it is not tried again")
+	}
+	if rec := recordOf(t, d, "web"); rec.Run != 1 || len(rec.Things) != 1 || n.calls.Load() > 1 {
+		t.Errorf("run %d, %+v, detached %d times", rec.Run, rec.Things, n.calls.Load())
+	}
+	close(n.letGo)
+	if err := sup.await(testContext(t), func() bool { return sup.run > 1 }); err != nil {
+		t.Fatalf("it does not run again: %v", err)
+	}
+	if err := sup.c.Stop(testContext(t), 0); err != nil {
+		t.Error(err)
+	}
+	if err := sup.c.lastRun().erase(testContext(t)); err != nil {
 		t.Error(err)
 	}
 }

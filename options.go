@@ -445,7 +445,8 @@ type NetworkAttachment = interface {
 	Attach(ctx context.Context, t NetworkTarget) error
 	// Detach undoes everything. It is called when the container has ended or its start has failed, and again by Remove if it fails. ctx ends
 	// after ten seconds at the latest. A call that goes on for more than a few seconds then is left behind; of a detached container what it was to undo
-	// stays recorded ([DurableAttachment]), and Remove waits for that call first.
+	// stays recorded ([DurableAttachment]), and Remove waits for that call first. Of one that is not detached nobody waits for it, and Prepare for the
+	// next Start may be called beside it.
 	Detach(ctx context.Context) error
 }
 

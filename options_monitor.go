@@ -38,6 +38,9 @@ type Monitor struct {
 // [StateDir.Revive] starts again what is to run, after a reboot or when a monitor was killed: with [RestartAlways] always, with
 // [RestartUnlessStopped] and [RestartOnFailure] unless somebody stopped it. A container found by Load that has stopped can be
 // started again.
+//
+// A start whose context ends is undone. One case is left: the monitor has started the command, which has ended already, and does not tell how before
+// the context ends, since it is stopped, say. Start fails with the context's error then, and the container stays: Load finds it, and Remove removes it.
 func WithMonitor(m Monitor) Option {
 	m.Args, m.Env = slices.Clone(m.Args), slices.Clone(m.Env)
 	return option(func(s *spec) { s.detach.monitor = &m })

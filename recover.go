@@ -8,7 +8,9 @@ type Owner interface {
 	// Name is under what the things were recorded: 'a' to 'z', digits, '.', '-' and '_'.
 	Name() string
 	// Undo undoes one thing from what was recorded about it, in the format of the given version. It returns nil
-	// also when the thing is gone already or was never made.
+	// also when the thing is gone already or was never made. It must return when ctx ends: a call that goes on for some
+	// seconds longer is left behind, and Undo may be called again for the same thing beside it. It may not touch what was
+	// made later under the same name.
 	Undo(ctx context.Context, version int, data []byte) error
 }
 

@@ -144,6 +144,10 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if a.spec.detach.followed() {
 		return c.createMonitored(a, stop)
 	}
+	if err := a.before.settleLate(a.ctx); err != nil {
+		a.kept = true // the next attempt asks again
+		return err
+	}
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}

@@ -278,14 +278,15 @@ func (sup *supervision) finish(final *Result, halted bool) error {
 func (sup *supervision) halt() error { return sup.withEntry(haltEntry) }
 
 // haltEntry records that somebody wants the container to be stopped.
-func haltEntry(e *state.Entry) error {
-	return changeEntry(e, func(rec *state.Record) bool {
-		if rec.Halted || rec.Monitor.PID == 0 {
-			return false
-		}
-		rec.Halted = true
-		return true
-	})
+func haltEntry(e *state.Entry) error { return changeEntry(e, haltRecord) }
+
+// haltRecord notes it, unless that is of no use.
+func haltRecord(rec *state.Record) bool {
+	if rec.Halted || rec.Monitor.PID == 0 {
+		return false
+	}
+	rec.Halted = true
+	return true
 }
 
 // settleRun ends what a run had and the next one makes anew. The caller holds the lock of the directory.
@@ -298,4 +299,26 @@ func (r *running) settleRun(ctx context.Context, rec *state.Record) error {
 	}
 	rec.Things = nil
 	return r.det.entry.Write(rec)
+}
+
+// settleLate is settleRun for who starts the next run, where that has failed at the end of this one: a Detach that was left behind then may have returned. The
+// record's lock is free while it is waited for, for who stops the container.
+func (r *running) settleLate(ctx context.Context) error {
+	if r == nil || r.det == nil || r.spec.detach.sup == nil {
+		return nil
+	}
+	d := r.det
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	rec, err := d.entry.Read()
+	if err != nil || r.network == nil || len(rec.Things) == 0 {
+		return nil // who takes the record sees to what it says
+	}
+	if err := r.detachNetwork(ctx); err != nil {
+		return fmt.Errorf("network of the last run: %w", err)
+	}
+	return d.changeLocked(d.lock, func(rec *state.Record) bool {
+		rec.Things = nil
+		return true
+	})
 }

@@ -39,7 +39,7 @@ var ErrClosed = errors.New("journal: closed")
 
 // Open makes a journal for this process in dir, which [Dir] returned. A process may have several.
 func Open(dir *os.File) (*Journal, error) {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return nil, err
 	}
@@ -262,8 +262,8 @@ func dupFile(f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// bootID returns the id that the kernel chose for this boot.
-func bootID() (string, error) {
+// BootID returns the id that the kernel chose for this boot.
+func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("journal: boot id: %w", err)

@@ -170,7 +170,7 @@ func TestRecoverKeepsWhatFails(t *testing.T) {
 
 func TestRecoverForeignFiles(t *testing.T) {
 	d := openTemp(t)
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestRecoverBesideAnother(t *testing.T) {
 // An undo that fails after a torn line must leave a file that can be read.
 func TestTornLineIsCutBeforeAppending(t *testing.T) {
 	d := openTemp(t)
-	boot, _ := bootID()
+	boot, _ := BootID()
 	path := filepath.Join(d.Name(), "1-1.journal")
 	os.WriteFile(path, []byte(header(boot)+"add 1 a 1 {}\nadd 2 b 1 {}\nadd 3 a"), 0o600)
 	owners := map[string]Undoer{"a": UndoFunc(func(context.Context, int, []byte) error { return nil })}

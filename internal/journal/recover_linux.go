@@ -64,7 +64,7 @@ func (e *UndoError) Unwrap() error { return e.Err }
 // It may run at any time, in many processes at once: each file is recovered by whoever locks it. Who can undo other things may have locked it
 // just to look at it, so Recover waits a moment for files of processes that are gone.
 func Recover(ctx context.Context, dir *os.File, owners map[string]Undoer) (undone int, err error) {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return 0, err
 	}

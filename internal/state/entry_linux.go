@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -155,8 +154,8 @@ func (e *Entry) cutByFailure(b []byte) bool {
 		return false
 	}
 	before := bootOf(b)
-	now, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if before == "" || err != nil || before == strings.TrimSpace(string(now)) {
+	now, err := journal.BootID()
+	if before == "" || err != nil || before == now {
 		return false
 	}
 	fd, err := e.openat(WishName, unix.O_PATH, 0)
