@@ -255,6 +255,7 @@ func TestJoinElsewhere(t *testing.T) {
 func TestJoinKept(t *testing.T) {
 	nothingLeft(t)
 	base := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}
+	connect(t, "stays", base.Endpoints[0]) // so that the bridge and the rules are made once
 	entry := func(network string) string { return `[{"id":"x","network":` + network + `,"interface":"eth1"}]` }
 	for what, c := range map[string]struct {
 		text string
