@@ -192,12 +192,6 @@ func (c *Connection) reserveLocked(ctx context.Context) error {
 		if err := c.reserveEndpoint(s, i); err != nil {
 			return err
 		}
-		if c.to == nil {
-			continue
-		}
-		if err := c.noteJoined(s, i); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -211,6 +205,9 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 	id := c.rec.Endpoints[i].ID
 	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Hostname: c.req.Hostname, Kept: c.req.Kept, Added: c.bare, Device: "cs" + id, Interface: c.nets.device(i),
 		MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
+	if !c.bare {
+		e.First = c.rec.Endpoints[0]
+	}
 	if n.Kind == kindDevice {
 		if e.Addresses, err = w.Network.config().deviceAddresses(); err != nil {
 			return err
@@ -595,11 +592,12 @@ func (c *Connection) Detach(ctx context.Context) error {
 		faults = append(faults, r.Close())
 	}
 	c.reserved = nil
-	first := c.remember
-	if c.to != nil {
-		first = c.forget
-	}
-	err := c.host.inHost(func() error { return undo(ctx, &c.rec, first) })
+	err := c.host.inHost(func() error {
+		if c.to != nil && c.to.over {
+			return undoJoined(ctx, &c.rec, c.forget)
+		}
+		return undo(ctx, &c.rec, c.remember)
+	})
 	if err == nil {
 		err = errors.Join(c.strike(), c.announceOverlays(ctx))
 	}
@@ -609,16 +607,8 @@ func (c *Connection) Detach(ctx context.Context) error {
 // undo undoes what was recorded, however much of it there is, and what the container has joined. It runs in the host's namespace, and calls first, if that
 // is not nil, when it has the lock.
 func undo(ctx context.Context, rec *record, first func(*store) error) error {
-	here, err := cookie()
-	if err != nil {
+	if ok, err := rec.isHere(); !ok || err != nil {
 		return err
-	}
-	if here != rec.Host {
-		return &Error{Op: "undo connection", Err: fmt.Errorf("%w: %d, this one is %d", ErrNotHere, rec.Host, here),
-			Remedy: "call it in that namespace (Owner with its Namespace)"}
-	}
-	if _, err := os.Stat(rec.StateDir); os.IsNotExist(err) {
-		return nil
 	}
 	// The kernel takes its time to remove devices: nobody else waits for that. What a killed program left is looked for again below.
 	if err := removeDevices(rec); err != nil {
@@ -634,6 +624,24 @@ func undo(ctx context.Context, rec *record, first func(*store) error) error {
 			return err
 		}
 	}
+	return undoLocked(s, rec)
+}
+
+// isHere says that there is something to look at, which takes the host's namespace.
+func (r *record) isHere() (bool, error) {
+	here, err := cookie()
+	if err != nil {
+		return false, err
+	}
+	if here != r.Host {
+		return false, &Error{Op: "undo connection", Err: fmt.Errorf("%w: %d, this one is %d", ErrNotHere, r.Host, here),
+			Remedy: "call it in that namespace (Owner with its Namespace)"}
+	}
+	_, err = os.Stat(r.StateDir)
+	return !os.IsNotExist(err), nil
+}
+
+func undoLocked(s *store, rec *record) error {
 	standard := false
 	if std, err := stateDir(""); err == nil {
 		standard = std == rec.StateDir

@@ -11,18 +11,29 @@ import (
 // Join connects a running container to the networks, and each of its later runs: what "docker network connect" does. The container is the one whose
 // network namespace ns is ([OfPID] of its process), of this program or another's, and is on a network of this package already, with the same
 // [BridgeConfig.Host] and StateDir; the error matches [ErrNotFound] if it is not. It gets the names there that it has on the others, the Aliases of each endpoint, and an Interface
-// that is free, unless one is given.
+// that is free, unless one is given. A detached container joins 100 networks at most ([ErrExhausted]).
 //
 // The connection is the container's, and not this program's: it goes with the run, and the next run (a restart by its policy, or another Start of it) gets it
 // again, with the same addresses unless others have taken them meanwhile. What stands in the way of it then, such as a port that is taken, makes the
-// start fail. A container that is not detached, and was joined by another program, has to come to the end of a run for that. Ports are published on all of the host's addresses but the loopback ones.
+// start fail. A container that is not detached, and was joined by another program, has to come to the end of a run for that; one whose request had neither Kept nor Memory, such as
+// one that took its place from a [Pool], has no later run that gets it. Ports are published on all of the host's addresses but the loopback ones, which are refused.
+//
+// Of two calls at once for one container, the one that finds its Interface taken meanwhile fails ([ErrExists]). [Connection.Status] is that of the run that was joined.
 // Networks are those that are described by data alone: [*Bridge], [*Routed] and [*LAN]; names in [Endpoint.Egress] are refused, as by Connect.
 //
 // [Connection.Detach] disconnects the container, in whichever run it is, and has no later run get the connection again; so does [Networks.Leave], from any program. ctx
 // bounds the call only.
 func (n *Networks) Join(ctx context.Context, ns *Namespace) (*Connection, error) {
-	if err := n.Validate(); err != nil {
+	if err := n.joinable(); err != nil {
 		return nil, err
+	}
+	return n.join(ctx, ns)
+}
+
+// joinable reports what Join does not take.
+func (n *Networks) joinable() error {
+	if err := n.Validate(); err != nil {
+		return err
 	}
 	var faults []error
 	for i := range n.Endpoints {
@@ -31,14 +42,16 @@ func (n *Networks) Join(ctx context.Context, ns *Namespace) (*Connection, error)
 			if e.Egress.named() {
 				faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Join does not make"))
 			}
+			for _, p := range e.Ports {
+				if p.HostAddr.IsLoopback() {
+					faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Ports", i), "%v: loopback addresses need a program that carries what is sent there, and the run's has begun without", p))
+				}
+			}
 		default:
 			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "a %T is more than data, and cannot be made again in a later run: Connect is for this one", e.Network))
 		}
 	}
-	if err := errors.Join(faults...); err != nil {
-		return nil, err
-	}
-	return n.join(ctx, ns)
+	return errors.Join(faults...)
 }
 
 // Leave disconnects a container from those of the networks that it was connected to by [Networks.Join], from whichever program, and no later run of it gets them again.
@@ -52,15 +65,18 @@ func (n *Networks) Leave(ctx context.Context, ns *Namespace) error {
 
 // joining is whom a connection made by Join belongs to.
 type joining struct {
-	base   *epState  // an endpoint that the container's run began with
+	base   *epState  // the first endpoint that the container's run began with
 	memory *sync.Map // Request.Memory of it, if it is this program's
 	ids    []string  // of the endpoints, as they were in an earlier run; nil: new ones
+	chosen bool      // keptEndpoint.Chosen of these
 	over   bool      // it is handed over: who undoes the run undoes it too
 }
 
 // keptEndpoint is an endpoint that a container has by Join: what it is made of in a later run.
 type keptEndpoint struct {
-	ID             string       `json:"id"` // the same in each run
+	ID             string       `json:"id"`               // the same in each run
+	Nth            int          `json:"nth"`              // in the order of joining
+	Chosen         bool         `json:"chosen,omitempty"` // nobody wished for the subnets, nor for the addresses
 	Network        netState     `json:"network"`
 	Interface      string       `json:"interface"`
 	Addresses      []netip.Addr `json:"addresses,omitempty"`
@@ -74,14 +90,3 @@ type keptEndpoint struct {
 
 // keptKey is the id of a keptEndpoint in Request.Memory.
 type keptKey string
-
-// restored is a network as it was recorded.
-type restored struct{ cfg BridgeConfig }
-
-func (r *restored) Name() string          { return r.cfg.Name }
-func (r *restored) config() *BridgeConfig { return &r.cfg }
-
-// Prepare makes it a Network.
-func (r *restored) Prepare(ctx context.Context, q Request) (Attachment, error) {
-	return prepareOne(ctx, r, q)
-}

@@ -1,17 +1,22 @@
 package netns
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a container has joined is noted three times:
@@ -47,9 +52,14 @@ func (n *Networks) freeInterfaces(ns *Namespace) (*Networks, error) {
 		taken[e.Interface] = true
 	}
 	err := ns.Do(func() error {
-		l, err := net.Interfaces()
-		for _, i := range l {
-			taken[i.Name] = true
+		h, err := routeHandle() // package net would keep what it finds here, and take it for the host's
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		links, err := h.LinkList()
+		for _, l := range links {
+			taken[l.Attrs().Name] = true
 		}
 		return err
 	})
@@ -68,9 +78,11 @@ func (n *Networks) freeInterfaces(ns *Namespace) (*Networks, error) {
 
 // joinTo connects the namespace for the run of an endpoint.
 func (n *Networks) joinTo(ctx context.Context, ns *Namespace, to joining) (*Connection, error) {
-	memories.mu.Lock()
-	to.memory = memories.of[to.base.ID]
-	memories.mu.Unlock()
+	if to.memory == nil {
+		memories.mu.Lock()
+		to.memory = memories.of[to.base.ID]
+		memories.mu.Unlock()
+	}
 	c := &Connection{nets: n, req: Request{ID: to.base.Container, Hostname: to.base.Hostname}, bare: true, to: &to}
 	if err := n.prepare(ctx, c); err != nil {
 		return nil, err
@@ -79,13 +91,20 @@ func (n *Networks) joinTo(ctx context.Context, ns *Namespace, to joining) (*Conn
 	if err == nil {
 		err = c.host.inHost(func() error { return c.handOver(ctx) })
 	}
+	if errors.Is(err, errLeft) {
+		return nil, c.Detach(context.WithoutCancel(ctx))
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.Detach(context.WithoutCancel(ctx)))
 	}
 	return c, nil
 }
 
-// handOver leaves the connection to who undoes the container's run, and has later runs get it.
+// errLeft says that the container has left a network while its run was connected to it again.
+var errLeft = errors.New("the container has left the network")
+
+// handOver leaves the connection to who undoes the container's run, and has later runs get it. Until then only this program and its journal undo it: who else did
+// would take the record away while devices and rules are made by it.
 func (c *Connection) handOver(ctx context.Context) error {
 	s, err := reopenStore(ctx, c.rec.StateDir, c.host.StateDir, c.rec.Host)
 	if err != nil {
@@ -95,9 +114,34 @@ func (c *Connection) handOver(ctx context.Context) error {
 	if err := c.to.runs(s); err != nil {
 		return err
 	}
+	for _, ref := range c.rec.Endpoints {
+		if e, err := s.endpoint(ref); err != nil {
+			return err
+		} else if e == nil {
+			return &Error{Op: "join network", Object: ref.Network, Err: fmt.Errorf("%w: the endpoint was removed meanwhile", ErrNotFound)}
+		}
+	}
+	if ok, err := c.to.wanted(); err != nil {
+		return err
+	} else if !ok {
+		return errLeft
+	}
+	before, err := s.joinedTo(c.to.base.ID)
+	if err != nil {
+		return err
+	}
+	last := 0
+	for _, k := range before {
+		last = max(last, k.Nth)
+	}
 	var l []keptEndpoint
 	for i := range c.eps {
-		l = append(l, c.keep(i))
+		k := c.keep(i)
+		k.Nth = last + 1 + i
+		if err := s.noteJoined(c.to.base.ID, &k); err != nil {
+			return err
+		}
+		l = append(l, k)
 	}
 	err = changeKept(c.to.base.Kept, func(had []keptEndpoint) []keptEndpoint {
 		return append(without(had, c.rec.Endpoints), l...)
@@ -118,11 +162,25 @@ func (to *joining) runs(s *store) error {
 	return err
 }
 
+// wanted says that the container has not left what an earlier run had joined. The caller has the lock.
+func (to *joining) wanted() (bool, error) {
+	if to.ids == nil {
+		return true, nil
+	}
+	if to.memory != nil {
+		if _, ok := to.memory.Load(keptKey(to.ids[0])); ok {
+			return true, nil
+		}
+	}
+	l, _, err := readKept(to.base.Kept)
+	return slices.ContainsFunc(l, func(k keptEndpoint) bool { return k.ID == to.ids[0] }), err
+}
+
 // keep is what the ith endpoint is made of again.
 func (c *Connection) keep(i int) keptEndpoint {
 	w, e := &c.nets.Endpoints[i], c.eps[i]
 	k := keptEndpoint{ID: e.ID, Network: *c.states[i], Interface: e.Interface, Aliases: w.Aliases, Ports: w.Ports, NoDefaultRoute: w.NoDefaultRoute,
-		Limits: w.Limits, Egress: w.Egress}
+		Limits: w.Limits, Egress: w.Egress, Chosen: c.to.chosen || len(w.Network.config().Subnets) == 0 && len(w.Addresses) == 0 && c.to.ids == nil}
 	if len(w.MAC) > 0 {
 		k.MAC = w.MAC.String()
 	}
@@ -157,6 +215,7 @@ func (c *BridgeConfig) base(ctx context.Context, ns *Namespace) (found *epState,
 	return found, err
 }
 
+// begunIn returns the first of the endpoints with which a run began.
 func (s *store) begunIn(ns *Namespace) (*epState, error) {
 	h, err := routeHandle()
 	if err != nil {
@@ -196,16 +255,26 @@ func (s *store) begunIn(ns *Namespace) (*epState, error) {
 			}
 			if n.Kind.ruled() {
 				if there, ok := in[e.Device]; ok && number >= 0 && there == number {
-					return e, nil
+					return s.firstOf(e)
 				}
 				continue
 			}
-			if ok, err := s.isPinned(endpointRef{e.Network, e.ID}, key); ok || err != nil {
-				return e, err
+			if ok, err := s.isPinned(endpointRef{e.Network, e.ID}, key); err != nil {
+				return nil, err
+			} else if ok {
+				return s.firstOf(e)
 			}
 		}
 	}
 	return nil, nil
+}
+
+// firstOf is the first endpoint of the run that e is of; nil if it has just ended.
+func (s *store) firstOf(e *epState) (*epState, error) {
+	if e.First == (endpointRef{}) { // made by a program that did not note it
+		return e, nil
+	}
+	return s.endpoint(e.First)
 }
 
 // isPinned says that the namespace kept for an endpoint is that one.
@@ -221,13 +290,29 @@ func (s *store) isPinned(ref endpointRef, key netnsKey) (bool, error) {
 
 func (s *store) joinedDir(base string) string { return filepath.Join(s.dir, "joined", base) }
 
-// noteJoined writes down that the ith endpoint goes with the run of its container. The endpoint is recorded before.
-func (c *Connection) noteJoined(s *store, i int) error {
-	dir := s.joinedDir(c.to.base.ID)
+// noteJoined writes down that an endpoint goes with the run of its container. Its devices and rules are made before.
+func (s *store) noteJoined(base string, k *keptEndpoint) error {
+	dir := s.joinedDir(base)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(dir, c.eps[i].ID), c.keep(i))
+	return writeJSON(filepath.Join(dir, k.ID), k)
+}
+
+// isJoined says that an endpoint goes with a run, whichever.
+func (s *store) isJoined(id string) (bool, error) {
+	l, err := names(filepath.Join(s.dir, "joined"))
+	if err != nil {
+		return false, err
+	}
+	for _, base := range l {
+		if _, err := os.Lstat(filepath.Join(s.joinedDir(base), id)); err == nil {
+			return true, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // joinedTo are the endpoints that go with the run of an endpoint's container.
@@ -265,11 +350,8 @@ func (s *store) forgetJoined(id string) error {
 	return nil
 }
 
-// forget has no later run get the connection again, unless it has come to nothing. It holds the lock.
-func (c *Connection) forget(*store) error {
-	if !c.to.over {
-		return nil
-	}
+// forget has no later run get the connection again. It holds the lock.
+func (c *Connection) forget() error {
 	for _, ref := range c.rec.Endpoints {
 		if c.to.memory != nil {
 			c.to.memory.Delete(keptKey(ref.ID))
@@ -293,8 +375,7 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 	if path == "" {
 		return nil
 	}
-	var l []keptEndpoint
-	there, err := readJSON(path, &l)
+	l, there, err := readKept(path)
 	if err != nil {
 		return err
 	}
@@ -302,9 +383,15 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 		if !there {
 			return nil
 		}
-		return os.Remove(path)
+		if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
 	}
 	b, err := json.Marshal(l)
+	if err == nil && (len(l) > maxKept || len(b) > maxKeptBytes) {
+		err = fmt.Errorf("%w: %d networks in %d bytes, more than %d in %d", ErrExhausted, len(l), len(b), maxKept, maxKeptBytes)
+	}
 	if err != nil {
 		return err
 	}
@@ -318,12 +405,54 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 	return err
 }
 
-// kept are the endpoints that earlier runs had joined.
+// Bounds of a file of kept endpoints.
+const (
+	maxKeptBytes = 1 << 20
+	maxKept      = 100
+)
+
+// readKept reads the file in a container's directory; "" is none. A failure of the machine may have left it empty, or without what was written: that is none too.
+func readKept(path string) (l []keptEndpoint, there bool, err error) {
+	if path == "" {
+		return nil, false, nil
+	}
+	fail := func(err error) ([]keptEndpoint, bool, error) {
+		return nil, true, &Error{Op: "read joined networks", Object: path, Err: err, Remedy: "remove the file while the container is stopped"}
+	}
+	fd, err := openSmall(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return fail(err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return fail(cmp.Or(err, fmt.Errorf("%w: it is no regular file", ErrInvalid)))
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxKeptBytes+1))
+	switch {
+	case err != nil:
+		return fail(err)
+	case len(b) > maxKeptBytes:
+		return fail(fmt.Errorf("%w: it has more than %d bytes", ErrInvalid, maxKeptBytes))
+	case len(bytes.Trim(b, "\x00")) == 0:
+		return nil, true, nil
+	}
+	if err := json.Unmarshal(b, &l); err != nil {
+		return fail(fmt.Errorf("%w: %w", ErrInvalid, err))
+	}
+	if len(l) > maxKept {
+		return fail(fmt.Errorf("%w: %d networks, more than %d", ErrInvalid, len(l), maxKept))
+	}
+	return l, true, nil
+}
+
+// kept are the endpoints that earlier runs had joined, in the order in which they did.
 func (c *Connection) kept() (l []keptEndpoint, err error) {
-	if c.req.Kept != "" {
-		if _, err := readJSON(c.req.Kept, &l); err != nil {
-			return nil, err
-		}
+	if l, _, err = readKept(c.req.Kept); err != nil {
+		return nil, err
 	}
 	if c.req.Memory != nil {
 		c.req.Memory.Range(func(key, v any) bool {
@@ -335,10 +464,12 @@ func (c *Connection) kept() (l []keptEndpoint, err error) {
 	}
 	for _, k := range l {
 		if !validName(k.Network.Name, 63) || !validName(k.ID, 32) {
-			return nil, fault("what is kept of joined networks", "endpoint %q of network %q", k.ID, k.Network.Name)
+			return nil, fault("what is kept of joined networks "+c.req.Kept, "endpoint %q of network %q", k.ID, k.Network.Name)
 		}
 	}
-	slices.SortFunc(l, func(a, b keptEndpoint) int { return cmp.Compare(a.Interface, b.Interface) })
+	slices.SortStableFunc(l, func(a, b keptEndpoint) int {
+		return cmp.Or(cmp.Compare(a.Nth, b.Nth), cmp.Compare(a.Interface, b.Interface))
+	})
 	return l, nil
 }
 
@@ -353,7 +484,11 @@ func (c *Connection) rejoin(ctx context.Context, t Target) error {
 	}
 	for _, k := range l {
 		if err := c.rejoinOne(ctx, &Namespace{t.Netns}, k); err != nil {
-			return &Error{Op: "connect again to network", Object: k.Network.Name, Err: err, Remedy: "Networks.Leave while the container runs, or Detach of what Join returned, has it come back no more"}
+			remedy := "Detach of what Join returned has it come back no more"
+			if c.req.Kept != "" {
+				remedy += "; so does to remove the file " + c.req.Kept + " while the container is stopped, with all others that it has joined"
+			}
+			return &Error{Op: "connect again to network", Object: k.Network.Name, Err: err, Remedy: remedy}
 		}
 	}
 	if c.req.Memory != nil {
@@ -369,40 +504,65 @@ func (c *Connection) rejoin(ctx context.Context, t Target) error {
 
 func (c *Connection) rejoinOne(ctx context.Context, ns *Namespace, k keptEndpoint) error {
 	n := k.Network
-	if _, err := readJSON(filepath.Join(c.stateDir(), "networks", n.Name, "network.json"), &n); err != nil { // as it is by now
+	var now netState
+	if ok, err := readJSON(filepath.Join(c.stateDir(), "networks", n.Name, "network.json"), &now); err != nil {
+		return err
+	} else if ok {
+		n = now
+	}
+	again, err := n.again(c.host)
+	if err != nil {
 		return err
 	}
-	e := Endpoint{Network: &restored{n.wish(c.host)}, Interface: k.Interface, Aliases: k.Aliases, Ports: k.Ports, NoDefaultRoute: k.NoDefaultRoute, Limits: k.Limits, Egress: k.Egress}
+	e := Endpoint{Network: again, Interface: k.Interface, Aliases: k.Aliases, Ports: k.Ports, NoDefaultRoute: k.NoDefaultRoute, Limits: k.Limits, Egress: k.Egress}
 	for _, a := range k.Addresses {
 		if _, ok := n.subnetOf(a); ok {
 			e.Addresses = append(e.Addresses, a)
 		}
 	}
 	if k.MAC != "" {
-		var err error
 		if e.MAC, err = net.ParseMAC(k.MAC); err != nil {
 			return err
 		}
 	}
-	to := joining{base: c.eps[0], ids: []string{k.ID}}
-	_, err := (&Networks{Endpoints: []Endpoint{e}}).joinTo(ctx, ns, to)
+	if err := (&Networks{Endpoints: []Endpoint{e}}).joinable(); err != nil {
+		return err
+	}
+	to := joining{base: c.eps[0], ids: []string{k.ID}, memory: c.req.Memory, chosen: k.Chosen}
+	_, err = (&Networks{Endpoints: []Endpoint{e}}).joinTo(ctx, ns, to)
 	if errors.Is(err, ErrAddressTaken) {
 		e.Addresses = nil
 		_, err = (&Networks{Endpoints: []Endpoint{e}}).joinTo(ctx, ns, to)
 	}
+	if k.Chosen && (errors.Is(err, ErrOverlap) || errors.Is(err, ErrConflict)) { // others have the subnets by now, and nobody has wished for these
+		n.Subnets, n.Ranges, n.Gateways, e.Addresses = nil, nil, nil, nil
+		if e.Network, err = n.again(c.host); err == nil {
+			_, err = (&Networks{Endpoints: []Endpoint{e}}).joinTo(ctx, ns, to)
+		}
+	}
 	return err
 }
 
-// wish is what such a network is asked for by.
-func (n *netState) wish(host *BridgeConfig) BridgeConfig {
-	c := BridgeConfig{Name: n.Name, Subnets: n.Subnets, Ranges: n.Ranges, Bridge: n.Bridge, MTU: n.MTU, Internal: n.Internal, HostAccess: n.HostAccess, NoNAT: n.NoNAT,
-		Host: host.Host, StateDir: host.StateDir, Journal: host.Journal, link: n.linkSpec}
+// again is such a network, of those that Join takes.
+func (n *netState) again(host *BridgeConfig) (Network, error) {
+	var gateways []netip.Addr
 	for _, g := range n.Gateways {
 		if g.IsValid() {
-			c.Gateways = append(c.Gateways, g)
+			gateways = append(gateways, g)
 		}
 	}
-	return c
+	switch {
+	case n.Kind == kindBridge && n.Mode == 0:
+		return NewBridge(BridgeConfig{Name: n.Name, Subnets: n.Subnets, Ranges: n.Ranges, Gateways: gateways, Bridge: n.Bridge, MTU: n.MTU, Internal: n.Internal, HostAccess: n.HostAccess,
+			NoNAT: n.NoNAT, Parent: n.Parent, VLAN: n.VLAN, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
+	case n.Kind == kindRouted && n.Mode == 0:
+		return NewRouted(RoutedConfig{Name: n.Name, Subnets: n.Subnets, Ranges: n.Ranges, Gateways: gateways, MTU: n.MTU, Internal: n.Internal, HostAccess: n.HostAccess,
+			NoNAT: n.NoNAT, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
+	case n.Mode.kind() == n.Kind:
+		return NewLAN(LANConfig{Name: n.Name, Mode: n.Mode, Parent: n.Parent, VLAN: n.VLAN, Subnets: n.Subnets, Ranges: n.Ranges, Gateways: gateways, MTU: n.MTU,
+			Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
+	}
+	return nil, fault("network "+n.Name, "its kind %q cannot be joined", n.Kind)
 }
 
 // remember takes what the run has joined to where the next one finds it. It holds the lock.
@@ -463,10 +623,38 @@ func (n *Networks) leave(ctx context.Context, ns *Namespace) error {
 			}
 		}
 		if len(rec.Endpoints) > 0 {
-			missing = append(missing, undo(ctx, &rec, func(*store) error { return forgetKept(base.Kept, rec.Endpoints) }))
+			missing = append(missing, undoJoined(ctx, &rec, func() error { return forgetKept(base.Kept, rec.Endpoints) }))
 		}
 		return errors.Join(missing...)
 	})
+}
+
+// undoJoined undoes what goes with a run, and calls forget when it has the lock. What does not go with one is not there, or a run that begins connects to it just now:
+// its program takes it away when it finds it forgotten.
+func undoJoined(ctx context.Context, rec *record, forget func() error) error {
+	if ok, err := rec.isHere(); err != nil {
+		return err
+	} else if !ok {
+		return forget()
+	}
+	s, err := openStore(ctx, rec.StateDir, rec.Host)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := forget(); err != nil {
+		return err
+	}
+	there := *rec
+	there.Endpoints = nil
+	for _, ref := range rec.Endpoints {
+		if ok, err := s.isJoined(ref.ID); err != nil {
+			return err
+		} else if ok {
+			there.Endpoints = append(there.Endpoints, ref)
+		}
+	}
+	return undoLocked(s, &there)
 }
 
 // joined adds the endpoints on the networks that go with a run to the record, and returns the names of their networks.
@@ -484,5 +672,3 @@ func (n *Networks) joined(ctx context.Context, rec *record, base string) (left [
 	}
 	return left, err
 }
-
-var _ Network = (*restored)(nil)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -41,8 +42,8 @@ func TestJoin(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			testutil.NoLeaks(t)
 			nothingLeft(t)
-			web, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "other", Internal: true})
-			ctx, r, base := testContext(t), request(), &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}}
+			web, back, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "back"}), newBridge(t, BridgeConfig{Name: "other", Internal: true})
+			ctx, r, base := testContext(t), request(), &Networks{Endpoints: []Endpoint{{Network: web}, {Network: back}}, DNS: DNS{Servers: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.1:53")}}}
 			second, _ := connect(t, "second", Endpoint{Network: other})
 			ns, end := run(t, base, r)
 			c, err := (&Networks{Endpoints: []Endpoint{{Network: other, Aliases: []string{"db"}}}}).Join(ctx, ns)
@@ -50,7 +51,7 @@ func TestJoin(t *testing.T) {
 				t.Fatal(err)
 			}
 			was := addresses(c)
-			if s := c.Status()[0]; s.Interface != "eth1" || !slices.Equal(s.Names, []string{"host1", "first", "db"}) {
+			if s := c.Status()[0]; s.Interface != "eth2" || !slices.Equal(s.Names, []string{"host1", "first", "db"}) {
 				t.Errorf("%+v", s)
 			}
 			joined := func(when string, ns *Namespace) {
@@ -110,8 +111,8 @@ func TestJoin(t *testing.T) {
 func TestJoinBetweenRuns(t *testing.T) {
 	testutil.NoLeaks(t)
 	nothingLeft(t)
-	web, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "other"})
-	ctx, r, base := testContext(t), Request{ID: "first", Memory: &sync.Map{}}, &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}
+	web, back, other := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "back"}), newBridge(t, BridgeConfig{Name: "other"})
+	ctx, r, base := testContext(t), Request{ID: "first", Memory: &sync.Map{}}, &Networks{Endpoints: []Endpoint{{Network: web}, {Network: back}}, DNS: DNS{Disabled: true}}
 	ns, end := run(t, base, r)
 	c, err := (&Networks{Endpoints: []Endpoint{{Network: other, Interface: "more"}}}).Join(ctx, ns)
 	if err != nil {
@@ -150,6 +151,170 @@ func TestJoinBetweenRuns(t *testing.T) {
 	detach(t, thief)
 }
 
+// half is Join up to where the addresses are reserved.
+func half(t testing.TB, n *Networks, ns *Namespace, to joining) *Connection {
+	t.Helper()
+	var err error
+	if to.base, err = n.Endpoints[0].Network.config().base(testContext(t), ns); err != nil {
+		t.Fatal(err)
+	}
+	if n, err = n.freeInterfaces(ns); err != nil {
+		t.Fatal(err)
+	}
+	c := &Connection{nets: n, req: Request{ID: to.base.Container}, bare: true, to: &to}
+	if err := n.prepare(testContext(t), c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The run ends, or the container leaves, while Join is at work: all of it is there then, or nothing.
+func TestJoinMeanwhile(t *testing.T) {
+	for what, attached := range map[string]bool{"reserved": false, "attached": true} {
+		for _, ends := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, the run ends: %v", what, ends), func(t *testing.T) {
+				nothingLeft(t)
+				ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
+				n := &Networks{Endpoints: []Endpoint{{Network: other}}}
+				ns, end := run(t, &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}, Request{ID: "first"})
+				c := half(t, n, ns, joining{})
+				attach := func() {
+					if err := c.Attach(ctx, Target{Netns: ns.File()}); err != nil {
+						t.Error(err)
+					}
+				}
+				if attached {
+					attach()
+				}
+				if ends {
+					end()
+				} else if err := n.Leave(ctx, ns); !errors.Is(err, ErrNotFound) {
+					t.Errorf("leave what is not joined yet: %v", err)
+				}
+				if !attached {
+					attach()
+				}
+				if err := c.handOver(ctx); ends != errors.Is(err, ErrNotFound) || !ends && err != nil {
+					t.Error("hand over:", err)
+				}
+				if ends {
+					detach(t, c)
+				}
+				end()
+			})
+		}
+	}
+}
+
+// The container is disconnected while its next run begins: who begins it takes away what it has made.
+func TestJoinLeftMeanwhile(t *testing.T) {
+	nothingLeft(t)
+	ctx, r := testContext(t), Request{ID: "first", Memory: &sync.Map{}}
+	n, base := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "other"})}}}, &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}
+	ns, end := run(t, base, r)
+	c, err := n.Join(ctx, ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	ns, end = run(t, base, Request{ID: "first"})
+	again := half(t, n, ns, joining{ids: []string{c.rec.Endpoints[0].ID}, memory: r.Memory})
+	detach(t, c)
+	if err := again.Attach(ctx, Target{Netns: ns.File()}); err != nil {
+		t.Error(err)
+	}
+	if err := again.handOver(ctx); !errors.Is(err, errLeft) {
+		t.Error("hand over:", err)
+	}
+	detach(t, again)
+	end()
+}
+
+// A subnet that nobody wished for is another one in a run after others have taken it.
+func TestJoinElsewhere(t *testing.T) {
+	nothingLeft(t)
+	ctx, r := testContext(t), Request{ID: "first", Memory: &sync.Map{}}
+	other, base := newBridge(t, BridgeConfig{Name: "other"}), &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}
+	ns, end := run(t, base, r)
+	c, err := (&Networks{Endpoints: []Endpoint{{Network: other}}}).Join(ctx, ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	was := c.Status()[0].Addresses[0].Masked()
+	_, thief := connect(t, "thief", Endpoint{Network: newBridge(t, BridgeConfig{Name: "thief", Subnets: []netip.Prefix{was}})})
+	_, end = run(t, base, r)
+	if l, err := other.Endpoints(ctx); err != nil || len(l) != 1 || was.Contains(l[0].Addresses[0].Addr()) {
+		t.Errorf("%v is another's: %+v %v", was, l, err)
+	}
+	end()
+	detach(t, thief)
+}
+
+// What a file of joined networks says is judged.
+func TestJoinKept(t *testing.T) {
+	nothingLeft(t)
+	base := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}
+	connect(t, "stays", base.Endpoints[0]) // so that the bridge and the rules are made once
+	entry := func(network string) string { return `[{"id":"x","network":` + network + `,"interface":"eth1"}]` }
+	for what, c := range map[string]struct {
+		text string
+		ok   bool
+	}{
+		"empty":           {"", true},
+		"never written":   {strings.Repeat("\x00", 100), true},
+		"none":            {"[]", true},
+		"no JSON":         {"{", false},
+		"too large":       {"[" + strings.Repeat(" ", maxKeptBytes) + "]", false},
+		"too many":        {"[" + strings.Repeat("{},", maxKept) + "{}]", false},
+		"a tap":           {entry(`{"name":"t","kind":"tap"}`), false},
+		"a device":        {entry(`{"name":"t","kind":"device"}`), false},
+		"a mode":          {entry(`{"name":"t","mode":1}`), false},
+		"no mode":         {entry(`{"name":"t","kind":"macvlan","parent":"lo"}`), false},
+		"a path":          {entry(`{"name":"../t"}`), false},
+		"a bridge's name": {entry(`{"name":"t","bridge":"a/b"}`), false},
+		"ranges":          {entry(`{"name":"t","ranges":["10.0.0.0/8"],"gateways":["10.0.0.1"]}`), false},
+		"a link":          {"", false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "networks.json")
+			err := os.WriteFile(path, []byte(c.text), 0o600)
+			if what == "a link" {
+				err = errors.Join(os.Rename(path, path+"2"), os.Symlink(path+"2", path))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := base.Prepare(testContext(t), Request{ID: "first", Kept: path})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = a.Attach(testContext(t), Target{Netns: newNS(t).File()})
+			if c.ok != (err == nil) || err != nil && !strings.Contains(err.Error(), path) {
+				t.Error(err)
+			}
+			detach(t, a.(*Connection))
+		})
+	}
+}
+
+// Networks are joined again in the order in which they were, whatever the names of their devices.
+func TestJoinOrder(t *testing.T) {
+	m := &sync.Map{}
+	want := []string{"eth10", "eth2", "a", "eth1"}
+	for i, name := range want {
+		m.Store(keptKey(name), keptEndpoint{ID: name, Nth: i + 1, Network: netState{Name: "n"}, Interface: name})
+	}
+	l, err := (&Connection{req: Request{Memory: m}}).kept()
+	var got []string
+	for _, k := range l {
+		got = append(got, k.Interface)
+	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q %v", got, err)
+	}
+}
+
 // Who is no container's, or not one that began with a network, cannot join; nor can what is not data.
 func TestJoinRefused(t *testing.T) {
 	nothingLeft(t)
@@ -167,6 +332,9 @@ func TestJoinRefused(t *testing.T) {
 	}
 	if _, err := (&Networks{Endpoints: []Endpoint{{Network: d}}}).Join(ctx, ns); !errors.Is(err, ErrInvalid) {
 		t.Error("a device:", err)
+	}
+	if _, err := (&Networks{Endpoints: []Endpoint{{Network: other, Ports: []Port{{Container: 80, HostAddr: netip.MustParseAddr("127.0.0.1")}}}}}).Join(ctx, ns); !errors.Is(err, ErrInvalid) {
+		t.Error("a port of a loopback address:", err)
 	}
 	if err := (&Networks{Endpoints: []Endpoint{{Network: web}}}).Leave(ctx, ns); !errors.Is(err, ErrNotFound) {
 		t.Error("leaves what it began with:", err)

@@ -75,6 +75,7 @@ type epState struct {
 	Hostname  string         `json:"hostname,omitempty"`
 	Kept      string         `json:"kept,omitempty"`  // Request.Kept
 	Added     bool           `json:"added,omitempty"` // to what ran already
+	First     endpointRef    `json:"first,omitzero"`  // the first of those with which the container's run began; none if it was added
 	Names     []string       `json:"names,omitempty"` // in lower case, the first one answers for its addresses
 	Device    string         `json:"device"`          // the host's end
 	Interface string         `json:"interface"`       // the container's end

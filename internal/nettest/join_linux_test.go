@@ -99,7 +99,7 @@ func (j *joiner) again(t *testing.T, count int) {
 // What a container joins while it runs it has again when its restart policy starts it, and after Stop and Start, until it leaves.
 func TestJoinAndRestart(t *testing.T) {
 	ctx := testContext(t)
-	c := newContainer(t, newBridge(t, netns.BridgeConfig{Name: "web"}), caisson.WithID("server"), caisson.WithCommand("sh", "-c", endsWhenTold),
+	c := newContainer(t, &netns.Networks{Endpoints: []netns.Endpoint{{Network: newBridge(t, netns.BridgeConfig{Name: "web"})}, {Network: newBridge(t, netns.BridgeConfig{Name: "back"})}}}, caisson.WithID("server"), caisson.WithCommand("sh", "-c", endsWhenTold),
 		caisson.WithRestart(caisson.RestartPolicy{Mode: caisson.RestartAlways}))
 	if _, err := c.Start(ctx); err != nil {
 		t.Fatal(err)
