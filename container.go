@@ -320,10 +320,12 @@ func (c *Container) Wait(ctx context.Context) (*Result, error) {
 	return c.waitAll(ctx, p)
 }
 
-// Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended. While a start is under way SIGKILL
+// Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended, and no restart was given up. While a start is under way SIGKILL
 // ends the start; there is nothing yet that another signal could reach.
 func (c *Container) Signal(sig os.Signal) error {
-	if v := c.revived(); v.live() && (sig == syscall.SIGKILL || sig == c.spec.stopSignal) {
+	v := c.revived()
+	ends := v.live() && (sig == syscall.SIGKILL || sig == c.spec.stopSignal)
+	if ends {
 		restarting := c.State() == StateRestarting
 		if v.end(ErrStopped); restarting {
 			return nil
@@ -346,7 +348,11 @@ func (c *Container) Signal(sig os.Signal) error {
 	if p == nil {
 		return c.fail("signal", fmt.Errorf("%w: the container was never started", ErrState))
 	}
-	return p.Signal(sig)
+	err := p.Signal(sig)
+	if ends && errors.Is(err, os.ErrProcessDone) { // by itself, and it is not started again
+		return nil
+	}
+	return err
 }
 
 // Stop ends the command: it sends the stop signal, waits for grace, then kills every process of the container.
