@@ -7,8 +7,10 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -68,6 +70,44 @@ func TestSchemas(t *testing.T) {
 	}
 	if n := validate(t, untarred(t, &archive)); n != 2+2*2 { // oci-layout and index.json; manifest and config of each image
 		t.Errorf("%d documents in the archive", n)
+	}
+}
+
+// TestSchemasReferrers: so is the index that stands for the list of referrers, at a registry that keeps none.
+func TestSchemasReferrers(t *testing.T) {
+	ctx, addr := context.Background(), distribution(t)
+	s, err := image.Open(filepath.Join(t.TempDir(), "store"), image.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	files := image.FSLayer(fstest.MapFS{"f": {Data: []byte("x")}}, image.FSOptions{})
+	img, err := s.Write(ctx, "a", image.ImageSpec{Layers: []image.Layer{files}})
+	if err == nil {
+		_, err = s.Write(ctx, "", image.ImageSpec{Layers: []image.Layer{files}, Subject: &img.Descriptor, ArtifactType: "application/vnd.test", Annotations: map[string]string{"a": "b"}})
+	}
+	if err == nil {
+		err = s.Push(ctx, "a", addr+"/team/app:1", image.PushOptions{RegistryOptions: image.RegistryOptions{Anonymous: true}, Referrers: true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodGet, "http://"+addr+"/v2/team/app/manifests/"+strings.ReplaceAll(img.Descriptor.Digest.String(), ":", "-"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", ocispec.MediaTypeImageIndex)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	index, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !bytes.Contains(index, []byte("application/vnd.test")) {
+		t.Fatalf("%s, %v: %s", resp.Status, err, index)
+	}
+	if err := schema.ValidatorMediaTypeImageIndex.Validate(bytes.NewReader(index)); err != nil {
+		t.Errorf("%v\n%s", err, index)
 	}
 }
 
