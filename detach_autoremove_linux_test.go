@@ -175,8 +175,9 @@ func TestAutoRemoveKilledAtStart(t *testing.T) {
 		if err != nil || r.ExitCode != 0 && r.Signal != unix.SIGKILL {
 			t.Errorf("%+v, %v; start: %v", r, err, serr)
 		}
-		if _, err := d.Info(ctx, "web"); !errors.Is(err, ErrNotFound) {
-			t.Errorf("%v", err)
+		var gone error // where the start has failed, its undoing removes it
+		if !testutil.Eventually(testTime, func() bool { _, gone = d.Info(ctx, "web"); return errors.Is(gone, ErrNotFound) }) {
+			t.Errorf("%v; start: %v", gone, serr)
 		}
 	}
 }
