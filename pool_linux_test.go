@@ -33,7 +33,12 @@ func init() { roles["pool"] = poolHost }
 // newPool makes a pool on a small root filesystem, unless opts name another, and closes it with the test.
 func newPool(t testing.TB, size int, opts ...Option) *Pool {
 	t.Helper()
-	p, err := NewPool(PoolConfig{Size: size}, append([]Option{WithRootfs(rootfs.Dir(testutil.Busybox(t)))}, opts...)...)
+	return newPoolOf(t, PoolConfig{Size: size}, opts...)
+}
+
+func newPoolOf(t testing.TB, conf PoolConfig, opts ...Option) *Pool {
+	t.Helper()
+	p, err := NewPool(conf, append([]Option{WithRootfs(rootfs.Dir(testutil.Busybox(t)))}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,24 +111,6 @@ func TestEgressForged(t *testing.T) {
 	echo(t, free, 80)
 	ns, c := connect(t, "guarded", Endpoint{Network: web, Egress: &Egress{AllowRest: true}})
 	says(t, "itself", ns.Dial, "tcp", outside[0], 80, host[0].String())
-	inside := func(f func(h *netlink.Handle, link netlink.Link) error) {
-		t.Helper()
-		err := ns.Do(func() error {
-			h, err := routeHandle()
-			if err != nil {
-				return err
-			}
-			defer h.Close()
-			link, err := h.LinkByName("eth0")
-			if err != nil {
-				return err
-			}
-			return f(h, link)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	from := func(a netip.Addr) dialer {
 		return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
 			err = ns.Do(func() (err error) {
@@ -140,12 +122,12 @@ func TestEgressForged(t *testing.T) {
 	}
 	for i, p := range c.Status()[0].Addresses {
 		forged := netip.PrefixFrom(addresses(cf)[i].Next().Next().Next(), p.Bits())
-		inside(func(h *netlink.Handle, link netlink.Link) error { return addAddress(h, link, forged) })
+		asRoot(t, ns, func(h *netlink.Handle, link netlink.Link) error { return addAddress(h, link, forged) })
 		silent(t, "a forged address", from(forged.Addr()), outside[i], 80)
 		silent(t, "a forged address", from(forged.Addr()), addresses(cf)[i], 80)
 		says(t, "its own", from(p.Addr()), "tcp", addresses(cf)[i], 80, p.Addr().String())
 	}
-	inside(func(h *netlink.Handle, link netlink.Link) error {
+	asRoot(t, ns, func(h *netlink.Handle, link netlink.Link) error {
 		return h.LinkSetHardwareAddr(link, net.HardwareAddr{2, 0, 0, 0, 0, 9})
 	})
 	silent(t, "a forged station", ns.Dial, outside[0], 80)

@@ -429,18 +429,13 @@ func addAll(g *guard, l []*epState) error {
 
 // guarded reads the endpoints with a policy.
 func guarded(s *store) (out []*epState, err error) {
-	nets, err := s.networks()
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range nets {
-		l, err := s.endpoints(n.Name)
-		if err != nil {
-			return nil, err
+	err = s.eachEndpoint(func(_ *netState, e *epState) error {
+		if e.Egress != nil {
+			out = append(out, e)
 		}
-		out = append(out, slices.DeleteFunc(l, func(e *epState) bool { return e.Egress == nil })...)
-	}
-	return out, nil
+		return nil
+	})
+	return out, err
 }
 
 // removeGuard undoes it for one.

@@ -62,9 +62,6 @@ func TestForgedSource(t *testing.T) {
 	for name, n := range map[string]Network{"bridge": newBridge(t, BridgeConfig{Name: "web"}), "pair": pair} {
 		t.Run(name, func(t *testing.T) {
 			ns, c := connect(t, "hostile", Endpoint{Network: n})
-			if noSourceDevice.Load() {
-				t.Skip("this kernel does not look up sources in a forward chain")
-			}
 			for i, own := range addresses(c) {
 				at := []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("2001:db8:77::7")}[i]
 				p, err := out.ListenPacket(testContext(t), "udp", net.JoinHostPort(outside[i].String(), "7777"))
@@ -74,8 +71,10 @@ func TestForgedSource(t *testing.T) {
 				defer p.Close()
 				_ = p.SetDeadline(time.Now().Add(testTime))
 				for _, forged := range []netip.Addr{at, outside[i].Next(), host[i]} {
-					asRoot(t, ns, func(h *netlink.Handle, eth0 netlink.Link) error { return addAddress(h, eth0, whole(forged)) })
-					sendFrom(t, ns, forged, outside[i], 7777, "forged")
+					if !noSourceDevice.Load() { // else this kernel does not look up sources in a forward chain
+						asRoot(t, ns, func(h *netlink.Handle, eth0 netlink.Link) error { return addAddress(h, eth0, whole(forged)) })
+						sendFrom(t, ns, forged, outside[i], 7777, "forged")
+					}
 					for _, text := range []string{"first", "second"} { // what was sent before the first one has come by the second
 						sendFrom(t, ns, own, outside[i], 7777, text)
 						b := make([]byte, 100)

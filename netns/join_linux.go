@@ -240,33 +240,25 @@ func (s *store) begunIn(ns *Namespace) (*epState, error) {
 			in[l.Attrs().Name] = l.Attrs().NetNsID
 		}
 	}
-	nets, err := s.networks()
-	if err != nil {
+	var found *epState
+	err = s.eachEndpoint(func(n *netState, e *epState) (err error) {
+		is := false
+		switch there, ok := in[e.Device]; {
+		case found != nil || e.Added || e.Waiting:
+		case n.Kind.ruled():
+			is = ok && number >= 0 && there == number
+		default:
+			is, err = s.isPinned(endpointRef{e.Network, e.ID}, key)
+		}
+		if is {
+			found = e
+		}
+		return err
+	})
+	if found == nil || err != nil {
 		return nil, err
 	}
-	for _, n := range nets {
-		l, err := s.endpoints(n.Name)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range l {
-			if e.Added || e.Waiting {
-				continue
-			}
-			if n.Kind.ruled() {
-				if there, ok := in[e.Device]; ok && number >= 0 && there == number {
-					return s.firstOf(e)
-				}
-				continue
-			}
-			if ok, err := s.isPinned(endpointRef{e.Network, e.ID}, key); err != nil {
-				return nil, err
-			} else if ok {
-				return s.firstOf(e)
-			}
-		}
-	}
-	return nil, nil
+	return s.firstOf(found)
 }
 
 // firstOf is the first endpoint of the run that e is of; nil if it has just ended.

@@ -331,6 +331,26 @@ func (s *store) endpoints(network string) ([]*epState, error) {
 	return out, nil
 }
 
+// eachEndpoint calls f with each endpoint of each network, until the first error.
+func (s *store) eachEndpoint(f func(*netState, *epState) error) error {
+	nets, err := s.networks()
+	if err != nil {
+		return err
+	}
+	for _, n := range nets {
+		l, err := s.endpoints(n.Name)
+		if err != nil {
+			return err
+		}
+		for _, e := range l {
+			if err := f(n, e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // isEmpty reports whether a network has no endpoint. What cannot be read is an error: a network in use would be taken for one that is not.
 func (s *store) isEmpty(network string) (bool, error) {
 	d, err := os.Open(filepath.Join(s.netDir(network), "ep"))

@@ -14,14 +14,14 @@ func TestRunByTheConfig(t *testing.T) {
 	ctx, store := testContext(t), newStore(t)
 	img := must[image.Image](t)(store.Write(ctx, "app", image.ImageSpec{Base: "box", Edit: func(s *image.Settings) error {
 		s.Entrypoint, s.Cmd = []string{"/bin/sh", "-c"}, []string{`echo "$MODE $(pwd) $(ls -d /bin) $(ls /vol)"; echo kept >/vol/new`}
-		s.WorkingDir, s.StopSignal, s.Volumes = "/work/app", "SIGQUIT", map[string]struct{}{"/vol": {}}
+		s.WorkingDir, s.StopSignal, s.Volumes = "/srv/app", "SIGQUIT", map[string]struct{}{"/vol": {}}
 		s.SetEnv("MODE", "prod")
 		return nil
 	}}))
 	info := must[*image.Info](t)(store.Inspect(ctx, img.Name, nil))
 	dir := t.TempDir()
 	volumes := must[[]rootfs.Mount](t)(store.Volumes(ctx, img.Name, dir, image.VolumeOptions{}))
-	for _, want := range []string{"test /work/app /bin \n", "test /work/app /bin new\n"} { // the volume outlives its container
+	for _, want := range []string{"test /srv/app /bin \n", "test /srv/app /bin new\n"} { // the volume outlives its container
 		p := info.Config.Process(image.Overrides{Env: []string{"MODE=test"}})
 		if len(p.Args) != 3 || p.StopSignal != int(syscall.SIGQUIT) {
 			t.Fatalf("%+v", p)

@@ -96,20 +96,20 @@ func (j *joiner) again(t *testing.T, count int) {
 	}
 }
 
-// What a container joins while it runs it has again when its restart policy starts it, and after Stop and Start, until it leaves.
-func TestJoinAndRestart(t *testing.T) {
+// joinAndRestart has a container join, end by itself, be stopped and started, leave, and end by itself once more. held says that until Close what it
+// has stays its own.
+func joinAndRestart(t *testing.T, c *caisson.Container, held bool) *joiner {
+	t.Helper()
 	ctx := testContext(t)
-	c := newContainer(t, &netns.Networks{Endpoints: []netns.Endpoint{{Network: newBridge(t, netns.BridgeConfig{Name: "web"})}, {Network: newBridge(t, netns.BridgeConfig{Name: "back"})}}}, caisson.WithID("server"), caisson.WithCommand("sh", "-c", endsWhenTold),
-		caisson.WithRestart(caisson.RestartPolicy{Mode: caisson.RestartAlways}))
-	if _, err := c.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
 	j := newJoiner(t, c)
 	j.check(t, "joined", true)
 	j.again(t, 1)
 	j.check(t, "started again by its policy", true)
 	if err := c.Stop(ctx, 0); err != nil {
 		t.Fatal(err)
+	}
+	if !held {
+		j.check(t, "stopped", false)
 	}
 	if _, err := c.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -119,6 +119,18 @@ func TestJoinAndRestart(t *testing.T) {
 	j.check(t, "left", false)
 	j.again(t, 1)
 	j.check(t, "started again after it left", false)
+	return j
+}
+
+// What a container joins while it runs it has again when its restart policy starts it, and after Stop and Start, until it leaves.
+func TestJoinAndRestart(t *testing.T) {
+	ctx := testContext(t)
+	c := newContainer(t, &netns.Networks{Endpoints: []netns.Endpoint{{Network: newBridge(t, netns.BridgeConfig{Name: "web"})}, {Network: newBridge(t, netns.BridgeConfig{Name: "back"})}}}, caisson.WithID("server"), caisson.WithCommand("sh", "-c", endsWhenTold),
+		caisson.WithRestart(caisson.RestartPolicy{Mode: caisson.RestartAlways}))
+	if _, err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	j := joinAndRestart(t, c, true)
 	closeAll(t, c, j.neighbour)
 	checkEmpty(t)
 }
@@ -140,20 +152,5 @@ func TestJoinAndRestartMonitored(t *testing.T) {
 			t.Errorf("left of it: %q", left)
 		}
 	})
-	j := newJoiner(t, c)
-	j.check(t, "joined", true)
-	j.again(t, 1)
-	j.check(t, "started again by its policy", true)
-	if err := c.Stop(ctx, 0); err != nil {
-		t.Fatal(err)
-	}
-	j.check(t, "stopped", false)
-	if _, err := c.Start(ctx); err != nil {
-		t.Fatal(err)
-	}
-	j.check(t, "started again, by another monitor", true)
-	j.use(t, func(ctx context.Context, ns *netns.Namespace, n *netns.Networks) error { return n.Leave(ctx, ns) })
-	j.check(t, "left", false)
-	j.again(t, 1)
-	j.check(t, "started again after it left", false)
+	joinAndRestart(t, c, false)
 }

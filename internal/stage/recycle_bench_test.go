@@ -9,7 +9,7 @@ func BenchmarkRecycle(b *testing.B) {
 	b.Run("look", func(b *testing.B) {
 		n, err := TakeRecyclable()
 		if err != nil {
-			b.Skip(err)
+			b.Fatal(err)
 		}
 		defer n.Close()
 		for b.Loop() {
@@ -22,7 +22,7 @@ func BenchmarkRecycle(b *testing.B) {
 		for b.Loop() {
 			n, err := TakeRecyclable()
 			if err != nil {
-				b.Skip(err)
+				b.Fatal(err)
 			}
 			n.Close()
 		}

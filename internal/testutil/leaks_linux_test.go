@@ -106,9 +106,7 @@ func TestMountsOf(t *testing.T) {
 
 // The kernel's mounts are seen: of a file system, and of a directory.
 func TestInventoryMounts(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: something is mounted")
-	}
+	NeedRoot(t)
 	dir := t.TempDir()
 	if !strings.HasPrefix(dir, tempDirs(t)) {
 		t.Fatalf("a temporary directory is %s, and not %s...", dir, tempDirs(t))
