@@ -61,6 +61,9 @@ func (c *Connection) reserve(ctx context.Context) error {
 		}
 		c.rec.Endpoints = append(c.rec.Endpoints, endpointRef{e.Network.Name(), id})
 	}
+	if c.to != nil {
+		c.rec.Made = newID()
+	}
 	if err := c.journal(); err != nil {
 		return err
 	}
@@ -78,7 +81,11 @@ func newID() string {
 
 // stateDir is where the networks of the host namespace are recorded.
 func (c *Connection) stateDir() string {
-	return filepath.Join(c.rec.StateDir, strconv.FormatUint(c.rec.Host, 10))
+	return hostDir(c.rec.StateDir, c.rec.Host)
+}
+
+func hostDir(base string, cookie uint64) string {
+	return filepath.Join(base, strconv.FormatUint(cookie, 10))
 }
 
 func (c *Connection) tableName() string { return tableName(c.rec.StateDir, c.host.StateDir == "") }
@@ -203,7 +210,7 @@ func (c *Connection) reserveEndpoint(s *store, i int) error {
 		return err
 	}
 	id := c.rec.Endpoints[i].ID
-	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Hostname: c.req.Hostname, Kept: c.req.Kept, Added: c.bare, Device: "cs" + id, Interface: c.nets.device(i),
+	e := &epState{ID: id, Network: n.Name, Container: c.req.ID, Hostname: c.req.Hostname, Kept: c.req.Kept, Added: c.bare, Made: c.rec.Made, Device: "cs" + id, Interface: c.nets.device(i),
 		MAC: w.MAC.String(), Limits: w.Limits, Egress: w.Egress}
 	if !c.bare {
 		e.First = c.rec.Endpoints[0]
@@ -610,9 +617,12 @@ func undo(ctx context.Context, rec *record, first func(*store) error) error {
 	if ok, err := rec.isHere(); !ok || err != nil {
 		return err
 	}
-	// The kernel takes its time to remove devices: nobody else waits for that. What a killed program left is looked for again below.
-	if err := removeDevices(rec); err != nil {
-		return err
+	// The kernel takes its time to remove devices: nobody else waits for that. What a killed program left is looked for again below. What was made by Join may be
+	// another run's by now, which only the lock tells.
+	if rec.Made == "" {
+		if err := removeDevices(rec); err != nil {
+			return err
+		}
 	}
 	s, err := openStore(ctx, rec.StateDir, rec.Host)
 	if err != nil {
@@ -623,6 +633,9 @@ func undo(ctx context.Context, rec *record, first func(*store) error) error {
 		if err := first(s); err != nil {
 			return err
 		}
+	}
+	if rec, err = s.own(rec); err != nil {
+		return err
 	}
 	return undoLocked(s, rec)
 }
@@ -656,14 +669,24 @@ func undoLocked(s *store, rec *record) error {
 	return u.finish()
 }
 
-// removeDevices removes the host's ends of endpoints, and with them the others, without the lock.
+// removeDevices removes the host's ends of endpoints, and of those by which the container has joined other networks, and with them the others, without the lock.
 func removeDevices(rec *record) error {
 	h, err := routeHandle()
 	if err != nil {
 		return err
 	}
 	defer h.Close()
+	refs, s := slices.Clone(rec.Endpoints), &store{dir: hostDir(rec.StateDir, rec.Host)}
 	for _, ref := range rec.Endpoints {
+		l, err := s.joinedTo(ref.ID)
+		if err != nil {
+			return err
+		}
+		for _, k := range l {
+			refs = append(refs, endpointRef{k.Network.Name, k.ID})
+		}
+	}
+	for _, ref := range refs {
 		if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
 			return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
 		}
@@ -683,6 +706,9 @@ type undoing struct {
 // run takes an endpoint away, after those by which its container has joined others.
 func (u *undoing) run(ref endpointRef) error {
 	l, err := u.store.joinedTo(ref.ID)
+	if err == nil && len(l) > 0 {
+		err = u.store.settleRun(ref)
+	}
 	if err != nil {
 		return err
 	}

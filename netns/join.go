@@ -19,10 +19,14 @@ import (
 // one that took its place from a [Pool], has no later run that gets it. Ports are published on all of the host's addresses but the loopback ones, which are refused.
 //
 // Of two calls at once for one container, the one that finds its Interface taken meanwhile fails ([ErrExists]). [Connection.Status] is that of the run that was joined.
-// Networks are those that are described by data alone: [*Bridge], [*Routed] and [*LAN]; names in [Endpoint.Egress] are refused, as by Connect.
+// A [*Device] is taken by each run, and given back at its end. A [*Tun], whose other end is this program's, is joined by the program that runs the container and has not detached it: its
+// Open is called in each run. An [*Overlay] is one with [StaticPeers]: where hosts tell each other of their containers somebody has to listen as long as the container runs, and
+// Connect, in the program that is to, does that. What cannot be joined matches [ErrInvalid]; so do names in [Endpoint.Egress].
 //
 // [Connection.Detach] disconnects the container, in whichever run it is, and has no later run get the connection again; so does [Networks.Leave], from any program. ctx
 // bounds the call only.
+//
+// If the program is killed meanwhile, the container has joined all of the networks, in this run and later ones, or it has joined none, which the recovery sees to ([Owner]).
 func (n *Networks) Join(ctx context.Context, ns *Namespace) (*Connection, error) {
 	if err := n.joinable(); err != nil {
 		return nil, err
@@ -37,18 +41,17 @@ func (n *Networks) joinable() error {
 	}
 	var faults []error
 	for i := range n.Endpoints {
-		switch e := &n.Endpoints[i]; e.Network.(type) {
-		case *Bridge, *Routed, *LAN:
-			if e.Egress.named() {
-				faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Join does not make"))
+		e := &n.Endpoints[i]
+		if o, ok := e.Network.(*Overlay); ok && !o.cfg.link.Flood {
+			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "its Peers have to be listened to as long as the container runs: StaticPeers have not; else Connect, in the program that is to listen"))
+		}
+		if e.Egress.named() {
+			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Join does not make"))
+		}
+		for _, p := range e.Ports {
+			if p.HostAddr.IsLoopback() {
+				faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Ports", i), "%v: loopback addresses need a program that carries what is sent there, and the run's has begun without", p))
 			}
-			for _, p := range e.Ports {
-				if p.HostAddr.IsLoopback() {
-					faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Ports", i), "%v: loopback addresses need a program that carries what is sent there, and the run's has begun without", p))
-				}
-			}
-		default:
-			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "a %T is more than data, and cannot be made again in a later run: Connect is for this one", e.Network))
 		}
 	}
 	return errors.Join(faults...)
@@ -76,6 +79,8 @@ type joining struct {
 type keptEndpoint struct {
 	ID             string       `json:"id"`               // the same in each run
 	Nth            int          `json:"nth"`              // in the order of joining
+	With           string       `json:"with,omitempty"`   // until all that were joined at once are: the first of them, see [store.settle]
+	Left           bool         `json:"left,omitempty"`   // it is being taken away, and no later run has it
 	Chosen         bool         `json:"chosen,omitempty"` // nobody wished for the subnets, nor for the addresses
 	Network        netState     `json:"network"`
 	Interface      string       `json:"interface"`
@@ -86,7 +91,14 @@ type keptEndpoint struct {
 	NoDefaultRoute bool         `json:"noDefaultRoute,omitempty"`
 	Limits         Limits       `json:"limits,omitzero"`
 	Egress         *Egress      `json:"egress,omitempty"`
+	Peers          []netip.Addr `json:"peers,omitempty"` // of an overlay
 }
 
-// keptKey is the id of a keptEndpoint in Request.Memory.
-type keptKey string
+// begun says that not all of what was joined at once may be.
+func (k keptEndpoint) begun() bool { return k.With != "" }
+
+// Keys in Request.Memory: the id of an endpoint.
+type (
+	keptKey string // the keptEndpoint
+	tunKey  string // its *Tun
+)

@@ -37,11 +37,24 @@ func (n *Networks) join(ctx context.Context, ns *Namespace) (*Connection, error)
 	if err != nil {
 		return nil, &Error{Op: "join networks", Err: err, Remedy: "Connect connects any namespace"}
 	}
+	memory := memoryOf(base.ID)
+	for i, e := range n.Endpoints {
+		if _, ok := e.Network.(*Tun); ok && memory == nil {
+			return nil, fault(fmt.Sprintf("Endpoints[%d].Network", i), "the other end of a Tun is this program's, and the container's later runs are not: Connect in each of them")
+		}
+	}
 	named, err := n.freeInterfaces(ns)
 	if err != nil {
 		return nil, &Error{Op: "join networks", Err: err}
 	}
-	return named.joinTo(ctx, ns, joining{base: base})
+	return named.joinTo(ctx, ns, joining{base: base, memory: memory})
+}
+
+// memoryOf is Request.Memory of the container whose run began with the endpoint, if that is this program's.
+func memoryOf(base string) *sync.Map {
+	memories.mu.Lock()
+	defer memories.mu.Unlock()
+	return memories.of[base]
 }
 
 // freeInterfaces is n with a name for each interface.
@@ -78,16 +91,16 @@ func (n *Networks) freeInterfaces(ns *Namespace) (*Networks, error) {
 
 // joinTo connects the namespace for the run of an endpoint.
 func (n *Networks) joinTo(ctx context.Context, ns *Namespace, to joining) (*Connection, error) {
-	if to.memory == nil {
-		memories.mu.Lock()
-		to.memory = memories.of[to.base.ID]
-		memories.mu.Unlock()
-	}
 	c := &Connection{nets: n, req: Request{ID: to.base.Container, Hostname: to.base.Hostname}, bare: true, to: &to}
 	if err := n.prepare(ctx, c); err != nil {
 		return nil, err
 	}
 	err := c.Attach(ctx, Target{Netns: ns.File()})
+	for i, e := range n.Endpoints {
+		if t, ok := e.Network.(*Tun); ok && err == nil {
+			to.memory.Store(tunKey(c.eps[i].ID), t)
+		}
+	}
 	if err == nil {
 		err = c.host.inHost(func() error { return c.handOver(ctx) })
 	}
@@ -126,9 +139,26 @@ func (c *Connection) handOver(ctx context.Context) error {
 	} else if !ok {
 		return errLeft
 	}
-	before, err := s.joinedTo(c.to.base.ID)
+	steps, err := c.joinSteps(s)
 	if err != nil {
 		return err
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joinSteps are the last ones of a join. Whoever is killed between them, the container has joined all of it or nothing, in this run and in later ones: it has as soon as
+// the first endpoint is noted, which comes after the others. Until then what is written down of any of them counts for nothing, see [store.settle]. What an earlier run
+// had joined is the next one's whatever happens to this one.
+func (c *Connection) joinSteps(s *store) ([]func() error, error) {
+	base := c.to.base
+	before, err := s.settle(base)
+	if err != nil {
+		return nil, err
 	}
 	last := 0
 	for _, k := range before {
@@ -137,20 +167,104 @@ func (c *Connection) handOver(ctx context.Context) error {
 	var l []keptEndpoint
 	for i := range c.eps {
 		k := c.keep(i)
-		k.Nth = last + 1 + i
-		if err := s.noteJoined(c.to.base.ID, &k); err != nil {
-			return err
+		if k.Nth = last + 1 + i; c.to.ids == nil {
+			k.With = c.eps[0].ID
 		}
 		l = append(l, k)
 	}
-	err = changeKept(c.to.base.Kept, func(had []keptEndpoint) []keptEndpoint {
-		return append(without(had, c.rec.Endpoints), l...)
-	})
-	if err != nil {
-		return &Error{Op: "note networks for later runs", Object: c.to.base.Kept, Err: err}
+	steps := []func() error{func() error {
+		err := changeKept(base.Kept, func(had []keptEndpoint) []keptEndpoint {
+			return append(slices.DeleteFunc(without(had, c.rec.Endpoints), keptEndpoint.begun), l...)
+		})
+		if err != nil {
+			return &Error{Op: "note networks for later runs", Object: base.Kept, Err: err}
+		}
+		return nil
+	}}
+	for i := range slices.Backward(l) {
+		steps = append(steps, func() error {
+			err := s.noteJoined(base.ID, &l[i])
+			c.to.over = i == 0 && err == nil
+			return err
+		})
 	}
-	c.to.over = true
-	return c.strike()
+	settle := func() error {
+		_, err := s.settle(base)
+		return err
+	}
+	return append(steps, settle, c.strike), nil
+}
+
+// settle finds what the container of an endpoint has joined, and has later runs get that. Where a joiner was killed all of it has been joined if the first of its endpoints is
+// noted, and else nothing. What is being left no later run gets.
+func (s *store) settle(base *epState) (whole []keptEndpoint, err error) {
+	l, err := s.joinedTo(base.ID)
+	if err != nil {
+		return nil, err
+	}
+	never := func(k keptEndpoint) bool {
+		return k.begun() && !slices.ContainsFunc(l, func(o keptEndpoint) bool { return o.ID == k.With })
+	}
+	if slices.ContainsFunc(l, func(k keptEndpoint) bool { return k.begun() || k.Left }) {
+		err = changeKept(base.Kept, func(had []keptEndpoint) []keptEndpoint {
+			had = slices.DeleteFunc(had, func(k keptEndpoint) bool {
+				return never(k) || slices.ContainsFunc(l, func(o keptEndpoint) bool { return o.ID == k.ID && o.Left })
+			})
+			for i := range had {
+				had[i].With = ""
+			}
+			return had
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range l {
+		if never(k) {
+			continue
+		}
+		if k.begun() {
+			k.With = ""
+			if err := s.noteJoined(base.ID, &k); err != nil {
+				return nil, err
+			}
+		}
+		whole = append(whole, k)
+	}
+	return whole, nil
+}
+
+// settleRun is settle at the end of a run, which may have begun with the endpoint.
+func (s *store) settleRun(ref endpointRef) error {
+	e, err := s.endpoint(ref)
+	if e == nil || err != nil {
+		return err
+	}
+	_, err = s.settle(e)
+	return err
+}
+
+// own is a record without what is not its connection's: what goes with the container's run, and what a later run has made again.
+func (s *store) own(rec *record) (*record, error) {
+	if rec.Made == "" || len(rec.Endpoints) == 0 {
+		return rec, nil
+	}
+	over, err := s.joinedFile(rec.Endpoints[0].ID)
+	if err != nil {
+		return nil, err
+	}
+	own := *rec
+	own.Endpoints = nil
+	for _, ref := range rec.Endpoints {
+		e, err := s.endpoint(ref)
+		if err != nil {
+			return nil, err
+		}
+		if e == nil || e.Made == rec.Made && over == "" {
+			own.Endpoints = append(own.Endpoints, ref)
+		}
+	}
+	return &own, nil
 }
 
 // runs fails when the run has ended.
@@ -183,6 +297,9 @@ func (c *Connection) keep(i int) keptEndpoint {
 		Limits: w.Limits, Egress: w.Egress, Chosen: c.to.chosen || len(w.Network.config().Subnets) == 0 && len(w.Addresses) == 0 && c.to.ids == nil}
 	if len(w.MAC) > 0 {
 		k.MAC = w.MAC.String()
+	}
+	if o, ok := w.Network.(*Overlay); ok {
+		k.Peers, _ = o.peers.(StaticPeers)
 	}
 	for _, p := range e.Addresses {
 		k.Addresses = append(k.Addresses, p.Addr())
@@ -291,20 +408,21 @@ func (s *store) noteJoined(base string, k *keptEndpoint) error {
 	return writeJSON(filepath.Join(dir, k.ID), k)
 }
 
-// isJoined says that an endpoint goes with a run, whichever.
-func (s *store) isJoined(id string) (bool, error) {
+// joinedFile is where it is noted with which run an endpoint goes; "" for none.
+func (s *store) joinedFile(id string) (string, error) {
 	l, err := names(filepath.Join(s.dir, "joined"))
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for _, base := range l {
-		if _, err := os.Lstat(filepath.Join(s.joinedDir(base), id)); err == nil {
-			return true, nil
+		path := filepath.Join(s.joinedDir(base), id)
+		if _, err := os.Lstat(path); err == nil {
+			return path, nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return false, err
+			return "", err
 		}
 	}
-	return false, nil
+	return "", nil
 }
 
 // joinedTo are the endpoints that go with the run of an endpoint's container.
@@ -347,6 +465,7 @@ func (c *Connection) forget() error {
 	for _, ref := range c.rec.Endpoints {
 		if c.to.memory != nil {
 			c.to.memory.Delete(keptKey(ref.ID))
+			c.to.memory.Delete(tunKey(ref.ID))
 		}
 	}
 	return forgetKept(c.to.base.Kept, c.rec.Endpoints)
@@ -454,6 +573,7 @@ func (c *Connection) kept() (l []keptEndpoint, err error) {
 			return true
 		})
 	}
+	l = slices.DeleteFunc(l, keptEndpoint.begun) // its joiner was killed
 	for _, k := range l {
 		if !validName(k.Network.Name, 63) || !validName(k.ID, 32) {
 			return nil, fault("what is kept of joined networks "+c.req.Kept, "endpoint %q of network %q", k.ID, k.Network.Name)
@@ -502,13 +622,13 @@ func (c *Connection) rejoinOne(ctx context.Context, ns *Namespace, k keptEndpoin
 	} else if ok {
 		n = now
 	}
-	again, err := n.again(c.host)
+	again, err := c.again(&n, &k)
 	if err != nil {
 		return err
 	}
 	e := Endpoint{Network: again, Interface: k.Interface, Aliases: k.Aliases, Ports: k.Ports, NoDefaultRoute: k.NoDefaultRoute, Limits: k.Limits, Egress: k.Egress}
 	for _, a := range k.Addresses {
-		if _, ok := n.subnetOf(a); ok {
+		if _, ok := n.subnetOf(a); ok && n.Kind != kindDevice {
 			e.Addresses = append(e.Addresses, a)
 		}
 	}
@@ -528,15 +648,25 @@ func (c *Connection) rejoinOne(ctx context.Context, ns *Namespace, k keptEndpoin
 	}
 	if k.Chosen && (errors.Is(err, ErrOverlap) || errors.Is(err, ErrConflict)) { // others have the subnets by now, and nobody has wished for these
 		n.Subnets, n.Ranges, n.Gateways, e.Addresses = nil, nil, nil, nil
-		if e.Network, err = n.again(c.host); err == nil {
+		if e.Network, err = c.again(&n, &k); err == nil {
 			_, err = (&Networks{Endpoints: []Endpoint{e}}).joinTo(ctx, ns, to)
 		}
 	}
 	return err
 }
 
-// again is such a network, of those that Join takes.
-func (n *netState) again(host *BridgeConfig) (Network, error) {
+// again is the network of what is kept: the one that was joined, where it is more than data, or such a one.
+func (c *Connection) again(n *netState, k *keptEndpoint) (Network, error) {
+	if c.req.Memory != nil {
+		if t, ok := c.req.Memory.Load(tunKey(k.ID)); ok {
+			return t.(*Tun), nil
+		}
+	}
+	return n.again(c.host, k)
+}
+
+// again is such a network, of those that Join takes and are data alone, for what is kept.
+func (n *netState) again(host *BridgeConfig, k *keptEndpoint) (Network, error) {
 	var gateways []netip.Addr
 	for _, g := range n.Gateways {
 		if g.IsValid() {
@@ -550,6 +680,17 @@ func (n *netState) again(host *BridgeConfig) (Network, error) {
 	case n.Kind == kindRouted && n.Mode == 0:
 		return NewRouted(RoutedConfig{Name: n.Name, Subnets: n.Subnets, Ranges: n.Ranges, Gateways: gateways, MTU: n.MTU, Internal: n.Internal, HostAccess: n.HostAccess,
 			NoNAT: n.NoNAT, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
+	case n.Kind == kindOverlay && n.Mode == 0 && n.Flood:
+		return NewOverlay(OverlayConfig{Name: n.Name, Bridge: n.Bridge, Internal: n.Internal, HostAccess: n.HostAccess, NoNAT: n.NoNAT, Subnets: n.Subnets, Ranges: n.Ranges,
+			Gateways: gateways, VNI: n.VNI, Port: n.Port, Local: n.Local, MTU: n.MTU, Peers: StaticPeers(k.Peers), Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
+	case n.Kind == kindDevice && n.Mode == 0:
+		d := DeviceConfig{Name: n.Name, Device: n.Parent, Gateways: gateways, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal}
+		for _, a := range k.Addresses {
+			if i, ok := n.subnetOf(a); ok {
+				d.Addresses = append(d.Addresses, netip.PrefixFrom(a, n.Subnets[i].Bits()))
+			}
+		}
+		return NewDevice(d)
 	case n.Mode.kind() == n.Kind:
 		return NewLAN(LANConfig{Name: n.Name, Mode: n.Mode, Parent: n.Parent, VLAN: n.VLAN, Subnets: n.Subnets, Ranges: n.Ranges, Gateways: gateways, MTU: n.MTU,
 			Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
@@ -570,15 +711,17 @@ func (c *Connection) remember(s *store) error {
 	}
 	var now []keptEndpoint
 	for _, e := range c.eps {
-		l, err := s.joinedTo(e.ID)
+		l, err := s.settle(e)
 		if err != nil {
 			return err
 		}
-		now = append(now, l...)
+		now = append(now, slices.DeleteFunc(l, func(k keptEndpoint) bool { return k.Left })...)
 	}
 	delete(memories.of, c.eps[0].ID)
 	memory.Range(func(key, _ any) bool {
-		if _, ok := key.(keptKey); ok {
+		_, kept := key.(keptKey)
+		id, tun := key.(tunKey)
+		if kept || tun && !slices.ContainsFunc(now, func(k keptEndpoint) bool { return k.ID == string(id) }) {
 			memory.Delete(key)
 		}
 		return true
@@ -604,7 +747,7 @@ func (n *Networks) leave(ctx context.Context, ns *Namespace) error {
 		if rec.StateDir, err = stateDir(host.StateDir); err != nil {
 			return err
 		}
-		left, err := n.joined(ctx, &rec, base.ID)
+		left, err := n.joined(ctx, &rec, base)
 		if err != nil {
 			return err
 		}
@@ -629,34 +772,58 @@ func undoJoined(ctx context.Context, rec *record, forget func() error) error {
 	} else if !ok {
 		return forget()
 	}
+	there, err := rec.leaving(ctx, forget)
+	if err != nil {
+		return err
+	}
+	if err := removeDevices(there); err != nil { // nobody else waits for the kernel
+		return err
+	}
 	s, err := openStore(ctx, rec.StateDir, rec.Host)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if err := forget(); err != nil {
-		return err
+	return undoLocked(s, there)
+}
+
+// leaving begins to undo what goes with a run, and returns that. Who is killed then leaves it to the end of the run.
+func (r *record) leaving(ctx context.Context, forget func() error) (*record, error) {
+	s, err := openStore(ctx, r.StateDir, r.Host)
+	if err != nil {
+		return nil, err
 	}
-	there := *rec
+	defer s.close()
+	there := *r
 	there.Endpoints = nil
-	for _, ref := range rec.Endpoints {
-		if ok, err := s.isJoined(ref.ID); err != nil {
-			return err
-		} else if ok {
-			there.Endpoints = append(there.Endpoints, ref)
+	for _, ref := range r.Endpoints {
+		path, err := s.joinedFile(ref.ID)
+		if err != nil {
+			return nil, err
 		}
+		var k keptEndpoint
+		if ok, err := readJSON(path, &k); err != nil {
+			return nil, err
+		} else if !ok {
+			continue
+		}
+		k.Left = true
+		if err := writeJSON(path, &k); err != nil {
+			return nil, err
+		}
+		there.Endpoints = append(there.Endpoints, ref)
 	}
-	return undoLocked(s, &there)
+	return &there, forget()
 }
 
 // joined adds the endpoints on the networks that go with a run to the record, and returns the names of their networks.
-func (n *Networks) joined(ctx context.Context, rec *record, base string) (left []string, err error) {
+func (n *Networks) joined(ctx context.Context, rec *record, base *epState) (left []string, err error) {
 	s, err := openStore(ctx, rec.StateDir, rec.Host)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
-	l, err := s.joinedTo(base)
+	l, err := s.settle(base)
 	for _, k := range l {
 		if slices.ContainsFunc(n.Endpoints, func(e Endpoint) bool { return e.Network.Name() == k.Network.Name }) {
 			rec.Endpoints, left = append(rec.Endpoints, endpointRef{k.Network.Name, k.ID}), append(left, k.Network.Name)

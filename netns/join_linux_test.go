@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/caisson-go/caisson/internal/testutil"
 )
@@ -269,6 +272,9 @@ func TestJoinKept(t *testing.T) {
 		"too many":        {"[" + strings.Repeat("{},", maxKept) + "{}]", false},
 		"a tap":           {entry(`{"name":"t","kind":"tap"}`), false},
 		"a device":        {entry(`{"name":"t","kind":"device"}`), false},
+		"an overlay":      {entry(`{"name":"t","kind":"overlay","flood":true}`), false},
+		"another's peers": {entry(`{"name":"t","kind":"overlay"}`), false},
+		"half joined":     {`[{"id":"x","with":"x","network":{"name":"t","kind":"tap"},"interface":"eth1"}]`, true},
 		"a mode":          {entry(`{"name":"t","mode":1}`), false},
 		"no mode":         {entry(`{"name":"t","kind":"macvlan","parent":"lo"}`), false},
 		"a path":          {entry(`{"name":"../t"}`), false},
@@ -295,6 +301,294 @@ func TestJoinKept(t *testing.T) {
 			}
 			detach(t, a.(*Connection))
 		})
+	}
+}
+
+// begunRun is a run of a container that others may join; half of a join of the networks to it is done.
+func begunRun(t testing.TB, r Request, to ...Network) (again func() (*Namespace, func()), ns *Namespace, end func(), c *Connection) {
+	t.Helper()
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}, &Networks{}
+	for _, w := range to {
+		n.Endpoints = append(n.Endpoints, Endpoint{Network: w})
+	}
+	again = func() (*Namespace, func()) { return run(t, base, r) }
+	ns, end = again()
+	c = half(t, n, ns, joining{})
+	if err := c.Attach(testContext(t), Target{Netns: ns.File()}); err != nil {
+		t.Fatal(err)
+	}
+	return again, ns, end, c
+}
+
+// hasJoined fails unless the container is on the network, by the device in the namespace, or is not.
+func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device string, want bool) {
+	t.Helper()
+	l, err := b.Endpoints(testContext(t))
+	is := slices.ContainsFunc(l, func(s Status) bool { return s.Container == "first" })
+	there := false
+	err = errors.Join(err, ns.Do(func() error {
+		_, err := indexOf(device)
+		there = err == nil
+		return nil
+	}))
+	if is != want || there != want || err != nil {
+		t.Errorf("%s: on %s is %v, its %s is there: %v, want %v: %v", when, b.Name(), is, device, there, want, err)
+	}
+}
+
+// A joiner is killed after any of the last steps of Join. The container has joined both networks then, in this run and in the next one, or neither: also where the recovery
+// comes as late as in the next run.
+func TestJoinKilledHalfway(t *testing.T) {
+	nothingLeft(t)
+	ctx, other, more := testContext(t), newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
+	connect(t, "stays", Endpoint{Network: other}, Endpoint{Network: more}) // so that bridges and rules are made once
+	const steps, done = 5, 3                                               // the file of the container, each endpoint, settled, struck out
+	for n := 1; n < steps; n++ {
+		for when, r := range map[string]Request{"recovered at once": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")},
+			"recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "recovered late, memory": {ID: "first", Memory: &sync.Map{}}} {
+			t.Run(fmt.Sprintf("after %d, %s", n, when), func(t *testing.T) {
+				late := strings.Contains(when, "late")
+				again, ns, end, c := begunRun(t, r, other, more)
+				data, err := c.rec.encode()
+				if err != nil {
+					t.Fatal(err)
+				}
+				s, err := openStore(ctx, c.rec.StateDir, c.rec.Host)
+				if err != nil {
+					t.Fatal(err)
+				}
+				l, err := c.joinSteps(s)
+				if len(l) != steps || err != nil {
+					t.Errorf("%d steps: %v", len(l), err)
+				}
+				for _, step := range l[:n] {
+					err = errors.Join(err, step())
+				}
+				s.close()
+				recoverIt := func() { err = errors.Join(err, Owner().Undo(ctx, recordVersion, data), c.strike()) }
+				both := func(when string) {
+					t.Helper()
+					for device, b := range map[string]*Bridge{"eth1": other, "eth2": more} {
+						hasJoined(t, when, ns, b, device, n >= done)
+					}
+				}
+				if !late {
+					recoverIt()
+					both("recovered")
+				}
+				end()
+				ns, end = again()
+				if late {
+					recoverIt()
+				}
+				both("next run")
+				end()
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// What a killed joiner left is undone as late as while the next run connects the container again: that run's connection is not the joiner's any more.
+func TestJoinRecoveredMeanwhile(t *testing.T) {
+	nothingLeft(t)
+	ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
+	again, _, end, c := begunRun(t, Request{ID: "first"}, other)
+	data, err := c.rec.encode()
+	if err := errors.Join(err, c.handOver(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	ns, end := again()
+	m := &sync.Map{}
+	m.Store(keptKey(c.rec.Endpoints[0].ID), keptEndpoint{}) // it has not left
+	next := half(t, c.nets, ns, joining{ids: []string{c.rec.Endpoints[0].ID}, memory: m})
+	err = next.Attach(ctx, Target{Netns: ns.File()})
+	if err := errors.Join(err, Owner().Undo(ctx, recordVersion, data), next.handOver(ctx)); err != nil {
+		t.Error(err)
+	}
+	hasJoined(t, "recovered", ns, other, "eth1", true)
+	end()
+}
+
+// A program is killed while it disconnects a container. The end of the run takes what is left, the next one has none of it, and whoever disconnects it as well ends that.
+func TestJoinLeaving(t *testing.T) {
+	nothingLeft(t)
+	ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
+	n := &Networks{Endpoints: []Endpoint{{Network: other}}}
+	for what, r := range map[string]Request{"memory": {ID: "first", Memory: &sync.Map{}}, "file": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}} {
+		for _, too := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, by another too: %v", what, too), func(t *testing.T) {
+				again, ns, end, c := begunRun(t, r, other)
+				err := c.handOver(ctx)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if l, err := c.rec.leaving(ctx, func() error { return nil }); len(l.Endpoints) != 1 || err != nil { // before it is struck out of the file
+					t.Errorf("%+v %v", l, err)
+				}
+				hasJoined(t, "begins to leave", ns, other, "eth1", true) // and the lock is free
+				if too {
+					if err := n.Leave(ctx, ns); err != nil {
+						t.Error(err)
+					}
+					hasJoined(t, "left", ns, other, "eth1", false)
+				}
+				end()
+				ns, end = again()
+				hasJoined(t, "next run", ns, other, "eth1", false)
+				end()
+			})
+		}
+	}
+}
+
+// A container joins an overlay whose hosts are known beforehand, and has it in its next run: the tunnels with it.
+func TestJoinOverlay(t *testing.T) {
+	needKind(t, kindVXLAN)
+	nothingLeft(t)
+	hosts, local := underlay(t, 2)
+	on := func(i int, p Peers) *Overlay {
+		return newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(i), VNI: 42, Local: local[i], Peers: p, Host: hosts[i]})
+	}
+	far, c := connect(t, "far", Endpoint{Network: on(1, StaticPeers(local))})
+	echo(t, far, 80)
+	base, r := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Memory: &sync.Map{}}
+	ns, end := run(t, base, r)
+	if _, err := (&Networks{Endpoints: []Endpoint{{Network: on(0, NewPeerStore(newMemory(), "net/"))}}}).Join(testContext(t), ns); !errors.Is(err, ErrInvalid) {
+		t.Error("hosts that tell each other:", err)
+	}
+	over := on(0, StaticPeers(local))
+	joined, err := (&Networks{Endpoints: []Endpoint{{Network: over}}}).Join(testContext(t), ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := func(when string, ns *Namespace) {
+		t.Helper()
+		for i, a := range addresses(c) {
+			eventually(t, when, ns.Dial, a, 80, addresses(joined)[i].String())
+		}
+	}
+	reached("first run", ns)
+	if l := over.Peers(); l != nil {
+		t.Errorf("this program listens: %v", l)
+	}
+	end()
+	ns, end = run(t, base, r)
+	reached("second run", ns)
+	detach(t, joined)
+	end()
+}
+
+// A container joins a network device of the host's, which is given back at the end of each run, and when it leaves.
+func TestJoinDevice(t *testing.T) {
+	_, host, _ := world(t)
+	awaitLinkLocal(t)
+	dress(t)
+	nothingLeft(t)
+	before := deviceState(t, "csworld")
+	base := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}
+	for what, cfg := range map[string]DeviceConfig{"as it is": {Device: "csworld"}, "other addresses": {Device: "csworld", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/24")}}} {
+		t.Run(what, func(t *testing.T) {
+			want := host[0]
+			if len(cfg.Addresses) > 0 {
+				want = cfg.Addresses[0].Addr()
+			}
+			n, r := &Networks{Endpoints: []Endpoint{{Network: newDevice(t, cfg)}}}, Request{ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}
+			inside := func(when string, ns *Namespace) {
+				t.Helper()
+				err := ns.Do(func() error {
+					link, err := netlink.LinkByName("eth1")
+					if err != nil {
+						return err
+					}
+					l, err := netlink.AddrList(link, netlink.FAMILY_V4)
+					if !slices.ContainsFunc(l, func(a netlink.Addr) bool { return addrOf(a.IP) == want }) {
+						t.Errorf("%s: %v, without %v", when, l, want)
+					}
+					return err
+				})
+				if err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+			}
+			given := func(when string) {
+				t.Helper()
+				if after := deviceState(t, "csworld"); after != before {
+					t.Errorf("%s: %s\nbefore: %s", when, after, before)
+				}
+			}
+			ns, end := run(t, base, r)
+			if _, err := n.Join(testContext(t), ns); err != nil {
+				t.Fatal(err)
+			}
+			inside("first run", ns)
+			end()
+			given("between runs")
+			ns, end = run(t, base, r)
+			inside("second run", ns)
+			if err := n.Leave(testContext(t), ns); err != nil {
+				t.Error(err)
+			}
+			given("left")
+			end()
+			_, end = run(t, base, r)
+			given("the run after")
+			end()
+		})
+	}
+}
+
+// The program that runs a container has it join a network whose other end is the program, in each of its runs.
+func TestJoinTun(t *testing.T) {
+	needTun(t)
+	nothingLeft(t)
+	files := make(chan *os.File, 1)
+	tun, err := NewTun(TunConfig{Name: "mine", Subnets: []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}, Open: func(f *os.File, _ Status) error { files <- f; return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: tun, Interface: "tun0"}}}
+	m := &sync.Map{}
+	ns, end := run(t, base, Request{ID: "first", Memory: m})
+	if _, err := n.Join(testContext(t), ns); err != nil {
+		t.Fatal(err)
+	}
+	carries := func(ns *Namespace) {
+		t.Helper()
+		f := <-files
+		defer f.Close()
+		conn, err := ns.Dial(testContext(t), "udp", "10.7.0.99:99")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		_ = f.SetReadDeadline(time.Now().Add(testTime))
+		b := make([]byte, 2000)
+		for n, err := f.Read(b); !strings.HasSuffix(string(b[:n]), "hello"); n, err = f.Read(b) { // the kernel asks for routers, too
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	carries(ns)
+	end()
+	ns, end = run(t, base, Request{ID: "first", Memory: m})
+	carries(ns)
+	if err := n.Leave(testContext(t), ns); err != nil {
+		t.Error(err)
+	}
+	end()
+	m.Range(func(key, _ any) bool { t.Errorf("%v is remembered", key); return true })
+	_, end = run(t, base, Request{ID: "first", Memory: m})
+	end()
+	if len(files) != 0 {
+		t.Error("it was joined after it was left")
 	}
 }
 
@@ -326,12 +620,12 @@ func TestJoinRefused(t *testing.T) {
 		}
 	}
 	ns, _ := run(t, &Networks{Endpoints: []Endpoint{{Network: web}}}, Request{ID: "first"})
-	d, err := NewDevice(DeviceConfig{Device: "eth9"})
+	tap, err := NewTun(TunConfig{Name: "tap", TAP: true, Open: func(f *os.File, _ Status) error { return f.Close() }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (&Networks{Endpoints: []Endpoint{{Network: d}}}).Join(ctx, ns); !errors.Is(err, ErrInvalid) {
-		t.Error("a device:", err)
+	if _, err := (&Networks{Endpoints: []Endpoint{{Network: tap}}}).Join(ctx, ns); !errors.Is(err, ErrInvalid) {
+		t.Error("a device of this program's:", err)
 	}
 	if _, err := (&Networks{Endpoints: []Endpoint{{Network: other, Ports: []Port{{Container: 80, HostAddr: netip.MustParseAddr("127.0.0.1")}}}}}).Join(ctx, ns); !errors.Is(err, ErrInvalid) {
 		t.Error("a port of a loopback address:", err)

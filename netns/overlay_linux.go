@@ -356,6 +356,15 @@ func (c *Connection) joinOverlays(ctx context.Context) error {
 			return err
 		}
 	}
+	if c.to != nil && len(c.overlays()) > 0 { // StaticPeers have told the kernel all, and the connection is not this program's
+		c.services = slices.DeleteFunc(c.services, func(s service) bool {
+			m, ok := s.(member)
+			if ok {
+				m.o.leave()
+			}
+			return ok
+		})
+	}
 	return nil
 }
 

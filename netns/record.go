@@ -19,6 +19,7 @@ type record struct {
 	Host      uint64        `json:"host"`  // cookie of the network namespace that plays the host
 	Endpoints []endpointRef `json:"endpoints"`
 	Pasta     string        `json:"pasta,omitempty"` // the id of a program instead of endpoints
+	Made      string        `json:"made,omitempty"`  // by Join: epState.Made of what is this connection's
 }
 
 type endpointRef struct {
@@ -41,6 +42,9 @@ func decodeRecord(version int, data []byte) (*record, error) {
 	}
 	if r.Pasta != "" && !validName(r.Pasta, 32) {
 		return nil, fault("record", "program %q", r.Pasta)
+	}
+	if r.Made != "" && !validName(r.Made, 32) {
+		return nil, fault("record", "connection %q", r.Made)
 	}
 	for _, e := range r.Endpoints {
 		if !validName(e.Network, 63) || !validName(e.ID, 32) {
@@ -75,6 +79,7 @@ type epState struct {
 	Hostname  string         `json:"hostname,omitempty"`
 	Kept      string         `json:"kept,omitempty"`  // Request.Kept
 	Added     bool           `json:"added,omitempty"` // to what ran already
+	Made      string         `json:"made,omitempty"`  // by Join: each run's own, the ID is the same
 	First     endpointRef    `json:"first,omitzero"`  // the first of those with which the container's run began; none if it was added
 	Names     []string       `json:"names,omitempty"` // in lower case, the first one answers for its addresses
 	Device    string         `json:"device"`          // the host's end

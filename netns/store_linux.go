@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -72,7 +71,7 @@ func reopenStore(ctx context.Context, base, dir string, cookie uint64) (*store, 
 // openStoreIn takes the lock of an open directory.
 func openStoreIn(ctx context.Context, f *os.File, cookie uint64) (s *store, err error) {
 	base := f.Name()
-	s = &store{base: base, dir: filepath.Join(base, strconv.FormatUint(cookie, 10))}
+	s = &store{base: base, dir: hostDir(base, cookie)}
 	if s.turn, err = takeTurn(ctx, base); err == nil {
 		if s.lock, err = lockFile(ctx, f, "lock"); err != nil {
 			s.turn.end()
