@@ -14,7 +14,8 @@ import (
 	"github.com/caisson-go/caisson/internal/testutil"
 )
 
-// stepEnv names the variable that says by how many system calls the moments of a kill lie apart: 1 is every one.
+// stepEnv names the variable that says by how many system calls the moments of a kill lie apart: 1 is every one; "50+7" begins with the seventh, so that 50 short runs have
+// every one between them.
 const stepEnv = "CAISSON_TEST_KILL_STEP"
 
 // Owner undoes what was recorded: netns.Owner.
@@ -48,7 +49,7 @@ func (k *Kills) Each(t *testing.T) {
 	}
 	runs, undone := 0, 0
 	times := k.times()
-	for n := 1; ; n += step(total, times) {
+	for n := first(); ; n += step(total, times) {
 		said, calls := k.run(t, n)
 		undone += Recover(t, k.Owner, k.Patience)
 		if after := Host(t); after != before {
@@ -86,10 +87,18 @@ func (k *Kills) times() int {
 
 // step is how many calls the next kill is later.
 func step(total, times int) int {
-	if n, err := strconv.Atoi(os.Getenv(stepEnv)); err == nil && n > 0 {
+	s, _, _ := strings.Cut(os.Getenv(stepEnv), "+")
+	if n, err := strconv.Atoi(s); err == nil && n > 0 {
 		return n
 	}
 	return max(1, total/times) + rand.IntN(3) // each run of the test finds other moments
+}
+
+// first is the first call at which it is killed.
+func first() int {
+	_, s, _ := strings.Cut(os.Getenv(stepEnv), "+")
+	n, _ := strconv.Atoi(s)
+	return max(1, n)
 }
 
 // run runs the program, kills it at its nth system call, and returns what it said and how many calls were counted.
