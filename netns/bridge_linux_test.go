@@ -56,6 +56,7 @@ func TestWorld(t *testing.T) {
 	nothingLeft(t)
 	out, host, outside := world(t)
 	echo(t, out, 80)
+	echo(t, out, 8080)
 	web, closed := newBridge(t, BridgeConfig{Name: "web"}), newBridge(t, BridgeConfig{Name: "closed", Internal: true})
 	a, ca := connect(t, "a", Endpoint{Network: web, Ports: []Port{{Container: 80, Host: 8080}, {Protocol: "udp", Container: 80, Host: 8080}}})
 	b, _ := connect(t, "b", Endpoint{Network: closed})
@@ -72,6 +73,8 @@ func TestWorld(t *testing.T) {
 			says(t, "published", out.Dial, proto, host[i], 8080, outside[i].String())
 			says(t, "published, from the host", hostDial, proto, host[i], 8080, host[i].String())
 			says(t, "published, by a neighbour", c.Dial, proto, host[i], 8080, "")
+			says(t, "another's of that number", hostDial, proto, outside[i], 8080, host[i].String())
+			says(t, "another's of that number, by a neighbour", c.Dial, proto, outside[i], 8080, host[i].String())
 			says(t, "published, by itself", a.Dial, proto, host[i], 8080, "")
 			says(t, "published, on loopback", hostDial, proto, []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}[i], 8080, "")
 		}

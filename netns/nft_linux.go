@@ -452,8 +452,6 @@ func (r *rules) dnat(m string) []expr.Any {
 	} else {
 		e = append(e, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg(0), Data: netip.IPv6Loopback().AsSlice()})
 	}
-	e = append(e, &expr.Fib{Register: reg(8), FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(8), Data: native(unix.RTN_LOCAL)})
 	if m[:4] == "addr" {
 		at = v.ln / 4
 	}
@@ -461,5 +459,8 @@ func (r *rules) dnat(m string) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg(at)},
 		&expr.Payload{DestRegister: reg(at + 1), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: reg(0), DestRegister: reg(0), IsDestRegSet: true, SetName: m},
+		// Last, and so for published ports alone: the look-up of a route costs more than those of all maps.
+		&expr.Fib{Register: reg(8), FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg(8), Data: native(unix.RTN_LOCAL)},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(v.proto), RegAddrMin: reg(0), RegProtoMin: reg(v.ln / 4), Specified: true})
 }
