@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 
@@ -37,9 +39,19 @@ func networks(ctx context.Context) []caisson.Ability {
 	if os.Geteuid() == 0 {
 		return out // root has no need of pasta, which gives its privileges up
 	}
-	return append(out, ability(area, "pasta", "to the world, and published ports", withState(func(dir string) error {
+	return append(out, ability(area, "pasta", pastaCarries(ctx), withState(func(dir string) error {
 		return tryNetwork(ctx, &netns.Pasta{StateDir: filepath.Join(dir, "netns")})
 	}), "install package passt; /dev/net/tun must be open to the user"))
+}
+
+// pastaCarries says what can be expected of pasta. One from before August 2024 is known by an option that it lacks: some packages tell no version.
+func pastaCarries(ctx context.Context) string {
+	carries := "to the world, and published ports"
+	said, _ := exec.CommandContext(ctx, "pasta", "--help").CombinedOutput()
+	if !bytes.Contains(said, []byte("--map-guest-addr")) {
+		carries += "; an old one, which may lose UDP answers to programs of this machine (see netns.Pasta)"
+	}
+	return carries
 }
 
 // withState gives f a directory for a moment.
