@@ -11,6 +11,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/linux"
+	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/internal/state"
 )
 
@@ -20,7 +21,10 @@ const keeperPatience = 10 * time.Second
 // superviseDetached waits for the end of a detached container. The keeper collects it; whoever comes first completes the
 // result: this program, or another one.
 func (r *running) superviseDetached(p *Process) {
-	err := r.pidfd.AwaitExit()
+	err := r.awaitExit()
+	if r.exited != nil {
+		r.exited()
+	}
 	r.execs.close()
 	if err != nil || r.det.letGo.Load() {
 		r.keep()
@@ -43,6 +47,7 @@ func (r *running) superviseDetached(p *Process) {
 	}
 	r.keep()
 	r.pidfd.Close()
+	r.awaitMounts()
 	p.mu.Lock()
 	if p.began.IsZero() {
 		p.began = res.Started
@@ -55,6 +60,21 @@ func (r *running) superviseDetached(p *Process) {
 	if sup := r.spec.detach.sup; sup != nil {
 		sup.ended(r.det.run.number, formatResult(res))
 	}
+}
+
+// awaitExit returns when the process has ended, or with an error when its descriptor is closed.
+func (r *running) awaitExit() error {
+	ended := false
+	if r.attend {
+		_ = r.pidfd.Control(func(fd int) error {
+			ended = stage.AwaitShort(fd, shortLife)
+			return nil
+		})
+	}
+	if ended {
+		return nil
+	}
+	return r.pidfd.AwaitExit()
 }
 
 // letGoOf ends the supervision of a container that lives on, or whose end is not waited for.

@@ -323,7 +323,7 @@ func (r *running) recordDetached(stop bool) error {
 			return fmt.Errorf("hand over to the keeper: %w", err)
 		}
 	}
-	iso, err := codec.Marshal(r.iso)
+	iso, err := codec.MarshalSparse(r.iso)
 	if err != nil {
 		return err
 	}
@@ -332,6 +332,14 @@ func (r *running) recordDetached(stop bool) error {
 		return err
 	}
 	kept, err := codec.Marshal(facts)
+	if err != nil {
+		return err
+	}
+	r.det.note(func(rec *state.Record) {
+		if rec.Process == nil { // only now: the stage sets itself up meanwhile
+			err = describe(rec, r.spec)
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -477,23 +485,24 @@ func newRecord(s *spec) (*state.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	process, err := formatProcess(&s.process)
-	if err != nil {
-		return nil, err
-	}
-	limits, err := codec.Marshal(s.limits())
-	if err != nil {
-		return nil, err
-	}
 	hooks, err := formatHooks(&s.hooks)
 	if err != nil {
 		return nil, err
 	}
 	return &state.Record{
-		MountLabel: s.labelOfMounts(), Limits: limits, Bundle: s.bundle.dir, Rootfs: s.bundle.root, Hooks: hooks,
+		MountLabel: s.labelOfMounts(), Bundle: s.bundle.dir, Rootfs: s.bundle.root, Hooks: hooks,
 		ID: s.id, BootID: boot, PIDNS: ns, UID: os.Geteuid(), Phase: state.Creating, Created: time.Now().UTC(), Labels: s.detach.labels,
-		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname, Process: process,
+		StopSignal: int(s.stopSignal), Command: s.process.args, Hostname: s.hostname,
 	}, nil
+}
+
+// describe adds to a record what others need of a container that is there, and not to undo one that is being made: most of its text.
+func describe(rec *state.Record, s *spec) (err error) {
+	if rec.Process, err = formatProcess(&s.process); err != nil {
+		return err
+	}
+	rec.Limits, err = codec.MarshalSparse(s.limits())
+	return err
 }
 
 // executedDetached looks behind the end of file, as executed does. The keeper collects the process, and the status file tells

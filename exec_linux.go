@@ -22,11 +22,13 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		return nil, fmt.Errorf("%w: the container has ended", ErrState)
 	}
 	defer r.execs.in.Done()
-	if err := r.refusePaused(); err != nil {
-		return nil, err
+	if !isZero(s.process.resources) { // before a group is made for them; else the look before the birth suffices
+		if err := r.refusePaused(); err != nil {
+			return nil, err
+		}
 	}
 	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps, rdt: r.rdt,
-		files: map[string]int{}, fds: map[string]int{}}
+		files: map[string]int{}, fds: map[string]int{}, attend: s.process.engine.unkept}
 	p, err := x.startIn(ctx, r)
 	if err != nil {
 		err = r.gone(err)

@@ -18,7 +18,7 @@ const pidfdGetMountNS = 0xff03
 // holdMounts holds the mount namespace of a process that has just executed its command until it has ended. The result is
 // complete when it is gone. Without a group there is nothing to be done meanwhile.
 func (r *running) holdMounts() {
-	if !r.attend || r.group == nil || r.m.newNS&unix.CLONE_NEWNS == 0 {
+	if !r.attend || r.group == nil || r.m.newNS&unix.CLONE_NEWNS == 0 || r.det != nil && r.spec.hooks.any(HookStopped) {
 		return
 	}
 	ns, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(r.child.Pidfd), pidfdGetMountNS, 0)

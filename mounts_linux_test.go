@@ -1,7 +1,9 @@
 package caisson
 
 import (
+	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -26,6 +28,53 @@ func TestMountsGo(t *testing.T) {
 			}
 		}
 		if err := c.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A start without a keeper holds it too where the container goes with its end, for who waits and for who goes.
+func TestMountsGoWithoutKeeper(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	for name, waits := range map[string]bool{"waited for": true, "left": false} {
+		in, end, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := detached(t, d, "web", sh("read x; exit 7"), WithStdin(in), WithoutKeeper(), WithAutoRemove(true))
+		p, err := c.Start(testContext(t))
+		in.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := c.run.mountsGone
+		if ns, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(c.run.pidfd.Fd()), pidfdGetMountNS, 0); e == 0 {
+			unix.Close(int(ns))
+			if held := c.run.group != nil && c.run.m.userns == usernsNone; held != (gone != nil) {
+				t.Errorf("%s: held: %t, with a cgroup: %t", name, gone != nil, held)
+			}
+		}
+		if waits {
+			end.Close()
+			if r, err := p.Wait(context.Background()); err != nil || r.ExitCode != 7 {
+				t.Errorf("%s: %+v, %v", name, r, err)
+			}
+		} else if err := c.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if gone != nil {
+			select {
+			case <-gone:
+			default:
+				t.Errorf("%s: the mounts are still there", name)
+			}
+		}
+		if !waits {
+			end.Close()
+			c = load(t, d, "web")
+		}
+		if err := c.Remove(testContext(t)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -57,6 +57,9 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // returns the result. The error is that of ctx; [ErrStatusUnknown], with a result that says so; or a fault in
 // copying the streams, with the result.
 func (p *Process) Wait(ctx context.Context) (*Result, error) {
+	if ctx.Done() == nil {
+		p.attend()
+	}
 	select {
 	case <-p.done:
 	default:

@@ -39,9 +39,14 @@ func (r *running) process(stop bool) *Process {
 			r.announce(p.pid)
 		}
 	}
-	if r.attend {
+	switch {
+	case r.attend && r.spec.process.engine.unkept: // the caller waits for it next, or not at all
+		late := time.AfterFunc(time.Hour, p.attend)
+		p.attended = sync.OnceFunc(func() { late.Stop(); r.supervise(p) })
+		late.Reset(shortLife)
+	case r.attend:
 		p.attended = sync.OnceFunc(func() { r.supervise(p) })
-	} else {
+	default:
 		go r.supervise(p)
 	}
 	if r.ready { // the rest is for its release
@@ -154,9 +159,7 @@ func (r *running) supervise(p *Process) {
 	if r.m.ownNet && !r.reused {
 		stage.SpareNetwork()
 	}
-	if !r.attend || !stage.AwaitShort(r.pidfd.Fd(), shortLife) {
-		_ = r.pidfd.AwaitExit()
-	}
+	_ = r.awaitExit()
 	if r.exited != nil {
 		r.exited()
 	}

@@ -191,7 +191,7 @@ func (s *spec) validate() error {
 	}
 	if err := s.validateLayout("WithMount", s.mounts, nil); err != nil {
 		add(err)
-	} else { // devices may need what is mounted on /dev
+	} else if len(s.devices) > 0 { // which may need what is mounted on /dev
 		add(s.validateLayout("WithDevice", s.mounts, s.devices))
 	}
 	add(s.validateMountLabel())

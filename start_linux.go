@@ -84,6 +84,7 @@ type running struct {
 	diedEarly bool                          // the process ended before it executed the command; known when it has been collected
 	began     time.Time
 	attend    bool // who starts the container also supervises it
+	ahead     bool // the last wait of the stage was over before it came there
 	early     bool // nothing of the cgroup is left for later
 
 	exited     func()                          // says that the process has ended, to who holds the mount namespace
@@ -151,7 +152,8 @@ func (c *Container) create(a *attempt, stop bool) error {
 	if err := a.before.discard(a.ctx); err != nil {
 		return err
 	}
-	r := &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, again: a.again, early: a.spec.restore != nil}
+	attend := a.attend || !stop && a.spec.process.engine.unkept && a.spec.detach.autoRemove
+	r := &running{spec: a.spec, cgroup: -1, attend: attend, owner: c, ready: a.ready, again: a.again, early: a.spec.restore != nil}
 	over := r.begins()
 	p, err := r.begin(a.ctx, stop)
 	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
@@ -159,7 +161,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)
 		}
-		r = &running{spec: a.spec, cgroup: -1, attend: a.attend, owner: c, ready: a.ready, again: a.again, early: true}
+		r = &running{spec: a.spec, cgroup: -1, attend: attend, owner: c, ready: a.ready, again: a.again, early: true}
 		over = r.begins()
 		p, err = r.start(a.ctx, stop)
 	}
@@ -440,7 +442,13 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			return err
 		}
 	}
-	if r.asksNothing(stop) {
+	if r.goesAhead(ctx) {
+		r.ahead = true
+		if err := r.child.Conn.Release(); err != nil {
+			return err
+		}
+		r.child.Conn.AwaitEnd()
+	} else if r.asksNothing(stop) {
 		r.child.Conn.AwaitEnd()
 		r.holdMounts()
 	}
@@ -519,6 +527,14 @@ func (r *running) asksNothing(stop bool) bool {
 	return !stop && r.keep != nil && !r.spec.wired() && r.prog.Reads(stage.HostInput) == waits
 }
 
+// goesAhead reports whether a further process is released before it has shown itself, because nobody has to know it before its command begins: no keeper, no
+// listener, no class of service. So neither waits for the other. A context that can end has to find the process while it is set up.
+func (r *running) goesAhead(ctx context.Context) bool {
+	p := &r.spec.process
+	listens := r.m.asking != nil || r.m.filter != nil && r.m.filter.Notify
+	return r.m.inside && p.engine.unkept && ctx.Done() == nil && !p.terminal && !listens && !r.spec.asksWhenCreated() && r.prog.Reads(stage.HostInput) == 1
+}
+
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
 // remains at its last sync point.
 func (r *running) register(stop bool) error {
@@ -538,7 +554,7 @@ func (r *running) register(stop bool) error {
 
 // releaseLast lets the stage pass its last wait, before it has come there, unless something is to happen then.
 func (r *running) releaseLast(stop bool) error {
-	if stop || r.spec.asksWhenCreated() {
+	if stop || r.ahead || r.spec.asksWhenCreated() {
 		return nil
 	}
 	return r.child.Conn.Release()

@@ -64,11 +64,11 @@ func (r *running) record(res cgroups.Resources, iso Isolation) error {
 	if r.det == nil {
 		return nil
 	}
-	limits, err := codec.Marshal(res)
+	limits, err := codec.MarshalSparse(res)
 	if err != nil {
 		return err
 	}
-	measures, err := codec.Marshal(iso)
+	measures, err := codec.MarshalSparse(iso)
 	if err != nil {
 		return err
 	}

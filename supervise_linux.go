@@ -173,6 +173,9 @@ func (sup *supervision) take(ctx context.Context, e *state.Entry) (*state.Record
 // record is that of the next run.
 func (sup *supervision) record(s *spec, before *state.Record) (*state.Record, error) {
 	rec, err := newRecord(s)
+	if err == nil {
+		err = describe(rec, s)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package caisson
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -68,6 +69,36 @@ func TestWithoutKeeper(t *testing.T) {
 	}
 	if _, err := d.Info(testContext(t), "web"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("%v", err)
+	}
+}
+
+// A further process without a keeper is released before it shows itself. Its end is seen by who waits for it, and without anybody soon.
+func TestExecWithoutKeeperGoesAhead(t *testing.T) {
+	noLeaks(t)
+	c, _ := start(t, testContext(t), sh("sleep 1000"))
+	defer func() { testHookAdopted = nil }()
+	for name, wait := range map[string]func(p *Process){
+		"waited for": func(p *Process) { _, _ = p.Wait(context.Background()) },
+		"not":        func(p *Process) { <-p.Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ahead := false
+			testHookAdopted = func(pid int) { ahead = !isStage(pid) }
+			p, err := c.Exec(context.Background(), WithCommand("/bin/sh", "-c", "exit 3"), WithoutKeeper())
+			if err != nil {
+				t.Fatal(err)
+			}
+			wait(p)
+			if r, err := p.Wait(testContext(t)); err != nil || r.ExitCode != 3 || !ahead {
+				t.Errorf("%+v, %v; released ahead: %t", r, err, ahead)
+			}
+			if st := collect(t, p.Pid()); st.ExitStatus() != 3 {
+				t.Errorf("whoever collects it learns %v", st)
+			}
+			if _, err := c.Exec(context.Background(), WithCommand("/no/such"), WithoutKeeper()); !errors.Is(err, unix.ENOENT) {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 

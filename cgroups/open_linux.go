@@ -218,9 +218,19 @@ func (g *Group) Child(name string) (*Group, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	p := g.Paths()
-	for h, dir := range p {
-		p[h] = dir + "/" + name
+	if !g.hold() {
+		return nil, ErrClosed
+	}
+	p := Paths{}
+	for i := range g.nodes {
+		n := &g.nodes[i]
+		if err := unix.Faccessat(n.fd, name, unix.F_OK, 0); err != unix.ENOENT && err != unix.ENODEV { // few have children
+			p[n.h.Name] = n.path + "/" + name
+		}
+	}
+	g.release()
+	if len(p) == 0 {
+		return nil, &Error{Op: "open", Path: g.name + "/" + name, Err: fs.ErrNotExist}
 	}
 	return g.m.OpenPaths(p)
 }

@@ -34,11 +34,10 @@ func execute(ctx context.Context, g *global, args []string) error {
 		return err
 	}
 	signals := notified(*w.detach)
-	c, err := g.load(ctx, args[0])
+	c, err := g.load(ctx, args[0]) // not closed: the container lives on, and what this holds of it ends with the program
 	if err != nil {
 		return err
 	}
-	defer c.Close()
 	if err := ch.may(c); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -144,6 +145,35 @@ func TestAsEncodingJSON(t *testing.T) {
 				read(t, typ, b)
 			}
 		}
+	}
+}
+
+// What is written without what is zero is shorter, and read as the same.
+func TestSparse(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, typ := range []reflect.Type{reflect.TypeFor[outer](), reflect.TypeFor[[]inner](), reflect.TypeFor[specs.Spec]()} {
+		for range 300 {
+			v, full, sparse := reflect.New(typ), reflect.New(typ), reflect.New(typ)
+			fill(r, v.Elem(), 0)
+			all, err := Marshal(v.Interface())
+			if err != nil {
+				t.Fatal(err)
+			}
+			some, err := MarshalSparse(v.Interface())
+			if err != nil {
+				t.Fatal(err)
+			}
+			read(t, typ, some)
+			if err := errors.Join(Unmarshal(all, full.Interface()), Unmarshal(some, sparse.Interface())); err != nil {
+				t.Fatal(err)
+			}
+			if len(some) > len(all) || !reflect.DeepEqual(full.Interface(), sparse.Interface()) {
+				t.Fatalf("%s\nis read otherwise than\n%s", some, all)
+			}
+		}
+	}
+	if b, err := MarshalSparse(outer{Plain: true, Map: map[string]*inner{"a": {}}}); err != nil || string(b) != `{"Plain":true,"map":{"a":{}}}` {
+		t.Errorf("%s, %v", b, err)
 	}
 }
 

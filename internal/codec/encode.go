@@ -15,13 +15,17 @@ import (
 var errUnknown = errors.New("not known here")
 
 // Marshal is json.Marshal, but for the characters of HTML, which it leaves as they are.
-func Marshal(v any) ([]byte, error) { return marshal(v, false) }
+func Marshal(v any) ([]byte, error) { return marshal(v, encoder{}) }
+
+// MarshalSparse is Marshal without the fields that are zero, in all depths. Who reads that into a value that is zero gets the same, sooner.
+func MarshalSparse(v any) ([]byte, error) { return marshal(v, encoder{sparse: true}) }
 
 // MarshalLines does the same with each value on a line of its own, but for those that are JSON already, and a line feed at the end.
-func MarshalLines(v any) ([]byte, error) { return marshal(v, true) }
+func MarshalLines(v any) ([]byte, error) { return marshal(v, encoder{lines: true}) }
 
-func marshal(v any, lines bool) ([]byte, error) {
-	e := encoder{b: make([]byte, 0, 512), lines: lines}
+func marshal(v any, e encoder) ([]byte, error) {
+	lines := e.lines
+	e.b = make([]byte, 0, 512)
 	if err := e.value(reflect.ValueOf(v), 0); err == nil {
 		if lines {
 			e.b = append(e.b, '\n')
@@ -44,9 +48,10 @@ func marshal(v any, lines bool) ([]byte, error) {
 }
 
 type encoder struct {
-	b     []byte
-	lines bool
-	level int // of nesting, of what is written
+	b      []byte
+	lines  bool
+	sparse bool
+	level  int // of nesting, of what is written
 }
 
 func (e *encoder) value(v reflect.Value, depth int) error {
@@ -117,7 +122,7 @@ func (e *encoder) object(v reflect.Value, f *form, depth int) error {
 	for i := range f.fields {
 		fd := &f.fields[i]
 		x := v.Field(fd.index)
-		if fd.omitEmpty && isEmpty(x) || fd.omitZero && fd.zero(x) {
+		if fd.omitEmpty && isEmpty(x) || fd.omitZero && fd.zero(x) || e.sparse && x.IsZero() {
 			continue
 		}
 		e.next(first)

@@ -249,6 +249,9 @@ func (e *Entry) readFile(name string, max int) ([]byte, error) {
 		if b = b[:len(b)+n]; len(b) > max {
 			return b, fmt.Errorf("%s: %w: more than %d bytes", path, ErrCorrupt, max)
 		}
+		if int64(len(b)) == st.Size && len(b) < cap(b) { // there was room for more
+			return b, nil
+		}
 		if len(b) == cap(b) { // it has grown meanwhile
 			b = slices.Grow(b, len(b))
 		}
