@@ -500,7 +500,7 @@ func TestMonitorRefuses(t *testing.T) {
 func TestWish(t *testing.T) {
 	all := Options(WithID("x"), WithDetached(true), WithMonitor(Monitor{Path: "/m", Args: []string{"a"}}), WithCommand("/bin/true", "\xff"), WithEnv("A=b"),
 		WithRootfs(rootfs.Overlay("/a", "/b").Upper("/c")), WithMount(rootfs.BindMount("/a", "/b")), WithMemory(1<<30), WithCPUs(0.3), WithPids(7), WithUser("a:b"),
-		WithFile("/f", []byte{0, 1}, 0o640), WithNamespace(namespaces.Net, namespaces.Host()), WithTimeout(time.Second), WithLabels(map[string]string{"a": "b"}),
+		WithFile("/f", []byte{0, 1}, 0o640), WithNamespace(namespaces.Net, namespaces.Host()), WithNamespace(namespaces.UTS, namespaces.Host()), WithTimeout(time.Second), WithLabels(map[string]string{"a": "b"}),
 		WithRestart(RestartPolicy{Mode: RestartAlways}), WithTerminal(1, 2), WithUmask(0o27), WithOOMScoreAdj(0), WithMaskedPaths(), WithGroups(),
 		WithSysctl("kernel.shmmax", "1"), WithHealthCheck(HealthCheck{TCP: "127.0.0.1:1"}), WithLog(LogConfig{Path: "/l"}))
 	for name, o := range map[string]Option{"all": all, "nesting": Options(WithID("x"), WithDetached(true), WithMonitor(Monitor{Path: "/m"}), WithCommand("/bin/true"), WithNesting(true))} {
