@@ -385,6 +385,9 @@ func TestNetworkHook(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), uitoa(inode)) {
 		t.Errorf("%q, %v; want the namespace %d that was attached", out, err, inode)
 	}
+	if err := c.Stop(testContext(t), 0); err != nil || n.detached != 0 {
+		t.Errorf("stop: %v; detached %d times", err, n.detached)
+	}
 	if err := c.Close(); err != nil || n.detached != 1 {
 		t.Errorf("close: %v; detached %d times", err, n.detached)
 	}

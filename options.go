@@ -446,7 +446,8 @@ type NetworkAttachment = interface {
 	// Attach is called when the container's network namespace exists and before its command runs. It returns when ctx
 	// ends; a call that goes on for more than a few seconds then is left behind, and Detach waits for it.
 	Attach(ctx context.Context, t NetworkTarget) error
-	// Detach undoes everything. It is called when the container has ended or its start has failed, and again by Remove if it fails. ctx ends
+	// Detach undoes everything. It is called when a start has failed, when a container that is not detached is closed or started again, when a detached one is removed or
+	// started again, or with a monitor when its run has ended; and again by Remove if it fails. ctx ends
 	// after ten seconds at the latest. A call that goes on for more than a few seconds then is left behind; of a detached container what it was to undo
 	// stays recorded ([DurableAttachment]), and Remove waits for that call first. Of one that is not detached nobody waits for it, and Prepare for the
 	// next Start may be called beside it.
