@@ -810,7 +810,7 @@ func (r *running) eraseRecord(ctx context.Context, rec *state.Record) error {
 	if err := r.dropGroup(ctx, rec); err != nil {
 		return err
 	}
-	if r.network != nil && len(rec.Things) > 0 { // it was made here
+	if r.attachedHere(rec) {
 		if err := r.detachNetwork(ctx); err != nil {
 			return err
 		}

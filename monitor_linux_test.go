@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -786,6 +787,47 @@ func TestRestartAfterDetachThatHung(t *testing.T) {
 	d := stateDir(t)
 	noLeaks(t)
 	n := &hangingDetach{letGo: make(chan struct{})}
+	testHeldUp(t, d, n, &n.calls, func() { close(n.letGo) })
+}
+
+// blockingDetach is a network after whose Detach the record cannot be written.
+type blockingDetach struct {
+	durableNetwork
+	block func()
+	calls atomic.Int64
+}
+
+func (n *blockingDetach) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
+	return blockingAttachment{durableAttachment{&fakeNetwork{}, &n.durableNetwork}, n}, nil
+}
+
+type blockingAttachment struct {
+	durableAttachment
+	n *blockingDetach
+}
+
+func (a blockingAttachment) Detach(context.Context) error {
+	if a.n.calls.Add(1) == 1 {
+		a.n.block()
+	}
+	return nil
+}
+
+// So does a network that was detached, and could not be struck out of the record; it is not detached again.
+func TestRestartAfterRecordThatWasNotWritten(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	inTheWay := filepath.Join(string(d), "web", "state.json.new") // where a record is written before it gets its name
+	n := &blockingDetach{block: func() { _ = os.Mkdir(inTheWay, 0o700) }}
+	testHeldUp(t, d, n, &n.calls, func() {
+		if err := os.Remove(inTheWay); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// testHeldUp requires that the second run of a container waits until letGo has been called, with the network still recorded, for which Detach is called once.
+func testHeldUp(t *testing.T, d StateDir, n Network, calls *atomic.Int64, letGo func()) {
 	sup := newSupervision(false, []byte("{}"))
 	again := sh("test -e /mark/ran && exec sleep 1000; : >/mark/ran") // the second run lasts
 	sup.c = detached(t, d, "web", again, WithMount(rootfs.BindMount(t.TempDir(), "/mark")), WithNetwork(n), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
@@ -796,10 +838,10 @@ func TestRestartAfterDetachThatHung(t *testing.T) {
 	if !testutil.Eventually(testTime, func() bool { return sup.c.RestartCount() > 1 }) {
 		t.Error("it is not tried again")
 	}
-	if rec := recordOf(t, d, "web"); rec.Run != 1 || len(rec.Things) != 1 || n.calls.Load() > 1 {
-		t.Errorf("run %d, %+v, detached %d times", rec.Run, rec.Things, n.calls.Load())
+	if rec := recordOf(t, d, "web"); rec.Run != 1 || len(rec.Things) != 1 || calls.Load() > 1 {
+		t.Errorf("run %d, %+v, detached %d times", rec.Run, rec.Things, calls.Load())
 	}
-	close(n.letGo)
+	letGo()
 	if err := sup.await(testContext(t), func() bool { return sup.run > 1 }); err != nil {
 		t.Fatalf("it does not run again: %v", err)
 	}

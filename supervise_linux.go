@@ -289,9 +289,15 @@ func haltRecord(rec *state.Record) bool {
 	return true
 }
 
+// attachedHere reports whether a network is recorded that this program has attached. It may be detached already, and the record could not be written then. The caller
+// holds r.det.mu.
+func (r *running) attachedHere(rec *state.Record) bool {
+	return len(rec.Things) > 0 && (r.network != nil || r.unplugged)
+}
+
 // settleRun ends what a run had and the next one makes anew. The caller holds the lock of the directory.
 func (r *running) settleRun(ctx context.Context, rec *state.Record) error {
-	if r.network == nil || len(rec.Things) == 0 {
+	if !r.attachedHere(rec) {
 		return nil
 	}
 	if err := r.detachNetwork(ctx); err != nil {
@@ -311,7 +317,7 @@ func (r *running) settleLate(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rec, err := d.entry.Read()
-	if err != nil || r.network == nil || len(rec.Things) == 0 {
+	if err != nil || !r.attachedHere(rec) {
 		return nil // who takes the record sees to what it says
 	}
 	if err := r.detachNetwork(ctx); err != nil {
