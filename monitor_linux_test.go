@@ -663,6 +663,42 @@ func TestStopByMonitorThatIsStopped(t *testing.T) {
 	}
 }
 
+// Nor does Stop of a container whose monitor is gone wait longer for whoever has the record.
+func TestStopWithoutMonitor(t *testing.T) {
+	killed, ending := killedPatience, endingPatience
+	t.Cleanup(func() { killedPatience, endingPatience = killed, ending }) // after the last use
+	killedPatience, endingPatience = 20*time.Millisecond, 20*time.Millisecond
+	d := stateDir(t)
+	noLeaks(t)
+	c := monitored(t, d, "web", WithRestart(RestartPolicy{Mode: RestartUnlessStopped}), WithCommand("/bin/sleep", "1000"))
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.open("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.LockSoon(testContext(t), testTime); err != nil {
+		t.Fatal(err)
+	}
+	killMonitor(t, d, "web")
+	soonOver(t, func(ctx context.Context) error { return c.Stop(ctx, time.Hour) })
+	e.Unlock()
+	if _, err := c.Wait(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Stop(testContext(t), time.Hour); err != nil {
+		t.Error(err)
+	}
+	if rec := recordOf(t, d, "web"); !rec.Halted || rec.Phase != state.Stopped {
+		t.Errorf("%+v", rec)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // stopMonitor stops a container's monitor, which does not hold the lock of the container's record then, until goOn is called.
 func stopMonitor(t *testing.T, d StateDir, id string) (goOn func(), lock *state.Entry) {
 	t.Helper()
@@ -824,6 +860,66 @@ func TestRestartAfterRecordThatWasNotWritten(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// waitingPrepare is a network that is not ready for the second run.
+type waitingPrepare struct {
+	durableNetwork
+	runs  int
+	waits chan struct{}
+}
+
+func (n *waitingPrepare) Prepare(ctx context.Context, q NetworkRequest) (NetworkAttachment, error) {
+	if n.runs++; n.runs == 2 {
+		close(n.waits)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return n.durableNetwork.Prepare(ctx, q)
+}
+
+// A stop by the monitor gives up a start of it that is held up, and has the lock of the record.
+func TestStopOfRestartThatIsHeldUp(t *testing.T) {
+	for _, r := range []request{{Op: opStop}, {Op: opSignal, Signal: int(unix.SIGKILL), Run: 1}} {
+		t.Run(r.Op, func(t *testing.T) {
+			ending := endingPatience
+			t.Cleanup(func() { endingPatience = ending }) // after the last use
+			endingPatience = 20 * time.Millisecond
+			d := stateDir(t)
+			noLeaks(t)
+			n := &waitingPrepare{waits: make(chan struct{})}
+			sup := newSupervision(false, []byte("{}"))
+			sup.c = detached(t, d, "web", WithCommand("/bin/true"), WithNetwork(n), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
+			ctx := testContext(t)
+			if _, err := sup.c.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			defer sup.listener.Close()
+			over := make(chan error, 1)
+			go func() {
+				<-n.waits
+				_, err := sup.do(ctx, r)
+				over <- err
+			}()
+			if err := inTime(t, over); err != nil {
+				t.Error(err)
+			}
+			if _, err := sup.c.Wait(ctx); err != nil && !errors.Is(err, ErrStopped) {
+				t.Error(err)
+			}
+			e, err := d.open("web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if rec, err := e.Read(); err != nil || !rec.Halted || len(rec.Things) > 0 {
+				t.Errorf("%+v, %v", rec, err)
+			}
+			if err := e.Remove(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // testHeldUp requires that the second run of a container waits until letGo has been called, with the network still recorded, for which Detach is called once.
