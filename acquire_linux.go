@@ -452,7 +452,11 @@ func (p *processSpec) filter(arch seccomp.Arch, set caps.Set) (*seccomp.Program,
 	if asked {
 		profile = p.notifyProfile(profile)
 	}
-	return seccomp.Compile(profile, arch)
+	f, err := seccomp.Compile(profile, arch)
+	if errors.Is(err, seccomp.ErrTooLong) {
+		err = &OptionError{"WithSeccomp", err}
+	}
+	return f, err
 }
 
 // softFiles is the traditional soft limit on open files. The Go runtime has raised that of the host program to the

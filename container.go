@@ -356,7 +356,8 @@ func (c *Container) Signal(sig os.Signal) error {
 }
 
 // Stop ends the command: it sends the stop signal, waits for grace, then kills every process of the container.
-// It returns when all are gone. If ctx ends first, the kill comes at once. A start that is under way is given up and undone.
+// It returns when all are gone. If ctx ends first, the kill comes at once. A start that is under way is given up and undone. The network of a container that is not
+// detached ([WithNetwork]) stays attached, with its addresses, devices and published ports, until Close or the next start.
 func (c *Container) Stop(ctx context.Context, grace time.Duration) error {
 	v := c.revived()
 	v.end(ErrStopped)
@@ -410,7 +411,7 @@ func (c *Container) Root() (*rootfs.Root, error) {
 }
 
 // Close ends the container if it runs, waits for its end and releases everything it holds on the machine. A start that is
-// under way is given up first. A detached container is only let go of, and lives on: see [Container.Remove]. It returns what could not be released. Closing twice is harmless.
+// under way is given up first. A network is detached here, whenever the command has ended. A detached container is only let go of, and lives on: see [Container.Remove]. It returns what could not be released. Closing twice is harmless.
 func (c *Container) Close() error {
 	v := c.revived()
 	v.end(ErrClosed)

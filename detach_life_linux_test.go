@@ -184,6 +184,29 @@ func TestKilledWhileAnotherStartsIt(t *testing.T) {
 	}
 }
 
+// Whoever removes a container waits no longer for another that has its record than his context says.
+func TestRemoveEndsWithItsContext(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	c := detached(t, d, "web", WithCommand("/bin/true"))
+	if err := c.Run(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.open("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.Lock(true); err != nil {
+		t.Fatal(err)
+	}
+	soonOver(t, c.Remove)
+	e.Unlock()
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
 // What else is done with a container in a program that starts it leaves the start its lock.
 func TestStartKeepsItsLock(t *testing.T) {
 	needCgroup(t, cgroups.Pids)

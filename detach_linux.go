@@ -132,8 +132,11 @@ func (d *detachment) closeFiles() {
 }
 
 // lock takes the entry's lock. The caller holds mu.
-func (d *detachment) lock() error {
-	err := d.entry.Lock(true)
+func (d *detachment) lock() error { return d.lockUntil(context.Background()) }
+
+// lockUntil is lock until ctx ends, whose error it is then.
+func (d *detachment) lockUntil(ctx context.Context) error {
+	err := d.entry.LockUntil(ctx)
 	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}

@@ -89,6 +89,36 @@ func TestDetachedNetwork(t *testing.T) {
 	}
 }
 
+// A network that a removal has detached which then failed is not detached again, and nobody else is asked to undo it.
+func TestRemoveAgainAfterDetach(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ctx := testContext(t)
+	n := &durableNetwork{}
+	c := detached(t, d, "web", WithCommand("/bin/true"), WithNetwork(n))
+	if err := c.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	record := func(resctrl string) {
+		e, err := d.open("web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		if err := changeEntry(e, func(rec *state.Record) bool { rec.Resctrl = []byte(resctrl); return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(`"no group"`)
+	if err := c.Remove(ctx); !errors.Is(err, ErrCorruptState) {
+		t.Error(err)
+	}
+	record("")
+	if err := c.Remove(ctx); err != nil || *n != (durableNetwork{attached: 1, detached: 1}) {
+		t.Errorf("%v, %+v", err, n)
+	}
+}
+
 // recorded reads what is recorded of a container.
 func recorded(t *testing.T, d StateDir, id string) *state.Record {
 	t.Helper()

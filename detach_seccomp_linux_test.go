@@ -99,7 +99,7 @@ func TestFilterThatIsNotRecorded(t *testing.T) {
 }
 
 func TestRecordedProfileThatIsNone(t *testing.T) {
-	s, err := parseProcess([]byte(`{"user":"","seccomp":{"defaultAction":17}}`), []string{"c"}, nil)
+	s, err := parseProcess([]byte(`{"user":"0:0","seccomp":{"defaultAction":17}}`), []string{"c"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

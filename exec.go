@@ -61,6 +61,9 @@ func (c *Container) execSpec(opts []ProcessOption) (*spec, error) {
 	s.detach, s.trace, s.network, s.netDevices = detachSpec{}, nil, nil, nil
 	s.sysctls, s.cgroup, s.deviceRules, s.bundle.deviceRules = nil, CgroupConfig{}, nil, nil
 	err := errors.Join(append(p.validateLimits(), p.validate())...)
+	if p.seccomp != c.spec.process.seccomp {
+		err = errors.Join(err, p.validateSeccomp())
+	}
 	if s.alone {
 		err = errors.Join(err, fmt.Errorf("%w: without namespaces there is nothing to join", ErrUnsupported))
 	}

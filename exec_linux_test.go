@@ -17,6 +17,8 @@ import (
 	"github.com/caisson-go/caisson/internal/program"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,6 +64,10 @@ func TestExec(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	if _, err := c.Exec(testContext(t), WithCommand("nothing-of-that-name")); !errors.Is(err, ErrCommandNotFound) && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.Exec(testContext(t), WithCommand("true"), WithSeccomp(&specs.LinuxSeccomp{}), WithUser(":")); !errors.Is(err, ErrInvalid) ||
+		!errors.Is(err, rootfs.ErrBadUser) || !strings.Contains(err.Error(), "WithSeccomp") {
 		t.Errorf("%v", err)
 	}
 	if _, err := c.Exec(testContext(t), WithCommand("true"), WithDir("/nowhere")); !errors.Is(err, os.ErrNotExist) {

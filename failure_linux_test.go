@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
@@ -76,6 +77,7 @@ func TestStartFailures(t *testing.T) {
 		{"loop of links", []Option{WithCommand("/bin/loop")}, []error{unix.ELOOP}, "/bin/loop"},
 		{"unknown user", []Option{WithUser("nosuchuser"), true_}, []error{rootfs.ErrUnknownUser}, "nosuchuser"},
 		{"unknown group", []Option{WithUser("root:nosuchgroup"), true_}, nil, "nosuchgroup"},
+		{"filter too long for the kernel", []Option{WithSeccomp(longProfile()), true_}, []error{ErrInvalid}, "WithSeccomp"},
 		{"missing working directory", []Option{WithDir("/no/such/dir"), true_}, []error{unix.ENOENT}, "/no/such/dir"},
 		{"working directory is a file", []Option{WithDir("/bin/sh"), true_}, []error{unix.ENOTDIR}, "/bin/sh"},
 		{"missing source of a mount", []Option{WithMount(rootfs.BindMount("/no/such/source", "/mnt")), true_}, []error{unix.ENOENT}, "/no/such/source"},
@@ -117,6 +119,16 @@ func TestStartFailures(t *testing.T) {
 			}
 		})
 	}
+}
+
+// longProfile needs more instructions than a filter can have.
+func longProfile() *specs.LinuxSeccomp {
+	p := &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+	for i := range uint64(900) {
+		p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"personality"}, Action: specs.ActErrno,
+			Args: []specs.LinuxSeccompArg{{Index: 0, Value: i, Op: specs.OpEqualTo}, {Index: 1, Value: i, Op: specs.OpGreaterThan}}})
+	}
+	return p
 }
 
 func closedFile(t testing.TB) *os.File {
@@ -261,6 +273,12 @@ func TestConflictingOptions(t *testing.T) {
 		"link with a NUL":                          {WithCommand("x"), WithFiles(rootfs.File{Path: "/x", Link: "a\x00"})},
 		"directory with content":                   {WithCommand("x"), WithFiles(rootfs.File{Path: "/x", Dir: true, Data: []byte("x")})},
 		"long domain name":                         {WithCommand("x"), WithDomainname(strings.Repeat("d", 65))},
+		"hostname of the host":                     {WithCommand("x"), WithHostname("h"), WithID("i"), WithNamespace(namespaces.UTS, namespaces.Host())},
+		"domain name of the host":                  {WithCommand("x"), WithDomainname("d"), WithNamespace(namespaces.UTS, namespaces.Host())},
+		"no user":                                  {WithCommand("x"), WithUser("")},
+		"malformed group":                          {WithCommand("x"), WithUser("web:-1")},
+		"user above the greatest":                  {WithCommand("x"), WithUser("4294967295")},
+		"seccomp profile with a fault":             {WithCommand("x"), WithSeccomp(&specs.LinuxSeccomp{DefaultAction: "SCMP_ACT_MAYBE"})},
 		"standard error apart from the terminal's": {WithCommand("x"), WithTerminal(0, 0), WithStderr(&buffer{})},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -366,6 +384,9 @@ func TestNetworkHook(t *testing.T) {
 	out, err := c.Output(testContext(t))
 	if err != nil || !strings.Contains(string(out), uitoa(inode)) {
 		t.Errorf("%q, %v; want the namespace %d that was attached", out, err, inode)
+	}
+	if err := c.Stop(testContext(t), 0); err != nil || n.detached != 0 {
+		t.Errorf("stop: %v; detached %d times", err, n.detached)
 	}
 	if err := c.Close(); err != nil || n.detached != 1 {
 		t.Errorf("close: %v; detached %d times", err, n.detached)

@@ -425,12 +425,12 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 	}
 	_, err := r.askMonitor(ctx, request{Op: opStop, Grace: grace})
 	if ctx.Err() != nil {
-		r.haltSoon()
+		r.haltSoon(context.Background(), endingPatience)
 		return c.killFollowed(ctx)
 	}
 	if errors.Is(err, errNoMonitor) {
-		_ = haltEntry(r.det.entry)
-		return errNoMonitor
+		r.haltSoon(ctx, lastWords) // others may be completing it
+		return c.killFollowed(ctx) // it ends with its monitor
 	}
 	if err != nil {
 		return err
@@ -442,25 +442,25 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 	return err
 }
 
-// haltSoon is haltEntry for who cannot wait: a monitor that is stopped may hold the lock.
-func (r *running) haltSoon() {
-	d := r.det
-	if !d.lockSoon(endingPatience) {
-		return
-	}
-	defer d.mu.Unlock()
-	_ = d.changeLocked(func() error { return d.entry.LockSoon(context.Background(), endingPatience) }, haltRecord)
+// haltSoon is haltEntry for who cannot wait: a monitor that is stopped may hold the lock, or whoever sees to what one that is gone has left.
+func (r *running) haltSoon(ctx context.Context, patience time.Duration) {
+	r.det.changeSoon(ctx, patience, haltRecord)
 }
 
 // killedPatience is how long a monitor may take to tell of the end of a container that was killed.
 var killedPatience = lastWords
 
-// killFollowed kills a container that its monitor has not stopped before ctx ended. A monitor that does not tell of the end either, such as one that
-// is stopped itself, is not waited for.
+// killFollowed kills a container that its monitor has not stopped before ctx ended, or whose monitor is gone. When ctx has ended, who does not tell of the end
+// either is not waited for: a monitor that is stopped itself, or whoever has the lock of the record.
 func (c *Container) killFollowed(ctx context.Context) error {
 	p := c.Process()
 	if err := p.kill(ReasonStopped); err != nil {
 		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
 	}
 	t := time.NewTimer(killedPatience)
 	defer t.Stop()
@@ -468,7 +468,7 @@ func (c *Container) killFollowed(ctx context.Context) error {
 	case <-p.done:
 		return nil
 	case <-t.C:
-		return fmt.Errorf("the container was killed, and its monitor does not answer: %w", ctx.Err())
+		return fmt.Errorf("the container was killed, and its monitor does not tell of its end: %w", ctx.Err())
 	}
 }
 

@@ -785,7 +785,7 @@ func (r *running) erase(ctx context.Context) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.lock(); err != nil {
+	if err := d.lockUntil(ctx); err != nil {
 		if errors.Is(err, ErrNotFound) {
 			return nil // another has removed it
 		}
@@ -810,7 +810,7 @@ func (r *running) eraseRecord(ctx context.Context, rec *state.Record) error {
 	if err := r.dropGroup(ctx, rec); err != nil {
 		return err
 	}
-	if r.network != nil && len(rec.Things) > 0 { // it was made here
+	if r.attachedHere(rec) {
 		if err := r.detachNetwork(ctx); err != nil {
 			return err
 		}
@@ -839,11 +839,10 @@ func (r *running) noteEnding() {
 	if why == ReasonUnknown {
 		return
 	}
-	if d.over.Load() || !d.lockSoon(endingPatience) {
+	if d.over.Load() {
 		return
 	}
-	defer d.mu.Unlock()
-	_ = d.changeLocked(func() error { return d.entry.LockSoon(context.Background(), endingPatience) }, func(rec *state.Record) bool {
+	d.changeSoon(context.Background(), endingPatience, func(rec *state.Record) bool {
 		if rec.Phase == state.Stopped || rec.Ending != "" {
 			return false
 		}
@@ -856,10 +855,10 @@ func (r *running) noteEnding() {
 // executed, and it may be a hook of that start that is to be ended.
 var endingPatience = time.Second
 
-// lockSoon takes mu, unless it is held for longer.
-func (d *detachment) lockSoon(patience time.Duration) bool {
+// lockSoon takes mu, unless it is held for longer, or until ctx ends.
+func (d *detachment) lockSoon(ctx context.Context, patience time.Duration) bool {
 	for end, pause := time.Now().Add(patience), time.Microsecond; !d.mu.TryLock(); pause = min(2*pause, 10*time.Millisecond) {
-		if time.Now().After(end) {
+		if time.Now().After(end) || ctx.Err() != nil {
 			return false
 		}
 		time.Sleep(pause)
@@ -875,6 +874,15 @@ func (d *detachment) change(f func(*state.Record) bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.changeLocked(d.lock, f)
+}
+
+// changeSoon is change for who waits for each of the two locks only that long, or until ctx ends, and goes on without.
+func (d *detachment) changeSoon(ctx context.Context, patience time.Duration, f func(*state.Record) bool) {
+	if !d.lockSoon(ctx, patience) {
+		return
+	}
+	defer d.mu.Unlock()
+	_ = d.changeLocked(func() error { return d.entry.LockSoon(ctx, patience) }, f)
 }
 
 // changeLocked is change where mu is held; lock takes the entry's lock.

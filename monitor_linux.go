@@ -296,19 +296,14 @@ func (sup *supervision) do(ctx context.Context, r request) (a answer, err error)
 	c := sup.c
 	switch r.Op {
 	case opStop:
-		if err := sup.halt(); err != nil {
-			return a, err
-		}
-		return a, c.Stop(ctx, r.Grace)
+		return a, sup.halt(ctx, func() error { return c.Stop(ctx, r.Grace) })
 	case opSignal:
 		sig := syscall.Signal(r.Signal)
 		if err := sup.awaitRun(ctx, r.Run); err != nil {
 			return a, err
 		}
 		if sig == unix.SIGKILL || sig == c.spec.stopSignal {
-			if err := sup.halt(); err != nil {
-				return a, err
-			}
+			return a, sup.halt(ctx, func() error { return c.Signal(sig) })
 		}
 		return a, c.Signal(sig)
 	case opHealth:

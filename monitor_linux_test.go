@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -500,7 +501,7 @@ func TestMonitorRefuses(t *testing.T) {
 func TestWish(t *testing.T) {
 	all := Options(WithID("x"), WithDetached(true), WithMonitor(Monitor{Path: "/m", Args: []string{"a"}}), WithCommand("/bin/true", "\xff"), WithEnv("A=b"),
 		WithRootfs(rootfs.Overlay("/a", "/b").Upper("/c")), WithMount(rootfs.BindMount("/a", "/b")), WithMemory(1<<30), WithCPUs(0.3), WithPids(7), WithUser("a:b"),
-		WithFile("/f", []byte{0, 1}, 0o640), WithNamespace(namespaces.Net, namespaces.Host()), WithTimeout(time.Second), WithLabels(map[string]string{"a": "b"}),
+		WithFile("/f", []byte{0, 1}, 0o640), WithNamespace(namespaces.Net, namespaces.Host()), WithNamespace(namespaces.UTS, namespaces.Host()), WithTimeout(time.Second), WithLabels(map[string]string{"a": "b"}),
 		WithRestart(RestartPolicy{Mode: RestartAlways}), WithTerminal(1, 2), WithUmask(0o27), WithOOMScoreAdj(0), WithMaskedPaths(), WithGroups(),
 		WithSysctl("kernel.shmmax", "1"), WithHealthCheck(HealthCheck{TCP: "127.0.0.1:1"}), WithLog(LogConfig{Path: "/l"}))
 	for name, o := range map[string]Option{"all": all, "nesting": Options(WithID("x"), WithDetached(true), WithMonitor(Monitor{Path: "/m"}), WithCommand("/bin/true"), WithNesting(true))} {
@@ -662,6 +663,42 @@ func TestStopByMonitorThatIsStopped(t *testing.T) {
 	}
 }
 
+// Nor does Stop of a container whose monitor is gone wait longer for whoever has the record.
+func TestStopWithoutMonitor(t *testing.T) {
+	killed, ending := killedPatience, endingPatience
+	t.Cleanup(func() { killedPatience, endingPatience = killed, ending }) // after the last use
+	killedPatience, endingPatience = 20*time.Millisecond, 20*time.Millisecond
+	d := stateDir(t)
+	noLeaks(t)
+	c := monitored(t, d, "web", WithRestart(RestartPolicy{Mode: RestartUnlessStopped}), WithCommand("/bin/sleep", "1000"))
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := d.open("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.LockSoon(testContext(t), testTime); err != nil {
+		t.Fatal(err)
+	}
+	killMonitor(t, d, "web")
+	soonOver(t, func(ctx context.Context) error { return c.Stop(ctx, time.Hour) })
+	e.Unlock()
+	if _, err := c.Wait(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Stop(testContext(t), time.Hour); err != nil {
+		t.Error(err)
+	}
+	if rec := recordOf(t, d, "web"); !rec.Halted || rec.Phase != state.Stopped {
+		t.Errorf("%+v", rec)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // stopMonitor stops a container's monitor, which does not hold the lock of the container's record then, until goOn is called.
 func stopMonitor(t *testing.T, d StateDir, id string) (goOn func(), lock *state.Entry) {
 	t.Helper()
@@ -786,6 +823,107 @@ func TestRestartAfterDetachThatHung(t *testing.T) {
 	d := stateDir(t)
 	noLeaks(t)
 	n := &hangingDetach{letGo: make(chan struct{})}
+	testHeldUp(t, d, n, &n.calls, func() { close(n.letGo) })
+}
+
+// blockingDetach is a network after whose Detach the record cannot be written.
+type blockingDetach struct {
+	durableNetwork
+	block func()
+	calls atomic.Int64
+}
+
+func (n *blockingDetach) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
+	return blockingAttachment{durableAttachment{&fakeNetwork{}, &n.durableNetwork}, n}, nil
+}
+
+type blockingAttachment struct {
+	durableAttachment
+	n *blockingDetach
+}
+
+func (a blockingAttachment) Detach(context.Context) error {
+	if a.n.calls.Add(1) == 1 {
+		a.n.block()
+	}
+	return nil
+}
+
+// So does a network that was detached, and could not be struck out of the record; it is not detached again.
+func TestRestartAfterRecordThatWasNotWritten(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	inTheWay := filepath.Join(string(d), "web", "state.json.new") // where a record is written before it gets its name
+	n := &blockingDetach{block: func() { _ = os.Mkdir(inTheWay, 0o700) }}
+	testHeldUp(t, d, n, &n.calls, func() {
+		if err := os.Remove(inTheWay); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// waitingPrepare is a network that is not ready for the second run.
+type waitingPrepare struct {
+	durableNetwork
+	runs  int
+	waits chan struct{}
+}
+
+func (n *waitingPrepare) Prepare(ctx context.Context, q NetworkRequest) (NetworkAttachment, error) {
+	if n.runs++; n.runs == 2 {
+		close(n.waits)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return n.durableNetwork.Prepare(ctx, q)
+}
+
+// A stop by the monitor gives up a start of it that is held up, and has the lock of the record.
+func TestStopOfRestartThatIsHeldUp(t *testing.T) {
+	for _, r := range []request{{Op: opStop}, {Op: opSignal, Signal: int(unix.SIGKILL), Run: 1}} {
+		t.Run(r.Op, func(t *testing.T) {
+			ending := endingPatience
+			t.Cleanup(func() { endingPatience = ending }) // after the last use
+			endingPatience = 20 * time.Millisecond
+			d := stateDir(t)
+			noLeaks(t)
+			n := &waitingPrepare{waits: make(chan struct{})}
+			sup := newSupervision(false, []byte("{}"))
+			sup.c = detached(t, d, "web", WithCommand("/bin/true"), WithNetwork(n), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
+			ctx := testContext(t)
+			if _, err := sup.c.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			defer sup.listener.Close()
+			over := make(chan error, 1)
+			go func() {
+				<-n.waits
+				_, err := sup.do(ctx, r)
+				over <- err
+			}()
+			if err := inTime(t, over); err != nil {
+				t.Error(err)
+			}
+			if _, err := sup.c.Wait(ctx); err != nil && !errors.Is(err, ErrStopped) {
+				t.Error(err)
+			}
+			e, err := d.open("web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if rec, err := e.Read(); err != nil || !rec.Halted || len(rec.Things) > 0 {
+				t.Errorf("%+v, %v", rec, err)
+			}
+			if err := e.Remove(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// testHeldUp requires that the second run of a container waits until letGo has been called, with the network still recorded, for which Detach is called once.
+func testHeldUp(t *testing.T, d StateDir, n Network, calls *atomic.Int64, letGo func()) {
 	sup := newSupervision(false, []byte("{}"))
 	again := sh("test -e /mark/ran && exec sleep 1000; : >/mark/ran") // the second run lasts
 	sup.c = detached(t, d, "web", again, WithMount(rootfs.BindMount(t.TempDir(), "/mark")), WithNetwork(n), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
@@ -796,10 +934,10 @@ func TestRestartAfterDetachThatHung(t *testing.T) {
 	if !testutil.Eventually(testTime, func() bool { return sup.c.RestartCount() > 1 }) {
 		t.Error("it is not tried again")
 	}
-	if rec := recordOf(t, d, "web"); rec.Run != 1 || len(rec.Things) != 1 || n.calls.Load() > 1 {
-		t.Errorf("run %d, %+v, detached %d times", rec.Run, rec.Things, n.calls.Load())
+	if rec := recordOf(t, d, "web"); rec.Run != 1 || len(rec.Things) != 1 || calls.Load() > 1 {
+		t.Errorf("run %d, %+v, detached %d times", rec.Run, rec.Things, calls.Load())
 	}
-	close(n.letGo)
+	letGo()
 	if err := sup.await(testContext(t), func() bool { return sup.run > 1 }); err != nil {
 		t.Fatalf("it does not run again: %v", err)
 	}

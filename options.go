@@ -145,7 +145,8 @@ func WithDir(dir string) ProcessOption { return processOption(func(p *processSpe
 
 // WithUser sets the user and optionally the group: "1000", "1000:1000", "www-data", "www-data:adm". Names are
 // looked up in the /etc/passwd and /etc/group of the root filesystem; numbers never are. Supplementary groups
-// come from /etc/group. Default: "0:0", the container's root user.
+// come from /etc/group. Default: "0:0", the container's root user. What is malformed ([rootfs.ErrBadUser]) is refused by [New]; a name that the root
+// filesystem does not have is found at the start ([rootfs.ErrUnknownUser]).
 func WithUser(user string) ProcessOption {
 	return processOption(func(p *processSpec) { p.user = user })
 }
@@ -247,10 +248,11 @@ func WithNamespace(k namespaces.Kind, n namespaces.Namespace) Option {
 // see the package documentation. One that is joined must have these maps, which the start verifies.
 func WithIDMaps(maps namespaces.IDMaps) Option { return option(func(s *spec) { s.idmaps = &maps }) }
 
-// WithHostname sets the hostname in the container's UTS namespace. Default: the id, or "caisson".
+// WithHostname sets the hostname in the container's UTS namespace. Default: the id, or "caisson". Without a UTS namespace, where it would be the host's,
+// [New] refuses it; one that is joined ([WithNamespacesOf]) keeps its name.
 func WithHostname(name string) Option { return option(func(s *spec) { s.hostname = name }) }
 
-// WithDomainname sets the NIS domain name in the container's UTS namespace. Default: the host's.
+// WithDomainname sets the NIS domain name in the container's UTS namespace. Default: the host's. The rules are those of [WithHostname].
 func WithDomainname(name string) Option { return option(func(s *spec) { s.domainname = name }) }
 
 // WithID names the container: it appears in errors and in cgroup paths, and its first 63 bytes are the default hostname. 1 to
@@ -358,7 +360,8 @@ func WithOutputLimit(n int64) ProcessOption {
 
 // --- security
 
-// WithSeccomp replaces the seccomp profile. Default: the one Docker uses, for the container's capabilities.
+// WithSeccomp replaces the seccomp profile. Default: the one Docker uses, for the container's capabilities. A profile with a fault is refused by [New]; one that
+// takes more than the 4096 instructions of a filter here is an error of the start, which matches [ErrInvalid]. System calls that no table has are passed over.
 func WithSeccomp(p *specs.LinuxSeccomp) ProcessOption {
 	return processOption(func(s *processSpec) { s.seccomp, s.seccompOff, s.kept = p, false, nil })
 }
@@ -443,7 +446,8 @@ type NetworkAttachment = interface {
 	// Attach is called when the container's network namespace exists and before its command runs. It returns when ctx
 	// ends; a call that goes on for more than a few seconds then is left behind, and Detach waits for it.
 	Attach(ctx context.Context, t NetworkTarget) error
-	// Detach undoes everything. It is called when the container has ended or its start has failed, and again by Remove if it fails. ctx ends
+	// Detach undoes everything. It is called when a start has failed, when a container that is not detached is closed or started again, when a detached one is removed or
+	// started again, or with a monitor when its run has ended; and again by Remove if it fails. ctx ends
 	// after ten seconds at the latest. A call that goes on for more than a few seconds then is left behind; of a detached container what it was to undo
 	// stays recorded ([DurableAttachment]), and Remove waits for that call first. Of one that is not detached nobody waits for it, and Prepare for the
 	// next Start may be called beside it.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
+	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -157,10 +158,14 @@ func newSpec(opts []Option) (*spec, error) {
 		s.rootfs = defaultRootfs()
 	}
 	if s.hostname == "" && !s.bundle.keepHostname {
-		s.hostname = cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
+		s.hostname = s.defaultHostname()
 	}
 	s.domainname = cmp.Or(s.domainname, s.namespaces.Domainname)
 	return s, errors.Join(alone, s.validate())
+}
+
+func (s *spec) defaultHostname() string {
+	return cmp.Or(s.namespaces.Hostname, s.id[:min(len(s.id), 63)], "caisson")
 }
 
 // validate reports every fault of the wish.
@@ -172,6 +177,7 @@ func (s *spec) validate() error {
 		}
 	}
 	add(s.process.validate())
+	add(s.process.validateSeccomp())
 	add(s.validateIdentity())
 	add(s.validateLimits())
 	add(errors.Join(s.validateDetach()...))
@@ -261,6 +267,14 @@ func (s *spec) validateIdentity() error {
 	if d := s.domainname; d != s.namespaces.Domainname && (len(d) > 64 || strings.ContainsAny(d, "\x00\n ")) {
 		faults = append(faults, invalid("WithDomainname", "%q: a domain name has at most 64 bytes, without spaces", d))
 	}
+	if s.namespaces.UTS.IsHost() { // what a monitor is handed has the default in the place of nothing
+		if s.hostname != "" && s.hostname != s.defaultHostname() {
+			faults = append(faults, invalid("WithHostname", "it would be the host's: a hostname needs a uts namespace"))
+		}
+		if s.domainname != s.namespaces.Domainname {
+			faults = append(faults, invalid("WithDomainname", "it would be the host's: a domain name needs a uts namespace"))
+		}
+	}
 	if err := s.namespaces.Validate(); err != nil {
 		faults = append(faults, &OptionError{"WithNamespaces", err})
 	}
@@ -331,6 +345,17 @@ func (p *processSpec) validateLimits() (faults []error) {
 	return faults
 }
 
+// validateSeccomp judges the profile; whether its filter fits the kernel depends on the architecture.
+func (p *processSpec) validateSeccomp() error {
+	if p.seccomp == nil {
+		return nil
+	}
+	if err := seccomp.Check(p.seccomp); err != nil {
+		return &OptionError{"WithSeccomp", err}
+	}
+	return nil
+}
+
 // limitOption names the option by which the limits that are wrong were given.
 func (p *processSpec) limitOption() string {
 	r := &p.resources
@@ -372,6 +397,11 @@ func (p *processSpec) validate() error {
 	}
 	if p.dir != "" && !cleanAbs(path.Clean(p.dir)) {
 		faults = append(faults, invalid("WithDir", "%q is not an absolute path", p.dir))
+	}
+	if p.user != defaultUser {
+		if err := rootfs.CheckUser(p.user); err != nil {
+			faults = append(faults, &OptionError{"WithUser", err})
+		}
 	}
 	for _, o := range []struct {
 		option string

@@ -46,6 +46,7 @@ type running struct {
 	rdt       *resctrl.Group  // nil: no class of service of its own
 	attaching <-chan struct{} // closed when an Attach that was left behind returns; nil when there is none
 	detaching <-chan error    // what a Detach that is under way, or was left behind, will return; nil when there is none
+	unplugged bool            // the network has been detached, which the record may not tell yet
 	unrecord  func()          // strikes the group out of the journal
 	group     *cgroups.Group
 	maps      namespaces.IDMaps
@@ -689,6 +690,9 @@ func detach(a NetworkAttachment) error {
 func (r *running) detachNetwork(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, detachTime)
 	defer cancel()
+	if r.unplugged {
+		return nil
+	}
 	if r.detaching == nil {
 		a, done := r.network, make(chan error, 1)
 		go func() { done <- a.Detach(ctx) }()
@@ -707,7 +711,7 @@ func (r *running) detachNetwork(ctx context.Context) error {
 		}
 	}
 	if r.detaching = nil; err == nil {
-		r.network = nil
+		r.network, r.unplugged = nil, true
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package caisson
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -144,7 +145,7 @@ func (r *running) claimSupervised(ctx context.Context, sup *supervision) error {
 
 // take locks the directory for another run, and makes sure that nothing is left of the last one.
 func (sup *supervision) take(ctx context.Context, e *state.Entry) (*state.Record, error) {
-	if err := e.Lock(true); err != nil {
+	if err := e.LockUntil(ctx); err != nil {
 		return nil, err
 	}
 	rec, err := e.Read()
@@ -277,8 +278,28 @@ func (sup *supervision) finish(final *Result, halted bool) error {
 	})
 }
 
-// halt records that somebody wants the container to be stopped.
-func (sup *supervision) halt() error { return sup.withEntry(haltEntry) }
+// halt records that somebody wants the container to be stopped, and calls end, which does that. A start that is held up, as by its network, has the lock of the
+// record until it is given up: then end is called first.
+func (sup *supervision) halt(ctx context.Context, end func() error) error {
+	busy := false
+	err := sup.withEntry(func(e *state.Entry) error {
+		err := e.LockSoon(ctx, endingPatience)
+		if busy = errors.Is(err, state.ErrBusy); busy {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return haltEntry(e)
+	})
+	if err != nil {
+		return err
+	}
+	if err = end(); busy {
+		err = errors.Join(err, sup.withEntry(haltEntry))
+	}
+	return err
+}
 
 // haltEntry records that somebody wants the container to be stopped.
 func haltEntry(e *state.Entry) error { return changeEntry(e, haltRecord) }
@@ -292,9 +313,15 @@ func haltRecord(rec *state.Record) bool {
 	return true
 }
 
+// attachedHere reports whether a network is recorded that this program has attached. It may be detached already, and the record could not be written then. The caller
+// holds r.det.mu.
+func (r *running) attachedHere(rec *state.Record) bool {
+	return len(rec.Things) > 0 && (r.network != nil || r.unplugged)
+}
+
 // settleRun ends what a run had and the next one makes anew. The caller holds the lock of the directory.
 func (r *running) settleRun(ctx context.Context, rec *state.Record) error {
-	if r.network == nil || len(rec.Things) == 0 {
+	if !r.attachedHere(rec) {
 		return nil
 	}
 	if err := r.detachNetwork(ctx); err != nil {
@@ -304,8 +331,8 @@ func (r *running) settleRun(ctx context.Context, rec *state.Record) error {
 	return r.det.entry.Write(rec)
 }
 
-// settleLate is settleRun for who starts the next run, where that has failed at the end of this one: a Detach that was left behind then may have returned. The
-// record's lock is free while it is waited for, for who stops the container.
+// settleLate is settleRun for who starts the next run, where that has failed at the end of this one: a Detach that was left behind then may have returned, or
+// there may be room for the record again. Its lock is free while it is waited for, for who stops the container.
 func (r *running) settleLate(ctx context.Context) error {
 	if r == nil || r.det == nil || r.spec.detach.sup == nil {
 		return nil
@@ -314,7 +341,7 @@ func (r *running) settleLate(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rec, err := d.entry.Read()
-	if err != nil || r.network == nil || len(rec.Things) == 0 {
+	if err != nil || !r.attachedHere(rec) {
 		return nil // who takes the record sees to what it says
 	}
 	if err := r.detachNetwork(ctx); err != nil {

@@ -28,6 +28,14 @@ type userSpec struct {
 	hasGroup bool
 }
 
+// CheckUser judges what [LookupUser] takes without a root to look in. A malformed specification is a [*UserError] with [ErrBadUser].
+func CheckUser(spec string) error {
+	if _, err := parseUserSpec(spec); err != nil {
+		return &UserError{spec, err}
+	}
+	return nil
+}
+
 func parseUserSpec(spec string) (want userSpec, err error) {
 	user, group, hasGroup := strings.Cut(spec, ":")
 	want.hasGroup = hasGroup

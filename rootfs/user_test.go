@@ -78,6 +78,9 @@ func TestUserSpec(t *testing.T) {
 		{spec: "app:bad", err: ErrUnknownGroup},
 	} {
 		want, err := parseUserSpec(c.spec)
+		if bad := CheckUser(c.spec); errors.Is(bad, ErrBadUser) != (c.err == ErrBadUser) {
+			t.Errorf("%q: %v", c.spec, bad)
+		}
 		var got User
 		if err == nil {
 			got, err = want.resolve(strings.NewReader(testPasswd), strings.NewReader(testGroup))

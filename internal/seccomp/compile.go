@@ -27,6 +27,15 @@ func Compile(p *specs.LinuxSeccomp, native Arch) (*Program, error) {
 	return c.out, nil
 }
 
+// Check returns the faults that Compile finds in a profile whatever the
+// architecture.
+func Check(p *specs.LinuxSeccomp) error {
+	if _, err := check(p, AMD64); err != nil {
+		return fmt.Errorf("seccomp profile: %w", err)
+	}
+	return nil
+}
+
 // A compiler holds a checked profile and what was made of it so far.
 type compiler struct {
 	native   Arch

@@ -46,6 +46,9 @@ func TestRefused(t *testing.T) {
 			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("%v; want an ErrInvalid that says %q", err, test.says)
 			}
+			if c := Check(test.profile); !errors.Is(c, ErrInvalid) || c.Error() != err.Error() {
+				t.Errorf("%v; Compile says %v", c, err)
+			}
 		})
 	}
 }

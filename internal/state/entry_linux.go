@@ -73,6 +73,22 @@ func (e *Entry) LockSoon(ctx context.Context, patience time.Duration) error {
 	}
 }
 
+// LockUntil takes the lock, waiting for it until ctx ends, whose error it is then.
+func (e *Entry) LockUntil(ctx context.Context) error {
+	if ctx.Done() == nil {
+		return e.Lock(true)
+	}
+	for {
+		err := e.LockSoon(ctx, time.Hour)
+		if !errors.Is(err, ErrBusy) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
 // readerPatience bounds the wait for those who look whether a directory is a leftover, or take it away.
 const readerPatience = 10 * time.Second
 
