@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sort"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -124,11 +126,54 @@ func (t *tree) makeDirs(path string, links int) (int, error) {
 	case links > 40:
 		return -1, unix.ELOOP
 	}
-	parent, base := splitPath(path)
-	pfd, err := t.makeDirs(parent, links)
-	if err != nil {
-		return -1, err
+	there, err := existing(path, func(p string) error { _, err := t.lookup(p); return err })
+	if err == nil {
+		fd, err = t.lookup(there)
 	}
+	for err == nil && len(there) < len(path) {
+		there = oneMore(path, there)
+		fd, err = t.makeDir(there, fd, links)
+	}
+	return fd, err
+}
+
+// existing finds how much of a path leads to a directory. All of it does not. Not every part is looked up: each may lead through as many links as the kernel follows, which takes
+// milliseconds, and there may be 2048 of them.
+func existing(path string, lookup func(string) error) (there string, err error) {
+	var ends []int
+	for i := range len(path) {
+		if path[i] == '/' {
+			ends = append(ends, i)
+		}
+	}
+	n := sort.Search(len(ends), func(i int) bool {
+		e := lookup(path[:ends[i]])
+		if e != nil && e != unix.ENOENT && e != unix.ENOTDIR {
+			err = e
+		}
+		return e != nil
+	})
+	if n > 0 {
+		there = path[:ends[n-1]]
+	}
+	return there, err
+}
+
+// oneMore is a part of a path with one component more.
+func oneMore(path, part string) string {
+	begin := len(part)
+	if part != "" {
+		begin++
+	}
+	if n := strings.IndexByte(path[begin:], '/'); n >= 0 {
+		return path[:begin+n]
+	}
+	return path
+}
+
+// makeDir makes a directory in one that is open.
+func (t *tree) makeDir(path string, pfd, links int) (int, error) {
+	_, base := splitPath(path)
 	if err := t.imply(path); err != nil {
 		return -1, err
 	}
