@@ -26,6 +26,9 @@ type tree struct {
 	link func(path string, dir int, base string) (bool, error)
 	// covered is called for a directory that takes the place of a whiteout.
 	covered func(fd int, path string) error
+	// enter makes a directory that is looked up one that files can be made in. nil: they can be in all.
+	enter   func(fd int, path string) error
+	entered bool // the root
 }
 
 type openDir struct {
@@ -57,6 +60,7 @@ func (t *tree) close() {
 
 // forget closes all directories but the root.
 func (t *tree) forget() {
+	t.entered = false
 	for p, d := range t.open {
 		unix.Close(d.fd)
 		delete(t.open, p)
@@ -83,7 +87,11 @@ func (t *tree) resolve(path string, flags int) (int, error) {
 // lookup returns an open directory, and an errno where there is none.
 func (t *tree) lookup(path string) (int, error) {
 	if path == "" {
-		return t.root, nil
+		if t.enter == nil || t.entered {
+			return t.root, nil
+		}
+		t.entered = true
+		return t.root, t.enter(t.root, "")
 	}
 	t.clock++
 	if d := t.open[path]; d != nil {
@@ -91,11 +99,21 @@ func (t *tree) lookup(path string) (int, error) {
 		return d.fd, nil
 	}
 	fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+	if err == unix.EACCES && t.enter != nil {
+		parent, _ := splitPath(path)
+		if _, err := t.lookup(parent); err != nil {
+			return -1, err
+		}
+		fd, err = t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+	}
 	if err != nil {
 		return -1, err
 	}
 	t.keep(path, fd)
-	return fd, nil
+	if t.enter != nil {
+		err = t.enter(fd, path)
+	}
+	return fd, err
 }
 
 // keep remembers an open directory, in place of the one that was not used for longest.
