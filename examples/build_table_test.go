@@ -6,10 +6,16 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -113,6 +119,49 @@ func TestBuildTable(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestBuildPushMounts: what the registry has of the base image, or was sent a moment ago under another name, is not sent again.
+func TestBuildPushMounts(t *testing.T) {
+	to := &url.URL{Scheme: "http", Host: distribution(t)}
+	var mu sync.Mutex
+	sent, mounted := map[string][]string{}, map[string][]string{} // digests, by repository
+	srv := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to); r.Out.Host = r.In.Host },
+		ModifyResponse: func(r *http.Response) error {
+			repo, _, _ := strings.Cut(strings.TrimPrefix(r.Request.URL.Path, "/v2/"), "/blobs/")
+			mu.Lock()
+			defer mu.Unlock()
+			for param, list := range map[string]map[string][]string{"digest": sent, "mount": mounted} {
+				if d := r.Request.URL.Query().Get(param); d != "" && r.StatusCode == http.StatusCreated {
+					list[repo] = append(list[repo], d)
+				}
+			}
+			return nil
+		},
+	})
+	t.Cleanup(srv.Close)
+	c := caller{os.Getuid(), ownDir(t, os.Getuid())}
+	p := newProject(t, c, map[string]string{"a": "A", "b": "B"})
+	at := func(name string) string { return srv.Listener.Addr().String() + "/" + name }
+	build := func(dockerfile string, args ...string) {
+		p.files(map[string]string{"Dockerfile": dockerfile})
+		c.run(t, "build", append([]string{"-store", p.store, "-push", p.ctx}, args...)...).want(t, 0, `^sha256:`)
+	}
+	build("FROM base:1\nCOPY a /a\n", "-t", at("team/base:1"))
+	build("FROM "+at("team/base:1")+" AS first\nFROM first\nCOPY b /b\n", "-t", at("team/app:1"), "-t", at("other/app:1"))
+	mu.Lock()
+	defer mu.Unlock()
+	for repo, want := range map[string][2]int{"team/base": {3, 0}, "team/app": {2, 2}, "other/app": {0, 4}} { // a config each
+		if len(sent[repo]) != want[0] || len(mounted[repo]) != want[1] {
+			t.Errorf("%s: %q were sent, %q taken over", repo, sent[repo], mounted[repo])
+		}
+	}
+	for _, d := range mounted["team/app"] {
+		if !slices.Contains(sent["team/base"], d) {
+			t.Errorf("%s is not of the base", d)
+		}
+	}
 }
 
 // TestBuildOutputs: the result as a directory, as an archive that docker load reads, and in a registry.

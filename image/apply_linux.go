@@ -45,9 +45,13 @@ type applier struct {
 
 type dirMeta struct {
 	mode         uint32
+	acl          string // the default access list, which what is made in the directory inherits
 	atime, mtime unix.Timespec
 	entry        int // the number of the entry, counted from 1
 }
+
+// dirMetaBytes is not less than what a dirMeta takes in a map, without its strings.
+const dirMetaBytes = 208
 
 // maxMetaBytes bounds what metas takes. A layer with more directories has them finished in between.
 const maxMetaBytes = 16 << 20
@@ -70,7 +74,13 @@ func (a *applier) begin(path string) error {
 // end implements form.
 func (a *applier) end(hdr *tar.Header, path string) error { return a.noteGift(hdr, path) }
 
-func (a *applier) putRoot(hdr *tar.Header) error { return a.putDirMeta(a.t.root, "", hdr) }
+func (a *applier) putRoot(hdr *tar.Header) error {
+	root, err := a.t.lookup("")
+	if err != nil {
+		return err
+	}
+	return a.putDirMeta(root, "", hdr)
+}
 
 // place is where an entry goes: an open directory, which later look-ups may close, and a name in it.
 type place struct {
@@ -184,6 +194,11 @@ func (a *applier) fileMeta(fd int, hdr *tar.Header) error {
 	if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
 		return err
 	}
+	if a.mark.acls {
+		if err := a.dropXattrs(fd); err != nil {
+			return err
+		}
+	}
 	if err := a.xattrs(hdr, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }); err != nil {
 		return err
 	}
@@ -258,30 +273,39 @@ func (a *applier) putDir(hdr *tar.Header, path string) error {
 	if err != nil {
 		return sysErr("mkdirat", err)
 	}
+	if existed && a.t.enter != nil {
+		if err := a.reopen(at, path); err != nil {
+			return err
+		}
+	}
 	// Where something else was in between, it did not exist.
 	delete(a.implied, path)
+	if !existed || a.flat {
+		delete(a.metas, path)
+	}
 	if existed && a.owners && hdr.Uid == 0 && hdr.Gid == 0 { // an earlier entry may have given it to others
 		if err := unix.Fchownat(at.dir, at.base, 0, 0, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return sysErr("fchownat", err)
 		}
 	}
-	if !whiteout && !hasXattrs(hdr) && (!existed || !a.flat) {
+	stale := existed && a.flat || !existed && a.mark.acls // it has attributes that this entry has not
+	if !whiteout && !hasXattrs(hdr) && !stale {
 		// No descriptor is needed: what has to be done now can be done by name, in a directory that nobody else writes to.
 		if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchownat(at.dir, at.base, uid, gid, unix.AT_SYMLINK_NOFOLLOW) }); err != nil {
 			return err
 		}
-		return a.deferMeta(path, hdr)
+		return a.deferMeta(path, hdr, "")
 	}
 	fd, err := unix.Openat(at.dir, at.base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return sysErr("openat", err)
 	}
 	defer unix.Close(fd)
-	switch {
-	case whiteout && !a.flat:
-		err = a.setOpaque(fd)
-	case existed && a.flat:
+	if stale {
 		err = a.dropXattrs(fd)
+	}
+	if err == nil && whiteout && !a.flat {
+		err = a.setOpaque(fd)
 	}
 	if err != nil {
 		return err
@@ -294,20 +318,31 @@ func (a *applier) putDirMeta(fd int, path string, hdr *tar.Header) error {
 	if err := a.chown(hdr, func(uid, gid int) error { return unix.Fchown(fd, uid, gid) }); err != nil {
 		return err
 	}
-	if err := a.xattrs(hdr, func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }); err != nil {
+	acl := ""
+	err := a.xattrs(hdr, func(name string, value []byte) error {
+		if name == xattrDefaultACL {
+			acl = string(value)
+			return nil
+		}
+		return unix.Fsetxattr(fd, name, value, 0)
+	})
+	if err != nil {
 		return err
 	}
-	return a.deferMeta(path, hdr)
+	return a.deferMeta(path, hdr, acl)
 }
 
-func (a *applier) deferMeta(path string, hdr *tar.Header) error {
+func (a *applier) deferMeta(path string, hdr *tar.Header, acl string) error {
 	a.metaCount++
-	m := dirMeta{mode: a.mode(hdr), entry: a.metaCount}
+	m := dirMeta{mode: a.mode(hdr), acl: acl, entry: a.metaCount}
 	m.atime, m.mtime = times(hdr)
-	if _, ok := a.metas[path]; !ok {
-		if err := a.growMetas(path); err != nil {
+	if _, ok := a.metas[path]; !ok || acl != "" {
+		if err := a.growMetas(len(path) + len(acl)); err != nil {
 			return err
 		}
+	}
+	if acl == "" {
+		m.acl = a.metas[path].acl // of an earlier entry, as its other attributes are
 	}
 	a.metas[path] = m
 	return nil
@@ -315,8 +350,8 @@ func (a *applier) deferMeta(path string, hdr *tar.Header) error {
 
 // growMetas makes room for one more. Where there are too many the directories so far are finished, unless they are given away then: nothing could be
 // put into them any more. A layer that others leave no memory to is put aside instead.
-func (a *applier) growMetas(path string) error {
-	size := len(path) + 192
+func (a *applier) growMetas(size int) error {
+	size += dirMetaBytes
 	if a.giver != nil {
 		size *= 2 // realPaths
 	}
@@ -334,6 +369,52 @@ func (a *applier) growMetas(path string) error {
 		a.metaBytes += size
 	}
 	return err
+}
+
+// enter opens a directory to its owner that was closed when it was finished. It is closed again with the others.
+func (a *applier) enter(fd int, path string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return sysErr("fstat", err)
+	}
+	if st.Mode&0o700 == 0o700 || st.Uid != uint32(os.Geteuid()) {
+		return nil
+	}
+	if err := unix.Chmod(handlePath(fd), 0o700); err != nil {
+		return sysErr("chmod", err)
+	}
+	root, err := linkOf(a.t.root)
+	if err != nil {
+		return err
+	}
+	path = nameBelow(root, fd, path)
+	if _, ok := a.metas[path]; ok {
+		return nil
+	}
+	size := len(path) + dirMetaBytes
+	if err := a.notes.grow(size); err != nil {
+		return err
+	}
+	a.metaBytes += size
+	as := unix.Timespec{Nsec: unix.UTIME_OMIT}
+	a.metas[path] = dirMeta{mode: st.Mode & 0o7777, atime: as, mtime: as, entry: a.metaCount}
+	return nil
+}
+
+// reopen is enter for a directory that has an entry of its own now: who may write may set attributes, and what the entry says holds.
+func (a *applier) reopen(at place, path string) error {
+	if err := unix.Fchmodat(at.dir, at.base, 0o700, 0); err != nil {
+		return sysErr("fchmodat", err)
+	}
+	root, err := linkOf(a.t.root)
+	if err != nil {
+		return err
+	}
+	parent, _ := splitPath(path)
+	if real := join(nameBelow(root, at.dir, parent), at.base); real != path {
+		delete(a.metas, real)
+	}
+	return nil
 }
 
 // finishDirs gives directories their mode and times, the deepest first, since a parent's mode may close the way.
@@ -357,6 +438,10 @@ func (a *applier) finishDirs() error {
 	clear(a.metas)
 	a.notes.shrink(a.metaBytes)
 	a.metaBytes, a.finished = 0, true
+	if !a.owners { // later entries may go into them
+		a.t.forget()
+		a.t.enter = a.enter
+	}
 	return nil
 }
 
@@ -375,6 +460,12 @@ func (a *applier) finishDir(path string, m dirMeta) error {
 	}
 	if err := unix.Fchmod(fd, m.mode); err != nil {
 		return os.NewSyscallError("fchmod", err)
+	}
+	if m.acl != "" {
+		if err := a.notedXattr(xattrDefaultACL, m.acl, unix.Fsetxattr(fd, xattrDefaultACL, []byte(m.acl), 0)); err != nil {
+			return err
+		}
+		a.mark.acls = true
 	}
 	if err := futimens(fd, m.atime, m.mtime); err != nil {
 		return err

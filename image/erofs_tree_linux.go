@@ -108,13 +108,22 @@ func (t *blobTree) dir(path string, links int) (*erofs.Node, error) {
 	case links > 40:
 		return nil, unix.ELOOP
 	}
+	there, err := existing(path, func(p string) error { _, err := t.lookup(p); return err })
+	if err == nil {
+		d, err = t.lookup(there)
+	}
+	for err == nil && len(there) < len(path) {
+		there = oneMore(path, there)
+		d, err = t.makeDir(there, d, links)
+	}
+	return d, err
+}
+
+// makeDir makes a directory in one; see tree.makeDir.
+func (t *blobTree) makeDir(path string, in *erofs.Node, links int) (*erofs.Node, error) {
 	parent, base := splitPath(path)
 	if len(base) > maxComponent { // of a link's target: names of entries were looked at
 		return nil, unix.ENAMETOOLONG
-	}
-	in, err := t.dir(parent, links)
-	if err != nil {
-		return nil, err
 	}
 	if err := t.imply(path); err != nil {
 		return nil, err

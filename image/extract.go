@@ -32,9 +32,13 @@ func (s *Store) Extract(ctx context.Context, name, dir string, o UnpackOptions) 
 		}
 		return nil, fail("extract", name, err)
 	}
+	was, err := os.Stat(dir)
+	if err != nil {
+		return nil, fail("extract", name, err)
+	}
 	notes, err = s.extract(ctx, info, dir, o)
 	if err != nil {
-		return nil, errors.Join(fail("extract", name, err), emptyDir(dir))
+		return nil, errors.Join(fail("extract", name, err), os.Chmod(dir, was.Mode()), emptyDir(dir))
 	}
 	if o.Durable {
 		err = fail("extract", name, syncFS(dir))

@@ -66,6 +66,42 @@ func TestExtract(t *testing.T) {
 	}
 }
 
+// Directories that a layer closes to their owner are open to entries of later ones, also for who is no root, and are closed again.
+func TestExtractIntoClosed(t *testing.T) {
+	s := openStore(t, Options{})
+	mode := func(m int64) func(*tar.Header) { return func(h *tar.Header) { h.Mode = m } }
+	attr := func(h *tar.Header) { h.Mode, h.PAXRecords = 0o555, map[string]string{xattrRecord + "user.a": "b"} }
+	putImage(t, s, "a",
+		plain(layer(t, dir("./").with(mode(0o555)), dir("ro").with(mode(0o555)), file("ro/gone", ""), dir("ro/again").with(mode(0o555)), dir("shut").with(mode(0)), dir("shut/in"), link("l", "ro"))),
+		plain(layer(t, file("new", ""), file("l/new", ""), file("ro/.wh.gone", ""), dir("ro/again").with(attr), file("shut/in/new", ""), dir("./").with(attr))))
+	to := t.TempDir()
+	t.Cleanup(func() {
+		if err := errors.Join(os.Chmod(to, 0o700), emptyDir(to)); err != nil {
+			t.Error(err)
+		}
+	})
+	must[[]string](t)(s.Extract(context.Background(), "a", to, UnpackOptions{}))
+	for name, want := range map[string]uint32{"": 0o555, "ro": 0o555, "ro/again": 0o555, "shut": 0} {
+		if got := lstat(t, to+"/"+name).Mode & 0o7777; got != want {
+			t.Errorf("%q has mode %o, want %o", name, got, want)
+		}
+	}
+	if !listed(to, "user.a") || !listed(to+"/ro/again", "user.a") {
+		t.Error("attributes are missing")
+	}
+	if err := os.Chmod(to+"/shut", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := pathsBelow(t, to); !slices.Equal(got, []string{"l", "new", "ro", "ro/again", "ro/new", "shut", "shut/in", "shut/in/new"}) {
+		t.Errorf("%q", got)
+	}
+	putImage(t, s, "bad", plain(layer(t, dir("./").with(mode(0o555)), file("x", ""))), plain(layer(t, file("../x", ""))))
+	empty := t.TempDir()
+	if _, err := s.Extract(context.Background(), "bad", empty, UnpackOptions{}); !errors.Is(err, ErrTraversal) || errors.Is(err, fs.ErrPermission) || len(pathsBelow(t, empty)) != 0 || lstat(t, empty).Mode&0o700 != 0o700 {
+		t.Errorf("%v, %v", err, pathsBelow(t, empty))
+	}
+}
+
 // A tar of a root filesystem is an image, the same one each time.
 func TestImport(t *testing.T) {
 	testutil.NoLeaks(t)

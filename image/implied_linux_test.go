@@ -4,7 +4,10 @@ import (
 	"archive/tar"
 	"context"
 	"os"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A directory that a layer has files in, and no entry for, is as the layers below have it.
@@ -87,5 +90,32 @@ func TestImpliedThenEntered(t *testing.T) {
 	}
 	if st := lstat(t, a.Dirs[1]+"/far/new"); st.Mode&0o7777 != 0o644 {
 		t.Errorf("far/new: mode %o", st.Mode)
+	}
+}
+
+// What there is of a path is found by few look-ups, however deep it is, since a layer can make each of them slow.
+func TestExistingPart(t *testing.T) {
+	path := strings.Repeat("a/", 2047) + "b"
+	for _, depth := range []int{0, 1, 1000, 2047} {
+		looks := 0
+		there, err := existing(path, func(p string) error {
+			if looks++; components(p) > depth {
+				return unix.ENOENT
+			}
+			return nil
+		})
+		if want := strings.TrimSuffix(path[:2*depth], "/"); there != want || err != nil || looks > 12 {
+			t.Errorf("%d: %d bytes after %d look-ups, %v", depth, len(there), looks, err)
+		}
+		n := 0
+		for ; there != path && n < 2048; n++ {
+			there = oneMore(path, there)
+		}
+		if n != 2048-depth {
+			t.Errorf("%d: %d components more", depth, n)
+		}
+	}
+	if _, err := existing("a/b/c", func(string) error { return unix.EACCES }); err != unix.EACCES {
+		t.Errorf("%v", err)
 	}
 }

@@ -161,7 +161,7 @@ func loadedName(d ocispec.Descriptor, base string) string {
 	return ""
 }
 
-// Load reads an archive as written by docker save (both forms), podman save, skopeo, or [Store.Save]: with manifest.json, or an OCI
+// Load reads an archive as written by docker save (both forms; from Docker 1.10 on), podman save, skopeo, or [Store.Save]: with manifest.json, or an OCI
 // layout in a tar, compressed with gzip or zstd or not. All images in it are entered under their names; one that is there
 // under the same name loses it.
 //
@@ -205,6 +205,12 @@ func (a *archive) load(ctx context.Context, r io.Reader, o LoadOptions) ([]Image
 	}
 	if _, ok := a.find("manifest.json"); ok {
 		return a.docker(ctx, l, o)
+	}
+	for name := range a.files {
+		if _, ok := a.files[path.Dir(name)+"/json"]; ok && path.Base(name) == "layer.tar" {
+			return nil, &Error{Op: "load archive", Err: because(ErrDocument, "it has no manifest.json, but layers as Docker saved them before version 1.10"),
+				Remedy: "load it with Docker 1.10 to 28, and save it again"}
+		}
 	}
 	return nil, because(ErrDocument, "neither index.json nor manifest.json is in it; a plain root filesystem is imported, not loaded")
 }

@@ -118,6 +118,10 @@ func TestLoadOldArchive(t *testing.T) {
 	if f, err := s.Verify(ctx); err != nil || len(f) != 0 {
 		t.Errorf("%v, %v", f, err)
 	}
+	older := layer(t, dir("1/"), file("1/VERSION", "1.0"), file("1/json", `{"id":"1"}`), file("1/layer.tar", string(one)), file("repositories", `{"old":{"1":"1"}}`))
+	if _, err := s.Load(ctx, bytes.NewReader(older), LoadOptions{}); !errors.Is(err, ErrDocument) || !strings.HasSuffix(err.Error(), "load it with Docker 1.10 to 28, and save it again") {
+		t.Errorf("before 1.10: %v", err)
+	}
 }
 
 // Hostile and broken archives are refused, and leave the store as it was.

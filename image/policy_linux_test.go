@@ -174,6 +174,24 @@ func TestUnpackUmask(t *testing.T) {
 	}
 }
 
+// A directory's default access list is for files that are made in it later: what the image has in it, in the same layer or in a later one, is as the image says.
+func TestUnpackDefaultACL(t *testing.T) {
+	acl := "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" + "\x02\x00\x07\x00\x00\x00\x00\x00" + "\x04\x00\x05\x00\xff\xff\xff\xff" +
+		"\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
+	shared := dir("d").with(func(h *tar.Header) { h.PAXRecords = map[string]string{xattrRecord + xattrDefaultACL: acl} })
+	secret := file("d/secret", "x").with(func(h *tar.Header) { h.Mode = 0o640 })
+	s := openStore(t, Options{})
+	putImage(t, s, "a", plain(layer(t, dir("./"), shared, secret, dir("d/sub"), file("d/sub/f", ""))))
+	_, want := unpackedAs(t, s, "a")
+	if os.Geteuid() == 0 && !strings.Contains(want["d"], xattrDefaultACL) { // others are not shown it
+		t.Errorf("%q", want)
+	}
+	putImage(t, s, "b", plain(layer(t, dir("./"), shared)), plain(layer(t, dir("d/sub"), secret, file("d/sub/f", ""))))
+	flat := t.TempDir()
+	must[[]string](t)(s.Extract(context.Background(), "b", flat, UnpackOptions{}))
+	sameTree(t, "flat", want, treeOfDir(t, flat), []string{"d"})
+}
+
 // mountNodev returns a directory of a file system in memory, which is attached nowhere and goes with the test.
 func mountNodev(t *testing.T) string {
 	t.Helper()

@@ -337,52 +337,65 @@ func TestPushMounts(t *testing.T) {
 	}
 }
 
-// No more layers are fetched at once than Limits.Parallel says, and that many are.
-func TestPullParallel(t *testing.T) {
+// No more layers are fetched or sent at once than Limits.Parallel says, and that many are.
+func TestParallel(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s := openStore(t, Options{})
+	s := openStore(t, Options{Limits: Limits{Parallel: 2}})
 	var blobs []blob
 	layers := map[string]bool{}
 	for i := range 6 {
 		blobs = append(blobs, plain(layer(t, file(fmt.Sprint(i), ""))))
 		layers[sha256Hex(blobs[i].data)] = true
 	}
-	h := &shelf{s: s, tag: putImage(t, s, "a", blobs...).Descriptor}
-	var mu sync.Mutex
-	now, most := 0, 0
-	two, three := make(chan struct{}), make(chan struct{})
-	h.before = func(_ http.ResponseWriter, r *http.Request) bool {
-		if _, hex, ok := strings.Cut(r.URL.Path, "sha256:"); !ok || !layers[hex] {
-			return false
-		}
-		mu.Lock()
-		if now++; now > most {
-			if most = now; most == 2 {
-				close(two)
-			} else if most == 3 {
-				close(three)
+	img := putImage(t, s, "a", blobs...)
+	for method, do := range map[string]func(name string) error{
+		http.MethodGet: func(name string) error {
+			_, err := openStore(t, Options{Limits: Limits{Parallel: 2}}).Pull(ctx, name, PullOptions{RegistryOptions: anonymous})
+			return err
+		},
+		http.MethodPut: func(name string) error { return s.Push(ctx, "a", name, PushOptions{RegistryOptions: anonymous}) },
+	} {
+		var mu sync.Mutex
+		now, most := 0, 0
+		two, three := make(chan struct{}), make(chan struct{})
+		h := &shelf{s: s, tag: img.Descriptor}
+		h.before = func(w http.ResponseWriter, r *http.Request) bool {
+			if _, hex, ok := strings.Cut(r.URL.Path+r.URL.Query().Get("digest"), "sha256:"); ok && r.Method == method && layers[hex] {
+				mu.Lock()
+				if now++; now > most {
+					if most = now; most == 2 {
+						close(two)
+					} else if most == 3 {
+						close(three)
+					}
+				}
+				mu.Unlock()
+				select {
+				case <-two:
+				case <-ctx.Done():
+				}
+				select { // a third one would come soon
+				case <-three:
+				case <-time.After(100 * time.Millisecond):
+				}
+				mu.Lock()
+				now--
+				mu.Unlock()
 			}
+			if method == http.MethodPut {
+				(&sink{}).ServeHTTP(w, r)
+			}
+			return method == http.MethodPut
 		}
-		mu.Unlock()
-		select {
-		case <-two:
-		case <-ctx.Done():
-		}
-		select { // a third one would come soon
-		case <-three:
-		case <-time.After(100 * time.Millisecond):
+		if err := do(h.serve(t)); err != nil {
+			t.Errorf("%s: %v", method, err)
 		}
 		mu.Lock()
-		now--
+		if most != 2 {
+			t.Errorf("%s: %d at once", method, most)
+		}
 		mu.Unlock()
-		return false
-	}
-	if _, err := openStore(t, Options{Limits: Limits{Parallel: 2}}).Pull(ctx, h.serve(t), PullOptions{RegistryOptions: anonymous}); err != nil {
-		t.Error(err)
-	}
-	if most != 2 {
-		t.Errorf("%d at once", most)
 	}
 }
 

@@ -20,7 +20,7 @@ type merger struct {
 	// linked holds where in the tree a file with several names in the present layer is.
 	linked map[uint64]string
 	root   int
-	left   int64   // extended attributes that the file system does not take
+	left   int64   // extended attributes that the file system does not take, or that this process may not read
 	budget *budget // nil: no limits but those that the layers had
 	actor  opener  // opens what this process may not; nil if there is none
 }
@@ -259,10 +259,11 @@ func (m *merger) copyXattrs(from, to int) error {
 		if err == unix.ENODATA {
 			continue
 		}
+		shut := err == unix.EACCES // by its mode, which counts for attributes whoever has opened the file
 		if err == nil {
 			err = unix.Fsetxattr(to, n, value[:size], 0)
 		}
-		if err == unix.ENOTSUP { // the layers are files, and the store's file system has none of that kind: unpacking leaves them out too
+		if shut || err == unix.ENOTSUP { // the layers are files, and the store's file system has none of that kind: unpacking leaves them out too
 			m.left++
 			continue
 		}

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sort"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +26,9 @@ type tree struct {
 	link func(path string, dir int, base string) (bool, error)
 	// covered is called for a directory that takes the place of a whiteout.
 	covered func(fd int, path string) error
+	// enter makes a directory that is looked up one that files can be made in. nil: they can be in all.
+	enter   func(fd int, path string) error
+	entered bool // the root
 }
 
 type openDir struct {
@@ -55,6 +60,7 @@ func (t *tree) close() {
 
 // forget closes all directories but the root.
 func (t *tree) forget() {
+	t.entered = false
 	for p, d := range t.open {
 		unix.Close(d.fd)
 		delete(t.open, p)
@@ -81,7 +87,11 @@ func (t *tree) resolve(path string, flags int) (int, error) {
 // lookup returns an open directory, and an errno where there is none.
 func (t *tree) lookup(path string) (int, error) {
 	if path == "" {
-		return t.root, nil
+		if t.enter == nil || t.entered {
+			return t.root, nil
+		}
+		t.entered = true
+		return t.root, t.enter(t.root, "")
 	}
 	t.clock++
 	if d := t.open[path]; d != nil {
@@ -89,11 +99,21 @@ func (t *tree) lookup(path string) (int, error) {
 		return d.fd, nil
 	}
 	fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+	if err == unix.EACCES && t.enter != nil {
+		parent, _ := splitPath(path)
+		if _, err := t.lookup(parent); err != nil {
+			return -1, err
+		}
+		fd, err = t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+	}
 	if err != nil {
 		return -1, err
 	}
 	t.keep(path, fd)
-	return fd, nil
+	if t.enter != nil {
+		err = t.enter(fd, path)
+	}
+	return fd, err
 }
 
 // keep remembers an open directory, in place of the one that was not used for longest.
@@ -124,11 +144,54 @@ func (t *tree) makeDirs(path string, links int) (int, error) {
 	case links > 40:
 		return -1, unix.ELOOP
 	}
-	parent, base := splitPath(path)
-	pfd, err := t.makeDirs(parent, links)
-	if err != nil {
-		return -1, err
+	there, err := existing(path, func(p string) error { _, err := t.lookup(p); return err })
+	if err == nil {
+		fd, err = t.lookup(there)
 	}
+	for err == nil && len(there) < len(path) {
+		there = oneMore(path, there)
+		fd, err = t.makeDir(there, fd, links)
+	}
+	return fd, err
+}
+
+// existing finds how much of a path leads to a directory. All of it does not. Not every part is looked up: each may lead through as many links as the kernel follows, which takes
+// milliseconds, and there may be 2048 of them.
+func existing(path string, lookup func(string) error) (there string, err error) {
+	var ends []int
+	for i := range len(path) {
+		if path[i] == '/' {
+			ends = append(ends, i)
+		}
+	}
+	n := sort.Search(len(ends), func(i int) bool {
+		e := lookup(path[:ends[i]])
+		if e != nil && e != unix.ENOENT && e != unix.ENOTDIR {
+			err = e
+		}
+		return e != nil
+	})
+	if n > 0 {
+		there = path[:ends[n-1]]
+	}
+	return there, err
+}
+
+// oneMore is a part of a path with one component more.
+func oneMore(path, part string) string {
+	begin := len(part)
+	if part != "" {
+		begin++
+	}
+	if n := strings.IndexByte(path[begin:], '/'); n >= 0 {
+		return path[:begin+n]
+	}
+	return path
+}
+
+// makeDir makes a directory in one that is open.
+func (t *tree) makeDir(path string, pfd, links int) (int, error) {
+	_, base := splitPath(path)
 	if err := t.imply(path); err != nil {
 		return -1, err
 	}

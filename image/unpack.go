@@ -34,6 +34,7 @@ type mark struct {
 	Implied    []string `json:"implied,omitempty"` // directories that no entry stands for
 	inherited  map[string]inherited
 	closed     int64 // of the implied ones, those that the caller may not look up below
+	acls       bool  // directories have their default access lists by now
 	RootOpaque bool  `json:"-"`
 	RootSet    bool  `json:"-"`
 

@@ -209,6 +209,34 @@ func TestClosedFilesCopied(t *testing.T) {
 	}
 }
 
+// What is closed to its owner has its extended attributes when it is unpacked. An ordinary user's copy of it has none, and says so.
+func TestClosedXattrs(t *testing.T) {
+	ctx := context.Background()
+	s := openStore(t, Options{})
+	mode := func(m int64) func(h *tar.Header) {
+		return func(h *tar.Header) { h.Mode, h.PAXRecords = m, map[string]string{xattrRecord + "user.a": "b"} }
+	}
+	putImage(t, s, "img", plain(layer(t, file("shut", "").with(mode(0)), hard("again", "shut"), dir("d").with(mode(0)), file("readable", "").with(mode(0o444)))))
+	check := func(what, dir string, shut bool) {
+		t.Helper()
+		for name, want := range map[string]bool{"shut": shut, "again": shut, "d": shut, "readable": true} {
+			if listed(filepath.Join(dir, name), "user.a") != want {
+				t.Errorf("%s: %s has its attribute: %v", what, name, !want)
+			}
+		}
+	}
+	u := must[*Unpacked](t)(s.Unpack(ctx, "img", UnpackOptions{}))
+	check("unpacked", u.Dirs[0], true)
+	sn := must[*Snapshot](t)(s.NewSnapshot(ctx, "copy", "img", SnapshotOptions{Method: MethodCopy}))
+	view := must[*SnapshotView](t)(sn.Open(ctx))
+	defer view.Close()
+	root := os.Geteuid() == 0
+	check("copied", view.Tree.Name(), root)
+	if notes := strings.Join(sn.rec.notes(), " "); strings.Contains(notes, "2 extended attributes were left out.") == root {
+		t.Errorf("%q", notes)
+	}
+}
+
 // Where there can be no user namespace, who may not read a file of the image is told which one it is.
 func TestVolumesClosed(t *testing.T) {
 	s := openStore(t, Options{})

@@ -12,7 +12,10 @@ import (
 	"github.com/caisson-go/caisson/internal/linux"
 )
 
-const xattrCaps = "security.capability"
+const (
+	xattrCaps       = "security.capability"
+	xattrDefaultACL = "system.posix_acl_default"
+)
 
 // mayXattr says which extended attributes of an image are set. Those of overlayfs would let a layer redirect
 // lookups or pass for a whiteout; other trusted ones are the administrator's; labels and checksums of security modules belong to the
@@ -26,7 +29,7 @@ func (p Policy) mayXattr(name string) bool {
 	case strings.HasPrefix(name, "user."):
 		return !strings.HasPrefix(name, "user.overlay.")
 	}
-	return name == "system.posix_acl_access" || name == "system.posix_acl_default"
+	return name == "system.posix_acl_access" || name == xattrDefaultACL
 }
 
 func hasXattrs(hdr *tar.Header) bool {
@@ -52,20 +55,28 @@ func (a *applier) xattrs(hdr *tar.Header, set func(name string, value []byte) er
 		if a.givenXattr(name) {
 			continue // see noteGift
 		}
-		switch err := set(name, []byte(v)); err {
-		case nil:
-		case unix.EPERM, unix.ENOTSUP, unix.EINVAL: // capabilities without privilege; users' attributes of links and devices; ids that are not mapped
-			a.mark.Xattrs++
-		case unix.E2BIG, unix.ERANGE, unix.ENOSPC, unix.ENAMETOOLONG:
-			return because(ErrBadHeader, "extended attribute %q of %d bytes: %v", clip(name), len(v), err)
-		default:
-			return os.NewSyscallError("setxattr", err)
+		if err := a.notedXattr(name, v, set(name, []byte(v))); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// dropXattrs takes away what a directory of a lower layer has: an entry stands for itself.
+// notedXattr judges what came of setting an attribute.
+func (a *applier) notedXattr(name, value string, err error) error {
+	switch err {
+	case nil:
+		return nil
+	case unix.EPERM, unix.ENOTSUP, unix.EINVAL: // capabilities without privilege; users' attributes of links and devices; ids that are not mapped
+		a.mark.Xattrs++
+		return nil
+	case unix.E2BIG, unix.ERANGE, unix.ENOSPC, unix.ENAMETOOLONG:
+		return because(ErrBadHeader, "extended attribute %q of %d bytes: %v", clip(name), len(value), err)
+	}
+	return os.NewSyscallError("setxattr", err)
+}
+
+// dropXattrs takes away what a directory of a lower layer has, or what a file inherited of one: an entry stands for itself.
 func (a *applier) dropXattrs(fd int) error {
 	names, err := (&treeFile{fd: fd}).xattrs()
 	if err != nil {

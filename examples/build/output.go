@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/caisson-go/caisson/image"
@@ -77,15 +78,27 @@ func (s *stage) deliver(ctx context.Context) (image.Image, error) {
 		}
 	}
 	if s.b.opts.push {
-		for _, n := range names {
+		for i, n := range names {
 			st := s.b.progress.step("push " + n)
-			err := s.b.store.Push(ctx, n, n, image.PushOptions{})
+			err := s.b.store.Push(ctx, n, n, image.PushOptions{MountFrom: mountFrom(n, append(names[:i:i], s.state.from))})
 			if st.done(err); err != nil {
 				return img, err
 			}
 		}
 	}
 	return img, nil
+}
+
+// mountFrom are the repositories of some names that are on the same registry as to: what they have need not be sent again.
+func mountFrom(to string, names []string) (repos []string) {
+	ref, _ := image.ParseReference(to) // the options were read so
+	for _, n := range names {
+		has, err := image.ParseReference(n)
+		if err == nil && has.Registry == ref.Registry && has.Repository != ref.Repository && !slices.Contains(repos, has.Repository) {
+			repos = append(repos, has.Repository)
+		}
+	}
+	return repos
 }
 
 func (s *stage) output(ctx context.Context, t target, img image.Image) error {

@@ -114,7 +114,7 @@ func (s *stage) fromImage(ctx context.Context, st *step, name string) error {
 	if s.state.settings, err = s.b.settingsOf(info); err != nil {
 		return err
 	}
-	s.state.base, s.state.diffIDs, s.state.created = info.Manifest.Digest.String(), info.Config.DiffIDs, info.Config.Spec.Created
+	s.state.from, s.state.base, s.state.diffIDs, s.state.created = info.Name, info.Manifest.Digest.String(), info.Config.DiffIDs, info.Config.Spec.Created
 	if len(info.Layers) > 0 {
 		s.state.ref = s.state.base
 	}

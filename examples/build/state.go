@@ -19,7 +19,8 @@ import (
 
 // state is what a stage has made so far: an image in the store that has the files, and what the image to be says about its containers.
 type state struct {
-	base     string // the image of FROM, in the store; empty for scratch
+	from     string // the name of the image of FROM; empty if it has none
+	base     string // its digest; empty for scratch
 	ref      string // one that has all layers so far; empty if there are none
 	diffIDs  []string
 	changes  int // instructions that changed files
