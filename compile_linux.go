@@ -506,7 +506,7 @@ func (c *compiler) command(p *processSpec, ruleset program.OpRef) {
 		umask = *p.umask
 	}
 	c.Umask(umask)
-	// The last wait: the host knows the process by now, and it will be killed when the host ends.
+	// The last wait: the host knows the process by now, and it will be killed when the host ends; but see goesAhead.
 	if c.m.rest {
 		// It has been over for as long as this program is known.
 	} else if c.m.create || c.s.asksWhenCreated() {

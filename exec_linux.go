@@ -22,7 +22,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		return nil, fmt.Errorf("%w: the container has ended", ErrState)
 	}
 	defer r.execs.in.Done()
-	if !isZero(s.process.resources) { // before a group is made for them; else the look before the birth suffices
+	if !isZero(s.process.resources) || s.process.cpuTime != 0 { // before a group is made for them; else the look before the birth suffices
 		if err := r.refusePaused(); err != nil {
 			return nil, err
 		}

@@ -383,8 +383,14 @@ func TestExecWhileItIsPaused(t *testing.T) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Exec(testContext(t), WithCommand("true")); !errors.Is(err, ErrState) {
-		t.Errorf("in a paused container: %v", err)
+	groups := c.run.entry
+	for _, o := range []ProcessOption{WithoutKeeper(), WithCPUTime(time.Second)} {
+		if _, err := c.Exec(testContext(t), WithCommand("true"), o); !errors.Is(err, ErrState) {
+			t.Errorf("in a paused container: %v", err)
+		}
+	}
+	if c.run.entry != groups {
+		t.Error("its processes were put into another group")
 	}
 	done, stop := make(chan error, 1), make(chan struct{})
 	go func() {

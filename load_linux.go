@@ -819,6 +819,7 @@ func (r *running) eraseRecord(ctx context.Context, rec *state.Record) error {
 	if err := errors.Join(forgetResctrl(ctx, rec), undoThings(ctx, d.entry, rec, d.owners)); err != nil {
 		return err
 	}
+	r.awaitMounts() // who finds no record finds no mounts either
 	if err := d.entry.Remove(); err != nil {
 		return err
 	}

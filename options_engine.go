@@ -19,7 +19,7 @@ type engineSpec struct {
 // only where this program still lives, or another waits when the process is collected (Linux 6.15). This program does not collect the
 // process either, except by [Container.Remove]. A terminal without WithConsoleSocket is hung up when this program ends.
 // [Container.Create] fails where there is no such command, unless a startContainer hook may make it. Given to [Container.Exec] the
-// process does not end with this program.
+// process does not end with this program; nor does its start, from when the process is made, if the context of Exec cannot end.
 // Default: a keeper collects a detached container's process, and ends what is not detached.
 func WithoutKeeper() ProcessOption {
 	return processOption(func(p *processSpec) { p.engine.unkept = true })

@@ -443,12 +443,16 @@ func (r *running) follow(ctx context.Context, stop bool) error {
 			return err
 		}
 	}
-	if r.goesAhead(ctx) {
+	if free, ok := r.goesAhead(ctx); ok {
 		r.ahead = true
-		if err := r.child.Conn.Release(); err != nil {
+		err := r.child.Conn.Release()
+		if err == nil {
+			r.child.Conn.AwaitEnd()
+		}
+		free()
+		if err != nil {
 			return err
 		}
-		r.child.Conn.AwaitEnd()
 	} else if r.asksNothing(stop) {
 		r.child.Conn.AwaitEnd()
 		r.holdMounts()
@@ -529,11 +533,24 @@ func (r *running) asksNothing(stop bool) bool {
 }
 
 // goesAhead reports whether a further process is released before it has shown itself, because nobody has to know it before its command begins: no keeper, no
-// listener, no class of service. So neither waits for the other. A context that can end has to find the process while it is set up.
-func (r *running) goesAhead(ctx context.Context) bool {
+// listener, no class of service. So neither waits for the other. A context that can end has to find the process while it is set up. What has begun must not be lost
+// for want of a descriptor: room for two, that of the process and that by which its number is read, is kept until free is called.
+func (r *running) goesAhead(ctx context.Context) (free func(), ok bool) {
 	p := &r.spec.process
 	listens := r.m.asking != nil || r.m.filter != nil && r.m.filter.Notify
-	return r.m.inside && p.engine.unkept && ctx.Done() == nil && !p.terminal && !listens && !r.spec.asksWhenCreated() && r.prog.Reads(stage.HostInput) == 1
+	if !r.m.inside || !p.engine.unkept || ctx.Done() != nil || p.terminal || listens || r.spec.asksWhenCreated() || r.prog.Reads(stage.HostInput) != 1 {
+		return nil, false
+	}
+	one, err := unix.FcntlInt(uintptr(r.child.Pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, false
+	}
+	two, err := unix.FcntlInt(uintptr(r.child.Pidfd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(one)
+		return nil, false
+	}
+	return func() { unix.Close(one); unix.Close(two) }, true
 }
 
 // register makes the keeper responsible for the container and lets it go on to its command. With stop it
@@ -619,7 +636,8 @@ func pidOf(pidfd int) (int, error) {
 	}
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
-			return strconv.Atoi(strings.TrimSpace(v))
+			n, err := strconv.Atoi(strings.TrimSpace(v))
+			return max(n, 0), err // -1: it has been collected, by a program that collects all its children
 		}
 	}
 	return 0, fmt.Errorf("no Pid in fdinfo of a process descriptor")
