@@ -862,6 +862,51 @@ func TestRestartAfterRecordThatWasNotWritten(t *testing.T) {
 	})
 }
 
+// failingAttach is a network that cannot be attached to the second run.
+type failingAttach struct {
+	durableNetwork
+	runs int
+}
+
+func (n *failingAttach) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
+	a := durableAttachment{&fakeNetwork{}, &n.durableNetwork}
+	if n.runs++; n.runs == 2 {
+		return unattachable{a}, nil
+	}
+	return a, nil
+}
+
+type unattachable struct{ durableAttachment }
+
+func (unattachable) Attach(context.Context, NetworkTarget) error {
+	return errors.New("no such device")
+}
+
+// A restart whose network could not be attached is tried again: that it was detached is in the record that stays.
+func TestRestartAfterAttachThatFailed(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	sup := newSupervision(false, []byte("{}"))
+	again := sh("test -e /mark/ran && exec sleep 1000; : >/mark/ran") // the next run lasts
+	sup.c = detached(t, d, "web", again, WithMount(rootfs.BindMount(t.TempDir(), "/mark")), WithNetwork(&failingAttach{}), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
+	if _, err := sup.c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer sup.listener.Close()
+	if err := sup.await(testContext(t), func() bool { return sup.run > 1 }); err != nil {
+		t.Errorf("it does not run again: %v", err)
+	}
+	if n := sup.c.RestartCount(); n != 2 {
+		t.Errorf("started %d times again", n)
+	}
+	if err := sup.c.Stop(testContext(t), 0); err != nil {
+		t.Error(err)
+	}
+	if err := sup.c.lastRun().erase(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
 // waitingPrepare is a network that is not ready for the second run.
 type waitingPrepare struct {
 	durableNetwork

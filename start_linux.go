@@ -23,6 +23,7 @@ import (
 	"github.com/caisson-go/caisson/internal/resctrl"
 	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -657,7 +658,11 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 			go func() { <-late; _ = detach(a) }()
 			return nil
 		}
-		return detach(a)
+		err := detach(a)
+		if err == nil && r.det != nil { // the record of a restart stays
+			err = r.det.update(func(rec *state.Record) { rec.Things = nil })
+		}
+		return err
 	})
 	return nil
 }
