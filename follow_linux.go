@@ -47,7 +47,7 @@ func (c *Container) createMonitored(a *attempt, stop bool) error {
 // wishOf returns what a monitor is to be handed: the container's options, or, of one that was made elsewhere, what was kept of them.
 func (d StateDir) wishOf(a *attempt) (w []byte, again bool, err error) {
 	if !a.spec.detach.loaded {
-		if err := a.before.discard(a.ctx); err != nil {
+		if a.kept, err = a.before.discard(a.ctx); err != nil {
 			return nil, false, err
 		}
 		w, err = formatWish(a.spec)

@@ -151,7 +151,8 @@ func (c *Container) create(a *attempt, stop bool) error {
 		a.kept = true // the next attempt asks again
 		return err
 	}
-	if err := a.before.discard(a.ctx); err != nil {
+	var err error
+	if a.kept, err = a.before.discard(a.ctx); err != nil {
 		return err
 	}
 	attend := a.attend || !stop && a.spec.process.engine.unkept && a.spec.detach.autoRemove
