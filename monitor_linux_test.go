@@ -699,6 +699,35 @@ func TestStopWithoutMonitor(t *testing.T) {
 	}
 }
 
+// A monitor that lives, and cannot be asked, is no reason to stop without grace.
+func TestStopWhereMonitorCannotBeAsked(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ready := t.TempDir()
+	c := monitored(t, d, "web", WithMount(rootfs.BindMount(ready, "/mark")), sh("trap 'exit 7' TERM; : >/mark/ready; while :; do sleep 0.01; done"))
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !testutil.Eventually(testTime, func() bool { _, err := os.Stat(filepath.Join(ready, "ready")); return err == nil }) {
+		t.Fatal("it does not begin")
+	}
+	if err := os.Remove(filepath.Join(string(d), "web", state.ControlName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(testContext(t), time.Hour); err != nil {
+		t.Error(err)
+	}
+	if r, err := c.Wait(testContext(t)); err != nil || r.ExitCode != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if rec := recordOf(t, d, "web"); !rec.Halted {
+		t.Errorf("%+v", rec)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
 // stopMonitor stops a container's monitor, which does not hold the lock of the container's record then, until goOn is called.
 func stopMonitor(t *testing.T, d StateDir, id string) (goOn func(), lock *state.Entry) {
 	t.Helper()
