@@ -206,6 +206,10 @@ func TestRemoveEndsWithItsContext(t *testing.T) {
 		return err
 	})
 	e.Unlock()
+	own := c.lastRun().det
+	own.mu.Lock()
+	soonOver(t, c.Remove)
+	own.mu.Unlock()
 	if err := c.Remove(testContext(t)); err != nil {
 		t.Error(err)
 	}
