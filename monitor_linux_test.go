@@ -954,8 +954,8 @@ func (n *waitingPrepare) Prepare(ctx context.Context, q NetworkRequest) (Network
 
 // A stop by the monitor gives up a start of it that is held up, and has the lock of the record.
 func TestStopOfRestartThatIsHeldUp(t *testing.T) {
-	for _, r := range []request{{Op: opStop}, {Op: opSignal, Signal: int(unix.SIGKILL), Run: 1}} {
-		t.Run(r.Op, func(t *testing.T) {
+	for _, r := range []request{{Op: opStop}, {Op: opSignal, Signal: int(unix.SIGKILL), Run: 1}, {Op: opSignal, Signal: int(unix.SIGTERM), Run: 1}} {
+		t.Run(r.Op+unix.SignalName(unix.Signal(r.Signal)), func(t *testing.T) {
 			ending := endingPatience
 			t.Cleanup(func() { endingPatience = ending }) // after the last use
 			endingPatience = 20 * time.Millisecond
