@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -52,7 +53,7 @@ func (c *Container) begin(ctx context.Context, op string, s *spec, from ...State
 	if c.state != StateCreated && s.detach.loaded && !s.detach.followed() {
 		return nil, c.fail(op, fmt.Errorf("%w: it was made elsewhere, and its options are not recorded: make a new one", ErrState))
 	}
-	a := &attempt{op: op, from: c.state, before: c.run, done: make(chan struct{}), wish: s, proc: c.proc, run: c.run, iso: c.iso}
+	a := &attempt{op: op, from: c.state, again: slices.Contains(from, StateRestarting), before: c.run, done: make(chan struct{}), wish: s, proc: c.proc, run: c.run, iso: c.iso}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)
 	if a.from != StateCreated || ready {
 		a.pipes, c.pipes = c.pipes, pipes{}

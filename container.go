@@ -321,7 +321,7 @@ func (c *Container) Wait(ctx context.Context) (*Result, error) {
 }
 
 // Signal sends a signal to the command. [os.ErrProcessDone] means that it has ended, and no restart was given up. While a start is under way SIGKILL
-// ends the start; there is nothing yet that another signal could reach.
+// ends the start, and the stop signal one by the restart policy; there is nothing yet that another signal could reach.
 func (c *Container) Signal(sig os.Signal) error {
 	v := c.revived()
 	ends := v.live() && (sig == syscall.SIGKILL || sig == c.spec.stopSignal)
@@ -332,6 +332,9 @@ func (c *Container) Signal(sig os.Signal) error {
 		}
 	}
 	if a := c.underway(); a != nil && a.from != StateCreated {
+		if ends && a.again {
+			return nil
+		}
 		if sig != syscall.SIGKILL {
 			return c.fail("signal", fmt.Errorf("%w: it is being started, there is no command yet", ErrState))
 		}

@@ -201,8 +201,19 @@ func TestRemoveEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	soonOver(t, c.Remove)
+	soonOver(t, func(ctx context.Context) error { // nor does a start, which leaves it as it was
+		_, err := c.Start(ctx)
+		return err
+	})
 	e.Unlock()
+	own := c.lastRun().det
+	own.mu.Lock()
+	soonOver(t, c.Remove)
+	own.mu.Unlock()
 	if err := c.Remove(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Info(testContext(t), "web"); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
 }

@@ -532,12 +532,15 @@ func (r *running) executedDetached() error {
 }
 
 // discard lets go of what an earlier start left. The record of a detached container that has ended makes room for the
-// next start.
-func (r *running) discard(ctx context.Context) error {
+// next start. Where that fails nothing is let go of: Remove, or the next start, tries again.
+func (r *running) discard(ctx context.Context) (kept bool, err error) {
 	if r != nil && r.det != nil && r.spec.detach.sup == nil {
 		if err := r.erase(ctx); err != nil {
-			return errors.Join(err, r.close())
+			if cerr := endOf(ctx); cerr != nil {
+				err = cerr
+			}
+			return true, err
 		}
 	}
-	return r.close()
+	return false, r.close()
 }

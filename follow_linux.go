@@ -47,7 +47,7 @@ func (c *Container) createMonitored(a *attempt, stop bool) error {
 // wishOf returns what a monitor is to be handed: the container's options, or, of one that was made elsewhere, what was kept of them.
 func (d StateDir) wishOf(a *attempt) (w []byte, again bool, err error) {
 	if !a.spec.detach.loaded {
-		if err := a.before.discard(a.ctx); err != nil {
+		if a.kept, err = a.before.discard(a.ctx); err != nil {
 			return nil, false, err
 		}
 		w, err = formatWish(a.spec)
@@ -430,7 +430,16 @@ func (c *Container) stopFollowed(ctx context.Context, grace time.Duration) error
 	}
 	if errors.Is(err, errNoMonitor) {
 		r.haltSoon(ctx, lastWords) // others may be completing it
-		return c.killFollowed(ctx) // it ends with its monitor
+		if rec, rerr := r.det.entry.Read(); rerr == nil && rec.Phase != state.Stopped && monitorLives(rec) {
+			return err // it could not be asked, as for want of a descriptor
+		}
+		if err := c.killFollowed(ctx); err != nil { // it ends with its monitor
+			return err
+		}
+		if r := c.lastRun(); r != nil {
+			r.haltSoon(ctx, lastWords) // who completed it is done
+		}
+		return nil
 	}
 	if err != nil {
 		return err

@@ -783,7 +783,11 @@ func (r *running) erase(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	d.mu.Lock()
+	for !d.lockSoon(ctx, time.Hour) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
 	defer d.mu.Unlock()
 	if err := d.lockUntil(ctx); err != nil {
 		if errors.Is(err, ErrNotFound) {

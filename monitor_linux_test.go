@@ -699,6 +699,35 @@ func TestStopWithoutMonitor(t *testing.T) {
 	}
 }
 
+// A monitor that lives, and cannot be asked, is no reason to stop without grace.
+func TestStopWhereMonitorCannotBeAsked(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	ready := t.TempDir()
+	c := monitored(t, d, "web", WithMount(rootfs.BindMount(ready, "/mark")), sh("trap 'exit 7' TERM; : >/mark/ready; while :; do sleep 0.01; done"))
+	if _, err := c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !testutil.Eventually(testTime, func() bool { _, err := os.Stat(filepath.Join(ready, "ready")); return err == nil }) {
+		t.Fatal("it does not begin")
+	}
+	if err := os.Remove(filepath.Join(string(d), "web", state.ControlName)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(testContext(t), time.Hour); err != nil {
+		t.Error(err)
+	}
+	if r, err := c.Wait(testContext(t)); err != nil || r.ExitCode != 7 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if rec := recordOf(t, d, "web"); !rec.Halted {
+		t.Errorf("%+v", rec)
+	}
+	if err := c.Remove(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
 // stopMonitor stops a container's monitor, which does not hold the lock of the container's record then, until goOn is called.
 func stopMonitor(t *testing.T, d StateDir, id string) (goOn func(), lock *state.Entry) {
 	t.Helper()
@@ -862,6 +891,51 @@ func TestRestartAfterRecordThatWasNotWritten(t *testing.T) {
 	})
 }
 
+// failingAttach is a network that cannot be attached to the second run.
+type failingAttach struct {
+	durableNetwork
+	runs int
+}
+
+func (n *failingAttach) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
+	a := durableAttachment{&fakeNetwork{}, &n.durableNetwork}
+	if n.runs++; n.runs == 2 {
+		return unattachable{a}, nil
+	}
+	return a, nil
+}
+
+type unattachable struct{ durableAttachment }
+
+func (unattachable) Attach(context.Context, NetworkTarget) error {
+	return errors.New("no such device")
+}
+
+// A restart whose network could not be attached is tried again: that it was detached is in the record that stays.
+func TestRestartAfterAttachThatFailed(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	sup := newSupervision(false, []byte("{}"))
+	again := sh("test -e /mark/ran && exec sleep 1000; : >/mark/ran") // the next run lasts
+	sup.c = detached(t, d, "web", again, WithMount(rootfs.BindMount(t.TempDir(), "/mark")), WithNetwork(&failingAttach{}), WithRestart(RestartPolicy{Mode: RestartAlways, Backoff: soon}), option(func(s *spec) { s.detach.sup = sup }))
+	if _, err := sup.c.Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	defer sup.listener.Close()
+	if err := sup.await(testContext(t), func() bool { return sup.run > 1 }); err != nil {
+		t.Errorf("it does not run again: %v", err)
+	}
+	if n := sup.c.RestartCount(); n != 2 {
+		t.Errorf("started %d times again", n)
+	}
+	if err := sup.c.Stop(testContext(t), 0); err != nil {
+		t.Error(err)
+	}
+	if err := sup.c.lastRun().erase(testContext(t)); err != nil {
+		t.Error(err)
+	}
+}
+
 // waitingPrepare is a network that is not ready for the second run.
 type waitingPrepare struct {
 	durableNetwork
@@ -880,8 +954,8 @@ func (n *waitingPrepare) Prepare(ctx context.Context, q NetworkRequest) (Network
 
 // A stop by the monitor gives up a start of it that is held up, and has the lock of the record.
 func TestStopOfRestartThatIsHeldUp(t *testing.T) {
-	for _, r := range []request{{Op: opStop}, {Op: opSignal, Signal: int(unix.SIGKILL), Run: 1}} {
-		t.Run(r.Op, func(t *testing.T) {
+	for _, r := range []request{{Op: opStop}, {Op: opSignal, Signal: int(unix.SIGKILL), Run: 1}, {Op: opSignal, Signal: int(unix.SIGTERM), Run: 1}} {
+		t.Run(r.Op+unix.SignalName(unix.Signal(r.Signal)), func(t *testing.T) {
 			ending := endingPatience
 			t.Cleanup(func() { endingPatience = ending }) // after the last use
 			endingPatience = 20 * time.Millisecond

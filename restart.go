@@ -165,7 +165,6 @@ func (c *Container) startAgain(v *revival, count int) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.again = true
 	c.mu.Lock()
 	v.count = count
 	c.mu.Unlock()

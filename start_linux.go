@@ -23,6 +23,7 @@ import (
 	"github.com/caisson-go/caisson/internal/resctrl"
 	"github.com/caisson-go/caisson/internal/seccomp"
 	"github.com/caisson-go/caisson/internal/stage"
+	"github.com/caisson-go/caisson/internal/state"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -150,7 +151,8 @@ func (c *Container) create(a *attempt, stop bool) error {
 		a.kept = true // the next attempt asks again
 		return err
 	}
-	if err := a.before.discard(a.ctx); err != nil {
+	var err error
+	if a.kept, err = a.before.discard(a.ctx); err != nil {
 		return err
 	}
 	attend := a.attend || !stop && a.spec.process.engine.unkept && a.spec.detach.autoRemove
@@ -675,7 +677,11 @@ func (r *running) prepareNetwork(ctx context.Context) error {
 			go func() { <-late; _ = detach(a) }()
 			return nil
 		}
-		return detach(a)
+		err := detach(a)
+		if err == nil && r.det != nil { // the record of a restart stays
+			err = r.det.update(func(rec *state.Record) { rec.Things = nil })
+		}
+		return err
 	})
 	return nil
 }

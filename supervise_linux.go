@@ -296,7 +296,9 @@ func (sup *supervision) halt(ctx context.Context, end func() error) error {
 		return err
 	}
 	if err = end(); busy {
-		err = errors.Join(err, sup.withEntry(haltEntry))
+		if herr := sup.withEntry(haltEntry); !errors.Is(herr, ErrNotFound) { // another program may have removed it
+			err = errors.Join(err, herr)
+		}
 	}
 	return err
 }
@@ -347,7 +349,7 @@ func (r *running) settleLate(ctx context.Context) error {
 	if err := r.detachNetwork(ctx); err != nil {
 		return fmt.Errorf("network of the last run: %w", err)
 	}
-	return d.changeLocked(d.lock, func(rec *state.Record) bool {
+	return d.changeLocked(func() error { return d.lockUntil(ctx) }, func(rec *state.Record) bool {
 		rec.Things = nil
 		return true
 	})
