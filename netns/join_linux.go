@@ -249,10 +249,6 @@ func (s *store) own(rec *record) (*record, error) {
 	if rec.Made == "" || len(rec.Endpoints) == 0 {
 		return rec, nil
 	}
-	over, err := s.joinedFile(rec.Endpoints[0].ID)
-	if err != nil {
-		return nil, err
-	}
 	own := *rec
 	own.Endpoints = nil
 	for _, ref := range rec.Endpoints {
@@ -260,11 +256,29 @@ func (s *store) own(rec *record) (*record, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e == nil || e.Made == rec.Made && over == "" {
+		over, err := s.isOver(ref.ID)
+		if err != nil {
+			return nil, err
+		}
+		if e == nil || e.Made == rec.Made && !over {
 			own.Endpoints = append(own.Endpoints, ref)
 		}
 	}
 	return &own, nil
+}
+
+// isOver says that an endpoint goes with its container's run: it is noted, and so is the first of those that were joined with it.
+func (s *store) isOver(id string) (bool, error) {
+	path, err := s.joinedFile(id)
+	if path == "" || err != nil {
+		return false, err
+	}
+	var k keptEndpoint
+	if ok, err := readJSON(path, &k); !ok || err != nil || !k.begun() {
+		return ok, err
+	}
+	first, err := s.joinedFile(k.With)
+	return first != "", err
 }
 
 // runs fails when the run has ended.

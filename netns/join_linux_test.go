@@ -337,7 +337,7 @@ func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device strin
 }
 
 // A joiner is killed after any of the last steps of Join. The container has joined both networks then, in this run and in the next one, or neither: also where the recovery
-// comes as late as in the next run.
+// comes as late as in the next run, and where the container has left one of them before.
 func TestJoinKilledHalfway(t *testing.T) {
 	nothingLeft(t)
 	ctx, other, more := testContext(t), newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
@@ -345,9 +345,10 @@ func TestJoinKilledHalfway(t *testing.T) {
 	const steps, done = 5, 3                                               // the file of the container, each endpoint, settled, struck out
 	for n := done - 1; n < steps; n++ {
 		for when, r := range map[string]Request{"recovered at once": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")},
-			"recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "recovered late, memory": {ID: "first", Memory: &sync.Map{}}} {
+			"recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "recovered late, memory": {ID: "first", Memory: &sync.Map{}},
+			"left one, recovered": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "left one, recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}} {
 			t.Run(fmt.Sprintf("after %d, %s", n, when), func(t *testing.T) {
-				late := strings.Contains(when, "late")
+				late, left := strings.Contains(when, "late"), n >= done && strings.Contains(when, "left")
 				again, ns, end, c := begunRun(t, r, other, more)
 				data, err := c.rec.encode()
 				if err != nil {
@@ -369,8 +370,11 @@ func TestJoinKilledHalfway(t *testing.T) {
 				both := func(when string) {
 					t.Helper()
 					for device, b := range map[string]*Bridge{"eth1": other, "eth2": more} {
-						hasJoined(t, when, ns, b, device, n >= done)
+						hasJoined(t, when, ns, b, device, n >= done && !(left && b == other))
 					}
+				}
+				if left {
+					err = errors.Join(err, (&Networks{Endpoints: []Endpoint{{Network: other}}}).Leave(ctx, ns))
 				}
 				if !late {
 					recoverIt()
