@@ -801,13 +801,17 @@ func undoJoined(ctx context.Context, rec *record, forget func() error) error {
 	return undoLocked(s, there)
 }
 
-// leaving begins to undo what goes with a run, and returns that. Who is killed then leaves it to the end of the run.
+// leaving begins to undo what goes with a run, and returns that. Who is killed then leaves it to the end of the run. What cannot be forgotten, for want of room say, is not
+// begun to be left: the run could not end either.
 func (r *record) leaving(ctx context.Context, forget func() error) (*record, error) {
 	s, err := openStore(ctx, r.StateDir, r.Host)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
+	if err := forget(); err != nil {
+		return nil, err
+	}
 	there := *r
 	there.Endpoints = nil
 	for _, ref := range r.Endpoints {
@@ -827,7 +831,7 @@ func (r *record) leaving(ctx context.Context, forget func() error) (*record, err
 		}
 		there.Endpoints = append(there.Endpoints, ref)
 	}
-	return &there, forget()
+	return &there, nil
 }
 
 // joined adds the endpoints on the networks that go with a run to the record, and returns the names of their networks.

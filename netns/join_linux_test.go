@@ -449,6 +449,37 @@ func TestJoinLeaving(t *testing.T) {
 	}
 }
 
+// A container cannot leave a network as long as there is no room to note that. Its run ends all the same.
+func TestJoinLeavingNoRoom(t *testing.T) {
+	nothingLeft(t)
+	other, more := newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
+	r := Request{ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}
+	again, ns, end, c := begunRun(t, r, other, more)
+	if err := c.handOver(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(r.Kept+unfinished, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	leave := func() error { return (&Networks{Endpoints: []Endpoint{{Network: other}}}).Leave(testContext(t), ns) }
+	if err := leave(); err == nil {
+		t.Error("it has left")
+	}
+	hasJoined(t, "not left", ns, other, "eth1", true)
+	end()
+	if err := os.Remove(r.Kept + unfinished); err != nil {
+		t.Fatal(err)
+	}
+	ns, end = again()
+	hasJoined(t, "next run", ns, other, "eth1", true)
+	if err := leave(); err != nil {
+		t.Error(err)
+	}
+	hasJoined(t, "left", ns, other, "eth1", false)
+	hasJoined(t, "left", ns, more, "eth2", true)
+	end()
+}
+
 // A container joins an overlay whose hosts are known beforehand, and has it in its next run: the tunnels with it.
 func TestJoinOverlay(t *testing.T) {
 	needKind(t, kindVXLAN)
