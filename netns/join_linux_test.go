@@ -480,6 +480,47 @@ func TestJoinLeavingNoRoom(t *testing.T) {
 	end()
 }
 
+// What is removed without the lock are the ends of a run's endpoints, and of those that are noted beside it, whatever a failure of the machine has left of the notes; no device of
+// the host's that has such a name for want of its own.
+func TestRemoveDevices(t *testing.T) {
+	nothingLeft(t)
+	here, err := cookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := record{StateDir: t.TempDir(), Host: here, Endpoints: []endpointRef{{"web", newID()}}}
+	s := &store{dir: hostDir(rec.StateDir, here)}
+	run, joined, parked, other := rec.Endpoints[0].ID, newID(), newID(), newID()
+	rec.Endpoints = append(rec.Endpoints, endpointRef{"device", parked})
+	dir := s.joinedDir(run)
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, joined), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{run, joined, parked, other} {
+		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "cs" + id}, PeerName: "cp" + id}
+		if err := netlink.LinkAdd(link); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = netlink.LinkDel(link) })
+		if id == parked {
+			if err := netlink.LinkSetAlias(link, markOf(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h, err := routeHandle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	err = errors.Join(removeDevices(&rec), removeEnd(h, other, func() bool { return false }))
+	for id, want := range map[string]bool{run: false, joined: false, parked: true, other: true} {
+		if _, e := indexOf("cs" + id); (e == nil) != want || err != nil {
+			t.Errorf("%s of run %s, joined %s, parked %s, other %s: %v, want it to stay: %v: %v", id, run, joined, parked, other, e, want, err)
+		}
+	}
+}
+
 // A container joins an overlay whose hosts are known beforehand, and has it in its next run: the tunnels with it.
 func TestJoinOverlay(t *testing.T) {
 	needKind(t, kindVXLAN)
