@@ -346,6 +346,9 @@ func (c *BridgeConfig) base(ctx context.Context, ns *Namespace) (found *epState,
 	return found, err
 }
 
+// errFound ends a search.
+var errFound = errors.New("found")
+
 // begunIn returns the first of the endpoints with which a run began.
 func (s *store) begunIn(ns *Namespace) (*epState, error) {
 	h, err := routeHandle()
@@ -375,7 +378,7 @@ func (s *store) begunIn(ns *Namespace) (*epState, error) {
 	err = s.eachEndpoint(func(n *netState, e *epState) (err error) {
 		is := false
 		switch there, ok := in[e.Device]; {
-		case found != nil || e.Added || e.Waiting:
+		case e.Added || e.Waiting:
 		case n.Kind.ruled():
 			is = ok && number >= 0 && there == number
 		default:
@@ -383,10 +386,11 @@ func (s *store) begunIn(ns *Namespace) (*epState, error) {
 		}
 		if is {
 			found = e
+			return errFound
 		}
 		return err
 	})
-	if found == nil || err != nil {
+	if err != nil && !errors.Is(err, errFound) || found == nil {
 		return nil, err
 	}
 	return s.firstOf(found)

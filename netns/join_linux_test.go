@@ -685,6 +685,68 @@ func TestJoinOrder(t *testing.T) {
 	}
 }
 
+// Of the networks that come after a container's own an unreadable one is in nobody's way.
+func TestJoinUnreadable(t *testing.T) {
+	nothingLeft(t)
+	web := newBridge(t, BridgeConfig{Name: "web"})
+	ctx, host := testContext(t), web.config()
+	here, err := cookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := func(f func(*store) error) {
+		t.Helper()
+		dir, err := stateDir(host.StateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := openStore(ctx, dir, here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close()
+		if err := errors.Join(s.begin(), f(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var others []string
+	add := func(s *store) (err error) { // some before and some after: directories are listed in any order
+		for range 10 {
+			others = append(others, "z"+newID())
+			err = errors.Join(err, s.saveNetwork(&netState{Name: others[len(others)-1], linkSpec: linkSpec{Kind: kindTap}}))
+		}
+		return err
+	}
+	drop := sync.OnceFunc(func() {
+		locked(func(s *store) (err error) {
+			for _, name := range others {
+				err = errors.Join(err, s.dropNetwork(name))
+			}
+			return err
+		})
+	})
+	locked(add)
+	ns, end := run(t, &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}, Request{ID: "first"})
+	t.Cleanup(drop)
+	locked(add)
+	locked(func(s *store) error {
+		l, err := names(filepath.Join(s.dir, "networks"))
+		l = l[slices.Index(l, "web")+1:]
+		for _, name := range l {
+			err = errors.Join(err, os.WriteFile(filepath.Join(s.netDir(name), "ep", "x.json"), []byte("{"), 0o600))
+		}
+		if len(l) == 0 {
+			t.Error("none comes after it")
+		}
+		return err
+	})
+	if e, err := host.base(ctx, ns); err != nil || e.Container != "first" {
+		t.Errorf("%+v %v", e, err)
+	}
+	drop()
+	end()
+}
+
 // Who is no container's, or not one that began with a network, cannot join; nor can what is not data.
 func TestJoinRefused(t *testing.T) {
 	nothingLeft(t)
