@@ -104,6 +104,11 @@ func (n *Networks) joinTo(ctx context.Context, ns *Namespace, to joining) (*Conn
 	if err == nil {
 		err = c.host.inHost(func() error { return c.handOver(ctx) })
 	}
+	if err != nil && to.memory != nil && (to.ids == nil || errors.Is(err, errLeft)) { // else the next attempt needs them
+		for _, e := range c.eps {
+			to.memory.Delete(tunKey(e.ID))
+		}
+	}
 	if errors.Is(err, errLeft) {
 		return nil, c.Detach(context.WithoutCancel(ctx))
 	}

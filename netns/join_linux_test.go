@@ -668,6 +668,24 @@ func TestJoinTun(t *testing.T) {
 	}
 }
 
+// The run ends while the program joins a network whose other end it is: nothing of that is remembered.
+func TestJoinTunEnded(t *testing.T) {
+	needTun(t)
+	nothingLeft(t)
+	var end func()
+	tun, err := NewTun(TunConfig{Name: "mine", Open: func(f *os.File, _ Status) error { end(); return f.Close() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ns *Namespace
+	m := &sync.Map{}
+	ns, end = run(t, &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Memory: m})
+	if _, err := (&Networks{Endpoints: []Endpoint{{Network: tun}}}).Join(testContext(t), ns); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	m.Range(func(key, _ any) bool { t.Errorf("%v is remembered", key); return true })
+}
+
 // Networks are joined again in the order in which they were, whatever the names of their devices.
 func TestJoinOrder(t *testing.T) {
 	m := &sync.Map{}
