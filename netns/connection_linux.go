@@ -676,22 +676,39 @@ func removeDevices(rec *record) error {
 		return err
 	}
 	defer h.Close()
-	refs, s := slices.Clone(rec.Endpoints), &store{dir: hostDir(rec.StateDir, rec.Host)}
+	s := &store{dir: hostDir(rec.StateDir, rec.Host)}
+	fail := func(ref endpointRef, err error) error {
+		return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
+	}
 	for _, ref := range rec.Endpoints {
-		l, err := s.joinedTo(ref.ID)
-		if err != nil {
-			return err
-		}
-		for _, k := range l {
-			refs = append(refs, endpointRef{k.Network.Name, k.ID})
+		if err := removeEnd(h, ref.ID, func() bool { return true }); err != nil {
+			return fail(ref, err)
 		}
 	}
-	for _, ref := range refs {
-		if err := removeLink(h, "cs"+ref.ID, "veth", ""); err != nil {
-			return &Error{Op: "disconnect from network", Object: ref.Network, Err: privileged(err), Remedy: remedy(err, "CAP_NET_ADMIN", "call it as the user who made it")}
+	for _, ref := range rec.Endpoints {
+		dir := s.joinedDir(ref.ID)
+		l, _ := names(dir) // what cannot be listed, and what the notes say, is looked at with the lock
+		for _, id := range l {
+			noted := func() bool { _, err := os.Lstat(filepath.Join(dir, id)); return err == nil }
+			if err := removeEnd(h, id, noted); err != nil {
+				return fail(ref, err)
+			}
 		}
 	}
 	return nil
+}
+
+// removeEnd removes the host's end of an endpoint if that is still wanted once it is found: later the name may be that of the next run's. A device of the host's that was taken back
+// and could not have its own name is left alone, see [savedDevice.takeBack].
+func removeEnd(h *netlink.Handle, id string, still func() bool) error {
+	link, err := h.LinkByName("cs" + id)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil
+	}
+	if err != nil || link.Type() != "veth" || link.Attrs().Alias == markOf(id) || !still() {
+		return err
+	}
+	return vanish(link.Attrs().Index)
 }
 
 // undoing takes endpoints away.

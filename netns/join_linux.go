@@ -104,6 +104,11 @@ func (n *Networks) joinTo(ctx context.Context, ns *Namespace, to joining) (*Conn
 	if err == nil {
 		err = c.host.inHost(func() error { return c.handOver(ctx) })
 	}
+	if err != nil && to.memory != nil && (to.ids == nil || errors.Is(err, errLeft)) { // else the next attempt needs them
+		for _, e := range c.eps {
+			to.memory.Delete(tunKey(e.ID))
+		}
+	}
 	if errors.Is(err, errLeft) {
 		return nil, c.Detach(context.WithoutCancel(ctx))
 	}
@@ -249,10 +254,6 @@ func (s *store) own(rec *record) (*record, error) {
 	if rec.Made == "" || len(rec.Endpoints) == 0 {
 		return rec, nil
 	}
-	over, err := s.joinedFile(rec.Endpoints[0].ID)
-	if err != nil {
-		return nil, err
-	}
 	own := *rec
 	own.Endpoints = nil
 	for _, ref := range rec.Endpoints {
@@ -260,11 +261,29 @@ func (s *store) own(rec *record) (*record, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e == nil || e.Made == rec.Made && over == "" {
+		over, err := s.isOver(ref.ID)
+		if err != nil {
+			return nil, err
+		}
+		if e == nil || e.Made == rec.Made && !over {
 			own.Endpoints = append(own.Endpoints, ref)
 		}
 	}
 	return &own, nil
+}
+
+// isOver says that an endpoint goes with its container's run: it is noted, and so is the first of those that were joined with it.
+func (s *store) isOver(id string) (bool, error) {
+	path, err := s.joinedFile(id)
+	if path == "" || err != nil {
+		return false, err
+	}
+	var k keptEndpoint
+	if ok, err := readJSON(path, &k); !ok || err != nil || !k.begun() {
+		return ok, err
+	}
+	first, err := s.joinedFile(k.With)
+	return first != "", err
 }
 
 // runs fails when the run has ended.
@@ -332,6 +351,9 @@ func (c *BridgeConfig) base(ctx context.Context, ns *Namespace) (found *epState,
 	return found, err
 }
 
+// errFound ends a search.
+var errFound = errors.New("found")
+
 // begunIn returns the first of the endpoints with which a run began.
 func (s *store) begunIn(ns *Namespace) (*epState, error) {
 	h, err := routeHandle()
@@ -361,7 +383,7 @@ func (s *store) begunIn(ns *Namespace) (*epState, error) {
 	err = s.eachEndpoint(func(n *netState, e *epState) (err error) {
 		is := false
 		switch there, ok := in[e.Device]; {
-		case found != nil || e.Added || e.Waiting:
+		case e.Added || e.Waiting:
 		case n.Kind.ruled():
 			is = ok && number >= 0 && there == number
 		default:
@@ -369,10 +391,11 @@ func (s *store) begunIn(ns *Namespace) (*epState, error) {
 		}
 		if is {
 			found = e
+			return errFound
 		}
 		return err
 	})
-	if found == nil || err != nil {
+	if err != nil && !errors.Is(err, errFound) || found == nil {
 		return nil, err
 	}
 	return s.firstOf(found)
@@ -787,13 +810,17 @@ func undoJoined(ctx context.Context, rec *record, forget func() error) error {
 	return undoLocked(s, there)
 }
 
-// leaving begins to undo what goes with a run, and returns that. Who is killed then leaves it to the end of the run.
+// leaving begins to undo what goes with a run, and returns that. Who is killed then leaves it to the end of the run. What cannot be forgotten, for want of room say, is not
+// begun to be left: the run could not end either.
 func (r *record) leaving(ctx context.Context, forget func() error) (*record, error) {
 	s, err := openStore(ctx, r.StateDir, r.Host)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
+	if err := forget(); err != nil {
+		return nil, err
+	}
 	there := *r
 	there.Endpoints = nil
 	for _, ref := range r.Endpoints {
@@ -813,7 +840,7 @@ func (r *record) leaving(ctx context.Context, forget func() error) (*record, err
 		}
 		there.Endpoints = append(there.Endpoints, ref)
 	}
-	return &there, forget()
+	return &there, nil
 }
 
 // joined adds the endpoints on the networks that go with a run to the record, and returns the names of their networks.

@@ -337,7 +337,7 @@ func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device strin
 }
 
 // A joiner is killed after any of the last steps of Join. The container has joined both networks then, in this run and in the next one, or neither: also where the recovery
-// comes as late as in the next run.
+// comes as late as in the next run, and where the container has left one of them before.
 func TestJoinKilledHalfway(t *testing.T) {
 	nothingLeft(t)
 	ctx, other, more := testContext(t), newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
@@ -345,9 +345,10 @@ func TestJoinKilledHalfway(t *testing.T) {
 	const steps, done = 5, 3                                               // the file of the container, each endpoint, settled, struck out
 	for n := done - 1; n < steps; n++ {
 		for when, r := range map[string]Request{"recovered at once": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")},
-			"recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "recovered late, memory": {ID: "first", Memory: &sync.Map{}}} {
+			"recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "recovered late, memory": {ID: "first", Memory: &sync.Map{}},
+			"left one, recovered": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "left one, recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}} {
 			t.Run(fmt.Sprintf("after %d, %s", n, when), func(t *testing.T) {
-				late := strings.Contains(when, "late")
+				late, left := strings.Contains(when, "late"), n >= done && strings.Contains(when, "left")
 				again, ns, end, c := begunRun(t, r, other, more)
 				data, err := c.rec.encode()
 				if err != nil {
@@ -369,8 +370,11 @@ func TestJoinKilledHalfway(t *testing.T) {
 				both := func(when string) {
 					t.Helper()
 					for device, b := range map[string]*Bridge{"eth1": other, "eth2": more} {
-						hasJoined(t, when, ns, b, device, n >= done)
+						hasJoined(t, when, ns, b, device, n >= done && !(left && b == other))
 					}
+				}
+				if left {
+					err = errors.Join(err, (&Networks{Endpoints: []Endpoint{{Network: other}}}).Leave(ctx, ns))
 				}
 				if !late {
 					recoverIt()
@@ -441,6 +445,78 @@ func TestJoinLeaving(t *testing.T) {
 				hasJoined(t, "next run", ns, other, "eth1", false)
 				end()
 			})
+		}
+	}
+}
+
+// A container cannot leave a network as long as there is no room to note that. Its run ends all the same.
+func TestJoinLeavingNoRoom(t *testing.T) {
+	nothingLeft(t)
+	other, more := newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
+	r := Request{ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}
+	again, ns, end, c := begunRun(t, r, other, more)
+	if err := c.handOver(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(r.Kept+unfinished, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	leave := func() error { return (&Networks{Endpoints: []Endpoint{{Network: other}}}).Leave(testContext(t), ns) }
+	if err := leave(); err == nil {
+		t.Error("it has left")
+	}
+	hasJoined(t, "not left", ns, other, "eth1", true)
+	end()
+	if err := os.Remove(r.Kept + unfinished); err != nil {
+		t.Fatal(err)
+	}
+	ns, end = again()
+	hasJoined(t, "next run", ns, other, "eth1", true)
+	if err := leave(); err != nil {
+		t.Error(err)
+	}
+	hasJoined(t, "left", ns, other, "eth1", false)
+	hasJoined(t, "left", ns, more, "eth2", true)
+	end()
+}
+
+// What is removed without the lock are the ends of a run's endpoints, and of those that are noted beside it, whatever a failure of the machine has left of the notes; no device of
+// the host's that has such a name for want of its own.
+func TestRemoveDevices(t *testing.T) {
+	nothingLeft(t)
+	here, err := cookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := record{StateDir: t.TempDir(), Host: here, Endpoints: []endpointRef{{"web", newID()}}}
+	s := &store{dir: hostDir(rec.StateDir, here)}
+	run, joined, parked, other := rec.Endpoints[0].ID, newID(), newID(), newID()
+	rec.Endpoints = append(rec.Endpoints, endpointRef{"device", parked})
+	dir := s.joinedDir(run)
+	if err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(filepath.Join(dir, joined), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{run, joined, parked, other} {
+		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "cs" + id}, PeerName: "cp" + id}
+		if err := netlink.LinkAdd(link); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = netlink.LinkDel(link) })
+		if id == parked {
+			if err := netlink.LinkSetAlias(link, markOf(id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	h, err := routeHandle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	err = errors.Join(removeDevices(&rec), removeEnd(h, other, func() bool { return false }))
+	for id, want := range map[string]bool{run: false, joined: false, parked: true, other: true} {
+		if _, e := indexOf("cs" + id); (e == nil) != want || err != nil {
+			t.Errorf("%s of run %s, joined %s, parked %s, other %s: %v, want it to stay: %v: %v", id, run, joined, parked, other, e, want, err)
 		}
 	}
 }
@@ -592,6 +668,24 @@ func TestJoinTun(t *testing.T) {
 	}
 }
 
+// The run ends while the program joins a network whose other end it is: nothing of that is remembered.
+func TestJoinTunEnded(t *testing.T) {
+	needTun(t)
+	nothingLeft(t)
+	var end func()
+	tun, err := NewTun(TunConfig{Name: "mine", Open: func(f *os.File, _ Status) error { end(); return f.Close() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ns *Namespace
+	m := &sync.Map{}
+	ns, end = run(t, &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web"})}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Memory: m})
+	if _, err := (&Networks{Endpoints: []Endpoint{{Network: tun}}}).Join(testContext(t), ns); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	m.Range(func(key, _ any) bool { t.Errorf("%v is remembered", key); return true })
+}
+
 // Networks are joined again in the order in which they were, whatever the names of their devices.
 func TestJoinOrder(t *testing.T) {
 	m := &sync.Map{}
@@ -607,6 +701,68 @@ func TestJoinOrder(t *testing.T) {
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%q %v", got, err)
 	}
+}
+
+// Of the networks that come after a container's own an unreadable one is in nobody's way.
+func TestJoinUnreadable(t *testing.T) {
+	nothingLeft(t)
+	web := newBridge(t, BridgeConfig{Name: "web"})
+	ctx, host := testContext(t), web.config()
+	here, err := cookie()
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked := func(f func(*store) error) {
+		t.Helper()
+		dir, err := stateDir(host.StateDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := openStore(ctx, dir, here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.close()
+		if err := errors.Join(s.begin(), f(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var others []string
+	add := func(s *store) (err error) { // some before and some after: directories are listed in any order
+		for range 10 {
+			others = append(others, "z"+newID())
+			err = errors.Join(err, s.saveNetwork(&netState{Name: others[len(others)-1], linkSpec: linkSpec{Kind: kindTap}}))
+		}
+		return err
+	}
+	drop := sync.OnceFunc(func() {
+		locked(func(s *store) (err error) {
+			for _, name := range others {
+				err = errors.Join(err, s.dropNetwork(name))
+			}
+			return err
+		})
+	})
+	locked(add)
+	ns, end := run(t, &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}, Request{ID: "first"})
+	t.Cleanup(drop)
+	locked(add)
+	locked(func(s *store) error {
+		l, err := names(filepath.Join(s.dir, "networks"))
+		l = l[slices.Index(l, "web")+1:]
+		for _, name := range l {
+			err = errors.Join(err, os.WriteFile(filepath.Join(s.netDir(name), "ep", "x.json"), []byte("{"), 0o600))
+		}
+		if len(l) == 0 {
+			t.Error("none comes after it")
+		}
+		return err
+	})
+	if e, err := host.base(ctx, ns); err != nil || e.Container != "first" {
+		t.Errorf("%+v %v", e, err)
+	}
+	drop()
+	end()
 }
 
 // Who is no container's, or not one that began with a network, cannot join; nor can what is not data.

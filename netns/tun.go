@@ -14,7 +14,8 @@ type TunConfig struct {
 	Name string
 	// TAP makes a device of Ethernet frames. Default: one of IP packets (TUN).
 	TAP bool
-	// Open is called for each container, when its device exists and before its command runs. f is a file of
+	// Open is called for each container, when its device exists and before its command runs; by [Networks.Join] while the command runs, and
+	// again in each later run, before its command. What it gets may be of a connection that fails afterwards: then the device goes at once. f is a file of
 	// /dev/net/tun without packet information (IFF_NO_PI): each Read is one packet or frame, each Write sends one. It is the
 	// callee's, and takes deadlines; when it is closed, or the program ends, the device is gone. s tells the container's
 	// addresses. An error makes the connection fail.
