@@ -503,12 +503,12 @@ func (a *applier) putLink(hdr *tar.Header, path, target string) error {
 	tdir, tbase := splitPath(target)
 	tfd, err := a.t.lookup(tdir)
 	if err != nil {
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(a.ctx, hdr, err)
 	}
 	st, err := statAt(tfd, tbase)
 	switch {
 	case err != nil:
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(a.ctx, hdr, err)
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR || isWhiteout(st):
 		return because(ErrBadLink, "to %q, which is no file of this layer", clip(hdr.Linkname))
 	}
@@ -523,9 +523,17 @@ func (a *applier) putLink(hdr *tar.Header, path, target string) error {
 		return unix.Linkat(tfd, tbase, at.dir, at.base, 0)
 	})
 	if err != nil {
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(a.ctx, hdr, err)
 	}
 	return nil
+}
+
+// badLink says that a hard link cannot be made, unless that is because nobody waits for it any more.
+func badLink(ctx context.Context, hdr *tar.Header, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
 }
 
 // putNode implements form.

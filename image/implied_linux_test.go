@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -117,5 +118,36 @@ func TestExistingPart(t *testing.T) {
 	}
 	if _, err := existing("a/b/c", func(string) error { return unix.EACCES }); err != unix.EACCES {
 		t.Errorf("%v", err)
+	}
+}
+
+// The links that are followed to make a path count for all of it: each may lead through as many again.
+func TestLinksOfOnePath(t *testing.T) {
+	for n, want := range map[int]error{40: nil, 41: unix.ELOOP, 1000: unix.ELOOP} {
+		s := openStore(t, Options{})
+		putImage(t, s, "a", plain(layer(t, dir("s/d"), link("s/d/l", "/n/../s/d"), file("s/d/"+strings.Repeat("l/", n)+"f", ""))))
+		for _, erofs := range []bool{false, true} {
+			if _, err := s.Unpack(context.Background(), "a", UnpackOptions{EROFS: erofs}); !errors.Is(err, want) {
+				t.Errorf("%d links, EROFS %v: %v, want %v", n, erofs, err, want)
+			}
+		}
+	}
+}
+
+// A look-up that nobody waits for any more says why, also where its errors mean something else.
+func TestLookupCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("enough")
+	cancel(why)
+	tr := newTree(ctx, must[int](t)(openTreeDir(t.TempDir())))
+	defer tr.close()
+	_, err := tr.dir("a/b/c")
+	b := &blobTree{ctx: ctx}
+	_, berr := b.dir("a/b/c")
+	hdr := &tar.Header{Linkname: "a/b"}
+	for _, err := range []error{err, berr, (&applier{ctx: ctx, t: tr}).putLink(hdr, "x", "a/b"), b.putLink(hdr, "x", "a/b")} {
+		if !errors.Is(err, why) {
+			t.Errorf("%v", err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 // again at it, ".." does not leave it, and there is no way into procfs. The last component of a path is never followed. Directories
 // that were used lately are kept open, so that a file costs no resolution.
 type tree struct {
+	ctx   context.Context
 	root  int
 	open  map[string]*openDir
 	clock uint64
@@ -40,7 +42,9 @@ type openDir struct {
 const maxOpenDirs = 64
 
 // newTree takes a directory that is open for reading, and closes it.
-func newTree(root int) *tree { return &tree{root: root, open: map[string]*openDir{}} }
+func newTree(ctx context.Context, root int) *tree {
+	return &tree{ctx: ctx, root: root, open: map[string]*openDir{}}
+}
 
 // openTreeDir opens a directory by a path that the caller trusts.
 func openTreeDir(path string) (int, error) {
@@ -72,6 +76,9 @@ const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 // resolve opens what path leads to beneath the root. EAGAIN comes from renames elsewhere on the machine.
 func (t *tree) resolve(path string, flags int) (int, error) {
 	for range 100 {
+		if t.ctx.Err() != nil { // one path may take many look-ups, each of milliseconds
+			return -1, context.Cause(t.ctx)
+		}
 		fd, err := linux.Openat2FD(t.root, path, linux.OpenHow{Flags: flags, Resolve: inRoot})
 		switch err {
 		case unix.EAGAIN:
@@ -132,17 +139,19 @@ func (t *tree) keep(path string, fd int) {
 }
 
 // dir returns an open directory, which is made with its parents where it is missing.
-func (t *tree) dir(path string) (int, error) { return t.makeDirs(path, 0) }
+func (t *tree) dir(path string) (int, error) {
+	links := 0
+	return t.makeDirs(path, &links)
+}
 
-func (t *tree) makeDirs(path string, links int) (int, error) {
+// makeDirs counts the links that it follows itself for the whole path, as the kernel does.
+func (t *tree) makeDirs(path string, links *int) (int, error) {
 	fd, err := t.lookup(path)
 	switch {
 	case err == nil:
 		return fd, nil
 	case err != unix.ENOENT && err != unix.ENOTDIR:
 		return -1, err
-	case links > 40:
-		return -1, unix.ELOOP
 	}
 	there, err := existing(path, func(p string) error { _, err := t.lookup(p); return err })
 	if err == nil {
@@ -190,7 +199,7 @@ func oneMore(path, part string) string {
 }
 
 // makeDir makes a directory in one that is open.
-func (t *tree) makeDir(path string, pfd, links int) (int, error) {
+func (t *tree) makeDir(path string, pfd int, links *int) (int, error) {
 	_, base := splitPath(path)
 	if err := t.imply(path); err != nil {
 		return -1, err
@@ -229,7 +238,7 @@ func (t *tree) implyDir(path string, pfd int, base string, covers bool) (int, er
 
 // throughExisting deals with a parent that exists and is no directory: a dangling symbolic link, the target of which is
 // made, or a whiteout, whose place is taken.
-func (t *tree) throughExisting(path string, pfd int, base string, links int) (int, error) {
+func (t *tree) throughExisting(path string, pfd int, base string, links *int) (int, error) {
 	st, err := statAt(pfd, base)
 	if err != nil {
 		return -1, err
@@ -250,8 +259,11 @@ func (t *tree) throughExisting(path string, pfd int, base string, links int) (in
 	if err != nil {
 		return -1, err
 	}
+	if *links++; *links > 40 {
+		return -1, unix.ELOOP
+	}
 	parent, _ := splitPath(path)
-	return t.makeDirs(joinInRoot(parent, target), links+1)
+	return t.makeDirs(joinInRoot(parent, target), links)
 }
 
 // clear removes what is at base, with all below it, and reports whether it was a whiteout. Open directories are forgotten where

@@ -15,7 +15,7 @@ func writeTree(ctx context.Context, path string, r pieces, policy Policy, b *bud
 	if err != nil {
 		return err
 	}
-	t := newTree(root)
+	t := newTree(ctx, root)
 	defer t.close()
 	buf := filePool.Get().(*[]byte)
 	defer filePool.Put(buf)
