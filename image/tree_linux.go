@@ -107,11 +107,7 @@ func (t *tree) lookup(path string) (int, error) {
 	}
 	fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
 	if err == unix.EACCES && t.enter != nil {
-		parent, _ := splitPath(path)
-		if _, err := t.lookup(parent); err != nil {
-			return -1, err
-		}
-		fd, err = t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+		fd, err = t.enterWay(path)
 	}
 	if err != nil {
 		return -1, err
@@ -121,6 +117,36 @@ func (t *tree) lookup(path string) (int, error) {
 		err = t.enter(fd, path)
 	}
 	return fd, err
+}
+
+// enterWay is resolve for a directory with closed ones on the way, which are entered. It looks up few parts of the path; see existing.
+func (t *tree) enterWay(path string) (int, error) {
+	for last := -1; ; {
+		there, err := existing(path, func(p string) error {
+			fd, err := t.resolve(p, unix.O_PATH|unix.O_DIRECTORY)
+			switch err {
+			case nil:
+				unix.Close(fd)
+			case unix.EACCES:
+				return unix.ENOENT
+			}
+			return err
+		})
+		if err == nil && len(there) == last {
+			return -1, unix.EACCES
+		}
+		if err == nil {
+			_, err = t.lookup(there)
+		}
+		if err != nil {
+			return -1, err
+		}
+		fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+		if err != unix.EACCES {
+			return fd, err
+		}
+		last = len(there)
+	}
 }
 
 // keep remembers an open directory, in place of the one that was not used for longest.
