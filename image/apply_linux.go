@@ -321,6 +321,9 @@ func (a *applier) putDirMeta(fd int, path string, hdr *tar.Header) error {
 	acl := ""
 	err := a.xattrs(hdr, func(name string, value []byte) error {
 		if name == xattrDefaultACL {
+			if !fitsACL(string(value)) { // it would take away what an earlier entry gave
+				return unix.EINVAL
+			}
 			acl = string(value)
 			return nil
 		}

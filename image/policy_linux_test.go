@@ -180,8 +180,9 @@ func TestUnpackDefaultACL(t *testing.T) {
 		"\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
 	shared := dir("d").with(func(h *tar.Header) { h.PAXRecords = map[string]string{xattrRecord + xattrDefaultACL: acl} })
 	secret := file("d/secret", "x").with(func(h *tar.Header) { h.Mode = 0o640 })
+	invalid := dir("d").with(func(h *tar.Header) { h.PAXRecords = map[string]string{xattrRecord + xattrDefaultACL: acl[:20]} }) // takes nothing away
 	s := openStore(t, Options{})
-	putImage(t, s, "a", plain(layer(t, dir("./"), shared, secret, dir("d/sub"), file("d/sub/f", ""))))
+	putImage(t, s, "a", plain(layer(t, dir("./"), shared, invalid, secret, dir("d/sub"), file("d/sub/f", ""))))
 	_, want := unpackedAs(t, s, "a")
 	if os.Geteuid() == 0 && !strings.Contains(want["d"], xattrDefaultACL) { // others are not shown it
 		t.Errorf("%q", want)
