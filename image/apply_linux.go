@@ -490,6 +490,11 @@ func (a *applier) nodeMeta(hdr *tar.Header, at place) error {
 		return err
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
+		if a.mark.acls {
+			if err := dropACLAt(at); err != nil {
+				return err
+			}
+		}
 		if err := unix.Fchmodat(at.dir, at.base, a.mode(hdr), 0); err != nil { // no link: it was made just now, where nobody else writes
 			return sysErr("fchmodat", err)
 		}

@@ -28,6 +28,8 @@ type tree struct {
 	link func(path string, dir int, base string) (bool, error)
 	// covered is called for a directory that takes the place of a whiteout.
 	covered func(fd int, path string) error
+	// bare takes from a directory that no entry stands for what it inherited of the one it was made in.
+	bare func(fd int) error
 	// enter makes a directory that is looked up one that files can be made in. nil: they can be in all.
 	enter   func(fd int, path string) error
 	entered bool // the root
@@ -249,7 +251,12 @@ func (t *tree) implyDir(path string, pfd int, base string, covers bool) (int, er
 	if err != nil {
 		return -1, err
 	}
-	err = unix.Fchmod(fd, 0o755) // in spite of the umask
+	if t.bare != nil {
+		err = t.bare(fd)
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, 0o755) // in spite of the umask
+	}
 	if err == nil && covers && t.covered != nil {
 		err = t.covered(fd, path)
 	}

@@ -22,6 +22,12 @@ func writeTree(ctx context.Context, path string, r pieces, policy Policy, b *bud
 	a := &applier{ctx: ctx, t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, notes: o.notes, mark: m,
 		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: *buf}
 	t.imply, t.link = a.noteImplied, a.linkDir
+	t.bare = func(fd int) error {
+		if !m.acls {
+			return nil
+		}
+		return a.dropXattrs(fd)
+	}
 	if o.flat && !a.owners {
 		t.enter = a.enter
 	}
