@@ -121,6 +121,20 @@ func TestExistingPart(t *testing.T) {
 	}
 }
 
+// A directory that no entry stands for has nothing of one that was at its place earlier in the layer.
+func TestImpliedInPlace(t *testing.T) {
+	shared := dir("p/sub").with(func(h *tar.Header) {
+		h.Mode, h.PAXRecords = 0o700, map[string]string{xattrRecord + xattrDefaultACL: "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" +
+			"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"}
+	})
+	s := openStore(t, Options{})
+	putImage(t, s, "a", plain(layer(t, dir("p"), shared, link("p", "q"), dir("p"), file("p/sub/f", ""))))
+	d, _ := unpackedAs(t, s, "a")
+	if st := lstat(t, d+"/p/sub"); st.Mode&0o7777 != 0o755 || listed(d+"/p/sub", xattrDefaultACL) {
+		t.Errorf("mode %o", st.Mode)
+	}
+}
+
 // The links that are followed to make a path count for all of it: each may lead through as many again.
 func TestLinksOfOnePath(t *testing.T) {
 	for n, want := range map[int]error{40: nil, 41: unix.ELOOP, 1000: unix.ELOOP} {

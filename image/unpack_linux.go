@@ -43,6 +43,7 @@ const maxImplied = maxIndexFile / 8
 
 // noteImplied counts a directory without an entry as one.
 func (a *applier) noteImplied(path string) error {
+	delete(a.metas, path) // of one that is gone
 	if err := a.budget.addEntry(); err != nil {
 		return err
 	}
