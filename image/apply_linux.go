@@ -321,6 +321,9 @@ func (a *applier) putDirMeta(fd int, path string, hdr *tar.Header) error {
 	acl := ""
 	err := a.xattrs(hdr, func(name string, value []byte) error {
 		if name == xattrDefaultACL {
+			if !fitsACL(string(value)) { // it would take away what an earlier entry gave
+				return unix.EINVAL
+			}
 			acl = string(value)
 			return nil
 		}
@@ -487,6 +490,11 @@ func (a *applier) nodeMeta(hdr *tar.Header, at place) error {
 		return err
 	}
 	if hdr.Typeflag != tar.TypeSymlink {
+		if a.mark.acls {
+			if err := dropACLAt(at); err != nil {
+				return err
+			}
+		}
 		if err := unix.Fchmodat(at.dir, at.base, a.mode(hdr), 0); err != nil { // no link: it was made just now, where nobody else writes
 			return sysErr("fchmodat", err)
 		}
@@ -503,12 +511,12 @@ func (a *applier) putLink(hdr *tar.Header, path, target string) error {
 	tdir, tbase := splitPath(target)
 	tfd, err := a.t.lookup(tdir)
 	if err != nil {
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(a.ctx, hdr, err)
 	}
 	st, err := statAt(tfd, tbase)
 	switch {
 	case err != nil:
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(a.ctx, hdr, err)
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR || isWhiteout(st):
 		return because(ErrBadLink, "to %q, which is no file of this layer", clip(hdr.Linkname))
 	}
@@ -523,9 +531,17 @@ func (a *applier) putLink(hdr *tar.Header, path, target string) error {
 		return unix.Linkat(tfd, tbase, at.dir, at.base, 0)
 	})
 	if err != nil {
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(a.ctx, hdr, err)
 	}
 	return nil
+}
+
+// badLink says that a hard link cannot be made, unless that is because nobody waits for it any more.
+func badLink(ctx context.Context, hdr *tar.Header, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
 }
 
 // putNode implements form.

@@ -61,6 +61,9 @@ func (t *blobTree) putRoot(hdr *tar.Header) error { return t.meta(t.root, hdr) }
 
 // lookup finds what path leads to, as the kernel does in a root directory: links are followed, the last one too if it must lead to a directory.
 func (t *blobTree) lookup(path string) (*erofs.Node, error) {
+	if t.ctx.Err() != nil {
+		return nil, context.Cause(t.ctx)
+	}
 	stack := []*erofs.Node{t.root}
 	rest := strings.Split(path, "/")
 	for links := 0; len(rest) > 0; {
@@ -98,15 +101,18 @@ func (t *blobTree) lookup(path string) (*erofs.Node, error) {
 }
 
 // dir returns a directory, which is made with its parents where it is missing; see tree.makeDirs.
-func (t *blobTree) dir(path string, links int) (*erofs.Node, error) {
+func (t *blobTree) dir(path string) (*erofs.Node, error) {
+	links := 0
+	return t.makeDirs(path, &links)
+}
+
+func (t *blobTree) makeDirs(path string, links *int) (*erofs.Node, error) {
 	d, err := t.lookup(path)
 	switch {
 	case err == nil:
 		return d, nil
 	case err != unix.ENOENT && err != unix.ENOTDIR:
 		return nil, err
-	case links > 40:
-		return nil, unix.ELOOP
 	}
 	there, err := existing(path, func(p string) error { _, err := t.lookup(p); return err })
 	if err == nil {
@@ -120,7 +126,7 @@ func (t *blobTree) dir(path string, links int) (*erofs.Node, error) {
 }
 
 // makeDir makes a directory in one; see tree.makeDir.
-func (t *blobTree) makeDir(path string, in *erofs.Node, links int) (*erofs.Node, error) {
+func (t *blobTree) makeDir(path string, in *erofs.Node, links *int) (*erofs.Node, error) {
 	parent, base := splitPath(path)
 	if len(base) > maxComponent { // of a link's target: names of entries were looked at
 		return nil, unix.ENAMETOOLONG
@@ -144,7 +150,10 @@ func (t *blobTree) makeDir(path string, in *erofs.Node, links int) (*erofs.Node,
 	case !there.IsLink():
 		return nil, because(ErrBadHeader, "its parent %q is no directory", clip(path))
 	}
-	return t.dir(joinInRoot(parent, there.Target), links+1)
+	if *links++; *links > 40 {
+		return nil, unix.ELOOP
+	}
+	return t.makeDirs(joinInRoot(parent, there.Target), links)
 }
 
 // imply notes a directory without an entry; see applier.noteImplied.
@@ -240,7 +249,7 @@ func fitsACL(value string) bool {
 
 func (t *blobTree) putFile(hdr *tar.Header, r *entries, path string) error {
 	parent, base := splitPath(path)
-	in, err := t.dir(parent, 0)
+	in, err := t.dir(parent)
 	if err != nil {
 		return err
 	}
@@ -256,7 +265,7 @@ func (t *blobTree) putFile(hdr *tar.Header, r *entries, path string) error {
 
 func (t *blobTree) putDir(hdr *tar.Header, path string) error {
 	parent, base := splitPath(path)
-	in, err := t.dir(parent, 0)
+	in, err := t.dir(parent)
 	if err != nil {
 		return err
 	}
@@ -283,7 +292,7 @@ func (t *blobTree) putSymlink(hdr *tar.Header, path string) error {
 
 func (t *blobTree) putOther(hdr *tar.Header, path string, n *erofs.Node) error {
 	parent, base := splitPath(path)
-	in, err := t.dir(parent, 0)
+	in, err := t.dir(parent)
 	if err != nil {
 		return err
 	}
@@ -315,27 +324,27 @@ func (t *blobTree) putLink(hdr *tar.Header, path, target string) error {
 	n, err := t.target(tdir, tbase)
 	switch {
 	case err != nil:
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(t.ctx, hdr, err)
 	case n.IsDir() || n.IsWhiteout():
 		return because(ErrBadLink, "to %q, which is no file of this layer", clip(hdr.Linkname))
 	}
 	parent, base := splitPath(path)
-	in, err := t.dir(parent, 0)
+	in, err := t.dir(parent)
 	if err != nil {
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), err)
+		return badLink(t.ctx, hdr, err)
 	}
 	if in.Children[base] == n {
 		return nil
 	}
 	delete(in.Children, base)
 	if still, err := t.target(tdir, tbase); err != nil || still != n { // what was in the way led to it
-		return because(ErrBadLink, "to %q: %v", clip(hdr.Linkname), unix.ENOENT)
+		return badLink(t.ctx, hdr, unix.ENOENT)
 	}
 	return t.add(in, base, n)
 }
 
 func (t *blobTree) hide(dir, name string) error {
-	in, err := t.dir(dir, 0)
+	in, err := t.dir(dir)
 	if err != nil {
 		return err
 	}
@@ -355,7 +364,7 @@ func (t *blobTree) hideLower(dir string) error {
 		t.mark.RootOpaque = true
 		return nil // overlayfs merges the roots of all layers, marked or not
 	}
-	d, err := t.dir(dir, 0)
+	d, err := t.dir(dir)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func (s *Store) Extract(ctx context.Context, name, dir string, o UnpackOptions) 
 	}
 	notes, err = s.extract(ctx, info, dir, o)
 	if err != nil {
-		return nil, errors.Join(fail("extract", name, err), os.Chmod(dir, was.Mode()), emptyDir(dir))
+		return nil, errors.Join(fail("extract", name, err), emptyAgain(dir, was.Mode()))
 	}
 	if o.Durable {
 		err = fail("extract", name, syncFS(dir))
@@ -115,6 +115,14 @@ func (s *Store) extractLayer(ctx context.Context, l ocispec.Descriptor, diffID d
 		err = because(ErrDigest, "it unpacks to %s, the config says %s", got, diffID)
 	}
 	return err
+}
+
+// emptyAgain is emptyDir for a directory that may have been closed to its owner, before or by a layer. It has its mode back.
+func emptyAgain(dir string, was fs.FileMode) error {
+	if now, err := os.Stat(dir); err == nil && now.Mode() == was && was&0o300 == 0o300 {
+		return emptyDir(dir)
+	}
+	return errors.Join(os.Chmod(dir, 0o700), emptyDir(dir), os.Chmod(dir, was))
 }
 
 // emptyDir removes what is in a directory.

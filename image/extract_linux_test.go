@@ -72,8 +72,8 @@ func TestExtractIntoClosed(t *testing.T) {
 	mode := func(m int64) func(*tar.Header) { return func(h *tar.Header) { h.Mode = m } }
 	attr := func(h *tar.Header) { h.Mode, h.PAXRecords = 0o555, map[string]string{xattrRecord + "user.a": "b"} }
 	putImage(t, s, "a",
-		plain(layer(t, dir("./").with(mode(0o555)), dir("ro").with(mode(0o555)), file("ro/gone", ""), dir("ro/again").with(mode(0o555)), dir("shut").with(mode(0)), dir("shut/in"), link("l", "ro"))),
-		plain(layer(t, file("new", ""), file("l/new", ""), file("ro/.wh.gone", ""), dir("ro/again").with(attr), file("shut/in/new", ""), dir("./").with(attr))))
+		plain(layer(t, dir("./").with(mode(0o555)), dir("ro").with(mode(0o555)), file("ro/gone", ""), dir("ro/again").with(mode(0o555)), dir("shut").with(mode(0)), dir("shut/in").with(mode(0)), dir("shut/in/in"), link("l", "ro"))),
+		plain(layer(t, file("new", ""), file("l/new", ""), file("ro/.wh.gone", ""), dir("ro/again").with(attr), file("shut/in/in/new/f", ""), dir("./").with(attr))))
 	to := t.TempDir()
 	t.Cleanup(func() {
 		if err := errors.Join(os.Chmod(to, 0o700), emptyDir(to)); err != nil {
@@ -89,16 +89,22 @@ func TestExtractIntoClosed(t *testing.T) {
 	if !listed(to, "user.a") || !listed(to+"/ro/again", "user.a") {
 		t.Error("attributes are missing")
 	}
-	if err := os.Chmod(to+"/shut", 0o700); err != nil {
+	if err := errors.Join(os.Chmod(to+"/shut", 0o700), os.Chmod(to+"/shut/in", 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if got := pathsBelow(t, to); !slices.Equal(got, []string{"l", "new", "ro", "ro/again", "ro/new", "shut", "shut/in", "shut/in/new"}) {
+	if got := pathsBelow(t, to); !slices.Equal(got, []string{"l", "new", "ro", "ro/again", "ro/new", "shut", "shut/in", "shut/in/in", "shut/in/in/new", "shut/in/in/new/f"}) {
 		t.Errorf("%q", got)
 	}
 	putImage(t, s, "bad", plain(layer(t, dir("./").with(mode(0o555)), file("x", ""))), plain(layer(t, file("../x", ""))))
-	empty := t.TempDir()
-	if _, err := s.Extract(context.Background(), "bad", empty, UnpackOptions{}); !errors.Is(err, ErrTraversal) || errors.Is(err, fs.ErrPermission) || len(pathsBelow(t, empty)) != 0 || lstat(t, empty).Mode&0o700 != 0o700 {
-		t.Errorf("%v, %v", err, pathsBelow(t, empty))
+	for _, was := range []os.FileMode{0o755, 0o555} {
+		empty := t.TempDir()
+		if err := os.Chmod(empty, was); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.Extract(context.Background(), "bad", empty, UnpackOptions{})
+		if is := lstat(t, empty).Mode & 0o7777; !errors.Is(err, ErrTraversal) || errors.Is(err, fs.ErrPermission) || len(pathsBelow(t, empty)) != 0 || is != uint32(was) {
+			t.Errorf("%o: %v, %v, mode %o", was, err, pathsBelow(t, empty), is)
+		}
 	}
 }
 

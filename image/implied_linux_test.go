@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -117,5 +118,50 @@ func TestExistingPart(t *testing.T) {
 	}
 	if _, err := existing("a/b/c", func(string) error { return unix.EACCES }); err != unix.EACCES {
 		t.Errorf("%v", err)
+	}
+}
+
+// A directory that no entry stands for has nothing of one that was at its place earlier in the layer.
+func TestImpliedInPlace(t *testing.T) {
+	shared := dir("p/sub").with(func(h *tar.Header) {
+		h.Mode, h.PAXRecords = 0o700, map[string]string{xattrRecord + xattrDefaultACL: "\x02\x00\x00\x00" + "\x01\x00\x07\x00\xff\xff\xff\xff" +
+			"\x04\x00\x05\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"}
+	})
+	s := openStore(t, Options{})
+	putImage(t, s, "a", plain(layer(t, dir("p"), shared, link("p", "q"), dir("p"), file("p/sub/f", ""))))
+	d, _ := unpackedAs(t, s, "a")
+	if st := lstat(t, d+"/p/sub"); st.Mode&0o7777 != 0o755 || listed(d+"/p/sub", xattrDefaultACL) {
+		t.Errorf("mode %o", st.Mode)
+	}
+}
+
+// The links that are followed to make a path count for all of it: each may lead through as many again.
+func TestLinksOfOnePath(t *testing.T) {
+	for n, want := range map[int]error{40: nil, 41: unix.ELOOP, 1000: unix.ELOOP} {
+		s := openStore(t, Options{})
+		putImage(t, s, "a", plain(layer(t, dir("s/d"), link("s/d/l", "/n/../s/d"), file("s/d/"+strings.Repeat("l/", n)+"f", ""))))
+		for _, erofs := range []bool{false, true} {
+			if _, err := s.Unpack(context.Background(), "a", UnpackOptions{EROFS: erofs}); !errors.Is(err, want) {
+				t.Errorf("%d links, EROFS %v: %v, want %v", n, erofs, err, want)
+			}
+		}
+	}
+}
+
+// A look-up that nobody waits for any more says why, also where its errors mean something else.
+func TestLookupCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	why := errors.New("enough")
+	cancel(why)
+	tr := newTree(ctx, must[int](t)(openTreeDir(t.TempDir())))
+	defer tr.close()
+	_, err := tr.dir("a/b/c")
+	b := &blobTree{ctx: ctx}
+	_, berr := b.dir("a/b/c")
+	hdr := &tar.Header{Linkname: "a/b"}
+	for _, err := range []error{err, berr, (&applier{ctx: ctx, t: tr}).putLink(hdr, "x", "a/b"), b.putLink(hdr, "x", "a/b")} {
+		if !errors.Is(err, why) {
+			t.Errorf("%v", err)
+		}
 	}
 }

@@ -36,7 +36,7 @@ func TestMappedOwnersSetIDLast(t *testing.T) {
 	d := t.TempDir()
 	l := Limits{}.withDefaults()
 	ids := []namespaces.IDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
-	a := &applier{ctx: context.Background(), t: newTree(must[int](t)(openTreeDir(d))), limits: l, budget: &budget{limits: l}, mark: &mark{}, metas: map[string]dirMeta{},
+	a := &applier{ctx: context.Background(), t: newTree(context.Background(), must[int](t)(openTreeDir(d))), limits: l, budget: &budget{limits: l}, mark: &mark{}, metas: map[string]dirMeta{},
 		giver: &giver{maps: namespaces.IDMaps{UID: ids, GID: ids}}}
 	defer a.t.close()
 	for id, want := range map[int]uint32{7: 0o755, 0: 0o6755} {

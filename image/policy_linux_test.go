@@ -180,16 +180,18 @@ func TestUnpackDefaultACL(t *testing.T) {
 		"\x10\x00\x07\x00\xff\xff\xff\xff" + "\x20\x00\x05\x00\xff\xff\xff\xff"
 	shared := dir("d").with(func(h *tar.Header) { h.PAXRecords = map[string]string{xattrRecord + xattrDefaultACL: acl} })
 	secret := file("d/secret", "x").with(func(h *tar.Header) { h.Mode = 0o640 })
+	invalid := dir("d").with(func(h *tar.Header) { h.PAXRecords = map[string]string{xattrRecord + xattrDefaultACL: acl[:20]} }) // takes nothing away
+	fifo := ent{name: "d/fifo", kind: tar.TypeFifo, mode: 0o640}
 	s := openStore(t, Options{})
-	putImage(t, s, "a", plain(layer(t, dir("./"), shared, secret, dir("d/sub"), file("d/sub/f", ""))))
+	putImage(t, s, "a", plain(layer(t, dir("./"), shared, invalid, secret, dir("d/sub"), file("d/sub/f", ""), fifo, file("d/implied/f", ""))))
 	_, want := unpackedAs(t, s, "a")
 	if os.Geteuid() == 0 && !strings.Contains(want["d"], xattrDefaultACL) { // others are not shown it
 		t.Errorf("%q", want)
 	}
-	putImage(t, s, "b", plain(layer(t, dir("./"), shared)), plain(layer(t, dir("d/sub"), secret, file("d/sub/f", ""))))
+	putImage(t, s, "b", plain(layer(t, dir("./"), shared)), plain(layer(t, dir("d/sub"), secret, file("d/sub/f", ""), fifo, file("d/implied/f", ""))))
 	flat := t.TempDir()
 	must[[]string](t)(s.Extract(context.Background(), "b", flat, UnpackOptions{}))
-	sameTree(t, "flat", want, treeOfDir(t, flat), []string{"d"})
+	sameTree(t, "flat", want, treeOfDir(t, flat), []string{"d", "d/implied"})
 }
 
 // mountNodev returns a directory of a file system in memory, which is attached nowhere and goes with the test.

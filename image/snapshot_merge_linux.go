@@ -260,6 +260,12 @@ func (m *merger) copyXattrs(from, to int) error {
 			continue
 		}
 		shut := err == unix.EACCES // by its mode, which counts for attributes whoever has opened the file
+		if shut {
+			// A lower layer's value is not this one's.
+			if err := unix.Fremovexattr(to, n); err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
+				return sysErr("fremovexattr", err)
+			}
+		}
 		if err == nil {
 			err = unix.Fsetxattr(to, n, value[:size], 0)
 		}

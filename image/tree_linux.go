@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ import (
 // again at it, ".." does not leave it, and there is no way into procfs. The last component of a path is never followed. Directories
 // that were used lately are kept open, so that a file costs no resolution.
 type tree struct {
+	ctx   context.Context
 	root  int
 	open  map[string]*openDir
 	clock uint64
@@ -26,6 +28,8 @@ type tree struct {
 	link func(path string, dir int, base string) (bool, error)
 	// covered is called for a directory that takes the place of a whiteout.
 	covered func(fd int, path string) error
+	// bare takes from a directory that no entry stands for what it inherited of the one it was made in.
+	bare func(fd int) error
 	// enter makes a directory that is looked up one that files can be made in. nil: they can be in all.
 	enter   func(fd int, path string) error
 	entered bool // the root
@@ -40,7 +44,9 @@ type openDir struct {
 const maxOpenDirs = 64
 
 // newTree takes a directory that is open for reading, and closes it.
-func newTree(root int) *tree { return &tree{root: root, open: map[string]*openDir{}} }
+func newTree(ctx context.Context, root int) *tree {
+	return &tree{ctx: ctx, root: root, open: map[string]*openDir{}}
+}
 
 // openTreeDir opens a directory by a path that the caller trusts.
 func openTreeDir(path string) (int, error) {
@@ -72,6 +78,9 @@ const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 // resolve opens what path leads to beneath the root. EAGAIN comes from renames elsewhere on the machine.
 func (t *tree) resolve(path string, flags int) (int, error) {
 	for range 100 {
+		if t.ctx.Err() != nil { // one path may take many look-ups, each of milliseconds
+			return -1, context.Cause(t.ctx)
+		}
 		fd, err := linux.Openat2FD(t.root, path, linux.OpenHow{Flags: flags, Resolve: inRoot})
 		switch err {
 		case unix.EAGAIN:
@@ -100,11 +109,7 @@ func (t *tree) lookup(path string) (int, error) {
 	}
 	fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
 	if err == unix.EACCES && t.enter != nil {
-		parent, _ := splitPath(path)
-		if _, err := t.lookup(parent); err != nil {
-			return -1, err
-		}
-		fd, err = t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+		fd, err = t.enterWay(path)
 	}
 	if err != nil {
 		return -1, err
@@ -114,6 +119,36 @@ func (t *tree) lookup(path string) (int, error) {
 		err = t.enter(fd, path)
 	}
 	return fd, err
+}
+
+// enterWay is resolve for a directory with closed ones on the way, which are entered. It looks up few parts of the path; see existing.
+func (t *tree) enterWay(path string) (int, error) {
+	for last := -1; ; {
+		there, err := existing(path, func(p string) error {
+			fd, err := t.resolve(p, unix.O_PATH|unix.O_DIRECTORY)
+			switch err {
+			case nil:
+				unix.Close(fd)
+			case unix.EACCES:
+				return unix.ENOENT
+			}
+			return err
+		})
+		if err == nil && len(there) == last {
+			return -1, unix.EACCES
+		}
+		if err == nil {
+			_, err = t.lookup(there)
+		}
+		if err != nil {
+			return -1, err
+		}
+		fd, err := t.resolve(path, unix.O_PATH|unix.O_DIRECTORY)
+		if err != unix.EACCES {
+			return fd, err
+		}
+		last = len(there)
+	}
 }
 
 // keep remembers an open directory, in place of the one that was not used for longest.
@@ -132,17 +167,19 @@ func (t *tree) keep(path string, fd int) {
 }
 
 // dir returns an open directory, which is made with its parents where it is missing.
-func (t *tree) dir(path string) (int, error) { return t.makeDirs(path, 0) }
+func (t *tree) dir(path string) (int, error) {
+	links := 0
+	return t.makeDirs(path, &links)
+}
 
-func (t *tree) makeDirs(path string, links int) (int, error) {
+// makeDirs counts the links that it follows itself for the whole path, as the kernel does.
+func (t *tree) makeDirs(path string, links *int) (int, error) {
 	fd, err := t.lookup(path)
 	switch {
 	case err == nil:
 		return fd, nil
 	case err != unix.ENOENT && err != unix.ENOTDIR:
 		return -1, err
-	case links > 40:
-		return -1, unix.ELOOP
 	}
 	there, err := existing(path, func(p string) error { _, err := t.lookup(p); return err })
 	if err == nil {
@@ -190,7 +227,7 @@ func oneMore(path, part string) string {
 }
 
 // makeDir makes a directory in one that is open.
-func (t *tree) makeDir(path string, pfd, links int) (int, error) {
+func (t *tree) makeDir(path string, pfd int, links *int) (int, error) {
 	_, base := splitPath(path)
 	if err := t.imply(path); err != nil {
 		return -1, err
@@ -214,7 +251,12 @@ func (t *tree) implyDir(path string, pfd int, base string, covers bool) (int, er
 	if err != nil {
 		return -1, err
 	}
-	err = unix.Fchmod(fd, 0o755) // in spite of the umask
+	if t.bare != nil {
+		err = t.bare(fd)
+	}
+	if err == nil {
+		err = unix.Fchmod(fd, 0o755) // in spite of the umask
+	}
 	if err == nil && covers && t.covered != nil {
 		err = t.covered(fd, path)
 	}
@@ -229,7 +271,7 @@ func (t *tree) implyDir(path string, pfd int, base string, covers bool) (int, er
 
 // throughExisting deals with a parent that exists and is no directory: a dangling symbolic link, the target of which is
 // made, or a whiteout, whose place is taken.
-func (t *tree) throughExisting(path string, pfd int, base string, links int) (int, error) {
+func (t *tree) throughExisting(path string, pfd int, base string, links *int) (int, error) {
 	st, err := statAt(pfd, base)
 	if err != nil {
 		return -1, err
@@ -250,8 +292,11 @@ func (t *tree) throughExisting(path string, pfd int, base string, links int) (in
 	if err != nil {
 		return -1, err
 	}
+	if *links++; *links > 40 {
+		return -1, unix.ELOOP
+	}
 	parent, _ := splitPath(path)
-	return t.makeDirs(joinInRoot(parent, target), links+1)
+	return t.makeDirs(joinInRoot(parent, target), links)
 }
 
 // clear removes what is at base, with all below it, and reports whether it was a whiteout. Open directories are forgotten where

@@ -15,13 +15,19 @@ func writeTree(ctx context.Context, path string, r pieces, policy Policy, b *bud
 	if err != nil {
 		return err
 	}
-	t := newTree(root)
+	t := newTree(ctx, root)
 	defer t.close()
 	buf := filePool.Get().(*[]byte)
 	defer filePool.Put(buf)
 	a := &applier{ctx: ctx, t: t, policy: policy, limits: b.limits, budget: b, flat: o.flat, inherited: o.inherited, owners: isPrivileged(), giver: o.giver, notes: o.notes, mark: m,
 		metas: map[string]dirMeta{}, made: map[uint64]struct{}{}, buf: *buf}
 	t.imply, t.link = a.noteImplied, a.linkDir
+	t.bare = func(fd int) error {
+		if !m.acls {
+			return nil
+		}
+		return a.dropXattrs(fd)
+	}
 	if o.flat && !a.owners {
 		t.enter = a.enter
 	}
@@ -37,6 +43,7 @@ const maxImplied = maxIndexFile / 8
 
 // noteImplied counts a directory without an entry as one.
 func (a *applier) noteImplied(path string) error {
+	delete(a.metas, path) // of one that is gone
 	if err := a.budget.addEntry(); err != nil {
 		return err
 	}

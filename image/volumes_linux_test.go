@@ -209,14 +209,14 @@ func TestClosedFilesCopied(t *testing.T) {
 	}
 }
 
-// What is closed to its owner has its extended attributes when it is unpacked. An ordinary user's copy of it has none, and says so.
+// What is closed to its owner has its extended attributes when it is unpacked. An ordinary user's copy of it has none, a lower layer's neither, and says so.
 func TestClosedXattrs(t *testing.T) {
 	ctx := context.Background()
 	s := openStore(t, Options{})
 	mode := func(m int64) func(h *tar.Header) {
 		return func(h *tar.Header) { h.Mode, h.PAXRecords = m, map[string]string{xattrRecord + "user.a": "b"} }
 	}
-	putImage(t, s, "img", plain(layer(t, file("shut", "").with(mode(0)), hard("again", "shut"), dir("d").with(mode(0)), file("readable", "").with(mode(0o444)))))
+	putImage(t, s, "img", plain(layer(t, dir("d").with(mode(0o755)))), plain(layer(t, file("shut", "").with(mode(0)), hard("again", "shut"), dir("d").with(mode(0)), file("readable", "").with(mode(0o444)))))
 	check := func(what, dir string, shut bool) {
 		t.Helper()
 		for name, want := range map[string]bool{"shut": shut, "again": shut, "d": shut, "readable": true} {

@@ -3,7 +3,6 @@ package image
 import (
 	"archive/tar"
 	"os"
-	"strconv"
 	"strings"
 	"unsafe"
 
@@ -14,6 +13,7 @@ import (
 
 const (
 	xattrCaps       = "security.capability"
+	xattrACL        = "system.posix_acl_access"
 	xattrDefaultACL = "system.posix_acl_default"
 )
 
@@ -29,7 +29,7 @@ func (p Policy) mayXattr(name string) bool {
 	case strings.HasPrefix(name, "user."):
 		return !strings.HasPrefix(name, "user.overlay.")
 	}
-	return name == "system.posix_acl_access" || name == xattrDefaultACL
+	return name == xattrACL || name == xattrDefaultACL
 }
 
 func hasXattrs(hdr *tar.Header) bool {
@@ -95,6 +95,19 @@ func (a *applier) dropXattrs(fd int) error {
 
 // setxattrAt sets an attribute of what cannot be opened otherwise. The link in /proc leads to the file itself, symbolic link or not.
 func setxattrAt(at place, name string, value []byte) error {
+	return byHandle(at, func(path string) error { return unix.Setxattr(path, name, value, 0) })
+}
+
+// dropACLAt is dropXattrs for what cannot be opened otherwise: the access list is all that it inherits.
+func dropACLAt(at place) error {
+	err := byHandle(at, func(path string) error { return unix.Removexattr(path, xattrACL) })
+	if err == unix.ENODATA || err == unix.ENOTSUP {
+		return nil
+	}
+	return sysErr("removexattr", err)
+}
+
+func byHandle(at place, do func(path string) error) error {
 	fd, err := linux.RetryFD(func() (int, error) {
 		return unix.Openat(at.dir, at.base, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
@@ -102,7 +115,7 @@ func setxattrAt(at place, name string, value []byte) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Setxattr("/proc/self/fd/"+strconv.Itoa(fd), name, value, 0)
+	return do(handlePath(fd))
 }
 
 // futimens sets the times of an open file, which package unix can do by name only.
