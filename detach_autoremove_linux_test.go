@@ -184,9 +184,10 @@ func TestAutoRemoveKilledAtStart(t *testing.T) {
 	}
 }
 
-// hangingDetach is a network that takes long to detach, whatever its context says.
+// hangingDetach is a network that takes long to detach, whatever its context says: until letGo is closed, if it has one.
 type hangingDetach struct {
 	durableNetwork
+	first func() // if there is one, what the first call does
 	letGo chan struct{}
 	calls atomic.Int64
 }
@@ -201,8 +202,12 @@ type hangingAttachment struct {
 }
 
 func (a hangingAttachment) Detach(context.Context) error {
-	a.n.calls.Add(1)
-	<-a.n.letGo
+	if a.n.calls.Add(1) == 1 && a.n.first != nil {
+		a.n.first()
+	}
+	if a.n.letGo != nil {
+		<-a.n.letGo
+	}
 	return nil
 }
 

@@ -384,8 +384,8 @@ func TestExecWhileItIsPaused(t *testing.T) {
 		t.Fatal(err)
 	}
 	groups := c.run.entry
-	for _, o := range []ProcessOption{WithoutKeeper(), WithCPUTime(time.Second)} {
-		if _, err := c.Exec(testContext(t), WithCommand("true"), o); !errors.Is(err, ErrState) {
+	for _, opts := range [][]ProcessOption{nil, {WithoutKeeper()}, {WithCPUTime(time.Second)}} {
+		if _, err := c.Exec(testContext(t), append(opts, WithCommand("true"))...); !errors.Is(err, ErrState) {
 			t.Errorf("in a paused container: %v", err)
 		}
 	}

@@ -855,35 +855,12 @@ func TestRestartAfterDetachThatHung(t *testing.T) {
 	testHeldUp(t, d, n, &n.calls, func() { close(n.letGo) })
 }
 
-// blockingDetach is a network after whose Detach the record cannot be written.
-type blockingDetach struct {
-	durableNetwork
-	block func()
-	calls atomic.Int64
-}
-
-func (n *blockingDetach) Prepare(context.Context, NetworkRequest) (NetworkAttachment, error) {
-	return blockingAttachment{durableAttachment{&fakeNetwork{}, &n.durableNetwork}, n}, nil
-}
-
-type blockingAttachment struct {
-	durableAttachment
-	n *blockingDetach
-}
-
-func (a blockingAttachment) Detach(context.Context) error {
-	if a.n.calls.Add(1) == 1 {
-		a.n.block()
-	}
-	return nil
-}
-
 // So does a network that was detached, and could not be struck out of the record; it is not detached again.
 func TestRestartAfterRecordThatWasNotWritten(t *testing.T) {
 	d := stateDir(t)
 	noLeaks(t)
 	inTheWay := filepath.Join(string(d), "web", "state.json.new") // where a record is written before it gets its name
-	n := &blockingDetach{block: func() { _ = os.Mkdir(inTheWay, 0o700) }}
+	n := &hangingDetach{first: func() { _ = os.Mkdir(inTheWay, 0o700) }}
 	testHeldUp(t, d, n, &n.calls, func() {
 		if err := os.Remove(inTheWay); err != nil {
 			t.Error(err)

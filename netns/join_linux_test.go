@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -636,15 +635,7 @@ func TestJoinTun(t *testing.T) {
 		t.Helper()
 		f := <-files
 		defer f.Close()
-		conn, err := ns.Dial(testContext(t), "udp", "10.7.0.99:99")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if _, err := conn.Write([]byte("hello")); err != nil {
-			t.Fatal(err)
-		}
-		_ = f.SetReadDeadline(time.Now().Add(testTime))
+		defer greet(t, ns, f, "10.7.0.99:99").Close()
 		b := make([]byte, 2000)
 		for n, err := f.Read(b); !strings.HasSuffix(string(b[:n]), "hello"); n, err = f.Read(b) { // the kernel asks for routers, too
 			if err != nil {

@@ -3,6 +3,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -20,6 +21,21 @@ func needTun(t testing.TB) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// greet sends a datagram from a container to where the program is the other end, which has until the end of the test's time to read it.
+func greet(t *testing.T, ns *Namespace, f *os.File, to string) net.Conn {
+	t.Helper()
+	conn, err := ns.Dial(testContext(t), "udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		conn.Close()
+		t.Fatal(err)
+	}
+	_ = f.SetReadDeadline(time.Now().Add(testTime))
+	return conn
 }
 
 // The program is the other end: it sees the container's packets and answers them.
@@ -41,15 +57,8 @@ func TestTun(t *testing.T) {
 	ns, c := connect(t, "a", Endpoint{Network: tun, Interface: "tun0"})
 	f := <-files
 	defer f.Close()
-	conn, err := ns.Dial(testContext(t), "udp", "203.0.113.5:99") // elsewhere
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := greet(t, ns, f, "203.0.113.5:99") // elsewhere
 	defer conn.Close()
-	if _, err := conn.Write([]byte("hello")); err != nil {
-		t.Fatal(err)
-	}
-	_ = f.SetReadDeadline(time.Now().Add(testTime))
 	b := make([]byte, 2000)
 	for {
 		n, err := f.Read(b)
