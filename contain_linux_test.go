@@ -337,6 +337,39 @@ for p in /proc/sys/kernel/hostname /proc/sysrq-trigger /proc/irq/default_smp_aff
 	}
 }
 
+func TestMinimalMounts(t *testing.T) {
+	noLeaks(t)
+	got := output(t, WithoutDefaultMounts(), WithMount(rootfs.MinimalMounts()...), sh(`ls /proc | grep -v '^[0-9]*$'; ls /sys /dev/pts 2>/dev/null | grep -v :
+echo x >/dev/null && echo x >/dev/shm/x && echo end; grep -c /proc /proc/self/mountinfo`))
+	if got != "self\nthread-self\nend\n1" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestHidePID(t *testing.T) {
+	noLeaks(t)
+	mounts := rootfs.DefaultMounts()
+	mounts[0].HidePID = rootfs.HideProcesses
+	opts := []Option{WithoutDefaultMounts(), WithMount(mounts...)}
+	if got := output(t, append(opts, sh("grep -c hidepid=invisible /proc/self/mountinfo"))...); got == "0" {
+		t.Error("not mounted so")
+	}
+	if os.Getuid() != 0 {
+		return // one id may be all there is
+	}
+	c, _ := start(t, t.Context(), append(opts, sh("sleep 100"))...)
+	for user, want := range map[string]string{"1000": "", "0": "/proc/1\n"} {
+		var out strings.Builder
+		p, err := c.Exec(t.Context(), WithCommand("sh", "-c", "ls -d /proc/1 2>/dev/null || true"), WithUser(user), WithStdout(&out))
+		if err == nil {
+			_, err = p.Wait(t.Context())
+		}
+		if err != nil || out.String() != want {
+			t.Errorf("as %s: %q %v", user, out.String(), err)
+		}
+	}
+}
+
 func TestReadOnlyRoot(t *testing.T) {
 	noLeaks(t)
 	script := sh("(echo x >/x) 2>/dev/null || echo refused; (echo x >/tmp/x) 2>/dev/null || echo refused; echo x >/dev/shm/x && echo shm; echo x >/data/x && echo data")

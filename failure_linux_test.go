@@ -261,6 +261,7 @@ func TestConflictingOptions(t *testing.T) {
 		"host's mount namespace":                   {WithCommand("x"), WithNamespaces(namespaces.Set{Mount: namespaces.Host()})},
 		"network in the host's":                    {WithCommand("x"), WithNetwork(&fakeNetwork{}), WithNamespaces(namespaces.Set{Net: namespaces.Host()})},
 		"id maps in the host's":                    {WithCommand("x"), WithIDMaps(namespaces.SingleIDMaps()), WithNamespaces(namespaces.Set{User: namespaces.Host()})},
+		"parameter without /proc/sys":              {WithCommand("x"), WithSysctl("net.ipv4.ip_forward", "1"), WithoutDefaultMounts(), WithMount(rootfs.MinimalMounts()...)},
 		"parameter of the host's network":          {WithCommand("x"), WithSysctl("net.ipv4.ip_forward", "1"), WithNamespaces(namespaces.Set{Net: namespaces.Host()})},
 		"too many bytes of arguments":              {WithCommand("x", strings.Repeat("y", 2<<20))},
 		"offsets without a time namespace":         {WithCommand("x"), WithNamespaces(namespaces.Set{Time: namespaces.Host(), TimeOffsets: namespaces.TimeOffsets{Monotonic: time.Second}})},

@@ -21,7 +21,7 @@ type bundleSpec struct {
 type execCPUs struct{ initial, final string }
 
 // WithoutDefaultMounts leaves out the mounts that every container has ([rootfs.DefaultMounts]: /proc, /dev, /sys and
-// what is below them), so that those of WithMount are all there are. Many programs need /proc and /dev; without a
+// what is below them), so that those of WithMount are all there are, such as [rootfs.MinimalMounts]. Many programs need /proc and /dev; without a
 // tmpfs on /dev no devices are made either, and a standard stream that was not given is the null device of the root
 // filesystem, which must have one then.
 func WithoutDefaultMounts() Option {

@@ -233,7 +233,9 @@ func showsKernel(m rootfs.Mount) bool {
 	switch m.Type {
 	case rootfs.TypeBind:
 		return underKernel(m.Source)
-	case rootfs.TypeProc, rootfs.TypeSysfs:
+	case rootfs.TypeProc:
+		return !m.ProcessesOnly
+	case rootfs.TypeSysfs:
 		return true
 	}
 	return false

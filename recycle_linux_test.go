@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -164,6 +165,9 @@ func TestPoolRecycleRefuses(t *testing.T) {
 		if _, err := NewPool(PoolConfig{Size: 1, Recycle: true}, o); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "Recycle") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	if p := rootfs.MinimalMounts(); slices.ContainsFunc(p, showsKernel) || !showsKernel(rootfs.DefaultMounts()[0]) {
+		t.Error("proc that shows processes only, or not")
 	}
 	for dir, want := range map[string]bool{"/": true, "/proc": true, "/sys/": true, "/x/../proc/sys": true, "/process": false, "/usr": false} {
 		if showsKernel(rootfs.BindMount(dir, "/x")) != want {

@@ -207,6 +207,9 @@ func (s *spec) validate() error {
 	for _, kv := range s.sysctls {
 		add(checkSysctl(kv[0], kv[1], &s.namespaces))
 	}
+	if len(s.sysctls) > 0 && slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.ProcessesOnly }) {
+		add(invalid("WithSysctl", "the /proc of WithMount shows processes only, no settings"))
+	}
 	return errors.Join(faults...)
 }
 

@@ -85,7 +85,8 @@ func judged(w *workspace) error {
 // judgeRecipe is what the judge gives all programs: see its recipe.
 func judgeRecipe(root string) []caisson.Option {
 	return []caisson.Option{
-		caisson.WithRootfs(rootfs.Dir(root)), caisson.WithReadOnlyRoot(true), caisson.WithMount(rootfs.TmpfsMount("/w", 64<<20), rootfs.TmpfsMount("/tmp", 64<<20)),
+		caisson.WithRootfs(rootfs.Dir(root)), caisson.WithReadOnlyRoot(true), caisson.WithoutDefaultMounts(), caisson.WithMount(rootfs.MinimalMounts()...),
+		caisson.WithMount(rootfs.TmpfsMount("/w", 64<<20), rootfs.TmpfsMount("/tmp", 64<<20)),
 		caisson.WithCapabilities(), caisson.WithDir("/w"), caisson.WithEnv("HOME=/w", "LANG=C.UTF-8"), caisson.WithHostname("judge"),
 		caisson.WithMemory(128 << 20), caisson.WithPids(32), caisson.WithWaitDelay(5 * time.Second),
 	}

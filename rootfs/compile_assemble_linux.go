@@ -352,12 +352,9 @@ var inInitialUserNamespace = sync.OnceValue(func() bool {
 // kernelMount makes proc or sysfs.
 func (p *Plan) kernelMount(b *program.Builder, m *Mount) program.OpRef {
 	if m.Type != TypeProc || p.env.PIDNamespace == "" {
-		return fsmount(b, m.Type.String(), m.Source, m.Set, nil)
+		return fsmount(b, m.Type.String(), m.Source, m.Set, p.options(m))
 	}
-	fs := b.Fsopen(m.Type.String()).Result()
-	if m.Source != "" {
-		b.FsconfigString(fs, "source", m.Source)
-	}
+	fs := fsopen(b, m.Type.String(), m.Source, p.options(m))
 	b.FsconfigFD(fs, "pidns", b.Input(p.env.PIDNamespace))
 	b.FsconfigCreate(fs)
 	return b.Fsmount(fs, m.Set.attrs())
@@ -365,6 +362,13 @@ func (p *Plan) kernelMount(b *program.Builder, m *Mount) program.OpRef {
 
 // fsmount makes a new filesystem as a detached mount.
 func fsmount(b *program.Builder, fstype, source string, flags MountFlags, options [][2]string) program.OpRef {
+	fs := fsopen(b, fstype, source, options)
+	b.FsconfigCreate(fs)
+	return b.Fsmount(fs, flags.attrs())
+}
+
+// fsopen opens a new filesystem and says what it is to be.
+func fsopen(b *program.Builder, fstype, source string, options [][2]string) program.Arg {
 	fs := b.Fsopen(fstype).Result()
 	if source != "" {
 		b.FsconfigString(fs, "source", source)
@@ -376,6 +380,5 @@ func fsmount(b *program.Builder, fstype, source string, flags MountFlags, option
 			b.FsconfigString(fs, o[0], o[1])
 		}
 	}
-	b.FsconfigCreate(fs)
-	return b.Fsmount(fs, flags.attrs())
+	return fs
 }

@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -61,10 +62,21 @@ func (p *Plan) remountReadOnly(b *program.Builder, name string) {
 
 // kind is that of a path in /proc or /sys.
 func (p *Plan) kind(name string) pathKind {
+	if p.leftOut(name) {
+		return kindMissing
+	}
 	if within(name, "/proc") || within(name, "/sys") {
 		return p.look(name)
 	}
 	return kindUnknown
+}
+
+// leftOut says that a /proc which shows nothing but processes has no such path.
+func (p *Plan) leftOut(name string) bool {
+	inProc, ok := strings.CutPrefix(name, "/proc/")
+	first, _, _ := strings.Cut(inProc, "/")
+	return ok && first != "self" && first != "thread-self" && strings.Trim(first, "0123456789") != "" &&
+		slices.ContainsFunc(p.layout.Mounts, func(m Mount) bool { return m.Type == TypeProc && m.ProcessesOnly })
 }
 
 // maskedPaths covers files with our /dev/null and directories with an empty tmpfs. A bind of the wrong kind

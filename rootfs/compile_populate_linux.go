@@ -220,6 +220,8 @@ func (p *Plan) options(m *Mount) [][2]string {
 			out = append(out, [2]string{"gid", fmt.Sprint(gid)})
 		}
 		return withLabel(out, p.label(m))
+	case TypeProc:
+		return m.procOptions()
 	}
 	return nil
 }

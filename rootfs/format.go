@@ -25,6 +25,10 @@ func (m *Mount) Format() (fstype, source string, options []string, err error) {
 		f.sized(m)
 	case TypeOverlay:
 		f.overlay(m)
+	case TypeProc:
+		for _, o := range m.procOptions() {
+			f.add(o[0] + "=" + o[1])
+		}
 	}
 	if m.Type == TypeRemount {
 		f.add(remountOption)
@@ -76,6 +80,20 @@ func (f *mountFormatter) sized(m *Mount) {
 	number("uid", int64(m.UID))
 	number("gid", int64(m.GID))
 	f.add(m.Writing.options()...)
+}
+
+// procOptions are the keys and values of procfs.
+func (m *Mount) procOptions() (out [][2]string) {
+	if m.HidePID != HideNothing {
+		out = append(out, [2]string{"hidepid", strconv.Itoa(int(m.HidePID))})
+	}
+	if m.GID != 0 {
+		out = append(out, [2]string{"gid", strconv.FormatUint(uint64(m.GID), 10)})
+	}
+	if m.ProcessesOnly {
+		out = append(out, [2]string{"subset", "pid"})
+	}
+	return out
 }
 
 // formatMode writes a mode as chmod(1) takes it.

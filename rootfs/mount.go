@@ -86,6 +86,22 @@ const (
 	Unbindable
 )
 
+// HidePID says what an ordinary user learns in /proc about the processes of others; see proc(5), "hidepid". It concerns
+// one mount since Linux 5.8, before that the PID namespace.
+type HidePID int
+
+const (
+	// HideNothing shows all that every user may see. The default.
+	HideNothing HidePID = iota
+	// HideContents closes the directories of others' processes.
+	HideContents
+	// HideProcesses leaves others' processes out.
+	HideProcesses
+	_
+	// HideUntraceable leaves out the processes that the caller may not trace (ptrace(2)), whoever owns them. Since Linux 5.8.
+	HideUntraceable
+)
+
 // Mount is one filesystem attached below the root. Targets are looked up inside the root: no symbolic link,
 // no "..", and no link of /proc leads out of it. A target that is missing is made, with its parents: a
 // directory (mode 0755), or an empty file where the source of a bind is a file.
@@ -127,8 +143,14 @@ type Mount struct {
 	// TypeDevpts (default 0620). The sticky bit is fs.ModeSticky.
 	Mode fs.FileMode
 	// UID and GID own the root of TypeTmpfs. For TypeDevpts GID owns the terminals; zero means group 5
-	// where it is mapped.
+	// where it is mapped. From members of the group GID, TypeProc hides nothing.
 	UID, GID uint32
+	// HidePID says what TypeProc shows of the processes of others.
+	HidePID HidePID
+	// ProcessesOnly leaves out of TypeProc all that is not a process: what tells about the machine (cpuinfo, meminfo, stat
+	// and so on) and its settings (sys), so that there is nothing to mask (proc(5), "subset=pid"). Since Linux 5.8; older
+	// ones refuse the mount (EINVAL). Programs that ask /proc for the machine's memory or processors must do without.
+	ProcessesOnly bool
 
 	// Lower are the layers of TypeOverlay, the topmost first: absolute paths on the host.
 	Lower []string

@@ -127,7 +127,7 @@ func override(old, add, remove MountFlags) MountFlags {
 
 func (p *mountParser) value(key, value string) {
 	m := p.m
-	tmpfs, devpts, overlay := m.Type == TypeTmpfs, m.Type == TypeDevpts, m.Type == TypeOverlay
+	tmpfs, devpts, overlay, proc := m.Type == TypeTmpfs, m.Type == TypeDevpts, m.Type == TypeOverlay, m.Type == TypeProc
 	bad := func(why string) { p.bad(key+"="+value, why) }
 	var err error
 	switch {
@@ -143,8 +143,16 @@ func (p *mountParser) value(key, value string) {
 		m.Mode, err = parseMode(value)
 	case key == "uid" && tmpfs:
 		m.UID, err = parseOwner(value)
-	case key == "gid" && (tmpfs || devpts):
+	case key == "gid" && (tmpfs || devpts || proc):
 		m.GID, err = parseOwner(value)
+	case key == "hidepid" && proc:
+		if m.HidePID, err = parseHidePID(value); err != nil {
+			m.HidePID = HideNothing
+		}
+	case key == "subset" && proc:
+		if m.ProcessesOnly = value == "pid"; !m.ProcessesOnly {
+			bad("can only be pid")
+		}
 	case key == "ptmxmode" && devpts:
 		if value != "0666" && value != "666" {
 			bad("can only be 0666")
@@ -187,6 +195,19 @@ func parseOwner(s string) (uint32, error) {
 		return 0, errors.New("is not an id")
 	}
 	return uint32(v), nil
+}
+
+// hidePIDNames are those of the kernel, in the order of its numbers.
+var hidePIDNames = []string{"off", "noaccess", "invisible", "", "ptraceable"}
+
+func parseHidePID(s string) (HidePID, error) {
+	if i := slices.Index(hidePIDNames, s); i >= 0 && s != "" {
+		return HidePID(i), nil
+	}
+	if i, err := strconv.ParseUint(s, 10, 8); err == nil && int(i) < len(hidePIDNames) && hidePIDNames[i] != "" {
+		return HidePID(i), nil
+	}
+	return 0, errors.New("is none of off, noaccess, invisible, ptraceable, or 0, 1, 2, 4")
 }
 
 func parseMode(s string) (fs.FileMode, error) {

@@ -14,6 +14,8 @@ func TestParseMount(t *testing.T) {
 		want                            Mount
 	}{
 		{"proc", "proc", "/proc", "nosuid,noexec,nodev", Mount{Type: TypeProc, Source: "proc", Target: "/proc", Set: NoSuid | NoExec | NoDev}},
+		{"proc", "proc", "/proc", "hidepid=invisible,gid=7,subset=pid", Mount{Type: TypeProc, Source: "proc", Target: "/proc", HidePID: HideProcesses, GID: 7, ProcessesOnly: true}},
+		{"proc", "proc", "/proc", "hidepid=4", Mount{Type: TypeProc, Source: "proc", Target: "/proc", HidePID: HideUntraceable}},
 		{"tmpfs", "tmpfs", "/dev", "nosuid,strictatime,mode=755,size=65536k", Mount{Type: TypeTmpfs, Source: "tmpfs", Target: "/dev",
 			Set: NoSuid | StrictAtime, Mode: 0o755, Size: 64 << 20}},
 		{"tmpfs", "", "/t", "mode=1777,uid=1,gid=2,nr_inodes=5k", Mount{Type: TypeTmpfs, Target: "/t", Mode: fs.ModeSticky | 0o777, UID: 1, GID: 2, Inodes: 5120}},
@@ -55,6 +57,7 @@ func TestParseMountRefuses(t *testing.T) {
 		{"proc", "", "/etc", ""}, {"sysfs", "", "/x", ""}, {"tmpfs", "", "/x", "size=1x"}, {"tmpfs", "", "/x", "context="}, {"tmpfs", "", "/x", "context=a b"},
 		{"tmpfs", "", "/x", "context=a\"b"}, {"tmpfs", "", "/x", "context=" + strings.Repeat("a", 256)}, {"bind", "/a", "/x", "bind,context=a:b:c"}, {"proc", "", "/proc", "context=a:b:c"},
 		{"mqueue", "", "/dev/mqueue", "ro,context=a:b:c"}, {"tmpfs", "", "/x", "size=9999999999g"},
+		{"proc", "", "/proc", "hidepid=3"}, {"proc", "", "/proc", "hidepid="}, {"proc", "", "/proc", "subset=sys"}, {"tmpfs", "", "/x", "hidepid=1"}, {"sysfs", "", "/sys", "subset=pid"},
 		{"tmpfs", "", "/x", "uid=4294967295"}, {"tmpfs", "", "/x", "mode=888"}, {"tmpfs", "", "/x", "mpol=bind:0"}, {"tmpfs", "", "/x", "rbind"},
 		{"tmpfs", "", "/x", "idmap"}, {"tmpfs", "", "/x", "size=1,2"}, {"overlay", "", "/x", ""}, {"overlay", "", "/x", "lowerdir=a"},
 		{"overlay", "", "/x", "lowerdir=/a,upperdir=/u"}, {"overlay", "", "/x", "lowerdir=/a,upperdir=/u,workdir=/u/w"},

@@ -43,6 +43,12 @@ func (m *Mount) faults() []error {
 	if m.Writing != (Writing{}) && m.Type != TypeTmpfs {
 		bad("when to write is for tmpfs to say")
 	}
+	if (m.HidePID != HideNothing || m.ProcessesOnly) && m.Type != TypeProc {
+		bad("only procfs hides processes, or shows nothing else")
+	}
+	if m.HidePID < HideNothing || m.HidePID > HideUntraceable || m.HidePID == HideProcesses+1 {
+		bad("unknown way to hide processes")
+	}
 	if m.Label != "" && !slices.Contains(labelTypes, m.Type) {
 		bad("only what is made anew gets a label: tmpfs, devpts, mqueue and overlay")
 	}

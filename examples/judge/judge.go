@@ -37,6 +37,7 @@ type judge struct {
 func (cfg *config) recipe() []caisson.Option {
 	opts := []caisson.Option{
 		caisson.WithReadOnlyRoot(true),
+		caisson.WithoutDefaultMounts(), caisson.WithMount(rootfs.MinimalMounts()...), // nothing of the machine is seen
 		caisson.WithMount(rootfs.TmpfsMount(work, 64<<20), rootfs.TmpfsMount("/tmp", 64<<20)),
 		caisson.WithCapabilities(), // none at all
 		caisson.WithDir(work),
