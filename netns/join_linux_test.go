@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -316,13 +317,18 @@ func begunRun(t testing.TB, r Request, to ...Network) (again func() (*Namespace,
 	if err := c.Attach(testContext(t), Target{Netns: ns.File()}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for _, s := range c.services { // of a killed joiner nothing else is left
+			s.Close()
+		}
+	})
 	return again, ns, end, c
 }
 
 // hasJoined fails unless the container is on the network, by the device in the namespace, or is not.
-func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device string, want bool) {
+func hasJoined(t testing.TB, when string, ns *Namespace, b Network, device string, want bool) {
 	t.Helper()
-	l, err := b.Endpoints(testContext(t))
+	l, err := b.config().listEndpoints(testContext(t))
 	is := slices.ContainsFunc(l, func(s Status) bool { return s.Container == "first" })
 	there := false
 	err = errors.Join(err, ns.Do(func() error {
@@ -338,8 +344,25 @@ func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device strin
 // A joiner is killed after any of the last steps of Join. The container has joined both networks then, in this run and in the next one, or neither: also where the recovery
 // comes as late as in the next run, and where the container has left one of them before.
 func TestJoinKilledHalfway(t *testing.T) {
+	joinKilledHalfway(t, newBridge(t, BridgeConfig{Name: "more"}))
+}
+
+// The same with an overlay whose hosts tell each other of their containers by files.
+func TestJoinKilledHalfwayOverlay(t *testing.T) {
+	needKind(t, kindVXLAN)
+	joinKilledHalfway(t, storedOverlay(t))
+}
+
+// storedOverlay is one in this namespace, with its store in files.
+func storedOverlay(t testing.TB) *Overlay {
+	t.Helper()
+	_, host, _ := world(t)
+	return newOverlay(t, OverlayConfig{Name: "more", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: host[0], Peers: NewPeerStore(Directory(t.TempDir()), "net/")})
+}
+
+func joinKilledHalfway(t *testing.T, more Network) {
 	nothingLeft(t)
-	ctx, other, more := testContext(t), newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
+	ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
 	connect(t, "stays", Endpoint{Network: other}, Endpoint{Network: more}) // so that bridges and rules are made once
 	const steps, done = 5, 3                                               // the file of the container, each endpoint, settled, struck out
 	for n := done - 1; n < steps; n++ {
@@ -368,7 +391,7 @@ func TestJoinKilledHalfway(t *testing.T) {
 				recoverIt := func() { err = errors.Join(err, Owner().Undo(ctx, recordVersion, data), c.strike()) }
 				both := func(when string) {
 					t.Helper()
-					for device, b := range map[string]*Bridge{"eth1": other, "eth2": more} {
+					for device, b := range map[string]Network{"eth1": other, "eth2": more} {
 						hasJoined(t, when, ns, b, device, n >= done && !(left && b == other))
 					}
 				}
@@ -532,9 +555,6 @@ func TestJoinOverlay(t *testing.T) {
 	echo(t, far, 80)
 	base, r := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Memory: &sync.Map{}}
 	ns, end := run(t, base, r)
-	if _, err := (&Networks{Endpoints: []Endpoint{{Network: on(0, NewPeerStore(newMemory(), "net/"))}}}).Join(testContext(t), ns); !errors.Is(err, ErrInvalid) {
-		t.Error("hosts that tell each other:", err)
-	}
 	over := on(0, StaticPeers(local))
 	joined, err := (&Networks{Endpoints: []Endpoint{{Network: over}}}).Join(testContext(t), ns)
 	if err != nil {
@@ -554,6 +574,182 @@ func TestJoinOverlay(t *testing.T) {
 	ns, end = run(t, base, r)
 	reached("second run", ns)
 	detach(t, joined)
+	end()
+}
+
+// eager looks at a directory more often.
+type eager struct{ Directory }
+
+func (eager) Wait(ctx context.Context, _ string) error {
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Millisecond):
+	}
+	return nil
+}
+
+// A container joins an overlay whose hosts tell each other of their containers: as long as it is there, in this run and in later ones, they are told of it and it hears of theirs.
+func TestJoinOverlayLearned(t *testing.T) {
+	needKind(t, kindVXLAN)
+	for what, store := range map[string]func(t *testing.T) (r Request, first, others KeyValue){
+		"memory": func(*testing.T) (Request, KeyValue, KeyValue) {
+			m := newMemory()
+			return Request{ID: "first", Memory: &sync.Map{}}, m, m
+		},
+		"directory": func(t *testing.T) (Request, KeyValue, KeyValue) {
+			d := Directory(t.TempDir())
+			return Request{ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, d, eager{d}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			testutil.NoLeaks(t)
+			nothingLeft(t)
+			r, kv, kvFar := store(t)
+			hosts, local := underlay(t, 3)
+			on := func(i int, kv KeyValue) *Overlay {
+				return newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(i), VNI: 42, Local: local[i], Peers: NewPeerStore(kv, "net/"), Host: hosts[i]})
+			}
+			far, c := connect(t, "far", Endpoint{Network: on(1, kvFar)})
+			echo(t, far, 80)
+			base := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}
+			ns, end := run(t, base, r)
+			over := on(0, kv)
+			n := &Networks{Endpoints: []Endpoint{{Network: over}}}
+			joined, err := n.Join(testContext(t), ns)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := func(when string, want bool) {
+				t.Helper()
+				var far []netip.Addr
+				if !testutil.Eventually(testTime/2, func() bool { far, _ = c.zone().lookup("first"); return want == (len(far) == 2) }) {
+					t.Errorf("%s: the other host knows %v, want that it does: %v", when, far, want)
+				}
+			}
+			reaches := func(when string, ns *Namespace, c *Connection) {
+				t.Helper()
+				for i, a := range addresses(c) {
+					eventually(t, when, ns.Dial, a, 80, addresses(joined)[i].String())
+				}
+			}
+			told("first run", true)
+			reaches("first run", ns, c)
+			later, l := connect(t, "later", Endpoint{Network: on(2, kvFar)})
+			echo(t, later, 80)
+			if !testutil.Eventually(testTime/2, func() bool { return len(over.Peers()) == 3 }) {
+				t.Errorf("it has not heard of one that comes later: %+v", over.Peers())
+			}
+			reaches("who comes later", ns, l)
+			end()
+			told("between runs", false)
+			if over.Peers() != nil {
+				t.Error("it listens between runs")
+			}
+			ns, end = run(t, base, r)
+			told("second run", true)
+			reaches("second run", ns, c)
+			reaches("second run", ns, l)
+			if err := n.Leave(testContext(t), ns); err != nil {
+				t.Error(err)
+			}
+			told("left", false)
+			end()
+			ns, end = run(t, base, r)
+			if joined, err = n.Join(testContext(t), ns); err != nil {
+				t.Fatal(err)
+			}
+			told("joined again", true)
+			end()
+			ns, end = run(t, base, r)
+			told("joined again, next run", true)
+			reaches("joined again, next run", ns, c)
+			detach(t, joined)
+			told("detached", false)
+			if over.Peers() != nil {
+				t.Error("it listens after it was detached")
+			}
+			end()
+		})
+	}
+}
+
+// Where the hosts of an overlay tell each other by a store that one program alone has, others cannot have a container join it, and cannot tell them that it has left it.
+func TestJoinOverlayOthersStore(t *testing.T) {
+	needKind(t, kindVXLAN)
+	nothingLeft(t)
+	hosts, local := underlay(t, 1)
+	host, m := hosts[0], newMemory()
+	over := func(p Peers) *Overlay {
+		return newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: local[0], Peers: p, Host: host})
+	}
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: host})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: over(NewPeerStore(m, "net/"))}}}
+	ctx, kept := testContext(t), filepath.Join(t.TempDir(), "networks.json")
+	ns, end := run(t, base, Request{ID: "first", Kept: kept})
+	if _, err := n.Join(ctx, ns); !errors.Is(err, ErrPeers) || !errors.Is(err, ErrInvalid) {
+		t.Error("a detached container:", err)
+	}
+	if l, err := over(StaticPeers(local)).Endpoints(ctx); len(l) != 0 || err != nil {
+		t.Errorf("it has joined: %v %v", l, err)
+	}
+	end()
+	ns, end = run(t, base, Request{ID: "first", Memory: &sync.Map{}})
+	if _, err := n.Join(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	members.mu.Lock() // as another program
+	mine := members.of
+	members.of = nil
+	members.mu.Unlock()
+	if err := n.Leave(ctx, ns); !errors.Is(err, ErrPeers) {
+		t.Error("leave, from another program:", err)
+	}
+	if l, err := over(StaticPeers(local)).Endpoints(ctx); len(l) != 0 || err != nil {
+		t.Errorf("it has not left: %v %v", l, err)
+	}
+	members.mu.Lock()
+	members.of = mine
+	members.mu.Unlock()
+	end()
+	if l, err := m.List(ctx, ""); len(l) != 0 || err != nil {
+		t.Errorf("announced after the run: %v %v", l, err)
+	}
+}
+
+// A program cannot reach the store of an overlay that a container is to join: it has joined nothing.
+func TestJoinOverlayStoreFails(t *testing.T) {
+	needKind(t, kindVXLAN)
+	nothingLeft(t)
+	hosts, local := underlay(t, 1)
+	m := newMemory()
+	over := newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: local[0], Peers: NewPeerStore(m, "net/"), Host: hosts[0]})
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: over}}}
+	r := Request{ID: "first", Memory: &sync.Map{}}
+	ns, end := run(t, base, r)
+	m.fail(os.ErrClosed)
+	if _, err := n.Join(testContext(t), ns); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+	r.Memory.Range(func(key, _ any) bool { t.Errorf("%v is remembered", key); return true })
+	m.fail(nil)
+	if _, err := n.Join(testContext(t), ns); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	m.fail(os.ErrClosed)
+	a, err := base.Prepare(testContext(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := newNS(t)
+	if err := a.Attach(testContext(t), Target{Netns: again.File()}); !errors.Is(err, os.ErrClosed) {
+		t.Error("the next run:", err)
+	}
+	m.fail(nil)
+	detach(t, a.(*Connection))
+	ns, end = run(t, base, r)
+	if err := n.Leave(testContext(t), ns); err != nil {
+		t.Error("the one after:", err)
+	}
 	end()
 }
 
@@ -793,7 +989,12 @@ func roleJoin() {
 	ctx := context.Background()
 	web, err := NewBridge(BridgeConfig{Name: "web"})
 	fail(err)
-	other, err := NewBridge(BridgeConfig{Name: "other"})
+	var other Network
+	if dir := os.Getenv("CAISSON_TEST_PEERS"); dir != "" {
+		other, err = NewOverlay(OverlayConfig{Name: "other", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: netip.MustParseAddr("192.0.2.1"), Peers: NewPeerStore(Directory(dir), "net/")})
+	} else {
+		other, err = NewBridge(BridgeConfig{Name: "other"})
+	}
 	fail(err)
 	base, r := &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Kept: os.Getenv("CAISSON_TEST_KEPT")}
 	for i := range 2 {
@@ -818,6 +1019,19 @@ func roleJoin() {
 
 // The program is killed at a system call of any of its threads; each time the recovery leaves the host as it was.
 func TestJoinKilled(t *testing.T) {
+	joinKilled(t)
+}
+
+// The same with an overlay whose hosts tell each other of their containers by files.
+func TestJoinKilledOverlay(t *testing.T) {
+	needKind(t, kindVXLAN)
+	world(t)
+	awaitLinkLocal(t)
+	t.Setenv("CAISSON_TEST_PEERS", t.TempDir())
+	joinKilled(t)
+}
+
+func joinKilled(t *testing.T) {
 	nothingLeft(t)
 	kept := filepath.Join(t.TempDir(), "networks.json")
 	t.Setenv("CAISSON_TEST_KEPT", kept)
