@@ -531,6 +531,10 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 	if err != nil {
 		return err
 	}
+	was, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
 	if l = change(l); len(l) == 0 {
 		if !there {
 			return nil
@@ -541,6 +545,9 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 		return nil
 	}
 	b, err := json.Marshal(l)
+	if bytes.Equal(b, was) { // the run ends, or others join, where there is no room to write the same once more
+		return err
+	}
 	if err == nil && (len(l) > maxKept || len(b) > maxKeptBytes) {
 		err = fmt.Errorf("%w: %d networks in %d bytes, more than %d in %d", ErrExhausted, len(l), len(b), maxKept, maxKeptBytes)
 	}

@@ -499,7 +499,24 @@ func TestJoinLeavingNoRoom(t *testing.T) {
 	}
 	hasJoined(t, "left", ns, other, "eth1", false)
 	hasJoined(t, "left", ns, more, "eth2", true)
+	// Who has it leave the other one, too, is killed.
+	last, err := (&Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "last"})}}}).Join(testContext(t), ns) // so that the file stays
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaving := c.rec
+	leaving.Endpoints = c.rec.Endpoints[1:]
+	if _, err := leaving.leaving(testContext(t), func() error { return forgetKept(r.Kept, leaving.Endpoints) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(r.Kept+unfinished, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	end()
+	if err := os.Remove(r.Kept + unfinished); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, last)
 }
 
 // What is removed without the lock are the ends of a run's endpoints, and of those that are noted beside it, whatever a failure of the machine has left of the notes; no device of
