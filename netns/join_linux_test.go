@@ -439,6 +439,65 @@ func TestJoinRecoveredMeanwhile(t *testing.T) {
 	end()
 }
 
+// A program is killed while it connects a container's run again, once it has addresses: the next run has them, or others if those are another's by now, and gives back all.
+func TestJoinKilledLeases(t *testing.T) {
+	nothingLeft(t)
+	ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
+	connect(t, "stays", Endpoint{Network: other}) // so that the network does
+	for _, taken := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another has them: %v", taken), func(t *testing.T) {
+			again, _, end, c := begunRun(t, Request{ID: "first", Memory: &sync.Map{}}, other)
+			if err := c.handOver(ctx); err != nil {
+				t.Fatal(err)
+			}
+			was, id := addresses(c), c.rec.Endpoints[0].ID
+			end()
+			var leases []string
+			locked := func(f func(s *store) error) {
+				t.Helper()
+				if err := other.config().withStore(ctx, f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			locked(func(s *store) error {
+				for _, a := range was {
+					owner, a2 := id, a
+					if taken {
+						owner, a2 = "another", a.Next()
+						if _, err := s.lease("other", id, a2); err != nil {
+							return err
+						}
+					}
+					if _, err := s.lease("other", owner, a); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			_, end = again()
+			l, err := other.Endpoints(ctx)
+			if i := slices.IndexFunc(l, func(s Status) bool { return s.Container == "first" }); err != nil || i < 0 || taken == (l[i].Addresses[0].Addr() == was[0]) {
+				t.Errorf("%+v %v; it had %v", l, err, was)
+			}
+			end()
+			locked(func(s *store) (err error) {
+				dir := filepath.Join(s.netDir("other"), "ip")
+				all, err := names(dir)
+				for _, a := range all {
+					b, rerr := readFile(filepath.Join(dir, a))
+					if err = errors.Join(err, rerr); string(b) == id {
+						leases = append(leases, a)
+					}
+				}
+				return errors.Join(err, s.release(endpointRef{"other", "another"}))
+			})
+			if len(leases) > 0 {
+				t.Errorf("%q are not given back", leases)
+			}
+		})
+	}
+}
+
 // A program is killed while it disconnects a container. The end of the run takes what is left, the next one has none of it, and whoever disconnects it as well ends that.
 func TestJoinLeaving(t *testing.T) {
 	nothingLeft(t)
