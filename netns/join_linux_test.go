@@ -774,23 +774,44 @@ func TestJoinOverlayOthersStore(t *testing.T) {
 	if _, err := n.Join(ctx, ns); err != nil {
 		t.Fatal(err)
 	}
-	members.mu.Lock() // as another program
-	mine := members.of
-	members.of = nil
-	members.mu.Unlock()
-	if err := n.Leave(ctx, ns); !errors.Is(err, ErrPeers) {
+	leave := func() error { // as another program does
+		swap := func(l map[memberKey]*Overlay) (was map[memberKey]*Overlay) {
+			members.mu.Lock()
+			defer members.mu.Unlock()
+			was, members.of = members.of, l
+			return was
+		}
+		mine := swap(nil)
+		defer swap(mine)
+		return n.Leave(ctx, ns)
+	}
+	if err := leave(); !errors.Is(err, ErrPeers) {
 		t.Error("leave, from another program:", err)
 	}
 	if l, err := over(StaticPeers(local)).Endpoints(ctx); len(l) != 0 || err != nil {
 		t.Errorf("it has not left: %v %v", l, err)
 	}
-	members.mu.Lock()
-	members.of = mine
-	members.mu.Unlock()
 	end()
 	if l, err := m.List(ctx, ""); len(l) != 0 || err != nil {
 		t.Errorf("announced after the run: %v %v", l, err)
 	}
+	// By files others can tell them.
+	d := Directory(t.TempDir())
+	n.Endpoints[0].Network = over(NewPeerStore(d, "net/"))
+	ns, end = run(t, base, Request{ID: "first", Kept: kept})
+	if _, err := n.Join(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := d.List(ctx, ""); len(l) != 1 || err != nil {
+		t.Errorf("joined: %v %v", l, err)
+	}
+	if err := leave(); err != nil {
+		t.Error(err)
+	}
+	if l, err := d.List(ctx, ""); len(l) != 0 || err != nil {
+		t.Errorf("left: %v %v", l, err)
+	}
+	end()
 }
 
 // A program cannot reach the store of an overlay that a container is to join: it has joined nothing.
