@@ -605,8 +605,9 @@ func (c *Connection) Detach(ctx context.Context) error {
 		}
 		return undo(ctx, &c.rec, c.remember)
 	})
+	joined := c.closeMembers() // not before: who joins meanwhile fails from now on
 	if err == nil {
-		err = errors.Join(c.strike(), c.announceOverlays(ctx))
+		err = errors.Join(c.strike(), c.announceOverlays(ctx, joined...))
 	}
 	return errors.Join(append(faults, err)...)
 }

@@ -27,6 +27,9 @@ var (
 	ErrExhausted = errors.New("range is exhausted")
 	// ErrPortTaken: the port of the host is used by a program, or published for another container. It comes with EADDRINUSE.
 	ErrPortTaken = errors.New("port is taken")
+	// ErrPeers: how the hosts of an overlay network tell each other of their containers, and encrypt, is known to one program alone, by a [KeyValue], Peers or a Carrier of its
+	// own. With a [Directory] others know it too.
+	ErrPeers = errors.New("its peers are known to one program alone")
 	// ErrNotHere: the record is about another network namespace than the one that was looked at.
 	ErrNotHere = errors.New("made in another network namespace")
 )

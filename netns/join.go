@@ -20,8 +20,9 @@ import (
 //
 // Of two calls at once for one container, the one that finds its Interface taken meanwhile fails ([ErrExists]). [Connection.Status] is that of the run that was joined.
 // A [*Device] is taken by each run, and given back at its end. A [*Tun], whose other end is this program's, is joined by the program that runs the container and has not detached it: its
-// Open is called in each run. An [*Overlay] is one with [StaticPeers]: where hosts tell each other of their containers somebody has to listen as long as the container runs, and
-// Connect, in the program that is to, does that. What cannot be joined matches [ErrInvalid]; so do names in [Endpoint.Egress].
+// Open is called in each run. So is an [*Overlay] whose Peers are this program's: it listens to the other hosts, and tells them of the container, as long as the container's run goes
+// on and in each later one. For others that matches [ErrPeers], except with [StaticPeers], and with a [Directory] without a Carrier: then each program that begins a later run does so, and this
+// one until its end or Detach; what was told and heard last stays where a program ends before the container. What cannot be joined matches [ErrInvalid]; so do names in [Endpoint.Egress].
 //
 // [Connection.Detach] disconnects the container, in whichever run it is, and has no later run get the connection again; so does [Networks.Leave], from any program. ctx
 // bounds the call only.
@@ -42,9 +43,6 @@ func (n *Networks) joinable() error {
 	var faults []error
 	for i := range n.Endpoints {
 		e := &n.Endpoints[i]
-		if o, ok := e.Network.(*Overlay); ok && !o.cfg.link.Flood {
-			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Network", i), "its Peers have to be listened to as long as the container runs: StaticPeers have not; else Connect, in the program that is to listen"))
-		}
 		if e.Egress.named() {
 			faults = append(faults, fault(fmt.Sprintf("Endpoints[%d].Egress", i), "names in it need a server of names, which Join does not make"))
 		}
@@ -58,7 +56,8 @@ func (n *Networks) joinable() error {
 }
 
 // Leave disconnects a container from those of the networks that it was connected to by [Networks.Join], from whichever program, and no later run of it gets them again.
-// Of n only the names of the networks count. The error matches [ErrNotFound] if the container has not joined one of them; what it has joined is left all the same.
+// Of n only the names of the networks count. The error matches [ErrNotFound] if the container has not joined one of them, and [ErrPeers] if the other hosts of an overlay cannot be told
+// by this program, which its own does at the end of the run; what it has joined is left all the same.
 func (n *Networks) Leave(ctx context.Context, ns *Namespace) error {
 	if err := n.Validate(); err != nil {
 		return err
@@ -92,6 +91,13 @@ type keptEndpoint struct {
 	Limits         Limits       `json:"limits,omitzero"`
 	Egress         *Egress      `json:"egress,omitempty"`
 	Peers          []netip.Addr `json:"peers,omitempty"` // of an overlay
+	Store          *keptStore   `json:"store,omitempty"` // of one whose hosts tell each other by files
+}
+
+// keptStore is what a [Directory] of NewPeerStore is made of again.
+type keptStore struct {
+	Dir    string `json:"dir"` // absolute
+	Prefix string `json:"prefix"`
 }
 
 // begun says that not all of what was joined at once may be.
@@ -100,5 +106,5 @@ func (k keptEndpoint) begun() bool { return k.With != "" }
 // Keys in Request.Memory: the id of an endpoint.
 type (
 	keptKey string // the keptEndpoint
-	tunKey  string // its *Tun
+	liveKey string // its Network, where that is more than data
 )

@@ -39,15 +39,31 @@ func (n *Networks) join(ctx context.Context, ns *Namespace) (*Connection, error)
 	}
 	memory := memoryOf(base.ID)
 	for i, e := range n.Endpoints {
-		if _, ok := e.Network.(*Tun); ok && memory == nil {
-			return nil, fault(fmt.Sprintf("Endpoints[%d].Network", i), "the other end of a Tun is this program's, and the container's later runs are not: Connect in each of them")
+		if memory != nil || !isLive(e.Network) {
+			continue
 		}
+		field := fmt.Sprintf("Endpoints[%d].Network", i)
+		if _, ok := e.Network.(*Overlay); ok {
+			return nil, &Error{Op: "check", Object: field, Err: fmt.Errorf("%w: %w, and the container's later runs are others'", ErrInvalid, ErrPeers), Remedy: "StaticPeers, a Directory; or Connect in each run"}
+		}
+		return nil, fault(field, "the other end of a Tun is this program's, and the container's later runs are not: Connect in each of them")
 	}
 	named, err := n.freeInterfaces(ns)
 	if err != nil {
 		return nil, &Error{Op: "join networks", Err: err}
 	}
 	return named.joinTo(ctx, ns, joining{base: base, memory: memory})
+}
+
+// isLive says that a network is more than data: a later run has to get the same one.
+func isLive(n Network) bool {
+	switch n := n.(type) {
+	case *Tun:
+		return true
+	case *Overlay:
+		return !n.cfg.link.Flood && n.stored() == nil
+	}
+	return false
 }
 
 // memoryOf is Request.Memory of the container whose run began with the endpoint, if that is this program's.
@@ -97,16 +113,17 @@ func (n *Networks) joinTo(ctx context.Context, ns *Namespace, to joining) (*Conn
 	}
 	err := c.Attach(ctx, Target{Netns: ns.File()})
 	for i, e := range n.Endpoints {
-		if t, ok := e.Network.(*Tun); ok && err == nil {
-			to.memory.Store(tunKey(c.eps[i].ID), t)
+		if err == nil && isLive(e.Network) {
+			to.memory.Store(liveKey(c.eps[i].ID), e.Network)
 		}
 	}
 	if err == nil {
+		c.passMembers()
 		err = c.host.inHost(func() error { return c.handOver(ctx) })
 	}
 	if err != nil && to.memory != nil && (to.ids == nil || errors.Is(err, errLeft)) { // else the next attempt needs them
 		for _, e := range c.eps {
-			to.memory.Delete(tunKey(e.ID))
+			to.memory.Delete(liveKey(e.ID))
 		}
 	}
 	if errors.Is(err, errLeft) {
@@ -319,6 +336,7 @@ func (c *Connection) keep(i int) keptEndpoint {
 	}
 	if o, ok := w.Network.(*Overlay); ok {
 		k.Peers, _ = o.peers.(StaticPeers)
+		k.Store = o.stored()
 	}
 	for _, p := range e.Addresses {
 		k.Addresses = append(k.Addresses, p.Addr())
@@ -488,7 +506,7 @@ func (c *Connection) forget() error {
 	for _, ref := range c.rec.Endpoints {
 		if c.to.memory != nil {
 			c.to.memory.Delete(keptKey(ref.ID))
-			c.to.memory.Delete(tunKey(ref.ID))
+			c.to.memory.Delete(liveKey(ref.ID))
 		}
 	}
 	return forgetKept(c.to.base.Kept, c.rec.Endpoints)
@@ -513,6 +531,10 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 	if err != nil {
 		return err
 	}
+	was, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
 	if l = change(l); len(l) == 0 {
 		if !there {
 			return nil
@@ -523,6 +545,9 @@ func changeKept(path string, change func([]keptEndpoint) []keptEndpoint) error {
 		return nil
 	}
 	b, err := json.Marshal(l)
+	if bytes.Equal(b, was) { // the run ends, or others join, where there is no room to write the same once more
+		return err
+	}
 	if err == nil && (len(l) > maxKept || len(b) > maxKeptBytes) {
 		err = fmt.Errorf("%w: %d networks in %d bytes, more than %d in %d", ErrExhausted, len(l), len(b), maxKept, maxKeptBytes)
 	}
@@ -681,8 +706,8 @@ func (c *Connection) rejoinOne(ctx context.Context, ns *Namespace, k keptEndpoin
 // again is the network of what is kept: the one that was joined, where it is more than data, or such a one.
 func (c *Connection) again(n *netState, k *keptEndpoint) (Network, error) {
 	if c.req.Memory != nil {
-		if t, ok := c.req.Memory.Load(tunKey(k.ID)); ok {
-			return t.(*Tun), nil
+		if w, ok := c.req.Memory.Load(liveKey(k.ID)); ok {
+			return w.(Network), nil
 		}
 	}
 	return n.again(c.host, k)
@@ -703,9 +728,13 @@ func (n *netState) again(host *BridgeConfig, k *keptEndpoint) (Network, error) {
 	case n.Kind == kindRouted && n.Mode == 0:
 		return NewRouted(RoutedConfig{Name: n.Name, Subnets: n.Subnets, Ranges: n.Ranges, Gateways: gateways, MTU: n.MTU, Internal: n.Internal, HostAccess: n.HostAccess,
 			NoNAT: n.NoNAT, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
-	case n.Kind == kindOverlay && n.Mode == 0 && n.Flood:
+	case n.Kind == kindOverlay && n.Mode == 0:
+		peers, err := n.peersOf(k)
+		if err != nil {
+			return nil, err
+		}
 		return NewOverlay(OverlayConfig{Name: n.Name, Bridge: n.Bridge, Internal: n.Internal, HostAccess: n.HostAccess, NoNAT: n.NoNAT, Subnets: n.Subnets, Ranges: n.Ranges,
-			Gateways: gateways, VNI: n.VNI, Port: n.Port, Local: n.Local, MTU: n.MTU, Peers: StaticPeers(k.Peers), Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
+			Gateways: gateways, VNI: n.VNI, Port: n.Port, Local: n.Local, MTU: n.MTU, Peers: peers, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal})
 	case n.Kind == kindDevice && n.Mode == 0:
 		d := DeviceConfig{Name: n.Name, Device: n.Parent, Gateways: gateways, Host: host.Host, StateDir: host.StateDir, Journal: host.Journal}
 		for _, a := range k.Addresses {
@@ -743,8 +772,8 @@ func (c *Connection) remember(s *store) error {
 	delete(memories.of, c.eps[0].ID)
 	memory.Range(func(key, _ any) bool {
 		_, kept := key.(keptKey)
-		id, tun := key.(tunKey)
-		if kept || tun && !slices.ContainsFunc(now, func(k keptEndpoint) bool { return k.ID == string(id) }) {
+		id, live := key.(liveKey)
+		if kept || live && !slices.ContainsFunc(now, func(k keptEndpoint) bool { return k.ID == string(id) }) {
 			memory.Delete(key)
 		}
 		return true
@@ -776,14 +805,17 @@ func (n *Networks) leave(ctx context.Context, ns *Namespace) error {
 		}
 		var missing []error
 		for _, e := range n.Endpoints {
-			if !slices.Contains(left, e.Network.Name()) {
+			if !slices.ContainsFunc(left, func(k keptEndpoint) bool { return k.Network.Name == e.Network.Name() }) {
 				missing = append(missing, &Error{Op: "leave network", Object: e.Network.Name(), Err: fmt.Errorf("%w: container %q has not joined it", ErrNotFound, base.Container)})
 			}
 		}
 		if len(rec.Endpoints) > 0 {
-			missing = append(missing, undoJoined(ctx, &rec, func() error { return forgetKept(base.Kept, rec.Endpoints) }))
+			err = undoJoined(ctx, &rec, func() error { return forgetKept(base.Kept, rec.Endpoints) })
 		}
-		return errors.Join(missing...)
+		if err == nil {
+			err = host.withdraw(ctx, left)
+		}
+		return errors.Join(append(missing, err)...)
 	})
 }
 
@@ -843,8 +875,8 @@ func (r *record) leaving(ctx context.Context, forget func() error) (*record, err
 	return &there, nil
 }
 
-// joined adds the endpoints on the networks that go with a run to the record, and returns the names of their networks.
-func (n *Networks) joined(ctx context.Context, rec *record, base *epState) (left []string, err error) {
+// joined adds the endpoints on the networks that go with a run to the record, and returns them.
+func (n *Networks) joined(ctx context.Context, rec *record, base *epState) (left []keptEndpoint, err error) {
 	s, err := openStore(ctx, rec.StateDir, rec.Host)
 	if err != nil {
 		return nil, err
@@ -853,7 +885,7 @@ func (n *Networks) joined(ctx context.Context, rec *record, base *epState) (left
 	l, err := s.settle(base)
 	for _, k := range l {
 		if slices.ContainsFunc(n.Endpoints, func(e Endpoint) bool { return e.Network.Name() == k.Network.Name }) {
-			rec.Endpoints, left = append(rec.Endpoints, endpointRef{k.Network.Name, k.ID}), append(left, k.Network.Name)
+			rec.Endpoints, left = append(rec.Endpoints, endpointRef{k.Network.Name, k.ID}), append(left, k)
 		}
 	}
 	return left, err

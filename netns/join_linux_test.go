@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -316,13 +317,18 @@ func begunRun(t testing.TB, r Request, to ...Network) (again func() (*Namespace,
 	if err := c.Attach(testContext(t), Target{Netns: ns.File()}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		for _, s := range c.services { // of a killed joiner nothing else is left
+			s.Close()
+		}
+	})
 	return again, ns, end, c
 }
 
 // hasJoined fails unless the container is on the network, by the device in the namespace, or is not.
-func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device string, want bool) {
+func hasJoined(t testing.TB, when string, ns *Namespace, b Network, device string, want bool) {
 	t.Helper()
-	l, err := b.Endpoints(testContext(t))
+	l, err := b.config().listEndpoints(testContext(t))
 	is := slices.ContainsFunc(l, func(s Status) bool { return s.Container == "first" })
 	there := false
 	err = errors.Join(err, ns.Do(func() error {
@@ -338,14 +344,33 @@ func hasJoined(t testing.TB, when string, ns *Namespace, b *Bridge, device strin
 // A joiner is killed after any of the last steps of Join. The container has joined both networks then, in this run and in the next one, or neither: also where the recovery
 // comes as late as in the next run, and where the container has left one of them before.
 func TestJoinKilledHalfway(t *testing.T) {
+	joinKilledHalfway(t, newBridge(t, BridgeConfig{Name: "more"}), "recovered at once", "recovered late", "recovered late, memory", "left one, recovered", "left one, recovered late")
+}
+
+// The same with an overlay whose hosts tell each other of their containers by files.
+func TestJoinKilledHalfwayOverlay(t *testing.T) {
+	needKind(t, kindVXLAN)
+	joinKilledHalfway(t, storedOverlay(t), "recovered late", "left one, recovered")
+}
+
+// storedOverlay is one in this namespace, with its store in files.
+func storedOverlay(t testing.TB) *Overlay {
+	t.Helper()
+	_, host, _ := world(t)
+	return newOverlay(t, OverlayConfig{Name: "more", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: host[0], Peers: NewPeerStore(Directory(t.TempDir()), "net/")})
+}
+
+func joinKilledHalfway(t *testing.T, more Network, cases ...string) {
 	nothingLeft(t)
-	ctx, other, more := testContext(t), newBridge(t, BridgeConfig{Name: "other"}), newBridge(t, BridgeConfig{Name: "more"})
+	ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
 	connect(t, "stays", Endpoint{Network: other}, Endpoint{Network: more}) // so that bridges and rules are made once
 	const steps, done = 5, 3                                               // the file of the container, each endpoint, settled, struck out
 	for n := done - 1; n < steps; n++ {
-		for when, r := range map[string]Request{"recovered at once": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")},
-			"recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "recovered late, memory": {ID: "first", Memory: &sync.Map{}},
-			"left one, recovered": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, "left one, recovered late": {ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}} {
+		for _, when := range cases {
+			r := Request{ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}
+			if strings.Contains(when, "memory") {
+				r.Kept, r.Memory = "", &sync.Map{}
+			}
 			t.Run(fmt.Sprintf("after %d, %s", n, when), func(t *testing.T) {
 				late, left := strings.Contains(when, "late"), n >= done && strings.Contains(when, "left")
 				again, ns, end, c := begunRun(t, r, other, more)
@@ -368,7 +393,7 @@ func TestJoinKilledHalfway(t *testing.T) {
 				recoverIt := func() { err = errors.Join(err, Owner().Undo(ctx, recordVersion, data), c.strike()) }
 				both := func(when string) {
 					t.Helper()
-					for device, b := range map[string]*Bridge{"eth1": other, "eth2": more} {
+					for device, b := range map[string]Network{"eth1": other, "eth2": more} {
 						hasJoined(t, when, ns, b, device, n >= done && !(left && b == other))
 					}
 				}
@@ -414,6 +439,65 @@ func TestJoinRecoveredMeanwhile(t *testing.T) {
 	}
 	hasJoined(t, "recovered", ns, other, "eth1", true)
 	end()
+}
+
+// A program is killed while it connects a container's run again, once it has addresses: the next run has them, or others if those are another's by now, and gives back all.
+func TestJoinKilledLeases(t *testing.T) {
+	nothingLeft(t)
+	ctx, other := testContext(t), newBridge(t, BridgeConfig{Name: "other"})
+	connect(t, "stays", Endpoint{Network: other}) // so that the network does
+	for _, taken := range []bool{false, true} {
+		t.Run(fmt.Sprintf("another has them: %v", taken), func(t *testing.T) {
+			again, _, end, c := begunRun(t, Request{ID: "first", Memory: &sync.Map{}}, other)
+			if err := c.handOver(ctx); err != nil {
+				t.Fatal(err)
+			}
+			was, id := addresses(c), c.rec.Endpoints[0].ID
+			end()
+			var leases []string
+			locked := func(f func(s *store) error) {
+				t.Helper()
+				if err := other.config().withStore(ctx, f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			locked(func(s *store) error {
+				for _, a := range was {
+					owner, a2 := id, a
+					if taken {
+						owner, a2 = "another", a.Next()
+						if _, err := s.lease("other", id, a2); err != nil {
+							return err
+						}
+					}
+					if _, err := s.lease("other", owner, a); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			_, end = again()
+			l, err := other.Endpoints(ctx)
+			if i := slices.IndexFunc(l, func(s Status) bool { return s.Container == "first" }); err != nil || i < 0 || taken == (l[i].Addresses[0].Addr() == was[0]) {
+				t.Errorf("%+v %v; it had %v", l, err, was)
+			}
+			end()
+			locked(func(s *store) (err error) {
+				dir := filepath.Join(s.netDir("other"), "ip")
+				all, err := names(dir)
+				for _, a := range all {
+					b, rerr := readFile(filepath.Join(dir, a))
+					if err = errors.Join(err, rerr); string(b) == id {
+						leases = append(leases, a)
+					}
+				}
+				return errors.Join(err, s.release(endpointRef{"other", "another"}))
+			})
+			if len(leases) > 0 {
+				t.Errorf("%q are not given back", leases)
+			}
+		})
+	}
 }
 
 // A program is killed while it disconnects a container. The end of the run takes what is left, the next one has none of it, and whoever disconnects it as well ends that.
@@ -476,7 +560,24 @@ func TestJoinLeavingNoRoom(t *testing.T) {
 	}
 	hasJoined(t, "left", ns, other, "eth1", false)
 	hasJoined(t, "left", ns, more, "eth2", true)
+	// Who has it leave the other one, too, is killed.
+	last, err := (&Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "last"})}}}).Join(testContext(t), ns) // so that the file stays
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaving := c.rec
+	leaving.Endpoints = c.rec.Endpoints[1:]
+	if _, err := leaving.leaving(testContext(t), func() error { return forgetKept(r.Kept, leaving.Endpoints) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(r.Kept+unfinished, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	end()
+	if err := os.Remove(r.Kept + unfinished); err != nil {
+		t.Fatal(err)
+	}
+	detach(t, last)
 }
 
 // What is removed without the lock are the ends of a run's endpoints, and of those that are noted beside it, whatever a failure of the machine has left of the notes; no device of
@@ -532,9 +633,6 @@ func TestJoinOverlay(t *testing.T) {
 	echo(t, far, 80)
 	base, r := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Memory: &sync.Map{}}
 	ns, end := run(t, base, r)
-	if _, err := (&Networks{Endpoints: []Endpoint{{Network: on(0, NewPeerStore(newMemory(), "net/"))}}}).Join(testContext(t), ns); !errors.Is(err, ErrInvalid) {
-		t.Error("hosts that tell each other:", err)
-	}
 	over := on(0, StaticPeers(local))
 	joined, err := (&Networks{Endpoints: []Endpoint{{Network: over}}}).Join(testContext(t), ns)
 	if err != nil {
@@ -554,6 +652,203 @@ func TestJoinOverlay(t *testing.T) {
 	ns, end = run(t, base, r)
 	reached("second run", ns)
 	detach(t, joined)
+	end()
+}
+
+// eager looks at a directory more often.
+type eager struct{ Directory }
+
+func (eager) Wait(ctx context.Context, _ string) error {
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Millisecond):
+	}
+	return nil
+}
+
+// A container joins an overlay whose hosts tell each other of their containers: as long as it is there, in this run and in later ones, they are told of it and it hears of theirs.
+func TestJoinOverlayLearned(t *testing.T) {
+	needKind(t, kindVXLAN)
+	for what, store := range map[string]func(t *testing.T) (r Request, first, others KeyValue){
+		"memory": func(*testing.T) (Request, KeyValue, KeyValue) {
+			m := newMemory()
+			return Request{ID: "first", Memory: &sync.Map{}}, m, m
+		},
+		"directory": func(t *testing.T) (Request, KeyValue, KeyValue) {
+			d := Directory(t.TempDir())
+			return Request{ID: "first", Kept: filepath.Join(t.TempDir(), "networks.json")}, d, eager{d}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			testutil.NoLeaks(t)
+			nothingLeft(t)
+			r, kv, kvFar := store(t)
+			hosts, local := underlay(t, 3)
+			on := func(i int, kv KeyValue) *Overlay {
+				return newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(i), VNI: 42, Local: local[i], Peers: NewPeerStore(kv, "net/"), Host: hosts[i]})
+			}
+			far, c := connect(t, "far", Endpoint{Network: on(1, kvFar)})
+			echo(t, far, 80)
+			base := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}
+			ns, end := run(t, base, r)
+			over := on(0, kv)
+			n := &Networks{Endpoints: []Endpoint{{Network: over}}}
+			joined, err := n.Join(testContext(t), ns)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := func(when string, want bool) {
+				t.Helper()
+				var far []netip.Addr
+				if !testutil.Eventually(testTime/2, func() bool { far, _ = c.zone().lookup("first"); return want == (len(far) == 2) }) {
+					t.Errorf("%s: the other host knows %v, want that it does: %v", when, far, want)
+				}
+			}
+			reaches := func(when string, ns *Namespace, c *Connection) {
+				t.Helper()
+				for i, a := range addresses(c) {
+					eventually(t, when, ns.Dial, a, 80, addresses(joined)[i].String())
+				}
+			}
+			told("first run", true)
+			reaches("first run", ns, c)
+			later, l := connect(t, "later", Endpoint{Network: on(2, kvFar)})
+			echo(t, later, 80)
+			if !testutil.Eventually(testTime/2, func() bool { return len(over.Peers()) == 3 }) {
+				t.Errorf("it has not heard of one that comes later: %+v", over.Peers())
+			}
+			reaches("who comes later", ns, l)
+			end()
+			told("between runs", false)
+			if over.Peers() != nil {
+				t.Error("it listens between runs")
+			}
+			ns, end = run(t, base, r)
+			told("second run", true)
+			reaches("second run", ns, c)
+			reaches("second run", ns, l)
+			if err := n.Leave(testContext(t), ns); err != nil {
+				t.Error(err)
+			}
+			told("left", false)
+			end()
+			ns, end = run(t, base, r)
+			if joined, err = n.Join(testContext(t), ns); err != nil {
+				t.Fatal(err)
+			}
+			told("joined again", true)
+			end()
+			ns, end = run(t, base, r)
+			told("joined again, next run", true)
+			reaches("joined again, next run", ns, c)
+			detach(t, joined)
+			told("detached", false)
+			if over.Peers() != nil {
+				t.Error("it listens after it was detached")
+			}
+			end()
+		})
+	}
+}
+
+// Where the hosts of an overlay tell each other by a store that one program alone has, others cannot have a container join it, and cannot tell them that it has left it.
+func TestJoinOverlayOthersStore(t *testing.T) {
+	needKind(t, kindVXLAN)
+	nothingLeft(t)
+	hosts, local := underlay(t, 1)
+	host, m := hosts[0], newMemory()
+	over := func(p Peers) *Overlay {
+		return newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: local[0], Peers: p, Host: host})
+	}
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: host})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: over(NewPeerStore(m, "net/"))}}}
+	ctx, kept := testContext(t), filepath.Join(t.TempDir(), "networks.json")
+	ns, end := run(t, base, Request{ID: "first", Kept: kept})
+	if _, err := n.Join(ctx, ns); !errors.Is(err, ErrPeers) || !errors.Is(err, ErrInvalid) {
+		t.Error("a detached container:", err)
+	}
+	if l, err := over(StaticPeers(local)).Endpoints(ctx); len(l) != 0 || err != nil {
+		t.Errorf("it has joined: %v %v", l, err)
+	}
+	end()
+	ns, end = run(t, base, Request{ID: "first", Memory: &sync.Map{}})
+	if _, err := n.Join(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	leave := func() error { // as another program does
+		swap := func(l map[memberKey]*Overlay) (was map[memberKey]*Overlay) {
+			members.mu.Lock()
+			defer members.mu.Unlock()
+			was, members.of = members.of, l
+			return was
+		}
+		mine := swap(nil)
+		defer swap(mine)
+		return n.Leave(ctx, ns)
+	}
+	if err := leave(); !errors.Is(err, ErrPeers) {
+		t.Error("leave, from another program:", err)
+	}
+	if l, err := over(StaticPeers(local)).Endpoints(ctx); len(l) != 0 || err != nil {
+		t.Errorf("it has not left: %v %v", l, err)
+	}
+	end()
+	if l, err := m.List(ctx, ""); len(l) != 0 || err != nil {
+		t.Errorf("announced after the run: %v %v", l, err)
+	}
+	// By files others can tell them.
+	d := Directory(t.TempDir())
+	n.Endpoints[0].Network = over(NewPeerStore(d, "net/"))
+	ns, end = run(t, base, Request{ID: "first", Kept: kept})
+	if _, err := n.Join(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := d.List(ctx, ""); len(l) != 1 || err != nil {
+		t.Errorf("joined: %v %v", l, err)
+	}
+	if err := leave(); err != nil {
+		t.Error(err)
+	}
+	if l, err := d.List(ctx, ""); len(l) != 0 || err != nil {
+		t.Errorf("left: %v %v", l, err)
+	}
+	end()
+}
+
+// A program cannot reach the store of an overlay that a container is to join: it has joined nothing.
+func TestJoinOverlayStoreFails(t *testing.T) {
+	needKind(t, kindVXLAN)
+	nothingLeft(t)
+	hosts, local := underlay(t, 1)
+	m := newMemory()
+	over := newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: local[0], Peers: NewPeerStore(m, "net/"), Host: hosts[0]})
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: over}}}
+	r := Request{ID: "first", Memory: &sync.Map{}}
+	ns, end := run(t, base, r)
+	m.fail(os.ErrClosed)
+	if _, err := n.Join(testContext(t), ns); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
+	}
+	r.Memory.Range(func(key, _ any) bool { t.Errorf("%v is remembered", key); return true })
+	m.fail(nil)
+	if _, err := n.Join(testContext(t), ns); err != nil {
+		t.Fatal(err)
+	}
+	end()
+	m.fail(os.ErrClosed)
+	a, err := base.Prepare(testContext(t), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := newNS(t)
+	if err := a.Attach(testContext(t), Target{Netns: again.File()}); !errors.Is(err, os.ErrClosed) {
+		t.Error("the next run:", err)
+	}
+	m.fail(nil)
+	detach(t, a.(*Connection))
+	ns, end = run(t, base, r)
+	if err := n.Leave(testContext(t), ns); err != nil {
+		t.Error("the one after:", err)
+	}
 	end()
 }
 
@@ -793,7 +1088,12 @@ func roleJoin() {
 	ctx := context.Background()
 	web, err := NewBridge(BridgeConfig{Name: "web"})
 	fail(err)
-	other, err := NewBridge(BridgeConfig{Name: "other"})
+	var other Network
+	if dir := os.Getenv("CAISSON_TEST_PEERS"); dir != "" {
+		other, err = NewOverlay(OverlayConfig{Name: "other", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: netip.MustParseAddr("192.0.2.1"), Peers: NewPeerStore(Directory(dir), "net/")})
+	} else {
+		other, err = NewBridge(BridgeConfig{Name: "other"})
+	}
 	fail(err)
 	base, r := &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Kept: os.Getenv("CAISSON_TEST_KEPT")}
 	for i := range 2 {
@@ -818,10 +1118,23 @@ func roleJoin() {
 
 // The program is killed at a system call of any of its threads; each time the recovery leaves the host as it was.
 func TestJoinKilled(t *testing.T) {
+	joinKilled(t, 4)
+}
+
+// The same with an overlay whose hosts tell each other of their containers by files.
+func TestJoinKilledOverlay(t *testing.T) {
+	needKind(t, kindVXLAN)
+	world(t)
+	awaitLinkLocal(t)
+	t.Setenv("CAISSON_TEST_PEERS", t.TempDir())
+	joinKilled(t, 2)
+}
+
+func joinKilled(t *testing.T, times int) {
 	nothingLeft(t)
 	kept := filepath.Join(t.TempDir(), "networks.json")
 	t.Setenv("CAISSON_TEST_KEPT", kept)
-	killedEach(t, "join", 4, func(int) { // what the file says would be another container's
+	killedEach(t, "join", times, func(int) { // what the file says would be another container's
 		_ = os.Remove(kept)
 	})
 }

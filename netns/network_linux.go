@@ -180,7 +180,7 @@ func (n *netState) leaseOne(s *store, id string, i int, fixed []netip.Addr) (net
 		}
 		ok, err := a != gateway && !slices.Contains(n.avoid, a), error(nil)
 		if ok {
-			ok, err = s.lease(n.Name, id, a)
+			ok, err = s.leaseAgain(n.Name, id, a)
 		}
 		if err == nil && !ok {
 			err = &Error{Op: "lease address", Object: a.String(), Err: ErrAddressTaken, Remedy: "choose another one, or none"}

@@ -109,7 +109,9 @@ type Overlay struct {
 
 	mu    sync.Mutex
 	users int
-	stop  func()
+	stop  func()        // what tells are ended
+	done  chan struct{} // closed when it has
+	heard bool          // of others, at least once
 	known []OverlayHost // last told
 	key   string        // of the carrier's device
 }

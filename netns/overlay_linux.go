@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -241,18 +242,27 @@ func (s *store) saveFar(n *netState, t tunnels) error {
 
 // learn takes what is known about the other hosts.
 func (o *Overlay) learn(ctx context.Context, hosts []OverlayHost) error {
-	err := o.cfg.withStore(ctx, func(s *store) error {
+	o.mu.Lock()
+	if ctx.Err() == nil {
+		o.known, o.heard = hosts, true
+	}
+	o.mu.Unlock()
+	return o.program(ctx)
+}
+
+// program tells the kernel, and the server of names, what is known. With the lock of the store it takes what was told last, whoever is first.
+func (o *Overlay) program(ctx context.Context) error {
+	return o.cfg.withStore(ctx, func(s *store) error {
+		o.mu.Lock()
+		hosts, heard := o.known, o.heard
+		o.mu.Unlock()
 		n, err := s.network(o.cfg.Name)
-		if n == nil || err != nil {
+		if n == nil || err != nil || !heard {
 			return err
 		}
 		t := n.tunnelsTo(hosts)
 		return errors.Join(n.programCarrier(o.cfg.carrier, hosts), n.program(t), s.saveFar(n, t))
 	})
-	o.mu.Lock()
-	o.known = hosts
-	o.mu.Unlock()
-	return err
 }
 
 // announce tells the others what containers are here.
@@ -292,7 +302,11 @@ func (o *Overlay) join(ctx context.Context) error {
 		heard = o.listen()
 	}
 	o.mu.Unlock()
-	if heard != nil {
+	if heard == nil { // since it was told, the network may have gone with a container's run, and been made again
+		if err := o.program(ctx); err != nil {
+			return &Error{Op: "learn of other hosts", Object: "network " + o.cfg.Name, Err: err}
+		}
+	} else {
 		select {
 		case err := <-heard:
 			if err != nil {
@@ -315,7 +329,7 @@ func (o *Overlay) listen() chan error {
 		default:
 		}
 	}
-	o.stop = func() { cancel(); <-done }
+	o.stop, o.done = cancel, done
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
@@ -333,45 +347,154 @@ func (o *Overlay) listen() chan error {
 // leave is called for each container that joined: the last one ends the listening.
 func (o *Overlay) leave() {
 	o.mu.Lock()
-	var stop func()
+	var done chan struct{}
 	if o.users--; o.users == 0 {
-		stop, o.stop, o.known = o.stop, nil, nil
+		o.stop()
+		done, o.known, o.heard = o.done, nil, false
 	}
 	o.mu.Unlock()
-	if stop != nil {
-		stop()
+	if done != nil {
+		<-done
 	}
 }
 
 // member is a container's part in an overlay, a service.
-type member struct{ o *Overlay }
+type member struct {
+	o  *Overlay
+	id string // of the endpoint
+}
 
 func (m member) Close() error { m.o.leave(); return nil }
 
 // joinOverlays lets the connection take part in what the hosts tell each other.
 func (c *Connection) joinOverlays(ctx context.Context) error {
-	for _, o := range c.overlays() {
-		c.services = append(c.services, member{o})
+	for i := range c.states {
+		o, ok := c.nets.Endpoints[i].Network.(*Overlay)
+		if !ok {
+			continue
+		}
+		c.services = append(c.services, member{o, c.eps[i].ID})
 		if err := o.join(ctx); err != nil {
 			return err
 		}
 	}
-	if c.to != nil && len(c.overlays()) > 0 { // StaticPeers have told the kernel all, and the connection is not this program's
-		c.services = slices.DeleteFunc(c.services, func(s service) bool {
-			m, ok := s.(member)
-			if ok {
-				m.o.leave()
-			}
-			return ok
-		})
-	}
 	return nil
 }
 
-// announceOverlays tells the others what became of the connection's containers: that they have names, or that they are gone.
-func (c *Connection) announceOverlays(ctx context.Context) error {
+// members are what this program is told about other hosts for containers that have joined overlays.
+var members struct {
+	mu sync.Mutex
+	of map[memberKey]*Overlay
+}
+
+// memberKey is the first endpoint of a container's run, and one that it has joined.
+type memberKey struct{ base, id string }
+
+// passMembers has what other hosts tell go with the run of the container that joins, and not with the connection. StaticPeers have told the kernel all.
+func (c *Connection) passMembers() {
+	c.services = slices.DeleteFunc(c.services, func(s service) bool {
+		m, ok := s.(member)
+		if ok && m.o.cfg.link.Flood {
+			m.o.leave()
+		} else if ok {
+			members.mu.Lock()
+			defer members.mu.Unlock()
+			if members.of == nil {
+				members.of = map[memberKey]*Overlay{}
+			}
+			members.of[memberKey{c.to.base.ID, m.id}] = m.o
+		}
+		return ok
+	})
+}
+
+// closeMembers ends that for those that are wanted, and returns their networks.
+func closeMembers(wanted func(memberKey) bool) (out []*Overlay) {
+	members.mu.Lock()
+	for k, o := range members.of {
+		if wanted(k) {
+			delete(members.of, k)
+			out = append(out, o)
+		}
+	}
+	members.mu.Unlock()
+	for _, o := range out {
+		o.leave()
+	}
+	return out
+}
+
+// closeMembers ends it for what the connection's run has joined; for a connection made by Join, for its endpoints.
+func (c *Connection) closeMembers() []*Overlay {
+	return closeMembers(func(k memberKey) bool {
+		if c.to == nil {
+			return slices.ContainsFunc(c.eps, func(e *epState) bool { return e.ID == k.base })
+		}
+		return (c.to.over || k.base == c.to.base.ID) && slices.ContainsFunc(c.rec.Endpoints, func(r endpointRef) bool { return r.ID == k.id })
+	})
+}
+
+// withdraw tells the other hosts of overlays that a container has left them, as far as this program can.
+func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error {
 	var faults []error
-	for _, o := range c.overlays() {
+	for _, k := range left {
+		if k.Network.Kind != kindOverlay || k.Network.Flood {
+			continue
+		}
+		l := closeMembers(func(m memberKey) bool { return m.id == k.ID })
+		if len(l) == 0 {
+			w, err := k.Network.again(c, &k)
+			if err != nil {
+				faults = append(faults, &Error{Op: "withdraw from other hosts", Object: "network " + k.Network.Name, Err: err})
+				continue
+			}
+			l = append(l, w.(*Overlay))
+		}
+		faults = append(faults, announce(ctx, l))
+	}
+	return errors.Join(faults...)
+}
+
+// stored is where the hosts tell each other if others can look there too; else nil.
+func (o *Overlay) stored() *keptStore {
+	p, ok := o.peers.(*peerStore)
+	if !ok || o.cfg.carrier != nil {
+		return nil
+	}
+	d, ok := p.kv.(Directory)
+	dir, err := filepath.Abs(string(d))
+	if !ok || err != nil {
+		return nil
+	}
+	return &keptStore{dir, p.prefix}
+}
+
+// peersOf are the Peers of an overlay that was joined.
+func (n *netState) peersOf(k *keptEndpoint) (Peers, error) {
+	switch {
+	case n.Flood:
+		return StaticPeers(k.Peers), nil
+	case k.Store == nil || n.Carrier != "":
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, ErrPeers)
+	case !filepath.IsAbs(k.Store.Dir):
+		return nil, fault("network "+n.Name, "%q is no directory for its hosts", k.Store.Dir)
+	}
+	return NewPeerStore(Directory(k.Store.Dir), k.Store.Prefix), nil
+}
+
+// announceOverlays tells the others what became of the connection's containers: that they have names, or that they are gone.
+func (c *Connection) announceOverlays(ctx context.Context, joined ...*Overlay) error {
+	if c.to == nil {
+		joined = append(joined, c.overlays()...)
+	} else {
+		joined = c.overlays()
+	}
+	return announce(ctx, joined)
+}
+
+func announce(ctx context.Context, l []*Overlay) error {
+	var faults []error
+	for _, o := range l {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		faults = append(faults, o.announce(ctx))
 		cancel()

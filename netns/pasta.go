@@ -14,7 +14,7 @@ import (
 // caisson.WithNetwork, also for detached containers, and several times.
 //
 // The host's addresses are the container's own. So from inside no port that is published on the host, its own included, is reached by
-// them; containers connected by Pasta reach each other only with HostAccess, by published ports at the gateway's address. Root uses a
+// them (they refuse); containers connected by Pasta reach each other and themselves only with HostAccess, by published ports at the gateway's address. Root uses a
 // [Bridge]. The device /dev/net/tun must be accessible to the user, as it is by default nearly everywhere (mode 0666). The program ends with
 // the container, and so with a host program that is killed; that of a detached container, which lives on, and what a host program had only
 // begun when it was killed, are ended by caisson.Recover with [Owner].

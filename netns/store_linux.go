@@ -383,6 +383,16 @@ func (s *store) lease(network, id string, a netip.Addr) (bool, error) {
 	return take(filepath.Join(s.netDir(network), "ip", a.String()), id)
 }
 
+// leaseAgain is lease; what the same endpoint has already is left of who connected it in a run before, and was killed.
+func (s *store) leaseAgain(network, id string, a netip.Addr) (bool, error) {
+	ok, err := s.lease(network, id, a)
+	if ok || err != nil {
+		return ok, err
+	}
+	b, err := readFile(filepath.Join(s.netDir(network), "ip", a.String()))
+	return string(b) == id, err
+}
+
 // take makes a file that says to whom it belongs. It is written before it has its name, so that a killed program leaves none
 // without an owner.
 func take(path, id string) (bool, error) {

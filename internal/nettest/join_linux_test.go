@@ -2,12 +2,14 @@ package nettest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -153,4 +155,68 @@ func TestJoinAndRestartMonitored(t *testing.T) {
 		}
 	})
 	joinAndRestart(t, c, false)
+}
+
+// A detached container joins an overlay whose hosts tell each other by files: its monitor, which has never had that network, tells them in each later run.
+func TestJoinOverlayMonitored(t *testing.T) {
+	connectHostToWorld(t)
+	dir, state := testutil.Busybox(t), filepath.Join(t.TempDir(), "state")
+	untilMade(t, testutil.Role("monitored", "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_STATE="+state, "CAISSON_TEST_RESTART=1"))()
+	ctx := testContext(t)
+	c, err := caisson.StateDir(state).Load(ctx, "server", netns.Owner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove := sync.OnceFunc(func() {
+		if err := c.Remove(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(remove)
+	store := netns.Directory(t.TempDir())
+	local := hostAddresses(t, "eth0")[0]
+	over, err := netns.NewOverlay(netns.OverlayConfig{Name: "over", Subnets: []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16")}, Ranges: []netip.Prefix{netip.MustParsePrefix("10.77.1.0/24")}, VNI: 42,
+		Local: local, Peers: netns.NewPeerStore(store, "net/")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func(when string, want bool) {
+		t.Helper()
+		var l map[string][]byte
+		if !testutil.Eventually(testTime/2, func() bool {
+			l, err = store.List(ctx, "net/")
+			return err == nil && want == (len(l) == 1)
+		}) {
+			t.Errorf("%s: %s %v, want that others are told: %v", when, l, err, want)
+		}
+	}
+	j := &joiner{c: c}
+	ns, err := netns.OfPID(c.Process().Pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = (&netns.Networks{Endpoints: []netns.Endpoint{{Network: over}}}).Join(ctx, ns)
+	ns.Close()
+	if errors.Is(err, netns.ErrUnsupported) {
+		t.Skip("this kernel has no vxlan")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	told("joined", true)
+	if err := store.Delete(ctx, "net/"+local.String()); err != nil {
+		t.Fatal(err)
+	}
+	j.again(t, 1)
+	told("started again by its policy", true)
+	if err := c.Stop(ctx, 0); err != nil {
+		t.Fatal(err)
+	}
+	told("stopped", false)
+	if _, err := c.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	told("started again", true)
+	remove()
+	told("removed", false)
 }

@@ -25,7 +25,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	testutil.MainInFakeHost(m, func() error { return os.MkdirAll("/run/caisson/containers", 0o700) }, map[string]func(){"host": roleHost, "pasta": rolePasta, "monitored": roleMonitored, "monitor": roleMonitor, "remove": roleRemove, "soak": roleSoak, "soak monitor": roleSoakMonitor})
+	testutil.MainInFakeHost(m, func() error { return os.MkdirAll("/run/caisson/containers", 0o700) }, map[string]func(){"host": roleHost, "pasta": rolePasta, "hairpin": roleHairpin, "monitored": roleMonitored, "monitor": roleMonitor, "remove": roleRemove, "soak": roleSoak, "soak monitor": roleSoakMonitor})
 }
 
 var testTime = testutil.Time(2 * time.Minute)

@@ -23,7 +23,7 @@ import (
 // monitoredNetwork is the network that the monitor gives its container: a bridge, or pasta.
 func monitoredNetwork() (caisson.Network, error) {
 	if os.Getenv("CAISSON_TEST_PASTA") != "" {
-		return &netns.Pasta{Ports: []netns.Port{{Container: 80, Host: 8080}}}, nil
+		return &netns.Pasta{Ports: []netns.Port{{Container: 80, Host: 8080}}, HostAccess: true}, nil
 	}
 	web, err := netns.NewBridge(netns.BridgeConfig{Name: "web"})
 	return &netns.Networks{Endpoints: []netns.Endpoint{{Network: web, Ports: []netns.Port{{Container: 80, Host: 8080}}}}}, err

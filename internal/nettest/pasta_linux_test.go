@@ -81,7 +81,7 @@ func TestPasta(t *testing.T) {
 		t.Errorf("%s, %d programs", got, pastas(tmp))
 	}
 
-	// With a monitor the ports answer before and after the host program was killed.
+	// With a monitor the ports answer before and after the host program was killed, the container itself too: at the gateway's address, which HostAccess makes the host's.
 	state := filepath.Join(tmp, "state")
 	program, err := os.ReadFile("/proc/self/exe")
 	if err == nil {
@@ -93,6 +93,11 @@ func TestPasta(t *testing.T) {
 	cmd := testutil.Role("monitored", "CAISSON_TEST_PASTA=1", "CAISSON_TEST_MONITOR="+filepath.Join(tmp, "monitor"), "CAISSON_TEST_DIR="+dir, "CAISSON_TEST_STATE="+state, "TMPDIR="+tmp, "HOME="+tmp, "XDG_RUNTIME_DIR="+tmp)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
 	kill := untilMade(t, cmd)
+	as := func(role string) *exec.Cmd {
+		c := testutil.Role(role, "CAISSON_TEST_STATE="+state, "TMPDIR="+tmp, "HOME="+tmp, "XDG_RUNTIME_DIR="+tmp)
+		c.SysProcAttr = cmd.SysProcAttr
+		return c
+	}
 	all := func(when string) {
 		t.Helper()
 		for _, a := range append(hostAddresses(t, "eth0"), netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()) {
@@ -100,15 +105,36 @@ func TestPasta(t *testing.T) {
 				t.Errorf("%s, at %v: %q", when, a, got)
 			}
 		}
+		const want = "hello from server\nhello from server\ndone\n"
+		if out, err := as("hairpin").Output(); string(out) != want {
+			t.Errorf("%s, from inside: %s %v", when, out, err)
+		}
 	}
 	all("while the host program lives")
 	kill()
 	all("after it was killed")
-	remove := testutil.Role("remove", "CAISSON_TEST_STATE="+state, "TMPDIR="+tmp, "HOME="+tmp, "XDG_RUNTIME_DIR="+tmp)
-	remove.SysProcAttr = cmd.SysProcAttr
-	if out, err := remove.Output(); string(out) != "done\n" || pastas(tmp) != 0 {
+	if out, err := as("remove").Output(); string(out) != "done\n" || pastas(tmp) != 0 {
 		t.Errorf("%s, %v, %d programs", out, err, pastas(tmp))
 	}
+}
+
+// roleHairpin has the container ask for its own published port at the addresses of the gateway.
+func roleHairpin() {
+	ctx, cancel := context.WithTimeout(context.Background(), testTime)
+	defer cancel()
+	c, err := caisson.StateDir(os.Getenv("CAISSON_TEST_STATE")).Load(ctx, "server", netns.Owner())
+	for _, at := range []string{"192.0.2.1", "[2001:db8:c5::1]"} {
+		var said string
+		if err == nil {
+			said, err = fetch(client(c.Dial), "http://"+at+":8080/")
+			fmt.Println(said)
+		}
+	}
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	fmt.Println("done")
 }
 
 // echoed asks for a datagram back until it comes.
