@@ -103,6 +103,9 @@ type Container struct {
 func New(opts ...Option) (*Container, error) {
 	s, err := newSpec(opts)
 	if err != nil {
+		if s.bundle.dir != "" {
+			err = inFields(err)
+		}
 		return nil, &Error{Op: "new", ID: s.id, Err: err}
 	}
 	return &Container{spec: s}, nil
