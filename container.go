@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -110,6 +111,10 @@ func New(opts ...Option) (*Container, error) {
 	}
 	return &Container{spec: s}, nil
 }
+
+// LogTo is [WithLogger] for a container that comes from [StateDir.Load], and replaces what that has set for another. Call it before
+// anything else.
+func (c *Container) LogTo(l *slog.Logger) { c.spec.logger = l }
 
 // ID returns the id given by [WithID], or "".
 func (c *Container) ID() string { return c.spec.id }
