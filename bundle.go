@@ -16,7 +16,8 @@ import (
 const maxConfig = 16 << 20
 
 // FieldError is a fault of one field of an OCI runtime configuration (config.json). It matches [ErrInvalid] where the value
-// is wrong, and [ErrUnsupported] where caisson, or this form of the configuration, cannot carry it out.
+// is wrong, and [ErrUnsupported] where caisson, or this form of the configuration, cannot carry it out. From [New] it has the [OptionError] of the
+// option that the field has become, also where an option after the configuration has replaced that.
 type FieldError struct {
 	Field string // "linux.resources.memory.limit"
 	Err   error
@@ -130,6 +131,39 @@ func (b *bundleReader) fail(field string, err error) {
 		}
 		b.faults = append(b.faults, &FieldError{field, err})
 	}
+}
+
+// fieldOf are the fields that become options whose values New judges.
+var fieldOf = map[string]string{
+	"WithCommand": "process.args", "WithDir": "process.cwd", "WithEnv": "process.env", "WithUser": "process.user", "WithGroups": "process.user.additionalGids",
+	"WithUmask": "process.user.umask", "WithOOMScoreAdj": "process.oomScoreAdj", "WithNamedRlimit": "process.rlimits", "WithRlimit": "process.rlimits",
+	"WithCapabilitySets": "process.capabilities", "WithScheduler": "process.scheduler", "WithIOPriority": "process.ioPriority",
+	"WithSELinux": "process.selinuxLabel", "WithAppArmor": "process.apparmorProfile", "WithTerminal": "process.terminal",
+	"WithHostname": "hostname", "WithDomainname": "domainname", "WithLabels": "annotations", "WithMount": "mounts",
+	"WithIDMaps": "linux.uidMappings, linux.gidMappings", "WithDevice": "linux.devices", "WithResources": "linux.resources", "WithMemory": "linux.resources.memory.limit",
+	"WithCPUs": "linux.resources.cpu", "WithPids": "linux.resources.pids.limit", "WithDeviceRules": "linux.resources.devices",
+	"WithCgroup": "linux.cgroupsPath", "WithSeccomp": "linux.seccomp", "WithSeccompListener": "linux.seccomp.listenerPath", "WithSysctl": "linux.sysctl",
+	"WithMaskedPaths": "linux.maskedPaths", "WithReadOnlyPaths": "linux.readonlyPaths", "WithMountLabel": "linux.mountLabel", "WithNetDevices": "linux.netDevices",
+	"WithMemoryPolicy": "linux.memoryPolicy", "WithPersonality": "linux.personality",
+}
+
+// inFields names the fields of a configuration that faults of its options come from.
+func inFields(err error) error {
+	if o, ok := err.(*OptionError); ok {
+		if field := fieldOf[o.Option]; field != "" {
+			return &FieldError{field, o}
+		}
+		return err
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok || errors.Join(joined.Unwrap()...).Error() != err.Error() { // it says more than its parts
+		return err
+	}
+	var faults []error
+	for _, e := range joined.Unwrap() {
+		faults = append(faults, inFields(e))
+	}
+	return errors.Join(faults...)
 }
 
 // path makes a path of the bundle absolute.

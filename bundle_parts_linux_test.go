@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -88,6 +89,12 @@ func TestResourcesFromSpec(t *testing.T) {
 		}
 	}
 	var fe *FieldError
+	below := int64(-2)
+	for name, m := range map[string]*specs.LinuxMemory{"limit": {Limit: &below}, "reservation": {Reservation: &below}, "swap": {Limit: &limit, Swap: &below}} {
+		if _, err := ResourcesFromSpec(&specs.LinuxResources{Memory: m}); !errors.As(err, &fe) || fe.Field != "linux.resources.memory."+name {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	if _, err := ResourcesFromSpec(&specs.LinuxResources{Network: &specs.LinuxNetwork{}}); !errors.As(err, &fe) || fe.Field != "linux.resources.network" {
 		t.Errorf("%v", err)
 	}
@@ -173,5 +180,60 @@ func TestBundleProcess(t *testing.T) {
 	other := &Container{spec: &spec{}}
 	if p, err := other.BundleProcess(); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("of no bundle: %+v, %v", p, err)
+	}
+}
+
+// The default limit of processes is not that of a configuration, whatever other limits it has.
+func TestBundleWithoutProcessLimit(t *testing.T) {
+	for _, r := range []*specs.LinuxResources{nil, {}, {Memory: &specs.LinuxMemory{Limit: new(int64(64 << 20))}}, {Pids: &specs.LinuxPids{}}} {
+		s := minimalSpec()
+		s.Linux.Resources = r
+		o, err := FromSpec(s, "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, _ := c.spec.wantedGroup(); res.Pids.Max > 0 {
+			t.Errorf("%+v: at most %d processes", r, res.Pids.Max)
+		}
+	}
+}
+
+// New names the fields whose values it refuses, and the options of others.
+func TestBundleFaultsHaveFields(t *testing.T) {
+	for field, change := range map[string]func(s *specs.Spec){
+		"process.cwd":         func(s *specs.Spec) { s.Process.Cwd = "x" },
+		"process.env":         func(s *specs.Spec) { s.Process.Env = []string{"FOO"} },
+		"process.oomScoreAdj": func(s *specs.Spec) { s.Process.OOMScoreAdj = new(2000) },
+		"linux.maskedPaths":   func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"proc/kcore"} },
+		"linux.sysctl":        func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.panic": "1"} },
+		"linux.seccomp":       func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: "BOGUS"} },
+		"process.rlimits":     func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE", Soft: 2, Hard: 1}} },
+		"linux.resources":     func(s *specs.Spec) { s.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "a"}} },
+		"annotations":         func(s *specs.Spec) { s.Annotations = map[string]string{"": "x"} },
+	} {
+		s := minimalSpec()
+		change(s)
+		s.Process.Args[0] += "\x00" // another fault
+		o, err := FromSpec(s, "/")
+		if err != nil {
+			t.Fatalf("%s: %v", field, err)
+		}
+		_, err = New(o, WithID("../x"))
+		for _, want := range []string{"config.json: " + field + ": With", "config.json: process.args: With", "WithID: "} {
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: no %q in %v", field, want, err)
+			}
+		}
+		var oe *OptionError
+		if !errors.As(err, &oe) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	if _, err := New(WithCommand("true"), WithDir("x")); strings.Contains(err.Error(), "config.json") {
+		t.Error(err)
 	}
 }

@@ -14,11 +14,11 @@ import (
 
 // cgroup reads linux.cgroupsPath and linux.resources. Without a limit of processes there is none, unlike the default.
 func (b *bundleReader) cgroup(l *specs.Linux) {
-	b.add(option(func(s *spec) { s.process.pidsSet = true }))
 	b.cgroupsPath(l.CgroupsPath)
 	if l.Resources != nil {
 		b.add(WithResources(b.resources(l.Resources)))
 	}
+	b.add(option(func(s *spec) { s.process.pidsSet = true })) // last: limits without one of processes mean the default elsewhere
 }
 
 // cgroupsPath: the specification leaves to runtimes where a relative path begins; here it is the root, as that of an
@@ -151,17 +151,20 @@ func (b *bundleReader) memory(out *cgroups.MemoryResources, m *specs.LinuxMemory
 	if m == nil {
 		return
 	}
-	limit := func(p *int64) int64 {
+	limit := func(name string, p *int64) int64 {
 		switch {
 		case p == nil || *p == 0:
 			return 0
 		case *p < 0:
+			if *p != -1 {
+				b.bad(field+name, "%d is negative, and not -1, which is no limit", *p)
+			}
 			return cgroups.Max
 		}
 		return *p
 	}
-	out.Max, out.Low = limit(m.Limit), limit(m.Reservation)
-	switch swap := limit(m.Swap); {
+	out.Max, out.Low = limit("limit", m.Limit), limit("reservation", m.Reservation)
+	switch swap := limit("swap", m.Swap); {
 	case swap == 0:
 	case swap == cgroups.Max:
 		out.Swap = cgroups.Max

@@ -3,7 +3,11 @@ package caisson
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/caisson-go/caisson/namespaces"
 )
@@ -40,6 +44,16 @@ type CheckpointConfig struct {
 	EmptyNetwork bool
 	// IgnoreCgroups leaves out the cgroups that the container has made below its own: its processes are restored in that one.
 	IgnoreCgroups bool
+	// AutoDedup frees the memory in Parent that this checkpoint has anew. The parent can then not be restored by itself any more.
+	AutoDedup bool
+	// PageServer is where memory goes, as ADDRESS:PORT: to a "criu page-server" that writes it into a directory of its own, without which
+	// the checkpoint cannot be restored. With LazyPages it is where this machine listens.
+	PageServer string
+	// LazyPages leaves the memory where it is, at PageServer, until the restored container asks for it (userfaultfd): a "criu lazy-pages" beside
+	// it fetches it from there. Checkpoint returns when all is fetched.
+	LazyPages bool
+	// Status, if not nil, gets a zero byte when PageServer listens for LazyPages. It stays the caller's.
+	Status *os.File
 }
 
 // RestoreConfig says how a container goes on from a checkpoint. See [WithRestoreConfig].
@@ -51,6 +65,15 @@ type RestoreConfig struct {
 	// WorkDir is where CRIU writes its log (restore.log) and its figures: an absolute path of a directory that exists. Default: they are thrown
 	// away, and the error has the first faults of the log.
 	WorkDir string
+	// AutoDedup frees memory in Dir as soon as it is restored. The checkpoint cannot be used again.
+	AutoDedup bool
+	// LazyPages lets the container go on before its memory is there. It comes from a "criu lazy-pages" that the caller has started, with the
+	// same Dir and WorkDir, which must be given. It needs userfaultfd.
+	LazyPages bool
+	// LSMProfile replaces the AppArmor profile, or the SELinux label, of the processes: "apparmor:NAME", "selinux:LABEL".
+	LSMProfile string
+	// LSMMountContext replaces the SELinux context of those mounts that have one.
+	LSMMountContext string
 }
 
 func (cfg *CheckpointConfig) validate() error {
@@ -63,8 +86,28 @@ func (cfg *CheckpointConfig) validate() error {
 		return invalid("CheckpointConfig", "WorkDir %q is not absolute", cfg.WorkDir)
 	case cfg.Parent != "" && !filepath.IsAbs(cfg.Parent):
 		return invalid("CheckpointConfig", "Parent %q is not absolute", cfg.Parent)
+	case cfg.LazyPages && (cfg.PageServer == "" || cfg.goesOn()):
+		return invalid("CheckpointConfig", "LazyPages needs PageServer, and the container cannot go on here")
+	case cfg.Status != nil && !cfg.LazyPages:
+		return invalid("CheckpointConfig", "Status is told of LazyPages alone")
 	}
-	return nil
+	_, err := pageServer(cfg.PageServer)
+	return err
+}
+
+// goesOn reports whether the container runs afterwards.
+func (cfg *CheckpointConfig) goesOn() bool { return cfg.LeaveRunning || cfg.PreDump }
+
+// pageServer is an ADDRESS:PORT in the form in which CRIU takes it.
+func pageServer(s string) ([]string, error) {
+	if s == "" {
+		return nil, nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
+		return nil, invalid("CheckpointConfig", "PageServer %q is not of the form ADDRESS:PORT", s)
+	}
+	return []string{"--address", host, "--port", port}, nil
 }
 
 // Checkpoint writes the processes of a running container to disk, with their memory, open files, namespaces and mounts,
@@ -133,6 +176,11 @@ func (s *spec) validateRestore() error {
 	}
 	if w := s.restore.WorkDir; w != "" && !filepath.IsAbs(w) {
 		faults = append(faults, invalid("WithRestoreConfig", "WorkDir %q is not absolute", w))
+	} else if w == "" && s.restore.LazyPages {
+		faults = append(faults, invalid("WithRestoreConfig", "LazyPages needs WorkDir, where criu lazy-pages listens"))
+	}
+	if kind, name, _ := strings.Cut(s.restore.LSMProfile, ":"); s.restore.LSMProfile != "" && (name == "" || kind != "apparmor" && kind != "selinux") {
+		faults = append(faults, invalid("WithRestoreConfig", "LSMProfile %q is neither apparmor:NAME nor selinux:LABEL", s.restore.LSMProfile))
 	}
 	if s.detach.alone() && !s.process.engine.unkept {
 		faults = append(faults, invalid("WithRestore", "no keeper can become the parent of what CRIU makes: WithDetached needs WithoutKeeper here"))

@@ -91,9 +91,6 @@ func (r *running) checkpoint(ctx context.Context, p *Process, cfg CheckpointConf
 	return nil
 }
 
-// goesOn reports whether the container runs afterwards.
-func (cfg *CheckpointConfig) goesOn() bool { return cfg.LeaveRunning || cfg.PreDump }
-
 // mayCheckpoint refuses a container that has what cannot be taken along.
 func (r *running) mayCheckpoint() (f checkpointFacts, err error) {
 	if f, err = r.checkpointFacts(); err != nil {
@@ -154,12 +151,17 @@ func (r *running) dump(p *Process, criu string, cfg CheckpointConfig, args []str
 	if err != nil {
 		return err
 	}
-	args = slices.Concat(how, parent, args)
+	pages, files, err := pageArgs(&cfg)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(criu, slices.Concat(how, parent, pages, args)...)
+	cmd.ExtraFiles = files
 	if cfg.goesOn() {
-		return runCRIU(exec.Command(criu, args...), filepath.Join(work, dumpLog))
+		return runCRIU(cmd, filepath.Join(work, dumpLog))
 	}
 	undo := p.because(ReasonCheckpointed)
-	err = runCRIU(exec.Command(criu, args...), filepath.Join(work, dumpLog))
+	err = runCRIU(cmd, filepath.Join(work, dumpLog))
 	if err != nil {
 		undo()
 		return err
@@ -194,6 +196,26 @@ func parentArgs(cfg *CheckpointConfig) ([]string, error) {
 	}
 	to, err := filepath.Rel(dir, parent)
 	return []string{"--track-mem", "--prev-images-dir", to}, err
+}
+
+// pageArgs say where the memory goes; the files begin at descriptor 3 of CRIU.
+func pageArgs(cfg *CheckpointConfig) (args []string, files []*os.File, err error) {
+	if args, err = pageServer(cfg.PageServer); err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case cfg.LazyPages:
+		args = append(args, "--lazy-pages")
+	case cfg.PageServer != "":
+		args = append(args, "--page-server")
+	}
+	if cfg.Status != nil {
+		args, files = append(args, "--status-fd", "3"), []*os.File{cfg.Status}
+	}
+	if cfg.AutoDedup {
+		args = append(args, "--auto-dedup")
+	}
+	return args, files, nil
 }
 
 // because notes why the process is going to end, unless something else has ended it, and returns a function that takes that back.

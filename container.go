@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -103,10 +104,17 @@ type Container struct {
 func New(opts ...Option) (*Container, error) {
 	s, err := newSpec(opts)
 	if err != nil {
+		if s.bundle.dir != "" {
+			err = inFields(err)
+		}
 		return nil, &Error{Op: "new", ID: s.id, Err: err}
 	}
 	return &Container{spec: s}, nil
 }
+
+// LogTo is [WithLogger] for a container that comes from [StateDir.Load], and replaces what that has set for another. Call it before
+// anything else.
+func (c *Container) LogTo(l *slog.Logger) { c.spec.logger = l }
 
 // ID returns the id given by [WithID], or "".
 func (c *Container) ID() string { return c.spec.id }

@@ -84,7 +84,7 @@ func (r *running) mayRestore() error {
 // restoreArgs are the arguments for CRIU, and the files that it is to have from descriptor 3 on.
 func (r *running) restoreArgs(n *checkpointed, images, work, root string) (args []string, files []*os.File, err error) {
 	args = append([]string{"restore", "--images-dir", images, "--work-dir", work, "--log-file", restoreLog, "-v1", "--root", root,
-		"--restore-detached", "--restore-sibling", "--leave-stopped", "--pidfile", filepath.Join(filepath.Dir(root), pidFile)}, sharedArgs(n)...)
+		"--restore-detached", "--restore-sibling", "--leave-stopped", "--pidfile", filepath.Join(filepath.Dir(root), pidFile)}, slices.Concat(sharedArgs(n), r.spec.restore.args())...)
 	if r.group != nil {
 		path, err := unifiedPath(r.entry.Paths())
 		if err != nil {
@@ -124,6 +124,23 @@ func (r *running) restoreArgs(n *checkpointed, images, work, root string) (args 
 		files = append(files, f)
 	}
 	return args, files, nil
+}
+
+// args are those for what was asked of CRIU alone.
+func (cfg *RestoreConfig) args() (args []string) {
+	if cfg.AutoDedup {
+		args = append(args, "--auto-dedup")
+	}
+	if cfg.LazyPages {
+		args = append(args, "--lazy-pages")
+	}
+	if cfg.LSMProfile != "" {
+		args = append(args, "--lsm-profile", cfg.LSMProfile)
+	}
+	if cfg.LSMMountContext != "" {
+		args = append(args, "--lsm-mount-context", cfg.LSMMountContext)
+	}
+	return args
 }
 
 // stream is what descriptor i of the first process is to be, nil where that is nothing of the host program's.

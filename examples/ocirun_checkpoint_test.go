@@ -22,8 +22,9 @@ func TestOcirunCheckpoint(t *testing.T) {
 		r.oci(t, "create", "--bundle", r.bundle, "web").want(t, 0)
 		r.oci(t, "start", "web").want(t, 0)
 		images := filepath.Join(r.dir, "images")
-		for _, wrong := range [][]string{{"--page-server", "host:1"}, {"--lazy-pages"}, {"--manage-cgroups-mode", "strict"}, {"--empty-ns", "user"}} {
-			r.oci(t, append(append([]string{"checkpoint", "--image-path", images}, wrong...), "web")...).wantErr(t, 1, wrong[0])
+		for _, wrong := range [][]string{{"--page-server", "host", "PageServer"}, {"--lazy-pages", "--file-locks", "LazyPages"}, {"--status-fd", "77", "--status-fd"},
+			{"--manage-cgroups-mode", "full", "--manage-cgroups-mode"}, {"--empty-ns", "user", "--empty-ns"}} {
+			r.oci(t, append(append([]string{"checkpoint", "--image-path", images}, wrong[:2]...), "web")...).wantErr(t, 1, wrong[2])
 		}
 		if fault := faultOfCRIU(c); fault != "" {
 			r.oci(t, "checkpoint", "--image-path", images, "web").wantErr(t, 1, `CRIU|criu`)

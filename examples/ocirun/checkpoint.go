@@ -16,33 +16,19 @@ type images struct {
 	path, work, parent, groups *string
 	empty                      *many
 	toggles                    map[string]*bool
-	refused                    map[string]*string
 }
 
 func (f *flags) images() *images {
 	i := &images{path: f.str("image-path", "", ""), work: f.str("work-path", "", ""), parent: f.str("parent-path", "", ""),
-		groups: f.str("manage-cgroups-mode", "", "soft"), empty: f.many("empty-ns", ""), toggles: map[string]*bool{}, refused: map[string]*string{}}
+		groups: f.str("manage-cgroups-mode", "", "soft"), empty: f.many("empty-ns", ""), toggles: map[string]*bool{}}
 	for _, name := range []string{"tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup", "lazy-pages"} {
 		i.toggles[name] = f.toggle(name, "")
-	}
-	for _, name := range []string{"page-server", "status-fd", "lsm-profile", "lsm-mount-context"} {
-		i.refused[name] = f.str(name, "", "")
 	}
 	return i
 }
 
 // check refuses what is not known, by name, and makes the paths absolute.
 func (i *images) check() error {
-	for name, value := range i.refused {
-		if *value != "" {
-			return fmt.Errorf("--%s: %w: pages and labels are kept on this machine as they are", name, caisson.ErrUnsupported)
-		}
-	}
-	for _, name := range []string{"auto-dedup", "lazy-pages"} {
-		if *i.toggles[name] {
-			return fmt.Errorf("--%s: %w: all pages of a checkpoint are kept, and read at once", name, caisson.ErrUnsupported)
-		}
-	}
 	if !slices.Contains([]string{"soft", "ignore"}, *i.groups) {
 		return fmt.Errorf("--manage-cgroups-mode %q: %w: the container's own cgroup is made as config.json says; soft and ignore are known", *i.groups, caisson.ErrUnsupported)
 	}
@@ -72,6 +58,7 @@ func checkpoint(ctx context.Context, g *global, args []string) error {
 	f := newFlags("checkpoint", "CONTAINER", 1, 1)
 	i := f.images()
 	leave, pre := f.toggle("leave-running", ""), f.toggle("pre-dump", "")
+	server, status := f.str("page-server", "", ""), f.Int("status-fd", -1, "")
 	args, err := f.parse(args)
 	if err == nil {
 		err = i.check()
@@ -98,7 +85,14 @@ func checkpoint(ctx context.Context, g *global, args []string) error {
 	}
 	cfg := caisson.CheckpointConfig{Dir: *i.path, WorkDir: *i.work, Parent: parent, Program: g.criu, LeaveRunning: *leave, PreDump: *pre,
 		TCPEstablished: *i.toggles["tcp-established"], ExternalSockets: *i.toggles["ext-unix-sk"], ShellJob: *i.toggles["shell-job"],
-		FileLocks: *i.toggles["file-locks"], EmptyNetwork: len(*i.empty) > 0, IgnoreCgroups: *i.groups == "ignore"}
+		FileLocks: *i.toggles["file-locks"], EmptyNetwork: len(*i.empty) > 0, IgnoreCgroups: *i.groups == "ignore",
+		AutoDedup: *i.toggles["auto-dedup"], LazyPages: *i.toggles["lazy-pages"], PageServer: *server}
+	if *status >= 0 {
+		if !isInherited(*status) {
+			return fmt.Errorf("--status-fd: %d is no open descriptor", *status)
+		}
+		cfg.Status = os.NewFile(uintptr(*status), "status-fd")
+	}
 	if err := c.Checkpoint(ctx, cfg); err != nil {
 		return err
 	}
@@ -114,6 +108,7 @@ func restore(ctx context.Context, g *global, args []string) error {
 	f := newFlags("restore", "CONTAINER", 1, 1)
 	w, i := f.wish(true), f.images()
 	w.detach = f.toggle("detach", "d")
+	profile, label := f.str("lsm-profile", "", ""), f.str("lsm-mount-context", "", "")
 	args, err := f.parse(args)
 	if err == nil {
 		err = i.check()
@@ -124,6 +119,7 @@ func restore(ctx context.Context, g *global, args []string) error {
 	if *w.console != "" {
 		return fmt.Errorf("--console-socket: %w: a terminal is not kept in a checkpoint", caisson.ErrUnsupported)
 	}
-	w.restore = &caisson.RestoreConfig{Dir: *i.path, WorkDir: *i.work, Program: g.criu}
+	w.restore = &caisson.RestoreConfig{Dir: *i.path, WorkDir: *i.work, Program: g.criu,
+		AutoDedup: *i.toggles["auto-dedup"], LazyPages: *i.toggles["lazy-pages"], LSMProfile: *profile, LSMMountContext: *label}
 	return g.runs(ctx, w, args[0], false)
 }

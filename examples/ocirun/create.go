@@ -93,9 +93,7 @@ func (g *global) make(w *wish, id string, leaves bool, more ...caisson.Option) (
 		return nil, err
 	}
 	g.debugf("container %s of bundle %s, state in %s", id, dir, g.root)
-	for _, name := range caisson.UnknownCapabilities(s.Process) {
-		g.write("warning", fmt.Sprintf("process.capabilities: no kernel has %s: left out", name))
-	}
+	g.warnOfCapabilities(s.Process)
 	g.adapt(s, id)
 	bundle, err := caisson.FromSpec(s, dir)
 	if err != nil {
@@ -106,7 +104,7 @@ func (g *global) make(w *wish, id string, leaves bool, more ...caisson.Option) (
 		return nil, err
 	}
 	opts := []caisson.Option{bundle, caisson.WithID(id), caisson.WithDetached(true), caisson.WithStateDir(g.root), caisson.WithoutKeeper(),
-		caisson.WithExtraFiles(files...), caisson.WithEnv(env...)}
+		caisson.WithExtraFiles(files...), caisson.WithEnv(env...), caisson.WithLogger(g.logger())}
 	if err := os.MkdirAll(filepath.Dir(g.root), 0o755); err != nil {
 		return nil, err
 	}
@@ -143,6 +141,13 @@ func (g *global) make(w *wish, id string, leaves bool, more ...caisson.Option) (
 		}
 	}
 	return c, err
+}
+
+// warnOfCapabilities tells names that no kernel has.
+func (g *global) warnOfCapabilities(p *specs.Process) {
+	for _, name := range caisson.UnknownCapabilities(p) {
+		g.write("warning", fmt.Sprintf("process.capabilities: no kernel has %s: left out", name))
+	}
 }
 
 // ownMaps: an engine of an ordinary user has made a user namespace already, in which this program is root. All its ids are to

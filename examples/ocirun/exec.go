@@ -45,6 +45,7 @@ func execute(ctx context.Context, g *global, args []string) error {
 	if err != nil {
 		return err
 	}
+	g.warnOfCapabilities(p)
 	return inContainer(ctx, c, w, p, signals)
 }
 

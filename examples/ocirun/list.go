@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -143,6 +144,10 @@ func psTable(ctx context.Context, pids []int, options []string) error {
 	}
 	out, err := exec.CommandContext(ctx, "ps", options...).Output()
 	if err != nil {
+		var ee *exec.ExitError
+		if errors.As(err, &ee) {
+			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(ee.Stderr))
+		}
 		return fmt.Errorf("ps: %w", err)
 	}
 	head, rest, _ := bytes.Cut(out, []byte("\n"))

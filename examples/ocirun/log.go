@@ -1,11 +1,36 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
+
+	"github.com/caisson-go/caisson"
 )
+
+// logger is where the library's warnings go: that a hook has failed after the end, which is no error any more; and all of them with --debug.
+func (g *global) logger() *slog.Logger { return slog.New(warner{g}) }
+
+type warner struct{ g *global }
+
+func (w warner) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
+func (w warner) WithAttrs([]slog.Attr) slog.Handler           { return w }
+func (w warner) WithGroup(string) slog.Handler                { return w }
+
+func (w warner) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		var hook *caisson.HookError
+		if err, ok := a.Value.Any().(error); ok && (w.g.debug || errors.As(err, &hook)) {
+			w.g.write("warning", err.Error())
+		}
+		return true
+	})
+	return nil
+}
 
 // report writes an error where the caller looks for it: to the log, and to standard error.
 func (g *global) report(err error) {

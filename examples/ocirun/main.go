@@ -153,7 +153,9 @@ func parseGlobal(args []string) (*global, []string, error) {
 	if g.root == "" {
 		g.root = defaultRoot()
 	}
-	return g, f.Args(), nil
+	var err error
+	g.root, err = filepath.Abs(g.root)
+	return g, f.Args(), err
 }
 
 // defaultRoot is /run/ocirun, or a user's own directory.

@@ -26,7 +26,7 @@ func kill(ctx context.Context, g *global, args []string) error {
 		return errors.New("kill --regex: give the id of one container")
 	}
 	sig := syscall.SIGTERM
-	if len(args) == 2 {
+	if len(args) == 2 && args[1] != "" {
 		if sig, err = parseSignal(args[1]); err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ var errNotRunning = errors.New("container not running")
 
 // parseSignal reads a number, or a name with or without SIG.
 func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n <= 64 {
+	if n, err := strconv.Atoi(s); err == nil && n >= 0 && n <= 64 { // 0 asks whether there is a process
 		return syscall.Signal(n), nil
 	}
 	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
@@ -91,7 +91,7 @@ func remove(ctx context.Context, g *global, args []string) error {
 		return err
 	}
 	c, err := g.load(ctx, args[0])
-	if *force && errors.Is(err, caisson.ErrNotFound) {
+	if *force && errors.Is(err, caisson.ErrNotFound) && hasNotifyDir(args[0]) {
 		_, rerr := g.dir().Recover(ctx)
 		g.forgetNotify(args[0])
 		return rerr
@@ -100,6 +100,7 @@ func remove(ctx context.Context, g *global, args []string) error {
 		return err
 	}
 	defer c.Close()
+	c.LogTo(g.logger())
 	if st := c.State(); !*force && st != caisson.StateStopped && st != caisson.StateCreated {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %v", args[0], st)
 	}

@@ -117,6 +117,15 @@ func limitFlags(f *flags, r *specs.LinuxResources) (fillers []func() error) {
 	}
 	text("cpuset-cpus", func(s string) { cpu().Cpus = s })
 	text("cpuset-mems", func(s string) { cpu().Mems = s })
+	for _, name := range []string{"l3-cache-schema", "mem-bw-schema"} {
+		s := f.str(name, "", "")
+		fillers = append(fillers, func() error {
+			if *s == "" {
+				return nil
+			}
+			return fmt.Errorf("--%s: %w: a class of service stays as linux.intelRdt of config.json has it", name, caisson.ErrUnsupported)
+		})
+	}
 	return fillers
 }
 
