@@ -59,8 +59,14 @@ func TestLifeOfALoadedContainer(t *testing.T) {
 	if s := c.State(); s != StateRunning {
 		t.Error(s)
 	}
+	if out, _ := execs(t, c, "echo here"); out != "here\n" {
+		t.Errorf("%q", out)
+	}
 	if err := c.Pause(ctx); err != nil {
 		t.Error(err)
+	}
+	if _, err := c.Exec(ctx, WithCommand("true")); !errors.Is(err, ErrState) {
+		t.Errorf("exec while it is paused again: %v", err)
 	}
 	if err := other.Remove(ctx); err != nil { // a paused one
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func (r *running) refusePaused() error {
 	if r.group == nil {
 		return nil
 	}
-	if r.pausing.asked.Load() {
+	if r.pausing.asked.Load() && !(r.det != nil && r.pausing.paused.Load()) { // of a detached one that was paused here the group tells: any program may have resumed it
 		return errPaused
 	}
 	if frozen, err := r.group.Frozen(); err == nil && frozen {
@@ -62,6 +62,7 @@ var errPaused = fmt.Errorf("%w: the container is paused", ErrState)
 func (r *running) askPause() {
 	r.leaf.Lock()
 	defer r.leaf.Unlock()
+	r.pausing.paused.Store(false) // another program has resumed it since, if it was
 	r.pausing.asked.Store(true)
 }
 

@@ -269,6 +269,9 @@ func TestExecWhileTheContainerEnds(t *testing.T) {
 			wg.Go(func() {
 				for {
 					p, err := c.Exec(testContext(t), WithCommand("sleep", "1000"))
+					if errors.As(err, new(*DiedError)) {
+						t.Errorf("the end of the container is told as that of the process: %v", err)
+					}
 					if err != nil {
 						return
 					}

@@ -206,6 +206,30 @@ func TestNotifyEnd(t *testing.T) {
 	}
 }
 
+// What Exec starts is asked about too, by the container's function or by one of its own.
+func TestNotifyExec(t *testing.T) {
+	noLeaks(t)
+	answer := func(errno unix.Errno) ProcessOption {
+		return WithSeccompNotify(func(_ context.Context, n *SeccompNotification) {
+			if err := n.Fail(errno); err != nil {
+				t.Error(err)
+			}
+		}, "mkdir", "mkdirat")
+	}
+	c, _ := start(t, testContext(t), answer(unix.EROFS), sh("exec sleep 1000"))
+	for _, tt := range []struct {
+		want string
+		opts []ProcessOption
+	}{
+		{"Read-only file system", nil},
+		{"No space left on device", []ProcessOption{answer(unix.ENOSPC)}},
+	} {
+		if out, _ := execs(t, c, "mkdir /tmp/x 2>&1", tt.opts...); !strings.Contains(out, tt.want) {
+			t.Errorf("got %q, want %s", out, tt.want)
+		}
+	}
+}
+
 func TestSeccompRecorder(t *testing.T) {
 	noLeaks(t)
 	var r SeccompRecorder

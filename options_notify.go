@@ -36,7 +36,8 @@ type notifySpec struct {
 // the caller's memory is no protection if the call then goes on: another thread can have changed it meanwhile, see
 // [SeccompNotification.Continue].
 //
-// Only the first process and its children are asked about, not what Exec starts later, which takes this option too.
+// f is asked about what [Container.Exec] starts too, unless that is given an f of its own. A caller that waits for an answer cannot be stopped
+// where it is: [Container.Pause] waits for f with it.
 // WithNoNewPrivileges(false) and [WithSeccompRecorder] are refused beside it. Linux 5.14, no privilege.
 func WithSeccompNotify(f SeccompHandler, names ...string) ProcessOption {
 	return processOption(func(p *processSpec) { p.notify.handler, p.notify.names = f, append([]string{}, names...) })

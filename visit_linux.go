@@ -66,10 +66,10 @@ func (r *running) visit(ctx context.Context, w visiting) (fds []int, err error) 
 var errGone = fmt.Errorf("%w: the container has ended", ErrState)
 
 // gone is err, or errGone where err comes from the container's end: who is ending leaves its namespaces, its directory in procfs and its groups a little
-// before it has ended, and nobody is born in its pid namespace any more.
+// before it has ended, nobody is born in its pid namespace any more, and who is being born there is killed.
 func (r *running) gone(err error) error {
 	switch {
-	case err == nil || !goneGroup(err) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, ErrHelperKilled):
+	case err == nil || !goneGroup(err) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOMEM) && !errors.Is(err, ErrHelperKilled) && !errors.As(err, new(*DiedError)):
 		return err
 	case r.ending():
 		return errGone

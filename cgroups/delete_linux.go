@@ -10,8 +10,8 @@ import (
 
 // Delete removes the group and all groups below it, and closes it. It kills nothing: it waits until the processes
 // inside have ended, which for killed ones and for exiting namespaces takes a moment, or until ctx ends; the error
-// then is a [*BusyError] that names processes still inside, and Delete can be called again. A group that is gone
-// already is deleted.
+// then is a [*BusyError] that names processes still inside, and Delete can be called again. What was empty has been
+// removed by then, hierarchy by hierarchy: no process can be added any more. A group that is gone already is deleted.
 func (g *Group) Delete(ctx context.Context) error {
 	if !g.hold() {
 		return ErrClosed

@@ -53,8 +53,8 @@ type dirMeta struct {
 // dirMetaBytes is not less than what a dirMeta takes in a map, without its strings.
 const dirMetaBytes = 208
 
-// maxMetaBytes bounds what metas takes. A layer with more directories has them finished in between.
-const maxMetaBytes = 16 << 20
+// maxMetaBytes bounds what metas takes. A layer with more directories has them finished in between. Tests lower it.
+var maxMetaBytes = 16 << 20
 
 // apply reads the archive of a layer to its end.
 func (a *applier) apply(r pieces) error { return a.walker().walk(newEntries(r, a.buf)) }

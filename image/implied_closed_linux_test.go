@@ -88,3 +88,50 @@ func TestImpliedReplacedTwice(t *testing.T) {
 		t.Errorf("mode %o", st.Mode)
 	}
 }
+
+// Directories that were closed when a layer had too many to keep in mind are reached all the same, and closed in the end.
+func TestClosedInBetween(t *testing.T) {
+	was := maxMetaBytes
+	maxMetaBytes = 4 << 10
+	t.Cleanup(func() { maxMetaBytes = was })
+	mode := func(m int64) func(*tar.Header) { return func(h *tar.Header) { h.Mode = m } }
+	base := layer(t, dir("shut"), dir("shut/implied").with(mode(0o711)))
+	for _, tt := range []struct {
+		name, opaque string
+		end          []ent
+	}{
+		{"nothing more", "", nil},
+		{"whiteout of a closed directory", "/shut/d", []ent{file("shut/.wh.d", "")}},
+		{"whiteout of a read-only one", "/o", []ent{file(".wh.o", "")}},
+		{"opaque", "/shut/d", []ent{file("shut/d/.wh..wh..opq", "")}},
+		{"something in the way of an entry", "", []ent{file("f", ""), file("f", "")}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ents := []ent{dir("shut"), dir("shut/d").with(mode(0)), file("shut/implied/f", ""), dir("o").with(mode(0o500)), dir("shut").with(mode(0))}
+			for i := range 40 {
+				ents = append(ents, dir(fmt.Sprint("more", i)))
+			}
+			s := openStore(t, Options{Policy: Policy{Owners: OwnersCaller}})
+			putImage(t, s, "a", plain(base), plain(layer(t, append(ents, tt.end...)...)))
+			d := must[*Unpacked](t)(s.Unpack(context.Background(), "a", UnpackOptions{})).Dirs[0]
+			for name, want := range map[string]uint32{"shut": 0, "o": 0o500} {
+				if got := lstat(t, d+"/"+name).Mode & 0o7777; got != want {
+					t.Errorf("%q has mode %o, want %o", name, got, want)
+				}
+			}
+			for _, name := range []string{"/shut", "/shut/d", "/o"} {
+				if err := os.Chmod(d+name, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range []string{"/shut/d", "/o"} {
+				if got := isOpaque(t, d+name); got != (name == tt.opaque) {
+					t.Errorf("%s: opaque %v", name, got)
+				}
+			}
+			if got := lstat(t, d+"/shut/implied").Mode & 0o7777; got != 0o711 {
+				t.Errorf("the implied directory has mode %o", got)
+			}
+		})
+	}
+}

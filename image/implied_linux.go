@@ -98,7 +98,7 @@ func (a *applier) inheritDirs() error {
 		if _, ok := a.metas[path]; ok || d.Link != "" {
 			continue // an entry came after all
 		}
-		fd, err := a.t.resolve(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+		fd, err := a.t.entering(path, func() (int, error) { return a.t.resolve(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW) })
 		if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
 			continue // a later entry took its place
 		}

@@ -151,6 +151,18 @@ func (t *tree) enterWay(path string) (int, error) {
 	}
 }
 
+// entering opens something by open, once more where that is refused and what closes the way to the directory at path has been entered.
+func (t *tree) entering(path string, open func() (int, error)) (int, error) {
+	fd, err := open()
+	if err != unix.EACCES || t.enter == nil {
+		return fd, err
+	}
+	if _, err := t.lookup(path); err != nil {
+		return -1, err
+	}
+	return open()
+}
+
 // keep remembers an open directory, in place of the one that was not used for longest.
 func (t *tree) keep(path string, fd int) {
 	if len(t.open) >= maxOpenDirs {

@@ -67,7 +67,9 @@ func (a *applier) noteImplied(path string) error {
 func (a *applier) listImplied() error {
 	for path := range a.implied {
 		if a.replaced {
-			fd, err := linux.Openat2FD(a.t.root, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+			fd, err := a.t.entering(path, func() (int, error) {
+				return linux.Openat2FD(a.t.root, path, linux.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+			})
 			switch err {
 			case nil:
 				unix.Close(fd)

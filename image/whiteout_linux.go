@@ -25,15 +25,11 @@ func (a *applier) hide(dir, name string) error {
 		}
 		return sysErr("mknodat", err)
 	}
-	fd, err := unix.Openat(pfd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err == unix.ENOTDIR || err == unix.ELOOP {
-		return nil
-	}
-	if err != nil {
+	st, err := statAt(pfd, name)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return err
 	}
-	defer unix.Close(fd)
-	return a.setOpaque(fd)
+	return a.cover(joinPath(dir, name))
 }
 
 // hideLower implements form.
@@ -46,6 +42,11 @@ func (a *applier) hideLower(dir string) error {
 		a.mark.RootOpaque = true
 		return nil // overlayfs merges the roots of all layers, marked or not
 	}
+	return a.cover(dir)
+}
+
+// cover has a directory hide what is below it in lower layers. One that is closed already is entered first, see tree.enter.
+func (a *applier) cover(dir string) error {
 	if _, err := a.t.dir(dir); err != nil {
 		return err
 	}
