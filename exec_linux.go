@@ -47,10 +47,11 @@ func (r *running) refusePaused() error {
 	if r.group == nil {
 		return nil
 	}
-	if r.pausing.asked.Load() && !(r.det != nil && r.pausing.paused.Load()) { // of a detached one that was paused here the group tells: any program may have resumed it
+	asked := r.pausing.asked.Load()
+	if asked && !(r.det != nil && r.pausing.paused.Load()) { // of a detached one that was paused here the group tells: any program may have resumed it
 		return errPaused
 	}
-	if frozen, err := r.group.Frozen(); err == nil && frozen {
+	if frozen, err := r.group.Frozen(); frozen || err != nil && asked {
 		return errPaused
 	}
 	return nil

@@ -234,7 +234,7 @@ func showsKernel(m rootfs.Mount) bool {
 	case rootfs.TypeBind:
 		return underKernel(m.Source)
 	case rootfs.TypeProc:
-		return !m.ProcessesOnly
+		return !m.ProcessesOnly || m.Set&rootfs.ReadOnly == 0
 	case rootfs.TypeSysfs:
 		return true
 	}

@@ -207,7 +207,13 @@ func (s *spec) validate() error {
 	for _, kv := range s.sysctls {
 		add(checkSysctl(kv[0], kv[1], &s.namespaces))
 	}
-	if len(s.sysctls) > 0 && slices.ContainsFunc(s.mounts, func(m rootfs.Mount) bool { return m.ProcessesOnly }) {
+	settings := true // in the procfs on top
+	for i := range s.mounts {
+		if s.mounts[i].Type == rootfs.TypeProc {
+			settings = !s.mounts[i].ProcessesOnly
+		}
+	}
+	if len(s.sysctls) > 0 && !settings {
 		add(invalid("WithSysctl", "the /proc of WithMount shows processes only, no settings"))
 	}
 	return errors.Join(faults...)

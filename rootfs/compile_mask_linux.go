@@ -75,8 +75,7 @@ func (p *Plan) kind(name string) pathKind {
 func (p *Plan) leftOut(name string) bool {
 	inProc, ok := strings.CutPrefix(name, "/proc/")
 	first, _, _ := strings.Cut(inProc, "/")
-	return ok && first != "self" && first != "thread-self" && strings.Trim(first, "0123456789") != "" &&
-		slices.ContainsFunc(p.layout.Mounts, func(m Mount) bool { return m.Type == TypeProc && m.ProcessesOnly })
+	return ok && first != "self" && first != "thread-self" && strings.Trim(first, "0123456789") != "" && processesOnly(p.layout.Mounts)
 }
 
 // maskedPaths covers files with our /dev/null and directories with an empty tmpfs. A bind of the wrong kind

@@ -38,6 +38,7 @@ func FuzzFormatMount(f *testing.F) {
 	f.Add("bind", "/a", "/b", "rbind,rro,shared,noatime,ridmap")
 	f.Add("tmpfs", "x", "/b", "mode=1777,size=5k,nr_inodes=2,uid=1,gid=2,ro,nosuid")
 	f.Add("devpts", "x", "/dev/pts", "mode=0620,gid=5,newinstance,runbindable")
+	f.Add("proc", "x", "/proc", "ro,hidepid=invisible,gid=7,subset=pid")
 	f.Add("overlay", "x", "/b", "lowerdir=/a:/b,upperdir=/c/u,workdir=/c/w,volatile")
 	f.Fuzz(func(t *testing.T, fstype, source, target, options string) {
 		if m, err := ParseMount(fstype, source, target, strings.Split(options, ",")); err == nil {

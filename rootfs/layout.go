@@ -76,13 +76,23 @@ func DefaultMounts() []Mount {
 	}
 }
 
-// MinimalMounts are proc, which shows processes only, dev, and shm (64 MiB): for programs that need to know nothing of
+// MinimalMounts are proc, read-only and of processes only, dev, and shm (64 MiB): for programs that need to know nothing of
 // the machine and its settings, and sooner made than [DefaultMounts]. There are no terminals, no sysfs and no cgroup.
 // Needs Linux 5.8 ([Mount].ProcessesOnly).
 func MinimalMounts() []Mount {
 	all := DefaultMounts()
-	all[0].ProcessesOnly = true
+	all[0].ProcessesOnly, all[0].Set = true, all[0].Set|ReadOnly
 	return slices.DeleteFunc(all, func(m Mount) bool { return !slices.Contains([]string{"/proc", "/dev", "/dev/shm"}, m.Target) })
+}
+
+// processesOnly says that the procfs on top shows processes only.
+func processesOnly(mounts []Mount) (only bool) {
+	for i := range mounts {
+		if mounts[i].Type == TypeProc {
+			only = mounts[i].ProcessesOnly
+		}
+	}
+	return only
 }
 
 // DefaultMaskedPaths are files and directories of /proc and /sys that tell about the host or reach its

@@ -148,8 +148,10 @@ type Mount struct {
 	// HidePID says what TypeProc shows of the processes of others.
 	HidePID HidePID
 	// ProcessesOnly leaves out of TypeProc all that is not a process: what tells about the machine (cpuinfo, meminfo, stat
-	// and so on) and its settings (sys), so that there is nothing to mask (proc(5), "subset=pid"). Since Linux 5.8; older
+	// and so on) and its settings (sys), so that nothing is masked (proc(5), "subset=pid"). Since Linux 5.8; older
 	// ones refuse the mount (EINVAL). Programs that ask /proc for the machine's memory or processors must do without.
+	// A command that may make user namespaces (without the default seccomp profile) can mount a whole procfs in one, which
+	// masks would prevent: with ReadOnly among Set it cannot be written either.
 	ProcessesOnly bool
 
 	// Lower are the layers of TypeOverlay, the topmost first: absolute paths on the host.

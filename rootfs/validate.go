@@ -16,6 +16,9 @@ func (l *Layout) Validate() error {
 	for i := range l.Mounts {
 		faults = append(faults, l.Mounts[i].faults()...)
 	}
+	if processesOnly(l.Mounts) && slices.ContainsFunc(l.Mounts, func(m Mount) bool { return slices.Contains(overProc, m.Target) }) {
+		faults = append(faults, invalid("mount on", "/proc", "it shows processes only, no file that could be covered"))
+	}
 	if len(l.Devices)+len(l.Links) > 0 && l.devMount() < 0 {
 		faults = append(faults, invalid("devices", "", "they need a tmpfs mounted on /dev"))
 	}

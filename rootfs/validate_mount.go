@@ -111,8 +111,8 @@ func (m *Mount) typeFaults(bad func(string)) {
 	if !tmpfs && (m.Size != 0 || m.Inodes != 0 || m.UID != 0) || m.Size < 0 || m.Inodes < 0 {
 		bad("size, inode and owner limits are for tmpfs and not negative")
 	}
-	if !tmpfs && m.Type != TypeDevpts && (m.Mode != 0 || m.GID != 0) {
-		bad("mode and group are for tmpfs and devpts")
+	if !tmpfs && m.Type != TypeDevpts && (m.Mode != 0 || m.GID != 0 && m.Type != TypeProc) {
+		bad("mode is for tmpfs and devpts, a group for procfs too")
 	}
 	overlay := m.Type == TypeOverlay
 	if !overlay && (len(m.Lower) > 0 || m.Upper+m.Work != "" || m.Volatile) {
