@@ -605,9 +605,14 @@ func (c *Connection) Detach(ctx context.Context) error {
 		}
 		return undo(ctx, &c.rec, c.remember)
 	})
-	joined := c.closeMembers() // not before: who joins meanwhile fails from now on
 	if err == nil {
-		err = errors.Join(c.strike(), c.announceOverlays(ctx, joined...))
+		err = c.strike()
+		c.untold = append(c.untold, c.closeMembers()...) // not before: who joins meanwhile fails from now on
+		told := c.announceOverlays(ctx, c.untold...)
+		if told == nil {
+			c.untold = nil
+		}
+		err = errors.Join(err, told)
 	}
 	return errors.Join(append(faults, err)...)
 }

@@ -852,6 +852,91 @@ func TestJoinOverlayStoreFails(t *testing.T) {
 	end()
 }
 
+// outside is a store that is not called in another network namespace than the program's.
+type outside struct {
+	*memory
+	t    testing.TB
+	mine string
+}
+
+func newOutside(t testing.TB) outside {
+	t.Helper()
+	mine, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outside{newMemory(), t, mine}
+}
+
+func (o outside) look(op string) {
+	if here, err := os.Readlink("/proc/thread-self/ns/net"); here != o.mine || err != nil {
+		o.t.Errorf("%s: called in %s, the program is in %s: %v", op, here, o.mine, err)
+	}
+}
+
+func (o outside) Put(ctx context.Context, k string, v []byte) error {
+	o.look("put")
+	return o.memory.Put(ctx, k, v)
+}
+
+func (o outside) Delete(ctx context.Context, k string) error {
+	o.look("delete")
+	return o.memory.Delete(ctx, k)
+}
+
+// The other hosts cannot be told that a container is gone: the next attempt tells them, and after Leave the end of the run.
+func TestJoinOverlayToldLater(t *testing.T) {
+	needKind(t, kindVXLAN)
+	testutil.NoLeaks(t)
+	nothingLeft(t)
+	hosts, local := underlay(t, 1)
+	ctx, m := testContext(t), newOutside(t)
+	over := newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: local[0], Peers: NewPeerStore(m, "net/"), Host: hosts[0]})
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: over}}}
+	told := func(when string, want int) {
+		t.Helper()
+		if l, err := m.List(ctx, ""); len(l) != want || err != nil {
+			t.Errorf("%s: %v %v", when, l, err)
+		}
+	}
+	for what, ends := range map[string]func(ns *Namespace, detach func() error) error{
+		"detach": func(_ *Namespace, detach func() error) error { return detach() },
+		"leave":  func(ns *Namespace, _ func() error) error { return n.Leave(ctx, ns) },
+	} {
+		a, err := base.Prepare(ctx, Request{ID: "first", Memory: &sync.Map{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns := newNS(t)
+		if err := a.Attach(ctx, Target{Netns: ns.File()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Join(ctx, ns); err != nil {
+			t.Fatal(err)
+		}
+		told(what+": joined", 1)
+		m.fail(os.ErrClosed)
+		if err := ends(ns, func() error { return a.Detach(ctx) }); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
+		m.fail(nil)
+		detach(t, a.(*Connection))
+		told(what+": detached", 0)
+		if over.Peers() != nil {
+			t.Errorf("%s: it listens still", what)
+		}
+	}
+	ns, end := run(t, base, Request{ID: "first", Memory: &sync.Map{}})
+	if _, err := n.Join(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Leave(ctx, ns); err != nil || over.Peers() != nil {
+		t.Errorf("leave: %v, and it hears of %v", err, over.Peers())
+	}
+	told("left", 0)
+	end()
+}
+
 // A container joins a network device of the host's, which is given back at the end of each run, and when it leaves.
 func TestJoinDevice(t *testing.T) {
 	_, host, _ := world(t)

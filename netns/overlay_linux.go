@@ -408,6 +408,18 @@ func (c *Connection) passMembers() {
 	})
 }
 
+// membersOf are the networks of those that are wanted.
+func membersOf(wanted func(memberKey) bool) (out []*Overlay) {
+	members.mu.Lock()
+	defer members.mu.Unlock()
+	for k, o := range members.of {
+		if wanted(k) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
 // closeMembers ends that for those that are wanted, and returns their networks.
 func closeMembers(wanted func(memberKey) bool) (out []*Overlay) {
 	members.mu.Lock()
@@ -441,7 +453,8 @@ func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error 
 		if k.Network.Kind != kindOverlay || k.Network.Flood {
 			continue
 		}
-		l := closeMembers(func(m memberKey) bool { return m.id == k.ID })
+		mine := func(m memberKey) bool { return m.id == k.ID }
+		l := membersOf(mine)
 		if len(l) == 0 {
 			w, err := k.Network.again(c, &k)
 			if err != nil {
@@ -450,7 +463,11 @@ func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error 
 			}
 			l = append(l, w.(*Overlay))
 		}
-		faults = append(faults, announce(ctx, l))
+		err := announce(ctx, l)
+		if err == nil { // else the end of the run tells them
+			closeMembers(mine)
+		}
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }
@@ -485,7 +502,7 @@ func (n *netState) peersOf(k *keptEndpoint) (Peers, error) {
 // announceOverlays tells the others what became of the connection's containers: that they have names, or that they are gone.
 func (c *Connection) announceOverlays(ctx context.Context, joined ...*Overlay) error {
 	if c.to == nil {
-		joined = append(joined, c.overlays()...)
+		joined = append(slices.Clone(joined), c.overlays()...)
 	} else {
 		joined = c.overlays()
 	}
