@@ -603,7 +603,11 @@ func (c *Connection) Detach(ctx context.Context) error {
 		if c.to != nil && c.to.over {
 			return undoJoined(ctx, &c.rec, c.forget)
 		}
-		return undo(ctx, &c.rec, c.remember)
+		return undo(ctx, &c.rec, func(s *store) error {
+			l, err := c.joinedByOthers(s)
+			c.untold, faults = append(c.untold, l...), append(faults, err)
+			return c.remember(s)
+		})
 	})
 	if err == nil {
 		err = c.strike()

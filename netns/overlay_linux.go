@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -446,6 +447,27 @@ func (c *Connection) closeMembers() []*Overlay {
 	})
 }
 
+// joinedByOthers are the overlays that other programs have the run on, as far as this one can tell their hosts: who made the container join may have ended.
+func (c *Connection) joinedByOthers(s *store) (out []*Overlay, err error) {
+	var faults []error
+	for _, e := range c.eps {
+		l, err := s.joinedTo(e.ID)
+		faults = append(faults, err)
+		for _, k := range l {
+			if k.Store == nil || k.Network.Kind != kindOverlay || len(membersOf(func(m memberKey) bool { return m.id == k.ID })) > 0 {
+				continue
+			}
+			w, err := k.Network.again(c.host, &k)
+			if err != nil {
+				faults = append(faults, &Error{Op: "withdraw from other hosts", Object: "network " + k.Network.Name, Err: err})
+				continue
+			}
+			out = append(out, w.(*Overlay))
+		}
+	}
+	return out, errors.Join(faults...)
+}
+
 // withdraw tells the other hosts of overlays that a container has left them, as far as this program can.
 func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error {
 	var faults []error
@@ -480,7 +502,7 @@ func (o *Overlay) stored() *keptStore {
 	}
 	d, ok := p.kv.(Directory)
 	dir, err := filepath.Abs(string(d))
-	if !ok || err != nil {
+	if !ok || err != nil || !utf8.ValidString(dir) || !utf8.ValidString(p.prefix) { // in JSON it would be another
 		return nil
 	}
 	return &keptStore{dir, p.prefix}
