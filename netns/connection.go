@@ -28,6 +28,7 @@ type Connection struct {
 
 	reserved []*reservation
 	services []service
+	untold   []*Overlay // whose other hosts Detach has not told yet that containers have left
 }
 
 // bridgePort is a network's bridge as it was found.

@@ -603,11 +603,20 @@ func (c *Connection) Detach(ctx context.Context) error {
 		if c.to != nil && c.to.over {
 			return undoJoined(ctx, &c.rec, c.forget)
 		}
-		return undo(ctx, &c.rec, c.remember)
+		return undo(ctx, &c.rec, func(s *store) error {
+			l, err := c.joinedByOthers(s)
+			c.untold, faults = append(c.untold, l...), append(faults, err)
+			return c.remember(s)
+		})
 	})
-	joined := c.closeMembers() // not before: who joins meanwhile fails from now on
 	if err == nil {
-		err = errors.Join(c.strike(), c.announceOverlays(ctx, joined...))
+		err = c.strike()
+		c.untold = append(c.untold, c.closeMembers()...) // not before: who joins meanwhile fails from now on
+		told := c.announceOverlays(ctx, c.untold...)
+		if told == nil {
+			c.untold = nil
+		}
+		err = errors.Join(err, told)
 	}
 	return errors.Join(append(faults, err)...)
 }

@@ -22,7 +22,8 @@ import (
 // A [*Device] is taken by each run, and given back at its end. A [*Tun], whose other end is this program's, is joined by the program that runs the container and has not detached it: its
 // Open is called in each run. So is an [*Overlay] whose Peers are this program's: it listens to the other hosts, and tells them of the container, as long as the container's run goes
 // on and in each later one. For others that matches [ErrPeers], except with [StaticPeers], and with a [Directory] without a Carrier: then each program that begins a later run does so, and this
-// one until its end or Detach; what was told and heard last stays where a program ends before the container. What cannot be joined matches [ErrInvalid]; so do names in [Endpoint.Egress].
+// one until its end or Detach; what was told and heard last stays where a program ends before the container, but with such a Directory
+// who ends the run takes back what was told. What cannot be joined matches [ErrInvalid]; so do names in [Endpoint.Egress].
 //
 // [Connection.Detach] disconnects the container, in whichever run it is, and has no later run get the connection again; so does [Networks.Leave], from any program. ctx
 // bounds the call only.

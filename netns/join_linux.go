@@ -790,7 +790,9 @@ func (n *Networks) leave(ctx context.Context, ns *Namespace) error {
 	if err != nil {
 		return &Error{Op: "leave networks", Err: err}
 	}
-	return host.inHost(func() error {
+	var left []keptEndpoint
+	var missing []error
+	err = host.inHost(func() error {
 		rec := record{}
 		var err error
 		if rec.Host, err = cookie(); err != nil {
@@ -799,24 +801,23 @@ func (n *Networks) leave(ctx context.Context, ns *Namespace) error {
 		if rec.StateDir, err = stateDir(host.StateDir); err != nil {
 			return err
 		}
-		left, err := n.joined(ctx, &rec, base)
-		if err != nil {
+		if left, err = n.joined(ctx, &rec, base); err != nil {
 			return err
 		}
-		var missing []error
 		for _, e := range n.Endpoints {
 			if !slices.ContainsFunc(left, func(k keptEndpoint) bool { return k.Network.Name == e.Network.Name() }) {
 				missing = append(missing, &Error{Op: "leave network", Object: e.Network.Name(), Err: fmt.Errorf("%w: container %q has not joined it", ErrNotFound, base.Container)})
 			}
 		}
-		if len(rec.Endpoints) > 0 {
-			err = undoJoined(ctx, &rec, func() error { return forgetKept(base.Kept, rec.Endpoints) })
+		if len(rec.Endpoints) == 0 {
+			return nil
 		}
-		if err == nil {
-			err = host.withdraw(ctx, left)
-		}
-		return errors.Join(append(missing, err)...)
+		return undoJoined(ctx, &rec, func() error { return forgetKept(base.Kept, rec.Endpoints) })
 	})
+	if err == nil { // not in the host's namespace: Peers are the embedder's
+		err = host.withdraw(ctx, left)
+	}
+	return errors.Join(append(missing, err)...)
 }
 
 // undoJoined undoes what goes with a run, and calls forget when it has the lock. What does not go with one is not there, or a run that begins connects to it just now:

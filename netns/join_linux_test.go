@@ -350,7 +350,7 @@ func TestJoinKilledHalfway(t *testing.T) {
 // The same with an overlay whose hosts tell each other of their containers by files.
 func TestJoinKilledHalfwayOverlay(t *testing.T) {
 	needKind(t, kindVXLAN)
-	joinKilledHalfway(t, storedOverlay(t), "recovered late", "left one, recovered")
+	joinKilledHalfway(t, storedOverlay(t), "recovered late")
 }
 
 // storedOverlay is one in this namespace, with its store in files.
@@ -732,6 +732,9 @@ func TestJoinOverlayLearned(t *testing.T) {
 			}
 			told("left", false)
 			end()
+			if r.Memory == nil {
+				return
+			}
 			ns, end = run(t, base, r)
 			if joined, err = n.Join(testContext(t), ns); err != nil {
 				t.Fatal(err)
@@ -774,13 +777,13 @@ func TestJoinOverlayOthersStore(t *testing.T) {
 	if _, err := n.Join(ctx, ns); err != nil {
 		t.Fatal(err)
 	}
+	swap := func(l map[memberKey]*Overlay) (was map[memberKey]*Overlay) {
+		members.mu.Lock()
+		defer members.mu.Unlock()
+		was, members.of = members.of, l
+		return was
+	}
 	leave := func() error { // as another program does
-		swap := func(l map[memberKey]*Overlay) (was map[memberKey]*Overlay) {
-			members.mu.Lock()
-			defer members.mu.Unlock()
-			was, members.of = members.of, l
-			return was
-		}
 		mine := swap(nil)
 		defer swap(mine)
 		return n.Leave(ctx, ns)
@@ -811,7 +814,24 @@ func TestJoinOverlayOthersStore(t *testing.T) {
 	if l, err := d.List(ctx, ""); len(l) != 0 || err != nil {
 		t.Errorf("left: %v %v", l, err)
 	}
+	// Where another program had it join, who ends the run tells them.
+	c, err := n.Join(ctx, ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine := swap(nil)
 	end()
+	if l, err := d.List(ctx, ""); len(l) != 0 || err != nil {
+		t.Errorf("after the run: %v %v", l, err)
+	}
+	swap(mine)
+	detach(t, c)
+	// A path or a prefix that JSON does not keep is not for others.
+	for _, p := range []Peers{NewPeerStore(Directory("/\xff"), "net/"), NewPeerStore(d, "\xff/")} {
+		if k := over(p).stored(); k != nil {
+			t.Errorf("it is stored: %q", *k)
+		}
+	}
 }
 
 // A program cannot reach the store of an overlay that a container is to join: it has joined nothing.
@@ -849,6 +869,91 @@ func TestJoinOverlayStoreFails(t *testing.T) {
 	if err := n.Leave(testContext(t), ns); err != nil {
 		t.Error("the one after:", err)
 	}
+	end()
+}
+
+// outside is a store that is not called in another network namespace than the program's.
+type outside struct {
+	*memory
+	t    testing.TB
+	mine string
+}
+
+func newOutside(t testing.TB) outside {
+	t.Helper()
+	mine, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outside{newMemory(), t, mine}
+}
+
+func (o outside) look(op string) {
+	if here, err := os.Readlink("/proc/thread-self/ns/net"); here != o.mine || err != nil {
+		o.t.Errorf("%s: called in %s, the program is in %s: %v", op, here, o.mine, err)
+	}
+}
+
+func (o outside) Put(ctx context.Context, k string, v []byte) error {
+	o.look("put")
+	return o.memory.Put(ctx, k, v)
+}
+
+func (o outside) Delete(ctx context.Context, k string) error {
+	o.look("delete")
+	return o.memory.Delete(ctx, k)
+}
+
+// The other hosts cannot be told that a container is gone: the next attempt tells them, and after Leave the end of the run.
+func TestJoinOverlayToldLater(t *testing.T) {
+	needKind(t, kindVXLAN)
+	testutil.NoLeaks(t)
+	nothingLeft(t)
+	hosts, local := underlay(t, 1)
+	ctx, m := testContext(t), newOutside(t)
+	over := newOverlay(t, OverlayConfig{Name: "over", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: local[0], Peers: NewPeerStore(m, "net/"), Host: hosts[0]})
+	base, n := &Networks{Endpoints: []Endpoint{{Network: newBridge(t, BridgeConfig{Name: "web", Host: hosts[0]})}}, DNS: DNS{Disabled: true}}, &Networks{Endpoints: []Endpoint{{Network: over}}}
+	told := func(when string, want int) {
+		t.Helper()
+		if l, err := m.List(ctx, ""); len(l) != want || err != nil {
+			t.Errorf("%s: %v %v", when, l, err)
+		}
+	}
+	for what, ends := range map[string]func(ns *Namespace, detach func() error) error{
+		"detach": func(_ *Namespace, detach func() error) error { return detach() },
+		"leave":  func(ns *Namespace, _ func() error) error { return n.Leave(ctx, ns) },
+	} {
+		a, err := base.Prepare(ctx, Request{ID: "first", Memory: &sync.Map{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ns := newNS(t)
+		if err := a.Attach(ctx, Target{Netns: ns.File()}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Join(ctx, ns); err != nil {
+			t.Fatal(err)
+		}
+		told(what+": joined", 1)
+		m.fail(os.ErrClosed)
+		if err := ends(ns, func() error { return a.Detach(ctx) }); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
+		m.fail(nil)
+		detach(t, a.(*Connection))
+		told(what+": detached", 0)
+		if over.Peers() != nil {
+			t.Errorf("%s: it listens still", what)
+		}
+	}
+	ns, end := run(t, base, Request{ID: "first", Memory: &sync.Map{}})
+	if _, err := n.Join(ctx, ns); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Leave(ctx, ns); err != nil || over.Peers() != nil {
+		t.Errorf("leave: %v, and it hears of %v", err, over.Peers())
+	}
+	told("left", 0)
 	end()
 }
 
@@ -1088,12 +1193,7 @@ func roleJoin() {
 	ctx := context.Background()
 	web, err := NewBridge(BridgeConfig{Name: "web"})
 	fail(err)
-	var other Network
-	if dir := os.Getenv("CAISSON_TEST_PEERS"); dir != "" {
-		other, err = NewOverlay(OverlayConfig{Name: "other", Subnets: overlaySubnets, Ranges: rangesOf(0), VNI: 42, Local: netip.MustParseAddr("192.0.2.1"), Peers: NewPeerStore(Directory(dir), "net/")})
-	} else {
-		other, err = NewBridge(BridgeConfig{Name: "other"})
-	}
+	other, err := NewBridge(BridgeConfig{Name: "other"})
 	fail(err)
 	base, r := &Networks{Endpoints: []Endpoint{{Network: web}}, DNS: DNS{Disabled: true}}, Request{ID: "first", Kept: os.Getenv("CAISSON_TEST_KEPT")}
 	for i := range 2 {
@@ -1118,23 +1218,10 @@ func roleJoin() {
 
 // The program is killed at a system call of any of its threads; each time the recovery leaves the host as it was.
 func TestJoinKilled(t *testing.T) {
-	joinKilled(t, 4)
-}
-
-// The same with an overlay whose hosts tell each other of their containers by files.
-func TestJoinKilledOverlay(t *testing.T) {
-	needKind(t, kindVXLAN)
-	world(t)
-	awaitLinkLocal(t)
-	t.Setenv("CAISSON_TEST_PEERS", t.TempDir())
-	joinKilled(t, 2)
-}
-
-func joinKilled(t *testing.T, times int) {
 	nothingLeft(t)
 	kept := filepath.Join(t.TempDir(), "networks.json")
 	t.Setenv("CAISSON_TEST_KEPT", kept)
-	killedEach(t, "join", times, func(int) { // what the file says would be another container's
+	killedEach(t, "join", 4, func(int) { // what the file says would be another container's
 		_ = os.Remove(kept)
 	})
 }

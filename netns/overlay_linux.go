@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -408,6 +409,18 @@ func (c *Connection) passMembers() {
 	})
 }
 
+// membersOf are the networks of those that are wanted.
+func membersOf(wanted func(memberKey) bool) (out []*Overlay) {
+	members.mu.Lock()
+	defer members.mu.Unlock()
+	for k, o := range members.of {
+		if wanted(k) {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
 // closeMembers ends that for those that are wanted, and returns their networks.
 func closeMembers(wanted func(memberKey) bool) (out []*Overlay) {
 	members.mu.Lock()
@@ -434,6 +447,27 @@ func (c *Connection) closeMembers() []*Overlay {
 	})
 }
 
+// joinedByOthers are the overlays that other programs have the run on, as far as this one can tell their hosts: who made the container join may have ended.
+func (c *Connection) joinedByOthers(s *store) (out []*Overlay, err error) {
+	var faults []error
+	for _, e := range c.eps {
+		l, err := s.joinedTo(e.ID)
+		faults = append(faults, err)
+		for _, k := range l {
+			if k.Store == nil || k.Network.Kind != kindOverlay || len(membersOf(func(m memberKey) bool { return m.id == k.ID })) > 0 {
+				continue
+			}
+			w, err := k.Network.again(c.host, &k)
+			if err != nil {
+				faults = append(faults, &Error{Op: "withdraw from other hosts", Object: "network " + k.Network.Name, Err: err})
+				continue
+			}
+			out = append(out, w.(*Overlay))
+		}
+	}
+	return out, errors.Join(faults...)
+}
+
 // withdraw tells the other hosts of overlays that a container has left them, as far as this program can.
 func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error {
 	var faults []error
@@ -441,7 +475,8 @@ func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error 
 		if k.Network.Kind != kindOverlay || k.Network.Flood {
 			continue
 		}
-		l := closeMembers(func(m memberKey) bool { return m.id == k.ID })
+		mine := func(m memberKey) bool { return m.id == k.ID }
+		l := membersOf(mine)
 		if len(l) == 0 {
 			w, err := k.Network.again(c, &k)
 			if err != nil {
@@ -450,7 +485,11 @@ func (c *BridgeConfig) withdraw(ctx context.Context, left []keptEndpoint) error 
 			}
 			l = append(l, w.(*Overlay))
 		}
-		faults = append(faults, announce(ctx, l))
+		err := announce(ctx, l)
+		if err == nil { // else the end of the run tells them
+			closeMembers(mine)
+		}
+		faults = append(faults, err)
 	}
 	return errors.Join(faults...)
 }
@@ -463,7 +502,7 @@ func (o *Overlay) stored() *keptStore {
 	}
 	d, ok := p.kv.(Directory)
 	dir, err := filepath.Abs(string(d))
-	if !ok || err != nil {
+	if !ok || err != nil || !utf8.ValidString(dir) || !utf8.ValidString(p.prefix) { // in JSON it would be another
 		return nil
 	}
 	return &keptStore{dir, p.prefix}
@@ -485,7 +524,7 @@ func (n *netState) peersOf(k *keptEndpoint) (Peers, error) {
 // announceOverlays tells the others what became of the connection's containers: that they have names, or that they are gone.
 func (c *Connection) announceOverlays(ctx context.Context, joined ...*Overlay) error {
 	if c.to == nil {
-		joined = append(joined, c.overlays()...)
+		joined = append(slices.Clone(joined), c.overlays()...)
 	} else {
 		joined = c.overlays()
 	}

@@ -195,7 +195,7 @@ func TestJoinOverlayMonitored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = (&netns.Networks{Endpoints: []netns.Endpoint{{Network: over}}}).Join(ctx, ns)
+	joined, err := (&netns.Networks{Endpoints: []netns.Endpoint{{Network: over}}}).Join(ctx, ns)
 	ns.Close()
 	if errors.Is(err, netns.ErrUnsupported) {
 		t.Skip("this kernel has no vxlan")
@@ -203,6 +203,11 @@ func TestJoinOverlayMonitored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // it listens until then
+		if err := joined.Detach(testContext(t)); err != nil {
+			t.Error(err)
+		}
+	})
 	told("joined", true)
 	if err := store.Delete(ctx, "net/"+local.String()); err != nil {
 		t.Fatal(err)
