@@ -50,7 +50,8 @@ type CheckpointConfig struct {
 	// the checkpoint cannot be restored. With LazyPages it is where this machine listens.
 	PageServer string
 	// LazyPages leaves the memory where it is, at PageServer, until the restored container asks for it (userfaultfd): a "criu lazy-pages" beside
-	// it fetches it from there. Checkpoint returns when all is fetched.
+	// it fetches it from there. Until somebody fetches the memory the container stands still and Checkpoint does not return, whatever becomes
+	// of ctx. If fetching fails after the other one has gone on, both run.
 	LazyPages bool
 	// Status, if not nil, gets a zero byte when PageServer listens for LazyPages. It stays the caller's.
 	Status *os.File

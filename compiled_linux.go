@@ -34,7 +34,7 @@ type shape struct {
 
 // notInProgram are fields that have no part in a program, by type: it neither holds them nor differs with them.
 var notInProgram = map[reflect.Type][]string{
-	reflect.TypeFor[spec]():           {"rootfs", "logger", "trace", "stopSignal", "cgroup", "id", "detach", "pod", "devPool"},
+	reflect.TypeFor[spec]():           {"rootfs", "logger", "late", "trace", "stopSignal", "cgroup", "id", "detach", "pod", "devPool"},
 	reflect.TypeFor[processSpec]():    {"stdin", "stdout", "stderr", "ctx", "cancel", "seccomp", "kept", "resources", "timeout", "cpuTime", "waitDelay", "outputLimit"},
 	reflect.TypeFor[machine]():        {"plan"},
 	reflect.TypeFor[rootfs.DevTree](): {"file"},

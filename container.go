@@ -112,9 +112,13 @@ func New(opts ...Option) (*Container, error) {
 	return &Container{spec: s}, nil
 }
 
-// LogTo is [WithLogger] for a container that comes from [StateDir.Load], and replaces what that has set for another. Call it before
-// anything else.
-func (c *Container) LogTo(l *slog.Logger) { c.spec.logger = l }
+// LogTo is [WithLogger] for a container that comes from [StateDir.Load]; with others it does nothing. It may be called at any time. What
+// was to be said before, as by Load itself, is lost.
+func (c *Container) LogTo(l *slog.Logger) {
+	if c.spec.late != nil {
+		c.spec.late.Store(l)
+	}
+}
 
 // ID returns the id given by [WithID], or "".
 func (c *Container) ID() string { return c.spec.id }

@@ -1,13 +1,16 @@
 package caisson
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -127,6 +130,29 @@ func TestDetachedLivesOnAfterClose(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	c2.Close()
+}
+
+// A loaded container is supervised before anybody can say where its warnings go.
+func TestLoadedLogTo(t *testing.T) {
+	d := stateDir(t)
+	noLeaks(t)
+	if _, err := detached(t, d, "web", WithCommand("/bin/sleep", "1000")).Start(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c := load(t, d, "web")
+	if err := c.Process().Signal(syscall.SIGKILL); err != nil { // what sees the end may be about to tell of it
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	c.LogTo(slog.New(slog.DiscardHandler))
+	c.LogTo(slog.New(slog.NewTextHandler(&log, nil)))
+	if _, err := c.Wait(testContext(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.lastRun().warn("look", ErrState)
+	if !strings.Contains(log.String(), "caisson: look") {
+		t.Error(log.String())
+	}
 }
 
 func TestDetachedNames(t *testing.T) {

@@ -142,8 +142,8 @@ func (c *Container) askHealth(now *health, p *Process) {
 			c.emit(Event{Kind: EventHealth, Detail: status.String()})
 		}
 		if changed && status == HealthUnhealthy && check.End {
-			if err := p.kill(ReasonUnhealthy); err != nil && c.spec.logger != nil {
-				c.spec.logger.Warn("caisson: end unhealthy container", "container", c.spec.id, "error", err)
+			if err := p.kill(ReasonUnhealthy); err != nil && c.spec.logTo() != nil {
+				c.spec.logTo().Warn("caisson: end unhealthy container", "container", c.spec.id, "error", err)
 			}
 		}
 	}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -172,6 +174,7 @@ func asOfLastRun(rec *state.Record) {
 // loadedSpec is what is known of the wishes for a loaded container.
 func loadedSpec(d StateDir, rec *state.Record) (*spec, error) {
 	s := &spec{id: rec.ID, alone: rec.Alone, hostname: rec.Hostname, stopSignal: syscall.Signal(rec.StopSignal), cgroupOff: rec.CgroupName == "" && rec.Cgroup == nil,
+		late:   new(atomic.Pointer[slog.Logger]),
 		detach: detachSpec{on: true, dir: string(d), labels: rec.Labels, loaded: true}}
 	var err error
 	if s.process, err = parseProcess(rec.Process, rec.Command, rec.Filter); err != nil {

@@ -130,7 +130,7 @@ var poolOptions = map[string]string{
 	"rootfs": "WithRootfs", "readOnlyRoot": "WithReadOnlyRoot", "mounts": "WithMount", "devices": "WithDevice", "masked": "WithMaskedPaths",
 	"readOnlyPaths": "WithReadOnlyPaths", "namespaces": "WithNamespaces", "idmaps": "WithIDMaps", "hostname": "WithHostname", "id": "WithID",
 	"domainname": "WithDomainname", "cgroup": "WithCgroup", "cgroupOff": "WithoutCgroup", "bestEffort": "WithBestEffort", "sysctls": "WithSysctl",
-	"stopSignal": "WithStopSignal", "logger": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
+	"stopSignal": "WithStopSignal", "logger": "WithLogger", "late": "WithLogger", "trace": "WithTrace", "network": "WithNetwork", "bundle": "FromBundle",
 	"deviceRules": "WithDeviceRules", "detach": "WithDetached", "alone": "WithLandlockOnly", "hooks": "WithHook", "restart": "WithRestart",
 	"log": "WithLog", "health": "WithHealthCheck", "attachable": "WithAttachable", "init": "WithInit", "pod": "WithNamespacesOf", "nesting": "WithNesting", "restore": "WithRestore", "devPool": "WithDevPool", "netDevices": "WithNetDevices", "mountLabel": "WithMountLabel", "resctrl": "WithResctrl",
 }

@@ -335,19 +335,19 @@ func (r *running) figures(res *Result) {
 }
 
 func (r *running) debug(what string, args ...any) {
-	if l := r.spec.logger; l != nil {
+	if l := r.spec.logTo(); l != nil {
 		l.Debug("caisson: container "+what, append([]any{"container", r.spec.id}, args...)...)
 	}
 }
 
 func (r *running) debugEnded(res *Result) {
-	if r.spec.logger != nil {
+	if r.spec.logTo() != nil {
 		r.debug("ended", "result", res.String(), "wall", res.Wall)
 	}
 }
 
 func (r *running) warn(what string, err error) {
-	if l := r.spec.logger; l != nil {
+	if l := r.spec.logTo(); l != nil {
 		l.Warn("caisson: "+what, "container", r.spec.id, "error", err)
 	}
 }

@@ -115,7 +115,7 @@ func (c *Container) attendTo(v *revival, p *Process) {
 			if v.ctx.Err() != nil || errors.Is(err, ErrClosed) {
 				return
 			}
-			if l := c.spec.logger; l != nil {
+			if l := c.spec.logTo(); l != nil {
 				l.Warn("caisson: restart", "container", c.spec.id, "error", err)
 			}
 			if v.err, ran = err, 0; !policy.again(false, count) {

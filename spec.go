@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,6 +51,7 @@ type spec struct {
 	sysctls    [][2]string
 	stopSignal syscall.Signal
 	logger     *slog.Logger
+	late       *atomic.Pointer[slog.Logger] // of a loaded container, which is supervised when LogTo comes
 	trace      *Trace
 	network    Network
 
@@ -77,6 +79,14 @@ type spec struct {
 	mountLabel *string
 	netDevices map[string]string // names on the host, and in the container
 	resctrl    *Resctrl
+}
+
+// logTo is where warnings go; nil: nowhere.
+func (s *spec) logTo() *slog.Logger {
+	if s.late != nil {
+		return s.late.Load()
+	}
+	return s.logger
 }
 
 // processSpec is what a process was asked to be.
