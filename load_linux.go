@@ -31,6 +31,9 @@ func ownerMap(owners []Owner) map[string]Owner {
 }
 
 func (d StateDir) load(ctx context.Context, id string, owners []Owner) (*Container, error) {
+	if !state.ValidID(id) {
+		return nil, fmt.Errorf("%w: %w: not an id", ErrNotFound, ErrInvalid)
+	}
 	dir, err := state.Open(string(d), false)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ErrNotFound

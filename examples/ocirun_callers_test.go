@@ -5,6 +5,7 @@ package examples_test
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -16,11 +17,15 @@ func TestOcirunAsCallersHaveIt(t *testing.T) {
 		r := newRuntime(t, c, nil)
 		r.oci(t, "run", "--detach", "web").want(t, 0)
 		r.oci(t, "kill", "web", "0").want(t, 0) // is there a process?
+		r.oci(t, "kill", "--all", "web", "0").want(t, 0)
 		r.oci(t, "kill", "web", "65").wantErr(t, 1, `unknown signal "65"`)
 		r.run(t, "ocirun", "--root", "state", "state", "web").want(t, 0, `"id": "web"`) // of the working directory
 		r.run(t, "ocirun", "--root", r.state+"/../state/", "state", "web").want(t, 0, `"id": "web"`)
 		r.oci(t, "delete", "--force", "none").want(t, 0)
-		r.oci(t, "delete", "--force", "../x").wantErr(t, 1, `not an id`)
+		for _, id := range []string{"../x", "a:b", "a b", strings.Repeat("a", 200)} {
+			r.oci(t, "delete", "--force", id).wantErr(t, 1, `not an id`)
+			r.run(t, "ocirun", "--root", "none", "delete", "--force", id).wantErr(t, 1, `not an id`)
+		}
 		r.oci(t, "ps", "web", "--bogus").wantErr(t, 1, `ps: exit status 1: .*bogus|ps: exit status 1: .*option`)
 		r.oci(t, "exec", "--cap", "CAP_BOGUS", "web", "true").wantErr(t, 0, `CAP_BOGUS`)
 		r.oci(t, "update", "--l3-cache-schema", "L3:0=f", "web").wantErr(t, 1, `--l3-cache-schema: unsupported`)

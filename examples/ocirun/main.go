@@ -174,6 +174,9 @@ func (g *global) dir() caisson.StateDir { return caisson.StateDir(g.root) }
 
 func (g *global) load(ctx context.Context, id string) (*caisson.Container, error) {
 	c, err := g.dir().Load(ctx, id)
+	if err == nil {
+		c.LogTo(g.logger())
+	}
 	return c, explain(id, err)
 }
 

@@ -36,7 +36,7 @@ func kill(ctx context.Context, g *global, args []string) error {
 		return err
 	}
 	defer c.Close()
-	if *all {
+	if *all && sig != 0 { // 0 is for the first process alone
 		return c.SignalAll(sig)
 	}
 	if c.State() == caisson.StateStopped {
@@ -91,7 +91,7 @@ func remove(ctx context.Context, g *global, args []string) error {
 		return err
 	}
 	c, err := g.load(ctx, args[0])
-	if *force && errors.Is(err, caisson.ErrNotFound) && hasNotifyDir(args[0]) {
+	if *force && errors.Is(err, caisson.ErrNotFound) && !errors.Is(err, caisson.ErrInvalid) {
 		_, rerr := g.dir().Recover(ctx)
 		g.forgetNotify(args[0])
 		return rerr
@@ -100,7 +100,6 @@ func remove(ctx context.Context, g *global, args []string) error {
 		return err
 	}
 	defer c.Close()
-	c.LogTo(g.logger())
 	if st := c.State(); !*force && st != caisson.StateStopped && st != caisson.StateCreated {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %v", args[0], st)
 	}
