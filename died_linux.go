@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,9 @@ import (
 //	it has memory                      it executed the command (who dies gives up memory before files)
 //	it ended with an exit code         the command did: the stage says a word before it exits, which has been read
 //	it ended by a signal, and is       the stage died
-//	  still called what the stage is
+//	  still called what the stage is,
+//	  or what this program is and has
+//	  never executed anything
 //
 // The first costs one system call, and decides all but a few cases.
 
@@ -90,16 +93,24 @@ func hasMemory(pidfd, pid int) bool {
 		return false
 	}
 	const exiting = 0x4 // PF_EXITING
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	flags, err := processFlags(pid)
 	if err != nil {
 		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH)
 	}
+	return flags&exiting == 0
+}
+
+// processFlags reads the PF_ flags of a process from its stat, proc(5).
+func processFlags(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 	if len(f) < 7 {
-		return true
+		return 0, nil
 	}
-	flags, _ := strconv.ParseUint(f[6], 10, 32)
-	return flags&exiting == 0
+	return strconv.ParseUint(f[6], 10, 32)
 }
 
 // ending reports whether the process has given up its memory, or has ended.
@@ -112,11 +123,25 @@ func (r *running) ending() bool {
 	return err != nil || !has
 }
 
-// isStage reports whether a process that has not been collected yet is, or was at its end, the stage.
+// isStage reports whether a process that has not been collected yet is, or was at its end, the stage, or what was to become it.
 func isStage(pid int) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-	return err == nil && string(b) == stageName+"\n"
+	if err != nil || string(b) == stageName+"\n" {
+		return err == nil
+	}
+	const forkNoExec = 0x40 // PF_FORKNOEXEC
+	if string(b) != ownName() {
+		return false
+	}
+	flags, err := processFlags(pid)
+	return err == nil && flags&forkNoExec != 0
 }
+
+// ownName is what this program is called, and what it makes until that says otherwise.
+var ownName = sync.OnceValue(func() string {
+	b, _ := os.ReadFile("/proc/self/comm")
+	return string(b)
+})
 
 // lookAtDead waits for the end of the first process and tells how it ended, without collecting it. One that a tracer keeps, or
 // that the limits of its group do not let end, is not waited for. exited says that it ended with an exit code.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
+	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -27,17 +28,32 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 			return nil, err
 		}
 	}
-	x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps, rdt: r.rdt,
-		files: map[string]int{}, fds: map[string]int{}, attend: s.process.engine.unkept}
-	p, err := x.startIn(ctx, r)
-	if err != nil {
+	for again := false; ; again = true {
+		x := &running{spec: s, owner: r.owner, cgroup: -1, m: &machine{inside: true, userns: r.m.userns, denied: r.m.denied, nsFlags: r.m.nsFlags}, maps: r.maps, rdt: r.rdt,
+			files: map[string]int{}, fds: map[string]int{}, attend: s.process.engine.unkept}
+		p, err := x.startIn(ctx, r)
+		if err == nil {
+			return p, nil
+		}
+		again = again || !r.killsBorn(err)
 		err = r.gone(err)
 		if uerr := x.close(); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr))
+			err, again = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr)), true
 		}
-		return nil, err
+		if again {
+			return nil, err
+		}
 	}
-	return p, nil
+}
+
+// killsBorn reports whether a start has failed since the process was born in the container's group, of which this program was not aware: the next
+// one enters the group by itself.
+func (r *running) killsBorn(err error) bool {
+	if r.group == nil || !errors.As(err, new(*DiedError)) || !stage.CanCloneInto() {
+		return false
+	}
+	join, err := r.group.JoinFDs()
+	return err == nil && join.CloneInto >= 0 && stage.KillsBorn(join.CloneInto)
 }
 
 // refusePaused is an error where the container is paused, or is being paused. A process born in a group that is frozen does

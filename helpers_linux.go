@@ -116,6 +116,9 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
+	if g := r.takeGroup(res, cfg); g != nil {
+		return g, nil
+	}
 	strike, err := r.noteGroup(name, cfg.Parent)
 	if err != nil {
 		return nil, err
@@ -128,9 +131,14 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	if strike, err = r.noteMadeGroup(g, strike); err != nil {
 		return nil, errors.Join(err, g.Delete(ctx))
 	}
-	r.unrecord = strike
-	r.undo.add(r.removeGroup) // once more, where supervise could not
+	r.keepGroup(&usedGroup{g, strike, res, cfg})
 	return g, nil
+}
+
+// keepGroup makes the container the owner of a group.
+func (r *running) keepGroup(u *usedGroup) {
+	r.unrecord, r.lent = u.strike, u
+	r.undo.add(r.removeGroup) // once more, where supervise could not
 }
 
 // groupName is the name of a group that was given none.

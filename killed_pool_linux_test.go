@@ -3,12 +3,13 @@ package caisson
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 )
 
-// poolRole fills a pool, takes a container out and runs its command, runs another one, and closes the pool.
+// poolRole fills a pool, takes a container out and runs its command, runs others one after the other, of which one has what is left of another, and closes the pool.
 func poolRole(ctx context.Context, opts []Option) error {
-	p, err := NewPool(PoolConfig{Size: 2}, opts...)
+	p, err := NewPool(PoolConfig{Size: 2, Recycle: true}, append(slices.Clip(opts), WithDroppedCapabilities("NET_RAW"))...)
 	if err != nil {
 		return err
 	}
@@ -23,8 +24,12 @@ func poolRole(ctx context.Context, opts []Option) error {
 		if err := errors.Join(c.Run(ctx), c.Close()); err != nil {
 			return err
 		}
-		_, err = p.Run(ctx, WithCommand("/bin/true"))
-		return err
+		for range 3 {
+			if _, err = p.Run(ctx, WithCommand("/bin/true")); err != nil {
+				return err
+			}
+		}
+		return nil
 	}()
 	return errors.Join(err, p.Close())
 }

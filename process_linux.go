@@ -404,14 +404,23 @@ func (r *running) removeGroup() error {
 	if r.det != nil && r.det.kept.Load() {
 		return r.group.Close()
 	}
-	ctx := &lazyTimeout{after: 10 * time.Second}
-	defer ctx.end()
-	err := r.group.Delete(ctx)
+	if r.giveGroup() {
+		r.groupGone.Store(true)
+		return nil
+	}
+	err := deleteGroup(r.group)
 	if err == nil {
 		r.unrecord()
 		r.groupGone.Store(true)
 	}
 	return err
+}
+
+// deleteGroup removes a group whose processes have ended, or are about to.
+func deleteGroup(g *cgroups.Group) error {
+	ctx := &lazyTimeout{after: 10 * time.Second}
+	defer ctx.end()
+	return g.Delete(ctx)
 }
 
 func (r *running) resize(rows, cols uint16) error {

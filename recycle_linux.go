@@ -1,21 +1,34 @@
 package caisson
 
 import (
+	"errors"
+	"reflect"
 	"slices"
 	"sync"
 
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 )
 
-// recycler keeps network namespaces of a pool's containers that have ended: see [PoolConfig].
+// recycler keeps network namespaces and cgroups of a pool's containers that have ended: see [PoolConfig]. None has been looked at yet.
 type recycler struct {
 	mu     sync.Mutex
-	free   []*stage.Recyclable // not yet looked at
+	free   []*stage.Recyclable
+	groups []*usedGroup
 	max    int
 	closed bool
-	used   uint64 // how many have been handed on
+	used   uint64 // how many namespaces have been handed on
+	again  uint64 // how many groups
+}
+
+// usedGroup is a group with what it was made with.
+type usedGroup struct {
+	*cgroups.Group
+	strike func() // takes it out of the journal
+	res    cgroups.Resources
+	cfg    cgroups.Config
 }
 
 func newRecycler(max int) *recycler { return &recycler{max: max} }
@@ -54,27 +67,76 @@ func (k *recycler) give(n *stage.Recyclable) {
 	k.free = append(k.free, n)
 }
 
-// count is how many have been handed on.
-func (k *recycler) count() uint64 {
-	if k == nil {
-		return 0
+// takeGroup returns a group that was made in the same way and is as good as new; nil where there is none. The others are removed.
+func (k *recycler) takeGroup(res *cgroups.Resources, cfg *cgroups.Config) (*usedGroup, error) {
+	var errs []error
+	for {
+		k.mu.Lock()
+		i := slices.IndexFunc(k.groups, func(u *usedGroup) bool { return reflect.DeepEqual(&u.res, res) && reflect.DeepEqual(&u.cfg, cfg) })
+		if i < 0 {
+			k.mu.Unlock()
+			return nil, errors.Join(errs...)
+		}
+		u := k.groups[i]
+		k.groups = slices.Delete(k.groups, i, i+1)
+		k.mu.Unlock()
+		if g, err := u.Renew(); err == nil {
+			k.mu.Lock()
+			k.again++
+			k.mu.Unlock()
+			return &usedGroup{g, u.strike, u.res, u.cfg}, errors.Join(errs...)
+		}
+		errs = append(errs, u.delete())
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.used
 }
 
-func (k *recycler) close() {
+// giveGroup takes it back, if there is place for it.
+func (k *recycler) giveGroup(u *usedGroup) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed || len(k.groups) >= k.max {
+		return false
+	}
+	k.groups = append(k.groups, u)
+	return true
+}
+
+// delete removes the group. What could not be removed stays in the journal.
+func (u *usedGroup) delete() error {
+	err := deleteGroup(u.Group)
+	if err == nil {
+		u.strike()
+	}
+	return err
+}
+
+// count is how many namespaces and groups have been handed on.
+func (k *recycler) count() (namespaces, groups uint64) {
 	if k == nil {
-		return
+		return 0, 0
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.used, k.again
+}
+
+func (k *recycler) close() error {
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
 	k.closed = true
-	for _, n := range k.free {
+	free, groups := k.free, k.groups
+	k.free, k.groups = nil, nil
+	k.mu.Unlock()
+	for _, n := range free {
 		n.Close()
 	}
-	k.free = nil
+	var errs []error
+	for _, u := range groups {
+		errs = append(errs, u.delete())
+	}
+	return errors.Join(errs...)
 }
 
 // harmless are the capabilities with which nothing can be changed in a network namespace that is not counted. With CAP_NET_RAW switches of
@@ -110,3 +172,28 @@ func (r *running) takeRecycled() bool {
 
 // handOn has a container's network namespace given back to its pool when it has ended. Its processes are then those of the command alone.
 func (c *Container) handOn() { c.run.handsOn = true }
+
+// takeGroup takes a cgroup from the pool that another container has had.
+func (r *running) takeGroup(res cgroups.Resources, cfg cgroups.Config) *cgroups.Group {
+	if r.owner == nil || r.owner.recycler == nil {
+		return nil
+	}
+	u, err := r.owner.recycler.takeGroup(&res, &cfg)
+	if err != nil {
+		r.warn("remove cgroup", err)
+	}
+	if u == nil {
+		return nil
+	}
+	r.keepGroup(u)
+	r.iso = append(r.iso, Measure{Name: "cgroup", Status: Applied, Detail: "as good as new: another container of the pool had it"})
+	return u.Group
+}
+
+// giveGroup gives the cgroup back to the pool, if nobody but the command can have done anything in it, who was not able to change its limits: they are files
+// that the kernel shows to who may mount them.
+func (r *running) giveGroup() bool {
+	s := r.spec
+	return r.handsOn && r.lent != nil && !r.changed && r.m.newPID && (r.allCaps|r.m.caps)&^harmless == 0 &&
+		s.process.seccomp == nil && !s.process.seccompOff && !s.bestEffort && r.owner.recycler.giveGroup(r.lent)
+}

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/testutil"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
@@ -174,4 +177,82 @@ func TestPoolRecycleRefuses(t *testing.T) {
 			t.Errorf("%s: not %v", dir, want)
 		}
 	}
+}
+
+// The cgroup of a container that has ended is the next one's too, with the limits and without the figures of before. One in which more was done is nobody's.
+func TestPoolRecyclesCgroups(t *testing.T) {
+	testutil.NeedRoot(t)
+	noLeaks(t)
+	p := newRecycling(t, WithMemory(64<<20), WithPids(50))
+	handedOn := func(script string, opts ...Option) (bool, *Result) {
+		t.Helper()
+		before := p.Stats().RecycledCgroups
+		_, r := nextPooled(t, p, script, opts...)
+		if err := p.Ready(testContext(t)); err != nil { // the next one has been made then
+			t.Fatal(err)
+		}
+		return p.Stats().RecycledCgroups > before, r
+	}
+	const work = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; x=$(busybox head -c 20000000 /dev/zero | busybox tr '\\000' x); echo ${#x} >/dev/null"
+	yes, worked := handedOn(work)
+	if g := p.ready[0].run.group; !yes && !renewable(t, g) {
+		return
+	}
+	if !yes {
+		t.Error("not handed on")
+	}
+	yes, r := handedOn("true")
+	if !yes {
+		t.Error("not handed on again")
+	}
+	if cpu, was := r.CPU.Or(0), worked.CPU.Or(0); cpu == 0 || cpu > was/2 {
+		t.Errorf("CPU time of %s after %s", cpu, was)
+	}
+	if peak, was := r.PeakMemory.Or(0), worked.PeakMemory.Or(0); peak == 0 || peak > was/2 || was < 20_000_000 {
+		t.Errorf("%d bytes after %d", peak, was)
+	}
+	if m, ok := p.ready[0].Isolation().Get("cgroup"); !ok || m.Status != Applied || !strings.Contains(m.Detail, "another container of the pool") {
+		t.Errorf("%v %v", m, ok)
+	}
+	// The limits hold as before.
+	if _, r := handedOn("x=$(busybox head -c 100000000 /dev/zero | busybox tr '\\000' x); echo ${#x}"); r.Reason != ReasonOOM && r.OOMKills.Or(0) == 0 {
+		t.Errorf("more memory than the limit: %v", r)
+	}
+	for name, c := range map[string]struct {
+		script string
+		opts   []Option
+	}{
+		"out of memory":   {"exec busybox tail /dev/zero", nil},
+		"too many":        {"for i in $(busybox seq 100); do busybox sleep 1000 & done", nil},
+		"other limits":    {"true", []Option{WithMemory(32 << 20)}},
+		"capabilities":    {"true", []Option{WithCapabilities("SYS_ADMIN")}},
+		"no seccomp":      {"true", []Option{WithoutSeccomp()}},
+		"seccomp profile": {"true", []Option{WithSeccomp(&specs.LinuxSeccomp{DefaultAction: specs.ActAllow})}},
+	} {
+		if yes, r := handedOn(c.script, c.opts...); yes {
+			t.Errorf("%s: handed on after %v", name, r)
+		}
+		if yes, r := handedOn("true"); !yes || !r.Success() {
+			t.Errorf("%s: the next but one is not handed on: %v", name, r)
+		}
+	}
+	c := get(t, p, sh("true"))
+	before := p.Stats().RecycledCgroups
+	if err := errors.Join(c.Run(testContext(t)), c.Close(), p.Ready(testContext(t))); err != nil {
+		t.Fatal(err)
+	}
+	if p.Stats().RecycledCgroups != before {
+		t.Error("handed on by a container of Get")
+	}
+}
+
+// renewable reports whether groups like that of g can be handed on: see [cgroups.Group.Renew].
+func renewable(t *testing.T, g *cgroups.Group) bool {
+	t.Helper()
+	for _, dir := range g.Paths() {
+		if info, err := os.Stat(dir + "/memory.peak"); err == nil && info.Mode().Perm()&0o200 == 0 || strings.Contains(dir, ".scope/") {
+			return false
+		}
+	}
+	return true
 }

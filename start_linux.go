@@ -59,9 +59,11 @@ type running struct {
 
 	netFD int // the input "network namespace", until the stage has it; 0: none, or the pool's
 
-	handsOn bool     // the pool gets the network namespace back, if it is as good as new
-	reused  bool     // it was another container's
-	allCaps caps.Set // capabilities that a process of the container has had, bounding set included
+	handsOn bool       // the pool gets the network namespace and the cgroup back, if they are as good as new
+	reused  bool       // the network namespace was another container's
+	lent    *usedGroup // what the pool gets back; nil: the group was not made for this container alone
+	changed bool       // limits of the group have been changed
+	allCaps caps.Set   // capabilities that a process of the container has had, bounding set included
 
 	child   *stage.Child
 	adopted bool   // child is the second process of two
@@ -159,7 +161,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 	r := &running{spec: a.spec, cgroup: -1, attend: attend, owner: c, ready: a.ready, again: a.again, early: a.spec.restore != nil}
 	over := r.begins()
 	p, err := r.begin(a.ctx, stop)
-	if err != nil && errors.Is(err, errLate) { // once more in the order in which there is a way round what failed
+	if err != nil && (errors.Is(err, errLate) || r.killsBorn(err)) { // once more in the order in which there is a way round what failed
 		over()
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)

@@ -37,6 +37,7 @@ func (r *running) update(ctx context.Context, before, res cgroups.Resources) err
 	if err := after.Validate(); err != nil {
 		return &OptionError{"Update", fmt.Errorf("together with the limits that stay: %w", err)}
 	}
+	r.changed = true
 	err := r.group.Update(ctx, res)
 	var un *cgroups.UnsupportedError
 	if errors.As(err, &un) && un.Controller != 0 && !r.group.Controllers().Has(un.Controller) {

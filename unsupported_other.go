@@ -105,10 +105,10 @@ func probe(context.Context) []Ability {
 
 type recycler struct{}
 
-func newRecycler(int) *recycler   { return nil }
-func (k *recycler) count() uint64 { return 0 }
-func (k *recycler) close()        {}
-func (c *Container) handOn()      {}
+func newRecycler(int) *recycler                        { return nil }
+func (k *recycler) count() (namespaces, groups uint64) { return 0, 0 }
+func (k *recycler) close() error                       { return nil }
+func (c *Container) handOn()                           {}
 
 func (c *Container) makeReady(context.Context) error { return errOS }
 func (c *Container) alive() bool                     { return false }

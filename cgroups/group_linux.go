@@ -24,6 +24,10 @@ type Group struct {
 	fresh atomic.Bool // it was made here, and no process can have been let in yet
 	unit  *unit       // what systemd knows of it; nil when nothing
 
+	killed atomic.Bool // by Kill
+
+	before *Stats // what was counted before Renew; nil before the first
+
 	watches map[*context.CancelCauseFunc]bool // loops of Watch that Close ends
 }
 
@@ -34,6 +38,7 @@ type node struct {
 	path    string
 	fd      int // O_PATH
 	procsFD int // cgroup.procs for v2, tasks for v1; -1 until asked for
+	peakFD  int // memory.peak, by which it is told since Renew; -1 before the first
 }
 
 // Name returns the last element of the group's path.
@@ -64,10 +69,7 @@ func (g *Group) Close() error {
 	if g.closed {
 		return nil
 	}
-	g.closed = true
-	for cancel := range g.watches {
-		(*cancel)(ErrClosed)
-	}
+	g.end()
 	for i := range g.nodes {
 		g.nodes[i].close()
 	}
@@ -80,12 +82,23 @@ func (g *Group) Close() error {
 	return nil
 }
 
+// end lets calls answer that the group is closed. The caller holds the lock.
+func (g *Group) end() {
+	g.closed = true
+	for cancel := range g.watches {
+		(*cancel)(ErrClosed)
+	}
+}
+
 func (n *node) close() {
 	unix.Close(n.fd)
 	if n.procsFD >= 0 {
 		unix.Close(n.procsFD)
 	}
-	n.fd, n.procsFD = -1, -1
+	if n.peakFD >= 0 {
+		unix.Close(n.peakFD)
+	}
+	n.fd, n.procsFD, n.peakFD = -1, -1, -1
 }
 
 // hold keeps the descriptors open until release; false after Close.

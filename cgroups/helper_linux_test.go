@@ -122,6 +122,8 @@ func helper(act string) {
 		makeScope(act == "outlived")
 	case "pool":
 		keepPool()
+	case "cache":
+		fillCache()
 	}
 }
 

@@ -23,6 +23,7 @@ func (g *Group) Kill(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer g.release()
+	g.killed.Store(true)
 	if n := g.unified(); n != nil {
 		if err := n.write("cgroup.kill", "1"); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) { // ENODEV: removed meanwhile
 			return err

@@ -34,7 +34,7 @@ func (m *Manager) makeParent(h int, dir string, need Controllers) error {
 			return err
 		}
 		at = path.Join(at, name)
-		n := node{h: hier, bits: need, path: at, fd: next, procsFD: -1}
+		n := node{h: hier, bits: need, path: at, fd: next, procsFD: -1, peakFD: -1}
 		if made == nil && hier.Version == 1 && hier.Controllers.Has(CPUSet) {
 			err = n.inheritCPUSet(fd, nil)
 		}

@@ -10,8 +10,9 @@ import (
 // A Meter reads the few figures of a living group that are asked for again and again, from files that it keeps open (at
 // most five). It is safe for use by many goroutines.
 type Meter struct {
-	mu    sync.Mutex
-	files [meterFiles]meterFile
+	mu     sync.Mutex
+	files  [meterFiles]meterFile
+	before time.Duration // CPU time that was used before the group was renewed
 }
 
 // A meterFile is one open file and what it says.
@@ -30,6 +31,9 @@ func (g *Group) Meter() (*Meter, error) {
 	}
 	defer g.release()
 	m := &Meter{}
+	if g.before != nil {
+		m.before = g.before.CPU.Usage.n
+	}
 	for i := range m.files {
 		m.files[i].fd = -1
 	}
@@ -90,6 +94,7 @@ func (m *Meter) Read() (u Usage, err error) {
 	if !open {
 		return u, ErrClosed
 	}
+	u.CPU.n -= min(m.before, u.CPU.n)
 	return u, nil
 }
 

@@ -184,7 +184,7 @@ func (g *Group) mkdir(p *place) error {
 		defer unlock()
 	}
 	dir := path.Join(p.parent.path, g.name)
-	n := node{h: h, bits: p.bits, path: dir, fd: -1, procsFD: -1}
+	n := node{h: h, bits: p.bits, path: dir, fd: -1, procsFD: -1, peakFD: -1}
 	if h.Version == 2 {
 		n.bits |= core & h.Controllers
 	}

@@ -179,7 +179,7 @@ func (m *Manager) openNode(name, dir string) (node, error) {
 	if err != nil {
 		return node{}, &Error{Op: "open", Path: dir, Err: err}
 	}
-	n := node{h: h, bits: h.Controllers, path: dir, fd: fd, procsFD: -1}
+	n := node{h: h, bits: h.Controllers, path: dir, fd: fd, procsFD: -1, peakFD: -1}
 	if err := onCgroupFS(fd, h.Version); err != nil {
 		unix.Close(fd)
 		return refuse("is not on a cgroup file system")

@@ -158,7 +158,7 @@ func (sc *scope) open(m *Manager, leaf string) error {
 		return &Error{Op: "open", Path: sc.dir.path, Err: err}
 	}
 	sc.dir.fd = fd
-	to := node{h: &m.layout.Hierarchies[0], path: path.Join(sc.dir.path, leaf), procsFD: -1}
+	to := node{h: &m.layout.Hierarchies[0], path: path.Join(sc.dir.path, leaf), procsFD: -1, peakFD: -1}
 	if err := mkdirAt(fd, leaf); err != nil {
 		return to.fail("mkdir", "", err)
 	}
@@ -215,7 +215,7 @@ func (g *Group) Holder() (*Group, error) {
 		return nil, nil
 	}
 	for _, leaf := range []string{keepLeaf, unitLeaf} {
-		in := node{h: n.h, path: path.Join(path.Dir(n.path), leaf), procsFD: -1}
+		in := node{h: n.h, path: path.Join(path.Dir(n.path), leaf), procsFD: -1, peakFD: -1}
 		var err error
 		if in.fd, err = openDir(unix.AT_FDCWD, in.path); err == nil {
 			return &Group{m: g.m, name: leaf, nodes: []node{in}}, nil

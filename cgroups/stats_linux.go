@@ -59,9 +59,15 @@ func (g *Group) stats(c Controllers, d detail) (s Stats, err error) {
 	b := newBuffer()
 	defer b.free()
 	r := reader{b: b, detail: d, s: &s}
-	// The v1 directories last: where both count CPU time, cpuacct is read only for want of v2.
-	for i := range g.nodes {
-		n := &g.nodes[i]
+	r.nodes(g.nodes, c)
+	s.since(g.before)
+	return s, r.err
+}
+
+// nodes reads all directories of a group. The v1 directories come last: where both count CPU time, cpuacct is read only for want of v2.
+func (r *reader) nodes(nodes []node, c Controllers) {
+	for i := range nodes {
+		n := &nodes[i]
 		r.n = n
 		if n.h.Version == 2 {
 			r.readV2(c & n.bits)
@@ -69,7 +75,6 @@ func (g *Group) stats(c Controllers, d detail) (s Stats, err error) {
 			r.readV1(c & n.bits)
 		}
 	}
-	return s, r.err
 }
 
 // A reader fills Stats from the files of one directory after the other. A file that is not there leaves its values
@@ -107,7 +112,7 @@ func (r *reader) readV2(c Controllers) {
 		if r.detail > final {
 			s.Memory.Current = r.single("memory.current")
 		}
-		s.Memory.Peak = r.single("memory.peak")
+		s.Memory.Peak = r.peak()
 		flatKeyed(r.text("memory.events"), func(k []byte, v uint64) {
 			switch string(k) {
 			case "max":
@@ -137,6 +142,18 @@ func (r *reader) readV2(c Controllers) {
 		r.pressure(c)
 		r.refusals(c)
 	}
+}
+
+// peak reads the peak of memory: that since Renew, if the group was renewed.
+func (r *reader) peak() Value[uint64] {
+	if r.n.peakFD < 0 {
+		return r.single("memory.peak")
+	}
+	text, err := r.b.preadAll(r.n.peakFD)
+	if err != nil && r.err == nil {
+		r.err = r.n.fail("read", "memory.peak", err)
+	}
+	return single(text)
 }
 
 // cpuStat reads cpu.stat of v2, which every group has, with more lines where the cpu controller is on.

@@ -57,7 +57,9 @@ func (r *reader) memoryStat(names *memoryNames) {
 func (r *reader) memoryMore() {
 	m := &r.s.Memory
 	m.Swap = r.single("memory.swap.current")
-	m.SwapPeak = r.single("memory.swap.peak")
+	if r.n.peakFD < 0 { // else it is, in part, of what ran before the group was renewed
+		m.SwapPeak = r.single("memory.swap.peak")
+	}
 	m.ZSwap = r.single("memory.zswap.current")
 	m.Events = parseMemoryEvents(r.text("memory.events"))
 	m.LocalEvents = parseMemoryEvents(r.text("memory.events.local"))

@@ -34,7 +34,7 @@ func (m *Manager) Vacate(ctx context.Context, leaf string) error {
 		return &Error{Op: "open", Path: dir, Err: err}
 	}
 	defer unix.Close(from)
-	to := node{h: h, path: path.Join(dir, leaf), procsFD: -1}
+	to := node{h: h, path: path.Join(dir, leaf), procsFD: -1, peakFD: -1}
 	if err := mkdirAt(from, leaf); err != nil && err != unix.EEXIST {
 		return to.fail("mkdir", "", err)
 	}

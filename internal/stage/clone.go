@@ -51,6 +51,9 @@ func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) 
 
 // cloneAt makes a child that performs the program at base.
 func cloneAt(base uintptr, flags uint64, cgroup int) (pid, pidfd int, err error) {
+	if cgroup >= 0 && bornKilled.Load() {
+		return -1, -1, errNoIntoCgroup
+	}
 	if !noClone3.Load() {
 		pid, pidfd, err = clone3(flags, cgroup, base)
 		if err != unix.ENOSYS && (err != unix.EPERM || haveClone3()) {
