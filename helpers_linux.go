@@ -137,7 +137,9 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 
 // keepGroup makes the container the owner of a group.
 func (r *running) keepGroup(u *usedGroup) {
-	r.unrecord, r.lent = u.strike, u
+	if r.unrecord = u.strike; r.owner != nil && r.owner.recycler != nil {
+		r.lent = u
+	}
 	r.undo.add(r.removeGroup) // once more, where supervise could not
 }
 

@@ -61,7 +61,7 @@ type running struct {
 
 	handsOn bool       // the pool gets the network namespace and the cgroup back, if they are as good as new
 	reused  bool       // the network namespace was another container's
-	lent    *usedGroup // what the pool gets back; nil: the group was not made for this container alone
+	lent    *usedGroup // the cgroup with what it was made with; nil: no pool wants it back
 	changed bool       // limits of the group have been changed
 	allCaps caps.Set   // capabilities that a process of the container has had, bounding set included
 
