@@ -75,7 +75,7 @@ func startBorn(do string) error {
 	return fmt.Errorf("%q is unknown", do)
 }
 
-// In a group that has been killed by cgroup.kill before, Linux 6.18 kills what is born in another one: containers start all the same.
+// In a group that has been killed by cgroup.kill before, recent kernels kill what is born in another one: containers start all the same.
 func TestBornInAnotherGroup(t *testing.T) {
 	testutil.NeedRoot(t)
 	noLeaks(t)

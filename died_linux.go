@@ -1,11 +1,11 @@
 package caisson
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +21,7 @@ import (
 //	it ended with an exit code         the command did: the stage says a word before it exits, which has been read
 //	it ended by a signal, and is       the stage died
 //	  still called what the stage is,
-//	  or what this program is and has
-//	  never executed anything
+//	  or has never executed anything
 //
 // The first costs one system call, and decides all but a few cases.
 
@@ -93,24 +92,27 @@ func hasMemory(pidfd, pid int) bool {
 		return false
 	}
 	const exiting = 0x4 // PF_EXITING
-	flags, err := processFlags(pid)
+	_, flags, err := lookAtStat(pid)
 	if err != nil {
 		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH)
 	}
 	return flags&exiting == 0
 }
 
-// processFlags reads the PF_ flags of a process from its stat, proc(5).
-func processFlags(pid int) (uint64, error) {
+// lookAtStat reads the name and the PF_ flags of a process from its stat, proc(5).
+func lookAtStat(pid int) (name string, flags uint64, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
-	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	if len(f) < 7 {
-		return 0, nil
+	begin, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if begin < 0 || end < begin {
+		return "", 0, nil
 	}
-	return strconv.ParseUint(f[6], 10, 32)
+	if f := strings.Fields(string(b[end+1:])); len(f) >= 7 {
+		flags, err = strconv.ParseUint(f[6], 10, 32)
+	}
+	return string(b[begin+1 : end]), flags, err
 }
 
 // ending reports whether the process has given up its memory, or has ended.
@@ -125,23 +127,10 @@ func (r *running) ending() bool {
 
 // isStage reports whether a process that has not been collected yet is, or was at its end, the stage, or what was to become it.
 func isStage(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-	if err != nil || string(b) == stageName+"\n" {
-		return err == nil
-	}
 	const forkNoExec = 0x40 // PF_FORKNOEXEC
-	if string(b) != ownName() {
-		return false
-	}
-	flags, err := processFlags(pid)
-	return err == nil && flags&forkNoExec != 0
+	name, flags, err := lookAtStat(pid)
+	return err == nil && (name == stageName || flags&forkNoExec != 0)
 }
-
-// ownName is what this program is called, and what it makes until that says otherwise.
-var ownName = sync.OnceValue(func() string {
-	b, _ := os.ReadFile("/proc/self/comm")
-	return string(b)
-})
 
 // lookAtDead waits for the end of the first process and tells how it ended, without collecting it. One that a tracer keeps, or
 // that the limits of its group do not let end, is not waited for. exited says that it ended with an exit code.

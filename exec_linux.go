@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caisson-go/caisson/cgroups"
-	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
 	"github.com/caisson-go/caisson/rootfs"
 )
@@ -35,7 +34,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		if err == nil {
 			return p, nil
 		}
-		again = again || !r.killsBorn(err)
+		again = again || !killsBorn(ctx, err)
 		err = r.gone(err)
 		if uerr := x.close(); uerr != nil {
 			err, again = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr)), true
@@ -44,16 +43,6 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 			return nil, err
 		}
 	}
-}
-
-// killsBorn reports whether a start has failed since the process was born in the container's group, of which this program was not aware: the next
-// one enters the group by itself.
-func (r *running) killsBorn(err error) bool {
-	if r.group == nil || !errors.As(err, new(*DiedError)) || !stage.CanCloneInto() {
-		return false
-	}
-	join, err := r.group.JoinFDs()
-	return err == nil && join.CloneInto >= 0 && stage.KillsBorn(join.CloneInto)
 }
 
 // refusePaused is an error where the container is paused, or is being paused. A process born in a group that is frozen does

@@ -116,7 +116,9 @@ func openLayer(l rootfs.Layer) (*rootfs.Root, error) {
 // makeGroup makes the container's cgroup. It is recorded beforehand, so that another program can remove it if this
 // one is killed.
 func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resources, cfg cgroups.Config) (*cgroups.Group, error) {
-	if g := r.takeGroup(res, cfg); g != nil {
+	whole := cfg
+	whole.Late = false // as the group is in the end
+	if g := r.takeGroup(&res, &whole); g != nil {
 		return g, nil
 	}
 	strike, err := r.noteGroup(name, cfg.Parent)
@@ -131,7 +133,7 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 	if strike, err = r.noteMadeGroup(g, strike); err != nil {
 		return nil, errors.Join(err, g.Delete(ctx))
 	}
-	r.keepGroup(&usedGroup{g, strike, res, cfg})
+	r.keepGroup(&usedGroup{Group: g, strike: strike, res: res, cfg: whole})
 	return g, nil
 }
 

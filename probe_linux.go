@@ -154,7 +154,7 @@ func probeEngine(context.Context) []Ability {
 	if err != nil {
 		return out
 	}
-	out = append(out, have(area, "clone3", stage.CanCloneInto(), "Linux 5.3"))
+	out = append(out, have(area, "clone3", stage.HasClone3(), "Linux 5.3"))
 	self, err := linux.PidfdOpen(os.Getpid(), false)
 	if err == nil {
 		_, err = linux.PidfdInfo(self)

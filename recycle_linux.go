@@ -1,15 +1,18 @@
 package caisson
 
 import (
+	"context"
 	"errors"
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/caisson-go/caisson/cgroups"
 	"github.com/caisson-go/caisson/internal/caps"
 	"github.com/caisson-go/caisson/internal/stage"
 	"github.com/caisson-go/caisson/namespaces"
+	"github.com/caisson-go/caisson/rootfs"
 )
 
 // recycler keeps network namespaces and cgroups of a pool's containers that have ended: see [PoolConfig]. None has been looked at yet.
@@ -17,6 +20,7 @@ type recycler struct {
 	mu     sync.Mutex
 	free   []*stage.Recyclable
 	groups []*usedGroup
+	stuck  []*usedGroup // that could not be removed yet
 	max    int
 	closed bool
 	used   uint64 // how many namespaces have been handed on
@@ -29,6 +33,7 @@ type usedGroup struct {
 	strike func() // takes it out of the journal
 	res    cgroups.Resources
 	cfg    cgroups.Config
+	looks  int // that found it not as good as new
 }
 
 func newRecycler(max int) *recycler { return &recycler{max: max} }
@@ -67,43 +72,60 @@ func (k *recycler) give(n *stage.Recyclable) {
 	k.free = append(k.free, n)
 }
 
-// takeGroup returns a group that was made in the same way and is as good as new; nil where there is none. The others are removed.
-func (k *recycler) takeGroup(res *cgroups.Resources, cfg *cgroups.Config) (*usedGroup, error) {
-	var errs []error
-	for {
-		k.mu.Lock()
-		i := slices.IndexFunc(k.groups, func(u *usedGroup) bool { return reflect.DeepEqual(&u.res, res) && reflect.DeepEqual(&u.cfg, cfg) })
-		if i < 0 {
-			k.mu.Unlock()
-			return nil, errors.Join(errs...)
+// takeGroup returns a group that was made in the same way and is as good as new; nil where there is none. One that is not may be so later,
+// when what has ended is all gone: it is looked at some times.
+func (k *recycler) takeGroup(res *cgroups.Resources, cfg *cgroups.Config) *usedGroup {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for range len(k.groups) {
+		u := k.groups[0]
+		k.groups = slices.Delete(k.groups, 0, 1)
+		if reflect.DeepEqual(&u.res, res) && reflect.DeepEqual(&u.cfg, cfg) {
+			g, err := u.Renew()
+			if err == nil {
+				k.again++
+				return &usedGroup{Group: g, strike: u.strike, res: u.res, cfg: u.cfg}
+			}
+			if u.looks++; u.looks == maxLooks || errors.Is(err, ErrUnsupported) {
+				k.drop(u)
+				continue
+			}
 		}
-		u := k.groups[i]
-		k.groups = slices.Delete(k.groups, i, i+1)
-		k.mu.Unlock()
-		if g, err := u.Renew(); err == nil {
-			k.mu.Lock()
-			k.again++
-			k.mu.Unlock()
-			return &usedGroup{g, u.strike, u.res, u.cfg}, errors.Join(errs...)
-		}
-		errs = append(errs, u.delete())
+		k.groups = append(k.groups, u)
 	}
+	return nil
 }
 
-// giveGroup takes it back, if there is place for it.
+// maxLooks is how often a group is looked at before it is given up.
+const maxLooks = 4
+
+// giveGroup takes it back. Where there is no place for it, the one that has waited longest goes.
 func (k *recycler) giveGroup(u *usedGroup) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || len(k.groups) >= k.max {
+	if k.closed {
 		return false
+	}
+	if len(k.groups) >= k.max {
+		k.drop(k.groups[0])
+		k.groups = slices.Delete(k.groups, 0, 1)
 	}
 	k.groups = append(k.groups, u)
 	return true
 }
 
+// drop removes a group, now or with the pool. The caller holds the lock.
+func (k *recycler) drop(u *usedGroup) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // nobody waits for processes that are still ending
+	if u.delete(ctx) != nil {
+		k.stuck = append(k.stuck, u)
+	}
+}
+
 // delete removes the group. What could not be removed stays in the journal.
-func (u *usedGroup) delete() error {
-	err := deleteGroup(u.Group)
+func (u *usedGroup) delete(ctx context.Context) error {
+	err := u.Delete(ctx)
 	if err == nil {
 		u.strike()
 	}
@@ -126,15 +148,17 @@ func (k *recycler) close() error {
 	}
 	k.mu.Lock()
 	k.closed = true
-	free, groups := k.free, k.groups
-	k.free, k.groups = nil, nil
+	free, groups := k.free, slices.Concat(k.groups, k.stuck)
+	k.free, k.groups, k.stuck = nil, nil, nil
 	k.mu.Unlock()
 	for _, n := range free {
 		n.Close()
 	}
+	ctx := &lazyTimeout{after: 10 * time.Second}
+	defer ctx.end()
 	var errs []error
 	for _, u := range groups {
-		errs = append(errs, u.delete())
+		errs = append(errs, u.delete(ctx), u.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -170,18 +194,15 @@ func (r *running) takeRecycled() bool {
 	return true
 }
 
-// handOn has a container's network namespace given back to its pool when it has ended. Its processes are then those of the command alone.
+// handOn has a container's network namespace and cgroup given back to its pool when it has ended. Its processes are then those of the command alone.
 func (c *Container) handOn() { c.run.handsOn = true }
 
 // takeGroup takes a cgroup from the pool that another container has had.
-func (r *running) takeGroup(res cgroups.Resources, cfg cgroups.Config) *cgroups.Group {
+func (r *running) takeGroup(res *cgroups.Resources, cfg *cgroups.Config) *cgroups.Group {
 	if r.owner == nil || r.owner.recycler == nil {
 		return nil
 	}
-	u, err := r.owner.recycler.takeGroup(&res, &cfg)
-	if err != nil {
-		r.warn("remove cgroup", err)
-	}
+	u := r.owner.recycler.takeGroup(res, cfg)
 	if u == nil {
 		return nil
 	}
@@ -190,10 +211,16 @@ func (r *running) takeGroup(res cgroups.Resources, cfg cgroups.Config) *cgroups.
 	return u.Group
 }
 
-// giveGroup gives the cgroup back to the pool, if nobody but the command can have done anything in it, who was not able to change its limits: they are files
-// that the kernel shows to who may mount them.
+// giveGroup gives the cgroup back to the pool, if nobody but the command can have done anything in it, and that not change the limits, which are files
+// that the kernel shows to who mounts them.
 func (r *running) giveGroup() bool {
 	s := r.spec
-	return r.handsOn && r.lent != nil && !r.changed && r.m.newPID && (r.allCaps|r.m.caps)&^harmless == 0 &&
-		s.process.seccomp == nil && !s.process.seccompOff && !s.bestEffort && r.owner.recycler.giveGroup(r.lent)
+	return r.handsOn && r.lent != nil && !r.changed && r.m.newPID && (r.allCaps|r.m.caps)&^caps.Default == 0 &&
+		s.process.seccomp == nil && !s.process.seccompOff && !s.bestEffort && !s.cgroup.Delegate && !s.namespaces.Cgroup.IsHost() && !s.namespaces.Cgroup.IsJoin() &&
+		!slices.ContainsFunc(s.mounts, showsGroups) && r.owner.recycler.giveGroup(r.lent)
+}
+
+// showsGroups reports whether a mount can let the command write to its cgroup.
+func showsGroups(m rootfs.Mount) bool {
+	return m.Type == rootfs.TypeCgroup && m.Set&rootfs.ReadOnly == 0 || m.Type == rootfs.TypeRemount
 }

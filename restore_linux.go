@@ -50,7 +50,7 @@ func (r *running) restore(ctx context.Context) (*Process, error) {
 		return nil, err
 	}
 	defer r.streams.closeChild()
-	if err := r.mayRestore(); err != nil {
+	if err := r.mayRestore(ctx); err != nil {
 		return nil, err
 	}
 	pid, err := r.runRestore(ctx, criu, dir.Name(), &n)
@@ -68,12 +68,16 @@ func (r *running) restore(ctx context.Context) (*Process, error) {
 }
 
 // mayRestore refuses what a restored container cannot have on this machine.
-func (r *running) mayRestore() error {
+func (r *running) mayRestore(ctx context.Context) error {
 	if what, remedy := r.notRestorable(); what != "" {
 		return withRemedy(remedy, "%w: a restored container cannot have a %s", ErrUnsupported, what)
 	}
 	if r.group != nil && r.cgroup < 0 {
 		return withRemedy("leave the limits out (WithoutCgroup)", "%w: a container can be restored in a cgroup of version 2 only", ErrUnsupported)
+	}
+	if r.group != nil && (tryBirth(ctx) || !stage.CanCloneInto()) {
+		return withRemedy("start this program in another cgroup, or leave the limits out (WithoutCgroup)", "%w: CRIU cannot be born in the container's cgroup: the kernel kills it, since this program's own "+
+			"has been killed before, or there is no clone3", ErrUnsupported)
 	}
 	if k := r.layout.Root.Kind; k != rootfs.KindBind && k != rootfs.KindOverlay {
 		return fmt.Errorf("%w: this kind of root filesystem cannot be had on a directory, which CRIU needs", ErrUnsupported)

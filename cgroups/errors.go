@@ -15,6 +15,8 @@ var (
 	ErrInvalid = errors.New("invalid resources")
 	// ErrClosed answers calls on a [Group] after Close or Delete.
 	ErrClosed = errors.New("group is closed")
+	// ErrUsed answers [Group.Renew] of a group in which what ran before would be noticed.
+	ErrUsed = errors.New("control group keeps traces of what ran in it")
 )
 
 // An Error is a refusal by the kernel: what was tried, on what, why it failed and what helps.

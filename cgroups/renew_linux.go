@@ -10,9 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// renewable are the controllers of a group that can be renewed. The others keep what no counter tells: how much of its share a group
+// has used up of the period that runs, what waits to be written, what was reserved.
+const renewable = CPUAcct | CPUSet | Memory | Pids | Freezer | Devices
+
+// keptCharge is how much memory may still be charged to a group that is renewed: what the kernel charges ahead on each CPU, and what it
+// frees a little later.
+const keptCharge = 1 << 20
+
 // Renew makes a group in which everything has ended ready for other processes, for a part of what a new one costs: making and removing a
 // directory with the memory controller takes the kernel some 0.4 ms of CPU time. What it returns is for them; g is closed, so that who still has
-// it can do nothing to them. Limits stay. CPU time and the peak of memory begin anew in the Group that is returned, not in others of the same
+// it can do nothing to them; a [Meter] of it goes on, with their figures. Limits stay. CPU time and the peak of memory begin anew in the Group that is returned, not in others of the same
 // directories. The peak of processes, which the kernel does not set back, is not available until it is above what it was, and v2's of swap never
 // again; page faults and [PressureStats] go on.
 //
@@ -63,7 +71,7 @@ func (g *Group) mayBeRenewed() error {
 		return g.m.notRenewed(0, "the group is in a unit of systemd's, which ends with its last process", nil)
 	}
 	if g.killed.Load() {
-		return fmt.Errorf("cgroups: %s was killed: %w: Linux 6.18 kills what is born in it", g.name, ErrUsed)
+		return fmt.Errorf("cgroups: %s was killed: %w: recent kernels kill what is born in it", g.name, ErrUsed)
 	}
 	if g.late != nil {
 		return fmt.Errorf("cgroups: %s is not complete: %w", g.name, ErrUsed)
@@ -102,24 +110,35 @@ func (n *node) renew(m *Manager, b *buffer) error {
 
 // unoccupied refuses where there are processes or groups, or where none could start.
 func (n *node) unoccupied(b *buffer) error {
-	file, used := "cgroup.events", func(text []byte) bool {
-		return flatValue(text, "populated") != ValueOf[uint64](0) || flatValue(text, "frozen").n != 0
-	}
+	file := "cgroup.events"
 	if n.h.Version == 1 {
-		file, used = "cgroup.procs", func(text []byte) bool { return len(text) > 0 }
+		file = "cgroup.procs"
 	}
 	text, err := b.readAt(n.fd, file)
 	if err != nil {
 		return n.fail("read", file, err)
 	}
-	busy := used(text) || hasChildren(n.fd)
-	if !busy && n.h.Version == 1 && n.bits.Has(Freezer) {
-		if busy, err = n.frozen(true); err != nil {
-			return err
+	occupied, frozen := len(text) > 0, false
+	switch {
+	case n.h.Version == 2:
+		occupied, frozen = flatValue(text, "populated").n != 0, flatValue(text, "frozen").n != 0
+	case n.bits.Has(Freezer):
+		frozen, err = n.frozen(true)
+	}
+	if !occupied && n.bits.Has(Pids) && err == nil { // who has ended and not been collected counts too
+		if text, err = b.readAt(n.fd, "pids.current"); err == nil {
+			occupied = single(text) != ValueOf[uint64](0)
 		}
 	}
-	if busy {
-		return &BusyError{Path: n.path, Err: errors.New("it cannot be renewed so, nor where it is frozen")}
+	switch {
+	case err != nil:
+		return n.fail("read", "", err)
+	case occupied:
+		return n.busy(errors.New("it is to be renewed"))
+	case frozen:
+		return &BusyError{Path: n.path, Err: errors.New("it is frozen")}
+	case hasChildren(n.fd):
+		return &BusyError{Path: n.path, Err: errors.New("there are groups below it")}
 	}
 	return nil
 }
@@ -169,6 +188,12 @@ func (n *node) renewMemory(m *Manager, b *buffer) error {
 	if err := n.charged(b, "memory.current", "memory.max"); err != nil {
 		return err
 	}
+	if err := n.never(b, "memory.swap.events", ""); err != nil {
+		return err
+	}
+	if err := n.charged(b, "memory.swap.current", "memory.swap.max"); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
 	if n.peakFD < 0 {
 		fd, err := openAt(n.fd, "memory.peak", unix.O_RDWR|unix.O_NOFOLLOW)
 		if err != nil {
@@ -200,6 +225,9 @@ func (n *node) renewMemoryV1(b *buffer) error {
 		}
 	}
 	if err := n.charged(b, "memory.usage_in_bytes", "memory.limit_in_bytes"); err != nil {
+		return err
+	}
+	if err := n.charged(b, "memory.memsw.usage_in_bytes", "memory.memsw.limit_in_bytes"); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EOPNOTSUPP) {
 		return err
 	}
 	for _, file := range []string{"memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes"} {

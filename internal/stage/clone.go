@@ -23,8 +23,8 @@ type cloneArgs struct {
 // EPERM, as profiles do that are older than the call.
 var noClone3 atomic.Bool
 
-// haveClone3 reports whether the call reaches the kernel, which answers EINVAL to a size of zero.
-func haveClone3() bool {
+// HasClone3 reports whether the call reaches the kernel, which answers EINVAL to a size of zero.
+func HasClone3() bool {
 	_, _, e := unix.RawSyscall(unix.SYS_CLONE3, 0, 0, 0)
 	return e == unix.EINVAL
 }
@@ -52,11 +52,11 @@ func cloneRun(mem []byte, flags uint64, cgroup int) (pid, pidfd int, err error) 
 // cloneAt makes a child that performs the program at base.
 func cloneAt(base uintptr, flags uint64, cgroup int) (pid, pidfd int, err error) {
 	if cgroup >= 0 && bornKilled.Load() {
-		return -1, -1, errNoIntoCgroup
+		return -1, -1, errBornKilled
 	}
 	if !noClone3.Load() {
 		pid, pidfd, err = clone3(flags, cgroup, base)
-		if err != unix.ENOSYS && (err != unix.EPERM || haveClone3()) {
+		if err != unix.ENOSYS && (err != unix.EPERM || HasClone3()) {
 			return pid, pidfd, os.NewSyscallError("clone3", err)
 		}
 		noClone3.Store(true)

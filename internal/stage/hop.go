@@ -76,7 +76,7 @@ func Explain(w io.Writer, c Config) error {
 		return err
 	}
 	call := fmt.Sprintf("clone3({flags=%s, exit_signal=SIGCHLD}, 88)", program.CloneFlagNames(flags))
-	if !haveClone3() {
+	if !HasClone3() {
 		flags &^= unix.CLONE_CLEAR_SIGHAND | unix.CLONE_INTO_CGROUP
 		call = fmt.Sprintf("clone(child_stack=NULL, flags=%s|SIGCHLD)", program.CloneFlagNames(flags))
 	}

@@ -57,12 +57,14 @@ type Child struct {
 var (
 	// ErrExecForbidden: no way was found to execute code that stands in no directory, nor could the program be copied.
 	ErrExecForbidden = errors.New("executing an anonymous file is forbidden here")
-	errNoIntoCgroup  = errors.New("a process cannot be born in a cgroup")
+	errNoIntoCgroup  = errors.New("clone3 is not available, so a process cannot be born in a cgroup")
 )
 
 // NeedsJoin reports whether err means that the process cannot be born in its cgroup (clone3 answers ENOSYS, as
 // older seccomp profiles of outer containers make it; or see [KillsBorn]): the program must join by itself.
-func NeedsJoin(err error) bool { return errors.Is(err, errNoIntoCgroup) }
+func NeedsJoin(err error) bool {
+	return errors.Is(err, errNoIntoCgroup) || errors.Is(err, errBornKilled)
+}
 
 // Start makes a stage and returns when it has left the host's memory. The program then runs concurrently.
 func Start(c Config) (*Child, error) {
