@@ -92,7 +92,7 @@ type Container struct {
 
 	memoryLimit atomic.Int64 // for events
 
-	recycler *recycler // of a pool; nil: nothing is handed on
+	recycler recycling // of a pool; nil: nothing is handed on
 
 	ready bool   // of a pool: in StateCreated it has no command yet
 	had   [2]int // how many files and trees of files it had been given by then

@@ -34,7 +34,7 @@ func (r *running) exec(ctx context.Context, s *spec) (*Process, error) {
 		if err == nil {
 			return p, nil
 		}
-		again = again || !killsBorn(ctx, err)
+		again = again || r.group == nil || !killsBorn(ctx, err)
 		err = r.gone(err)
 		if uerr := x.close(); uerr != nil {
 			err, again = errors.Join(err, fmt.Errorf("and while undoing it: %w", uerr)), true

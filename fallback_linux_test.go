@@ -170,6 +170,7 @@ func runFiltered(t *testing.T, bin string, uid uint32, env ...string) string {
 	cmd.Dir = "/"
 	cmd.Env = append(append(testutil.RoleEnviron("filtered"), "PATH="+os.Getenv("PATH")), env...)
 	cmd.Stderr = os.Stderr
+	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }, time.Minute // it says where it hangs
 	switch {
 	case slices.Contains(env, forbidEnv+"=memfd_noexec"):
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS}

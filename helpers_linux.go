@@ -139,7 +139,7 @@ func (r *running) makeGroup(ctx context.Context, name string, res cgroups.Resour
 
 // keepGroup makes the container the owner of a group.
 func (r *running) keepGroup(u *usedGroup) {
-	if r.unrecord = u.strike; r.owner != nil && r.owner.recycler != nil {
+	if r.unrecord = u.strike; r.recycles() {
 		r.lent = u
 	}
 	r.undo.add(r.removeGroup) // once more, where supervise could not

@@ -516,7 +516,10 @@ const (
 
 // make makes one container ready.
 func (p *Pool) make() {
-	c := &Container{spec: p.spec, recycler: p.recycler}
+	c := &Container{spec: p.spec}
+	if p.recycler != nil {
+		c.recycler = p.recycler
+	}
 	began := time.Now()
 	err := c.makeReady(p.ctx)
 	took := time.Since(began)

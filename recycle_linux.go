@@ -15,6 +15,13 @@ import (
 	"github.com/caisson-go/caisson/rootfs"
 )
 
+// recycling is the recycler of a container's pool. Programs without pools do not link what is behind it.
+type recycling interface {
+	lendNetwork(*running) bool
+	lendGroup(*running, *cgroups.Resources, *cgroups.Config) *cgroups.Group
+	takeGroupBack(*running) bool
+}
+
 // recycler keeps network namespaces and cgroups of a pool's containers that have ended: see [PoolConfig]. None has been looked at yet.
 type recycler struct {
 	mu     sync.Mutex
@@ -170,10 +177,13 @@ const harmless = caps.Default &^ (1 << caps.NetRaw)
 // takeRecycled takes the network namespace from the pool, which gets it back at the end if the command alone has been in it, and can have done nothing
 // there that is not seen. False: the container needs one as others do.
 func (r *running) takeRecycled() bool {
-	if r.owner == nil || r.owner.recycler == nil {
-		return false
-	}
-	k := r.owner.recycler
+	return r.recycles() && r.owner.recycler.lendNetwork(r)
+}
+
+// recycles reports whether the container's pool hands things on.
+func (r *running) recycles() bool { return r.owner != nil && r.owner.recycler != nil }
+
+func (k *recycler) lendNetwork(r *running) bool {
 	n, reused, err := k.take()
 	if err != nil {
 		return false
@@ -199,10 +209,14 @@ func (c *Container) handOn() { c.run.handsOn = true }
 
 // takeGroup takes a cgroup from the pool that another container has had.
 func (r *running) takeGroup(res *cgroups.Resources, cfg *cgroups.Config) *cgroups.Group {
-	if r.owner == nil || r.owner.recycler == nil {
+	if !r.recycles() {
 		return nil
 	}
-	u := r.owner.recycler.takeGroup(res, cfg)
+	return r.owner.recycler.lendGroup(r, res, cfg)
+}
+
+func (k *recycler) lendGroup(r *running, res *cgroups.Resources, cfg *cgroups.Config) *cgroups.Group {
+	u := k.takeGroup(res, cfg)
 	if u == nil {
 		return nil
 	}
@@ -214,10 +228,14 @@ func (r *running) takeGroup(res *cgroups.Resources, cfg *cgroups.Config) *cgroup
 // giveGroup gives the cgroup back to the pool, if nobody but the command can have done anything in it, and that not change the limits, which are files
 // that the kernel shows to who mounts them.
 func (r *running) giveGroup() bool {
+	return r.handsOn && r.lent != nil && r.owner.recycler.takeGroupBack(r)
+}
+
+func (k *recycler) takeGroupBack(r *running) bool {
 	s := r.spec
-	return r.handsOn && r.lent != nil && !r.changed && r.m.newPID && (r.allCaps|r.m.caps)&^caps.Default == 0 &&
+	return !r.changed && r.m.newPID && (r.allCaps|r.m.caps)&^caps.Default == 0 &&
 		s.process.seccomp == nil && !s.process.seccompOff && !s.bestEffort && !s.cgroup.Delegate && !s.namespaces.Cgroup.IsHost() && !s.namespaces.Cgroup.IsJoin() &&
-		!slices.ContainsFunc(s.mounts, showsGroups) && r.owner.recycler.giveGroup(r.lent)
+		!slices.ContainsFunc(s.mounts, showsGroups) && k.giveGroup(r.lent)
 }
 
 // showsGroups reports whether a mount can let the command write to its cgroup.

@@ -161,7 +161,7 @@ func (c *Container) create(a *attempt, stop bool) error {
 	r := &running{spec: a.spec, cgroup: -1, attend: attend, owner: c, ready: a.ready, again: a.again, early: a.spec.restore != nil}
 	over := r.begins()
 	p, err := r.begin(a.ctx, stop)
-	if err != nil && (errors.Is(err, errLate) || r.spec.restore == nil && killsBorn(a.ctx, err)) { // once more in the order in which there is a way round what failed
+	if err != nil && (errors.Is(err, errLate) || r.group != nil && r.spec.restore == nil && killsBorn(a.ctx, err)) { // once more in the order in which there is a way round what failed
 		over()
 		if uerr := r.close(); uerr != nil {
 			return errors.Join(err, uerr)

@@ -103,6 +103,8 @@ func probe(context.Context) []Ability {
 	return []Ability{{Area: "system", Name: "Linux", Answer: No, Reason: errOS.Error()}}
 }
 
+type recycling any
+
 type recycler struct{}
 
 func newRecycler(int) *recycler                        { return nil }
