@@ -32,7 +32,7 @@ func tryBirth(ctx context.Context) (killed bool) {
 	if join, err := g.JoinFDs(); err == nil && join.CloneInto >= 0 {
 		killed = stage.KillsBorn(join.CloneInto)
 	}
-	if deleteGroup(g) == nil {
+	if deleteEnding(g) == nil {
 		strike()
 	}
 	return killed

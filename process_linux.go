@@ -408,7 +408,7 @@ func (r *running) removeGroup() error {
 		r.groupGone.Store(true)
 		return nil
 	}
-	err := deleteGroup(r.group)
+	err := deleteEnding(r.group)
 	if err == nil {
 		r.unrecord()
 		r.groupGone.Store(true)
@@ -416,8 +416,8 @@ func (r *running) removeGroup() error {
 	return err
 }
 
-// deleteGroup removes a group whose processes have ended, or are about to.
-func deleteGroup(g *cgroups.Group) error {
+// deleteEnding removes a group whose processes have ended, or are about to.
+func deleteEnding(g *cgroups.Group) error {
 	ctx := &lazyTimeout{after: 10 * time.Second}
 	defer ctx.end()
 	return g.Delete(ctx)

@@ -86,8 +86,7 @@ func (w pooled) intact() bool {
 	b := newBuffer()
 	defer b.free()
 	for i := range w.g.nodes {
-		fd := w.g.nodes[i].fd
-		if pids, err := b.readAt(fd, "cgroup.procs"); err != nil || len(pids) > 0 || hasChildren(fd) { // one that was removed cannot be read
+		if w.g.nodes[i].unoccupied(b) != nil { // one that was removed cannot be read
 			return false
 		}
 	}
